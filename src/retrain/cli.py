@@ -1,0 +1,109 @@
+"""The command line: `retrain <verb> [hydra overrides]`. Each DVC stage calls the verb that a person would."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrain.errors import RetrainError
+
+# verb -> (module, one line, example)
+STAGES = {
+    "config": ("retrain.stages.config", "compose conf/, check it, write params.yaml", "retrain config data.as_of=2013-11"),
+    "snapshot": ("retrain.stages.snapshot", "bring data/snapshot to what the source holds", "retrain snapshot data.as_of=2013-11"),
+    "monitor": ("retrain.stages.monitor", "ask the policy whether to retrain", "retrain monitor policy=never"),
+    "train": ("retrain.stages.train", "train a candidate (in the pipeline: the challenger)", "retrain train model=logistic_regression"),
+    "evaluate": ("retrain.stages.evaluate", "compare stored predictions, ask the gate", "retrain evaluate gate=superiority"),
+    "promote": ("retrain.stages.promote", "carry out the verdict, finish a half-done move", "retrain promote"),
+}
+QUESTIONS = {
+    "status": ("retrain.commands.status", "snapshot, champion, last verdict, what to do next", "retrain status"),
+    "history": ("retrain.commands.history", "every verdict and every move of the champion", "retrain history"),
+    "predict": ("retrain.commands.predict", "score a file with the champion", "retrain predict new.parquet --output scored.parquet"),
+}
+SWEEP = "retrain train -m model=hist_gradient_boosting,logistic_regression strategy=full,sliding_window"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every verb. Imports nothing heavy: help must be there at once."""
+    parser = argparse.ArgumentParser(
+        prog="retrain",
+        description="Retrain a scikit-learn model when new labelled data arrives, and promote it only if it holds up.",
+        epilog="The pipeline runs them all: dvc repro. `retrain <verb> --help` shows an example.",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verbs = parser.add_subparsers(dest="verb", metavar="verb", required=True)
+    for verb, (_, text, example) in (STAGES | QUESTIONS).items():
+        examples = f"{example}\n  {SWEEP}" if verb == "train" else example
+        one = verbs.add_parser(
+            verb,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"example:\n  {examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        one.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+        if verb == "predict":
+            one.add_argument("input", type=Path, help="Parquet or CSV file with the feature columns")
+            one.add_argument("--output", type=Path, required=True, help="Parquet or CSV file to write")
+        if verb == "train":
+            one.add_argument("-m", "--multirun", action="store_true", help="sweep: values separated by commas, one job each")
+        one.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides, as in conf/")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a verb; a user's mistake ends with one paragraph on standard error and exit code 1."""
+    options = build_parser().parse_intermixed_args(arguments) if arguments is not None else _parse()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    for noisy in ("matplotlib", "mlflow", "alembic", "filelock", "git", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        run(options)
+    except RetrainError as error:
+        if options.debug:
+            raise
+        print(textwrap.fill(f"error: {error}", width=110, break_long_words=False, break_on_hyphens=False), file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parse() -> argparse.Namespace:
+    return build_parser().parse_args()
+
+
+def run(options: argparse.Namespace) -> None:
+    """Dispatch to the verb's module, in the project's root."""
+    from retrain.project import find_root, only_one, running_stage
+
+    if options.verb == "predict":
+        options.input, options.output = options.input.resolve(), options.output.resolve()
+    os.chdir(find_root())
+    if options.verb == "train" and options.multirun:
+        from retrain.commands import sweep
+
+        sweep.run(options.overrides)
+        return
+    config = _config(options.overrides, in_stage=running_stage() is not None and options.verb != "config")
+    if options.verb == "train" and running_stage() is None:
+        from retrain.commands import candidate
+
+        candidate.run(config)
+    elif options.verb in STAGES:
+        with only_one(options.verb):
+            importlib.import_module(STAGES[options.verb][0]).run(config)
+    else:
+        importlib.import_module(QUESTIONS[options.verb][0]).run(config, options)
+
+
+def _config(overrides: Sequence[str], in_stage: bool):
+    from retrain.config import compose, load_params
+
+    return load_params() if in_stage else compose(Path("conf"), overrides)

@@ -1,0 +1,241 @@
+"""Typed schema of `conf/`, composition with Hydra, and the errors that say which key in which file is wrong."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
+
+from retrain.errors import ConfigError
+from retrain.project import PARAMS
+
+
+class ColumnType(enum.Enum):
+    """How a feature is read, checked and encoded."""
+
+    numeric = "numeric"
+    categorical = "categorical"
+    boolean = "boolean"
+
+
+class PeriodKind(enum.Enum):
+    """Length of a batch."""
+
+    day = "day"
+    week = "week"
+    month = "month"
+    quarter = "quarter"
+
+
+@dataclass
+class Column:
+    """The contract of one feature."""
+
+    type: ColumnType = MISSING
+    nullable: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    levels: list[str] | None = None
+
+
+@dataclass
+class DataConfig:
+    """Where batches come from and what they must look like."""
+
+    name: str = MISSING
+    source: dict[str, Any] = MISSING
+    period: PeriodKind = MISSING
+    as_of: str | None = None
+    time_column: str = MISSING
+    key_columns: list[str] = MISSING
+    target_column: str = MISSING
+    features: dict[str, Column] = MISSING
+    maximum_quarantine_share: float = 0.05
+
+
+@dataclass
+class ModelConfig:
+    """The recipe of the challenger: how columns are encoded, and the estimator."""
+
+    preprocessing: dict[str, Any] = MISSING
+    estimator: dict[str, Any] = MISSING
+
+
+@dataclass
+class EvaluationConfig:
+    """Which rows judge, and how they are resampled."""
+
+    share_of_newest_batch: float = MISSING
+    block_hours: int = MISSING
+
+
+@dataclass
+class GateConfig:
+    """The checks that a challenger must pass, by name, and what follows a promotion."""
+
+    checks: dict[str, Any] = MISSING
+    first_champion: dict[str, Any] = MISSING
+    refit: bool = True
+
+
+@dataclass
+class TrackingConfig:
+    """Where MLflow keeps runs and models. The address itself never enters the config: it may hold a password."""
+
+    uri_from_env: str | None = None
+    experiment: str = MISSING
+    registered_model: str = MISSING
+
+
+@dataclass
+class Config:
+    """Everything under `conf/`."""
+
+    seed: int = MISSING
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    strategy: dict[str, Any] = MISSING
+    policy: dict[str, Any] = MISSING
+    gate: GateConfig = field(default_factory=GateConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    trusted_types: list[str] = MISSING
+
+
+def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:
+    """Compose `conf/config.yaml` with Hydra and check it against the schema.
+
+    Raises ConfigError with the key, the value and the file for anything that does not fit.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+
+    try:
+        with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+            composed = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_first_lines(error)) from error
+    except Exception as error:  # Hydra lets the YAML parser's own errors through
+        if type(error).__module__.startswith("yaml"):
+            raise ConfigError(f"A file under {conf.name}/ is not valid YAML: {error}") from error
+        raise
+    choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+    return check(composed, conf, choices, overrides)
+
+
+def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], overrides: Sequence[str]) -> Config:
+    """Typed form of a composed config. Raises ConfigError naming key, value and file."""
+    content = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    try:
+        OmegaConf.resolve(content)
+        config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
+    except (ConfigKeyError, ValidationError, MissingMandatoryValue) as error:
+        key = error.full_key or str(error.key)
+        value = OmegaConf.select(content, key, throw_on_missing=False)
+        where = _origin(key, conf, choices, overrides)
+        if isinstance(error, MissingMandatoryValue):
+            what = f"`{key}` has no value"
+        elif isinstance(error, ConfigKeyError):
+            what = f"`{key}` (value {value!r}) is not a key that this project knows"
+        else:
+            what = f"`{key}` has a value that does not fit, {value!r}: {_first_lines(error)}"
+        raise ConfigError(f"{where}: {what}. Mend it there, then run the command again.") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(_first_lines(error)) from error
+    _check_ranges(config)
+    return config
+
+
+def _check_ranges(config: Config) -> None:
+    rules = [
+        ("evaluation.share_of_newest_batch", 0 < config.evaluation.share_of_newest_batch < 1, "between 0 and 1"),
+        ("evaluation.block_hours", config.evaluation.block_hours >= 1, "at least 1"),
+        ("data.maximum_quarantine_share", 0 <= config.data.maximum_quarantine_share <= 1, "from 0 to 1"),
+        ("data.key_columns", len(config.data.key_columns) > 0, "at least one column"),
+        ("data.features", len(config.data.features) > 0, "at least one column"),
+    ]
+    for key, holds, demand in rules:
+        if not holds:
+            value = OmegaConf.select(OmegaConf.structured(config), key)
+            raise ConfigError(f"`{key}` is {value!r}, but must be {demand}. Mend it under conf/ or in the override.")
+    outside = {config.data.target_column} & set(config.data.features)
+    if outside:
+        raise ConfigError(f"`data.features` holds the target {outside.pop()!r}: the model would be told the answer.")
+
+
+def _origin(key: str, conf: Path, choices: Mapping[str, str], overrides: Sequence[str]) -> str:
+    """The place that set `key`: the command line, or the last file in composition order that has it."""
+    for override in overrides:
+        if override.lstrip("+~").split("=")[0] == key:
+            return f"On the command line, `{override}`"
+    group, _, inner = key.partition(".")
+    candidates = [(conf / f"{name}/{choice}.yaml", key) for name, choice in choices.items() if name in ("experiment", "local")]
+    candidates.append((conf / "config.yaml", key))
+    if group in choices:
+        candidates.append((conf / group / f"{choices[group]}.yaml", inner))
+    for path, inner_key in candidates:
+        if path.is_file() and OmegaConf.select(OmegaConf.load(path), _parent(inner_key)) is not None:
+            content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+            if _has(content, inner_key):
+                return f"In {path.relative_to(conf.parent)}"
+    return f"Under {conf.name}/"
+
+
+def _parent(key: str) -> str:
+    return key.split(".")[0].split("[")[0]
+
+
+def _has(content: Any, key: str) -> bool:
+    for part in key.replace("[", ".").replace("]", "").split("."):
+        if isinstance(content, dict) and part in content:
+            content = content[part]
+        elif isinstance(content, list) and part.isdigit() and int(part) < len(content):
+            content = content[int(part)]
+        else:
+            return False
+    return True
+
+
+def _first_lines(error: Exception) -> str:
+    """An error of Hydra or OmegaConf without the lines that only its developers need."""
+    noise = ("full_key:", "object_type", "Set the environment variable HYDRA_FULL_ERROR")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(line for line in lines if not line.startswith(noise))
+
+
+def instantiate(node: Any, key: str, **arguments: Any) -> Any:
+    """The object that a `_target_` node describes. Raises ConfigError naming the key."""
+    from hydra.errors import HydraException
+    from hydra.utils import instantiate as hydra_instantiate
+
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ConfigError(f"`{key}` must name a class with `_target_`, but is {node!r}.")
+    try:
+        # Lists must arrive as lists: scikit-learn refuses OmegaConf's own, and skops can't store them.
+        return hydra_instantiate(dict(node), _convert_="all", **arguments)
+    except HydraException as error:
+        cause = error.__cause__ or error
+        raise ConfigError(f"`{key}` ({node['_target_']}) can't be built: {_first_lines(cause)}") from error
+
+
+def to_container(config: Config) -> dict[str, Any]:
+    """Plain dictionaries, lists and scalars, as written to `params.yaml`."""
+    return OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+
+
+def to_yaml(config: Config) -> str:
+    return OmegaConf.to_yaml(OmegaConf.create(to_container(config)), sort_keys=False)
+
+
+def load_params(path: Path = PARAMS) -> Config:
+    """The config that the `config` stage resolved. Raises ConfigError when it is not there."""
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing. Run `dvc repro config` to make it from conf/.")
+    merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
+    return OmegaConf.to_object(merged)

@@ -1,0 +1,1 @@
+"""What comes in: sources, the contract, the snapshot and its windows."""

@@ -1,0 +1,180 @@
+"""The snapshot: one folder of Parquet a batch and a manifest that says what is in it and vouches for its bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+
+from retrain.data.contract import CheckedBatch
+from retrain.errors import DataError, RetrainError
+from retrain.project import replacing, write_json
+
+LABELLED, UNLABELLED, QUARANTINED = "part.parquet", "unlabelled.parquet", "quarantine.parquet"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A manifest entry. Times are those of the labelled rows, None when there are none."""
+
+    period: str
+    revision: int
+    rows: int
+    unlabelled_rows: int
+    quarantined_rows: int
+    positives: int
+    first_time: datetime | None
+    last_time: datetime | None
+    content: str  # sha256 of the rows as they arrived
+    files: dict[str, str]  # name -> sha256 of its bytes
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Batches of a snapshot, oldest first, and the digest of the contract that they were checked under."""
+
+    contract: str
+    batches: tuple[Batch, ...]
+
+    @property
+    def digest(self) -> str:
+        """32 hex digits that stand for the rows of every batch and the rules that sorted them."""
+        lines = [self.contract, *(f"{batch.period} {batch.content}" for batch in self.batches)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+    @property
+    def labelled(self) -> tuple[Batch, ...]:
+        """The batches that have at least one labelled row."""
+        return tuple(batch for batch in self.batches if batch.rows)
+
+    def get(self, period: str) -> Batch | None:
+        return next((batch for batch in self.batches if batch.period == period), None)
+
+
+def content_digest(frame: pl.DataFrame) -> str:
+    """Sha256 of a frame's rows, whatever their order and that of the columns."""
+    columns = sorted(frame.columns)
+    ordered = frame.select(columns).sort(columns, nulls_last=True)
+    return hashlib.sha256(ordered.write_csv().encode()).hexdigest()
+
+
+class SnapshotStore:
+    """Reads and writes `data/snapshot`. Writing is all or nothing: batches are staged beside it and moved in at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.staging = folder.with_name(f".{folder.name}.staging")
+
+    def manifest(self) -> Manifest:
+        """Raises RetrainError when there is no snapshot, or its manifest is damaged."""
+        path = self.folder / MANIFEST
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return Manifest(content["contract"], tuple(_batch_from_json(entry) for entry in content["batches"]))
+        except FileNotFoundError:
+            raise DataError(f"There is no snapshot yet ({path} is missing). Run `dvc repro snapshot` to make it.") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} is damaged ({error}). Restore it with `dvc checkout --force`, or run `dvc repro -f snapshot`.") from None
+
+    def read(self, periods: Sequence[str], columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Labelled rows of some batches, in the order given.
+
+        DVC does not notice a damaged cache file, so the bytes are checked against the manifest; raises DataError.
+        """
+        manifest = self.manifest()
+        frames = []
+        for period in periods:
+            batch = manifest.get(period)
+            if batch is None:
+                raise DataError(f"The snapshot has no batch {period}. Run `dvc repro snapshot`.")
+            path = self._path(period, LABELLED)
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:
+                content = b""
+            if hashlib.sha256(content).hexdigest() != batch.files[LABELLED]:
+                raise DataError(
+                    f"{path} is missing or damaged: its bytes are not those that the manifest recorded. Delete {self.folder} "
+                    "and run `dvc repro -f snapshot` to read the batches from their source again; no model was changed."
+                )
+            frames.append(pl.read_parquet(io.BytesIO(content), columns=list(columns) if columns else None))
+        return pl.concat(frames)
+
+    def intact(self, batch: Batch) -> bool:
+        """Whether the batch's files are there. Their bytes are checked where they are read."""
+        return all(self._path(batch.period, name).is_file() for name in batch.files)
+
+    def stage(self, period: str, revision: int, content: str, checked: CheckedBatch, time: str, target: str) -> Batch:
+        """Write a batch beside the snapshot and describe it. Raises RetrainError when it can't be written."""
+        folder = self.staging / f"batch={period}"
+        parts = {LABELLED: checked.labelled, UNLABELLED: checked.unlabelled, QUARANTINED: checked.quarantined}
+        files = {}
+        for name, frame in parts.items():
+            if name == LABELLED or len(frame):
+                with replacing(folder / name) as temporary:
+                    _write_parquet(frame, temporary)
+                files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        labelled = checked.labelled
+        return Batch(
+            period=period,
+            revision=revision,
+            rows=len(labelled),
+            unlabelled_rows=len(checked.unlabelled),
+            quarantined_rows=len(checked.quarantined),
+            positives=int(labelled[target].sum()),
+            first_time=labelled[time].min(),
+            last_time=labelled[time].max(),
+            content=content,
+            files=files,
+        )
+
+    def commit(self, manifest: Manifest) -> None:
+        """Move staged batches in, write the manifest, and only then remove what it no longer names.
+
+        A process that dies in between leaves a manifest that disagrees with some file; the next update sees that the
+        batch's content is not what the source holds, and writes it again.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for staged in sorted(self.staging.glob("batch=*")):
+            final = self.folder / staged.name
+            if final.exists():
+                shutil.rmtree(final)
+            staged.rename(final)
+        entries = [dataclasses.asdict(batch) for batch in manifest.batches]
+        for entry in entries:
+            for key in ("first_time", "last_time"):
+                entry[key] = entry[key].isoformat() if entry[key] else None
+        write_json(self.folder / MANIFEST, {"contract": manifest.contract, "batches": entries, "digest": manifest.digest})
+        keep = {f"batch={batch.period}" for batch in manifest.batches}
+        for folder in self.folder.glob("batch=*"):
+            if folder.name not in keep:
+                shutil.rmtree(folder)
+        self.discard()
+
+    def discard(self) -> None:
+        """Forget what was staged."""
+        shutil.rmtree(self.staging, ignore_errors=True)
+
+    def _path(self, period: str, name: str) -> Path:
+        return self.folder / f"batch={period}" / name
+
+
+def _write_parquet(frame: pl.DataFrame, path: Path) -> None:
+    try:
+        frame.write_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        raise RetrainError(f"Could not write a batch of the snapshot: {error}. The snapshot stays as it was.") from error
+
+
+def _batch_from_json(entry: dict) -> Batch:
+    times = {key: datetime.fromisoformat(entry[key]) if entry[key] else None for key in ("first_time", "last_time")}
+    return Batch(**(entry | times))

@@ -1,0 +1,118 @@
+"""Bring the snapshot to what its source holds as of a cut-off, at the cost of the new batches only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrain.config import DataConfig
+from retrain.data.contract import Contract
+from retrain.data.periods import Period, parse_period
+from retrain.data.snapshot import Batch, Manifest, SnapshotStore, content_digest
+from retrain.data.sources import Source
+from retrain.errors import DataError
+from retrain.project import write_json
+
+
+@dataclass(frozen=True)
+class SnapshotChange:
+    """What an update did, by period key."""
+
+    manifest: Manifest
+    added: tuple[str, ...]
+    revised: tuple[str, ...]
+    removed: tuple[str, ...]
+    read: tuple[str, ...]  # every batch that had to be read from the source
+
+
+def update_snapshot(data: DataConfig, source: Source, store: SnapshotStore, index_path: Path) -> SnapshotChange:
+    """Add new batches, replace revised ones (same period, other content), remove those after `as_of`.
+
+    Raises DataError for an empty source, an `as_of` before the first batch, or a batch that breaks the contract; the
+    snapshot then stays as it was.
+    """
+    contract = Contract(data)
+    wanted = select_periods(source.periods(), data)
+    old = _previous(store)
+    same_rules = old.contract == contract.digest
+    index = _SourceIndex(index_path, data)
+    batches: list[Batch] = []
+    added, revised, read = [], [], []
+    store.discard()
+    for period in wanted:
+        before = old.get(period.key)
+        stamp = source.fingerprint(period.key)
+        usable = before is not None and same_rules and store.intact(before)
+        if usable and index.content(period.key, stamp) == before.content:
+            batches.append(before)
+            continue
+        arrived = source.read(period.key)
+        read.append(period.key)
+        content = content_digest(arrived)
+        index.set(period.key, stamp, content)
+        if usable and content == before.content:
+            batches.append(before)
+            continue
+        changed = before is not None and content != before.content
+        revision = 1 if before is None else before.revision + changed
+        checked = contract.check(arrived, period)
+        batches.append(store.stage(period.key, revision, content, checked, data.time_column, data.target_column))
+        if before is None:
+            added.append(period.key)
+        elif changed:
+            revised.append(period.key)
+    manifest = Manifest(contract.digest, tuple(batches))
+    store.commit(manifest)
+    index.save()
+    kept = {batch.period for batch in batches}
+    removed = tuple(batch.period for batch in old.batches if batch.period not in kept)
+    return SnapshotChange(manifest, tuple(added), tuple(revised), removed, tuple(read))
+
+
+def select_periods(keys: Sequence[str], data: DataConfig) -> list[Period]:
+    """Periods up to and including `as_of`, oldest first. Raises DataError when none is left."""
+    arrived = sorted(parse_period(key, data.period) for key in keys)
+    if not arrived:
+        raise DataError(f"The source of `{data.name}` holds no batch (`data.source`). Put the first one there, then `dvc repro`.")
+    if data.as_of is None:
+        return arrived
+    cut_off = parse_period(data.as_of, data.period)
+    wanted = [period for period in arrived if period <= cut_off]
+    if not wanted:
+        raise DataError(
+            f"`data.as_of` is {data.as_of}, before the first batch, {arrived[0].key}: the snapshot would be empty. "
+            f"Set it between {arrived[0].key} and {arrived[-1].key}; then `dvc repro`."
+        )
+    return wanted
+
+
+def _previous(store: SnapshotStore) -> Manifest:
+    try:
+        return store.manifest()
+    except DataError:
+        return Manifest("", ())
+
+
+class _SourceIndex:
+    """Which content was behind which stamp of the source. Only spares reading: deleting the file is harmless."""
+
+    def __init__(self, path: Path, data: DataConfig) -> None:
+        self.path = path
+        self.source = json.dumps(data.source, sort_keys=True)
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = {}
+        self.entries = known["entries"] if known.get("source") == self.source else {}
+
+    def content(self, period: str, stamp: str) -> str | None:
+        known = self.entries.get(period)
+        return known[1] if known and known[0] == stamp else None
+
+    def set(self, period: str, stamp: str, content: str) -> None:
+        self.entries[period] = [stamp, content]
+
+    def save(self) -> None:
+        write_json(self.path, {"source": self.source, "entries": self.entries})

@@ -1,0 +1,106 @@
+"""Who trains and who evaluates on what: spans of time, never random rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from retrain.config import EvaluationConfig
+from retrain.data.snapshot import Batch
+from retrain.errors import DataError
+
+_EPOCH = datetime(1970, 1, 5)  # a Monday, so that blocks of a week start with the week
+
+
+@dataclass(frozen=True)
+class Window:
+    """The half-open span of time [start, end)."""
+
+    start: datetime
+    end: datetime
+
+    def rows(self, frame: pl.DataFrame, time_column: str) -> pl.DataFrame:
+        """The rows of a frame that lie in the window."""
+        time = pl.col(time_column)
+        return frame.filter((time >= self.start) & (time < self.end))
+
+    def __str__(self) -> str:
+        return f"{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M}"
+
+
+@dataclass(frozen=True)
+class Windows:
+    """`training` and `evaluation` meet without overlap and hold every labelled row of the snapshot between them."""
+
+    training: Window
+    evaluation: Window
+
+    @property
+    def everything(self) -> Window:
+        """What a refit trains on."""
+        return Window(self.training.start, self.evaluation.end)
+
+
+def plan_windows(batches: Sequence[Batch], share: float, block: timedelta) -> Windows:
+    """Evaluate on the last `share`, in time, of the newest batch; train on everything before.
+
+    `batches` have labelled rows and are ordered by time. The border lies between two blocks, so that rows that move
+    together stay on one side. Raises DataError when one side would be empty.
+    """
+    if not batches:
+        raise DataError("The snapshot has no labelled row. Set `data.as_of` to a period whose labels are known; then `dvc repro`.")
+    newest = batches[-1]
+    end = _ceil(newest.last_time, block)
+    begin = _floor(newest.first_time, block)
+    blocks = round((end - begin) / block)
+    border = end - max(1, round(blocks * share)) * block
+    start = _floor(batches[0].first_time, block)
+    if border <= start:
+        raise DataError(
+            f"The snapshot spans {blocks} block(s) of {block}, too few to train on some and evaluate on the rest. "
+            "Let more batches arrive, or lower `evaluation.block_hours`."
+        )
+    return Windows(Window(start, border), Window(border, end))
+
+
+def plan_validation(windows: Windows) -> Windows:
+    """The same split one step earlier, inside the training window: for choosing between candidates.
+
+    The evaluation window stays unseen, since rows that chose a recipe can't judge it.
+    Raises DataError when the training window is not longer than the evaluation window.
+    """
+    border = windows.training.end - (windows.evaluation.end - windows.evaluation.start)
+    if border <= windows.training.start:
+        raise DataError(
+            "The training window is not longer than the evaluation window, so no rows are left to choose a candidate on. "
+            "Let more batches arrive, or lower `evaluation.share_of_newest_batch`."
+        )
+    return Windows(Window(windows.training.start, border), Window(border, windows.training.end))
+
+
+def block_of(evaluation: EvaluationConfig) -> timedelta:
+    """Length of the blocks of time whose rows move together."""
+    return timedelta(hours=evaluation.block_hours)
+
+
+def block_index(time_column: str, block: timedelta) -> pl.Expr:
+    """Number of the block that each row lies in, int64."""
+    return (pl.col(time_column) - pl.lit(_EPOCH)).dt.total_microseconds() // int(block / timedelta(microseconds=1))
+
+
+def batches_in(batches: Sequence[Batch], window: Window) -> list[Batch]:
+    """The batches with at least one labelled row that may lie in the window."""
+    return [batch for batch in batches if batch.first_time < window.end and batch.last_time >= window.start]
+
+
+def _floor(moment: datetime, block: timedelta) -> datetime:
+    return _EPOCH + math.floor((moment - _EPOCH) / block) * block
+
+
+def _ceil(moment: datetime, block: timedelta) -> datetime:
+    """The first border after `moment`: the window's end is not part of it."""
+    return _floor(moment, block) + block

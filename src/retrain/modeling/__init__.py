@@ -1,0 +1,1 @@
+"""How: preprocessing, estimators, strategies, and the metrics that describe them."""

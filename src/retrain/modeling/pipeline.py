@@ -1,0 +1,90 @@
+"""From config to a scikit-learn Pipeline, and from batches to what it is fitted on."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from retrain.config import ColumnType, Config, instantiate
+from retrain.errors import ModelError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
+
+# Sums over rows are split by thread in BLAS, and so differ in the last bit with the number of cores.
+BLAS_THREADS = 1
+
+
+def build_pipeline(config: Config) -> Pipeline:
+    """An unfitted Pipeline `preprocessing -> estimator` with the configured seed.
+
+    Raises ConfigError naming the key when a `_target_` can't be built from its arguments.
+    """
+    from sklearn.pipeline import Pipeline
+
+    features = config.data.features
+    categorical = [name for name, column in features.items() if column.type is ColumnType.categorical]
+    numeric = [name for name in features if name not in categorical]
+    preprocessing = instantiate(config.model.preprocessing, "model.preprocessing", categorical=categorical, numeric=numeric)
+    estimator = instantiate(config.model.estimator, "model.estimator")
+    given = config.model.estimator
+    parameters = estimator.get_params(deep=False)
+    if "random_state" in parameters and "random_state" not in given:
+        estimator.set_params(random_state=config.seed)
+    if "categorical_features" in parameters and "categorical_features" not in given:
+        # Preprocessing puts the categories first.
+        estimator.set_params(categorical_features=[True] * len(categorical) + [False] * len(numeric))
+    return Pipeline([("preprocessing", preprocessing), ("estimator", estimator)])
+
+
+def to_features(rows: pl.DataFrame, config: Config) -> pd.DataFrame:
+    """The raw feature columns as pandas, numbers and flags as float64, categories as strings; missing values are NaN.
+
+    MLflow infers no signature from polars, and its servers hand a pandas frame to the model.
+    """
+    columns = []
+    for name, column in config.data.features.items():
+        dtype = pl.String if column.type is ColumnType.categorical else pl.Float64
+        columns.append(pl.col(name).cast(dtype))
+    return rows.select(columns).to_pandas()
+
+
+def to_target(rows: pl.DataFrame, config: Config) -> np.ndarray:
+    """The target as int8 of shape (rows,), 1 for positive."""
+    return rows[config.data.target_column].cast(pl.Int8).to_numpy()
+
+
+def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config) -> Pipeline:
+    """Fit on raw rows. The same rows, config and versions give the same predictions, bit for bit.
+
+    Raises ModelError when scikit-learn refuses the parameters or the rows.
+    """
+    from threadpoolctl import threadpool_limits
+
+    try:
+        with threadpool_limits(BLAS_THREADS, user_api="blas"):
+            pipeline.fit(to_features(rows, config), to_target(rows, config))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"`model` can't be fitted on {len(rows):,} rows: {error} Mend conf/model/ or the override.") from error
+    estimator = pipeline[-1]
+    if "n_jobs" in inspect.signature(type(estimator)).parameters:
+        # Threads add up trees in the order in which they end, so predictions would differ in the last bit.
+        estimator.set_params(n_jobs=None)
+    return pipeline
+
+
+def predict(pipeline: Pipeline, rows: pl.DataFrame, config: Config) -> np.ndarray:
+    """Probability of the positive class, float64 of shape (rows,). Raises ModelError when it isn't a number in [0, 1]."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(BLAS_THREADS, user_api="blas"):
+        probabilities = pipeline.predict_proba(to_features(rows, config))
+    positive = list(pipeline.classes_).index(1)
+    scores = np.asarray(probabilities[:, positive], dtype=np.float64)
+    if not np.all((scores >= 0) & (scores <= 1)):
+        raise ModelError("The model gave probabilities that are not numbers between 0 and 1; nothing was promoted.")
+    return scores

@@ -1,0 +1,1 @@
+"""When: the policies that decide whether a batch is worth a retraining."""

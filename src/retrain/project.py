@@ -1,0 +1,136 @@
+"""The project on disk: where things lie, how files are written, who holds the lock."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrain.errors import ConfigError, RetrainError
+
+PARAMS = Path("params.yaml")
+SNAPSHOT = Path("data/snapshot")
+SOURCE_INDEX = Path("data/.source_index.json")
+DECISION = Path("reports/decision.json")
+CHALLENGER = Path("reports/challenger.json")
+PREDICTIONS = Path("reports/predictions.parquet")
+COMPARISON = Path("reports/comparison.json")
+PROMOTION = Path("reports/promotion.json")
+REPORT = Path("reports/report.html")
+
+
+def find_root(start: Path | None = None) -> Path:
+    """The nearest folder at or above `start` that holds `dvc.yaml` and `conf/`.
+
+    Raises ConfigError outside a project.
+    """
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "dvc.yaml").is_file() and (folder / "conf").is_dir():
+            return folder
+    raise ConfigError(
+        f"No retraining project at or above {start}: a project holds dvc.yaml and conf/. "
+        "Change into your clone and run the command again."
+    )
+
+
+def store_root() -> Path:
+    """Where `mlflow.db` and `mlruns/` lie: the main project, also while DVC runs an experiment in a copy of it."""
+    return Path(os.environ.get("DVC_ROOT") or find_root()).resolve()
+
+
+def running_stage() -> str | None:
+    """Name of the DVC stage that runs this process, None when a person does."""
+    return os.environ.get("DVC_STAGE") or None
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RetrainError(
+            f"Could not write {path}: {error.strerror or error}. "
+            "The file that was there is untouched. Make room or mend the permissions, then run the command again."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """Content of a stage's output. Raises RetrainError naming the stage that makes it when it is missing."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RetrainError(f"{path} is missing. Run `dvc repro {made_by}` to make it.") from None
+    except json.JSONDecodeError as error:
+        raise RetrainError(f"{path} is damaged ({error}). Run `dvc repro -f -s {made_by}` to make it again.") from None
+
+
+@contextlib.contextmanager
+def only_one(verb: str) -> Iterator[None]:
+    """Hold the project's lock, so that a stage that outlived its killed `dvc` can't write beside the next run.
+
+    Raises RetrainError at once when another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock_path = find_root() / ".dvc" / "tmp" / "retrain.lock"
+    lock_path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(lock_path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RetrainError(
+            f"`retrain {verb}` can't start: another retraining is at work in this project. "
+            "Wait for it to end (or end it), then run the command again."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The code that ran: `sha` is None outside git; `dirty` when tracked or new files differ from it."""
+
+    sha: str | None
+    dirty: bool
+
+
+def current_commit() -> Commit:
+    """The commit of the work tree. `dvc.lock` is left out of `dirty`: every stage rewrites it, by design."""
+
+    def git(*arguments: str) -> str | None:
+        result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+        return result.stdout.strip() if result.returncode == 0 else None
+
+    try:
+        sha = git("rev-parse", "HEAD")
+        changes = git("status", "--porcelain", "--", ".", ":(exclude)dvc.lock")
+    except FileNotFoundError:
+        return Commit(None, True)
+    return Commit(sha, bool(changes) or changes is None)

@@ -1,0 +1,1 @@
+"""Whether: comparison, gate, ledger and registry."""

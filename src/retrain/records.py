@@ -1,0 +1,128 @@
+"""What one stage hands to the next: typed, and stored as JSON under `reports/`. Times are ISO 8601 strings."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from retrain.errors import RetrainError
+from retrain.project import read_json, write_json
+
+Record = TypeVar("Record")
+
+
+@dataclass
+class DecisionRecord:
+    """Written by monitor: whether to train a challenger on this snapshot, and why."""
+
+    retrain: bool
+    reason: str
+    policy: str
+    snapshot: str
+    newest_batch: str
+    new_rows: int
+    positive_share: float
+    earlier_positive_share: float | None = None
+    champion_version: int | None = None
+    champion_log_loss: float | None = None
+
+
+@dataclass
+class ModelRecord:
+    """A registered version and the span of time that its training rows lie in, [from, until)."""
+
+    version: int
+    trained_from: str
+    trained_until: str
+    batches: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ChallengerRecord:
+    """Written by train: the pointer to what it registered, and what evaluate and promote need to know about it."""
+
+    retrained: bool
+    reason: str
+    snapshot: str
+    newest_batch: str
+    challenger: ModelRecord | None = None
+    incumbent: ModelRecord | None = None
+    run_id: str | None = None
+    model: str = ""
+    strategy: str = ""
+    rows: int = 0
+    fit_seconds: float = 0.0
+    evaluation_start: str = ""
+    evaluation_end: str = ""
+    ledger_length: int = 0
+    predictions: str = ""  # sha256 of the predictions file
+
+
+@dataclass
+class FigureRecord:
+    """An estimate with its two-sided 95 % interval; null where the rows can't tell."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass
+class CheckRecord:
+    """One check of the gate."""
+
+    outcome: str
+    reason: str
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class ComparisonRecord:
+    """Written by evaluate. `verdict` is null when there was no challenger to judge."""
+
+    verdict: str | None
+    reason: str
+    rows: int = 0
+    blocks: int = 0
+    positive_share: float | None = None
+    checks: dict[str, CheckRecord] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)  # model -> metric -> FigureRecord
+    differences: dict[str, Any] = field(default_factory=dict)  # other model -> metric -> FigureRecord
+
+    def __post_init__(self) -> None:
+        """OmegaConf does not build dataclasses two dictionaries deep."""
+        for table in (self.scores, self.differences):
+            for figures in table.values():
+                figures.update({metric: FigureRecord(**figure) for metric, figure in figures.items() if isinstance(figure, dict)})
+
+
+@dataclass
+class PromotionRecord:
+    """Written by promote: who serves now."""
+
+    verdict: str | None
+    moved: bool
+    champion: int | None
+    previous: int | None
+    ledger_entry: int | None
+
+
+def save(path: Path, record: Any) -> None:
+    write_json(path, dataclasses.asdict(record))
+
+
+def load(path: Path, kind: type[Record], made_by: str) -> Record:
+    """Raises RetrainError naming the stage when the file is missing, damaged or of another version of this project."""
+    content = read_json(path, made_by)
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), content))
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        raise RetrainError(
+            f"{path} does not fit this version of the project ({str(error).splitlines()[0]}). "
+            f"Run `dvc repro -f -s {made_by}` to make it again."
+        ) from error

@@ -1,0 +1,1 @@
+"""What a person reads: the terminal summary, the HTML report and its plots."""

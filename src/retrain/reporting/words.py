@@ -1,0 +1,97 @@
+"""What happened, in words and tables: one source for the terminal, the report and the MLflow UI."""
+
+from __future__ import annotations
+
+from retrain.modeling.metrics import HIGHER_IS_BETTER
+from retrain.records import ChallengerRecord, ComparisonRecord, FigureRecord, ModelRecord, PromotionRecord
+
+TITLES = {
+    "log_loss": "Log loss",
+    "roc_auc": "ROC AUC",
+    "brier": "Brier score",
+    "calibration_error": "Calibration error",
+}
+VERDICTS = {
+    "promote": "Promoted",
+    "keep": "Kept the champion",
+    "insufficient_evidence": "Insufficient evidence, kept the champion",
+}
+
+
+def headline(trained: ChallengerRecord, promotion: PromotionRecord) -> str:
+    """The outcome as one sentence."""
+    challenger = trained.challenger.version
+    if promotion.verdict != "promote":
+        kept = f"version {promotion.champion} stays champion" if promotion.champion else "there is still no champion"
+        said = "not promoted" if promotion.verdict == "keep" else "not promoted for lack of evidence"
+        return f"Challenger version {challenger} was {said}; {kept}."
+    refitted = f", refitted as version {promotion.champion}," if promotion.champion != challenger else ""
+    if not promotion.moved:
+        return f"Challenger version {challenger}{refitted} passed, and is champion already."
+    instead = f" in place of version {promotion.previous}" if promotion.previous else ", the first"
+    return f"Challenger version {challenger}{refitted} is champion now{instead}."
+
+
+def opponent(trained: ChallengerRecord) -> str:
+    """Whom the challenger was compared with."""
+    if trained.incumbent is None:
+        return "the baseline (no champion yet)"
+    return f"version {trained.incumbent.version} (trained until {trained.incumbent.trained_until[:10]})"
+
+
+def trained_on(model: ModelRecord) -> str:
+    batches = model.batches
+    span = f"batches {batches[0]} to {batches[-1]} ({len(batches)})" if len(batches) > 1 else f"batch {batches[0]}" if batches else "rows"
+    return f"{span}, rows before {model.trained_until[:16].replace('T', ' ')}"
+
+
+def score(figure: FigureRecord) -> str:
+    """A figure and half the width of its 95 % interval."""
+    if figure.value is None:
+        return "not known"
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.4f}"
+    return f"{figure.value:.4f} \u00b1{(figure.high - figure.low) / 2:.3f}"
+
+
+def difference(figure: FigureRecord) -> str:
+    """A difference with its 95 % interval."""
+    if figure.value is None or figure.low is None or figure.high is None:
+        return "not known"
+    return f"{figure.value:+.4f} [{figure.low:+.4f}, {figure.high:+.4f}]"
+
+
+def score_table(compared: ComparisonRecord) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: each metric for each model (an arrow shows the better direction), and the difference that counts."""
+    models = [model for model in ("challenger", "incumbent", "baseline") if model in compared.scores]
+    other = "incumbent" if "incumbent" in models else "baseline"
+    header = ["metric", *models, f"challenger - {other}"]
+    rows = []
+    for metric, title in TITLES.items():
+        better = "\u2191" if metric in HIGHER_IS_BETTER else "\u2193"
+        cells = [score(compared.scores[model][metric]) for model in models]
+        rows.append([f"{title} {better}", *cells, difference(compared.differences[other][metric])])
+    return header, rows
+
+
+def markdown(trained: ChallengerRecord, compared: ComparisonRecord, promotion: PromotionRecord, role: str) -> str:
+    """The description of a model version. Its first line is a plain sentence: the UI's lists show it raw."""
+    if role == "refit":
+        first = f"Refit of version {trained.challenger.version} with the evaluation rows included, for batch {trained.newest_batch}."
+    else:
+        first = f"Challenger of batch {trained.newest_batch}: {headline(trained, promotion)}"
+    header, rows = score_table(compared)
+    table = ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows)]
+    lines = [
+        first,
+        "",
+        f"**Recipe** {trained.model}, strategy {trained.strategy}.",
+        f"**Compared** version {trained.challenger.version} ({trained_on(trained.challenger)}) with {opponent(trained)},",
+        f"on {compared.rows:,} rows in {compared.blocks} blocks, {trained.evaluation_start[:10]} to {trained.evaluation_end[:10]}.",
+        f"**Verdict** {compared.verdict}: {compared.reason}",
+        "",
+        *table,
+        "",
+        f"Intervals are 95 %, from leaving out one block of time after the other. Snapshot `{trained.snapshot}`.",
+    ]
+    return "\n".join(lines)[:4900]  # Postgres holds 5,000 characters

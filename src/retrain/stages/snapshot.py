@@ -1,0 +1,33 @@
+"""Stage `snapshot`: bring `data/snapshot` to what the source holds as of the cut-off."""
+
+from __future__ import annotations
+
+import logging
+
+from retrain.config import Config, instantiate
+from retrain.data.snapshot import SnapshotStore
+from retrain.data.update import update_snapshot
+from retrain.project import SNAPSHOT, SOURCE_INDEX
+
+log = logging.getLogger("retrain")
+
+
+def run(config: Config) -> None:
+    source = instantiate(config.data.source, "data.source")
+    change = update_snapshot(config.data, source, SnapshotStore(SNAPSHOT), SOURCE_INDEX)
+    batches = change.manifest.batches
+    for what, keys in (("added", change.added), ("revised", change.revised), ("removed", change.removed)):
+        if keys:
+            log.info("%s batch(es) %s: %s", len(keys), what, ", ".join(keys))
+    quarantined = sum(batch.quarantined_rows for batch in batches)
+    unlabelled = sum(batch.unlabelled_rows for batch in batches)
+    log.info(
+        "Snapshot %s: %d batches, %s to %s, %s labelled rows (%s unlabelled, %s quarantined)",
+        change.manifest.digest[:8],
+        len(batches),
+        batches[0].period,
+        batches[-1].period,
+        f"{sum(batch.rows for batch in batches):,}",
+        f"{unlabelled:,}",
+        f"{quarantined:,}",
+    )
