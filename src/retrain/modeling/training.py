@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from retrain.config import Config, instantiate
-from retrain.data.snapshot import Manifest, SnapshotStore
+from retrain.data.snapshot import Batch, Manifest, SnapshotStore
 from retrain.data.windows import Window, batches_in
 from retrain.errors import DataError
+from retrain.modeling.pipeline import build_pipeline
 from retrain.modeling.strategies import Strategy
 
 if TYPE_CHECKING:
@@ -30,31 +31,27 @@ class Training:
     fit_seconds: float
 
 
-def training_rows(config: Config, manifest: Manifest, store: SnapshotStore, window: Window) -> tuple[tuple[str, ...], pl.DataFrame]:
-    """Period keys and labelled rows that the strategy trains on, none of them outside the window.
-
-    Raises DataError when they hold one class only.
-    """
+def select_batches(config: Config, manifest: Manifest, window: Window) -> list[Batch]:
+    """The batches that the strategy trains on, of those with rows in the window."""
     strategy: Strategy = instantiate(config.strategy, "strategy")
-    chosen = tuple(batch.period for batch in strategy.select(batches_in(manifest.labelled, window)))
-    rows = window.rows(store.read(chosen), config.data.time_column)
-    if rows[config.data.target_column].n_unique() < 2:
-        raise DataError(
-            f"The {len(rows):,} training rows of {', '.join(chosen)} hold one class of `{config.data.target_column}` only. "
-            "Train on more batches (`strategy`), or mend the labels."
-        )
-    return chosen, rows
+    return strategy.select(batches_in(manifest.labelled, window))
 
 
 def train(config: Config, manifest: Manifest, store: SnapshotStore, window: Window) -> Training:
-    """Fit the configured recipe on the window."""
-    batches, rows = training_rows(config, manifest, store, window)
-    return fit(config, batches, rows, window)
+    """Read what the strategy asks for and fit the configured recipe on it."""
+    batches = tuple(batch.period for batch in select_batches(config, manifest, window))
+    return fit(config, batches, window.rows(store.read(batches), config.data.time_column), window)
 
 
 def fit(config: Config, batches: tuple[str, ...], rows: pl.DataFrame, window: Window) -> Training:
-    """Fit the configured recipe on rows that are already read."""
+    """Fit the configured recipe on rows that are already read. Raises DataError when they hold one class only."""
+    if rows[config.data.target_column].n_unique() < 2:
+        raise DataError(
+            f"The {len(rows):,} training rows of {', '.join(batches)} hold one class of `{config.data.target_column}` only. "
+            "Train on more batches (`strategy`), or mend the labels."
+        )
     strategy: Strategy = instantiate(config.strategy, "strategy")
+    build_pipeline(config)  # a recipe that can't be built fails here, and imports don't count as time to fit
     started = time.perf_counter()
     pipeline = strategy.fit(rows, config)
     seconds = time.perf_counter() - started

@@ -1,0 +1,100 @@
+"""`retrain train -m ...`: Hydra multirun over candidates. One parent run in MLflow, one child for each job."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from retrain import config as configuration
+from retrain import tracking
+from retrain.commands import candidate
+from retrain.errors import ConfigError, RetrainError
+from retrain.tracking import Store
+
+log = logging.getLogger("retrain")
+CONF = Path("conf")
+PARENT = "RETRAIN_SWEEP_RUN"  # reaches the jobs of every launcher through the environment
+
+
+def run(overrides: Sequence[str]) -> None:
+    """Run every job, even when some fail, and print them ranked. Raises RetrainError when any failed."""
+    store = tracking.open_store(configuration.compose(CONF, _fixed(overrides)))
+    experiment, _ = tracking.ensure_experiment(store, store.experiment + tracking.CANDIDATES)
+    parent = store.client.create_run(experiment, run_name="sweep", tags={"kind": "sweep", "overrides": " ".join(overrides)}).info.run_id
+    os.environ[PARENT] = parent
+    status = "FAILED"
+    try:
+        # Hydra reads its arguments from the command line only.
+        sys.argv = ["retrain train", "--multirun", *overrides]
+        hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="config")(job)()
+        failed = _summarize(store, experiment, parent)
+        status = "FINISHED" if not failed else "FAILED"
+    finally:
+        # Hydra's own callback for the end of a multirun is not called when a job fails.
+        store.client.set_terminated(parent, status)
+    if failed:
+        raise RetrainError(f"{failed} job(s) of the sweep failed; their runs in MLflow (child runs of {parent}) say why.")
+
+
+def job(composed: DictConfig) -> float:
+    """One candidate; returns its log loss, for sweepers that search. A user's mistake ends the job, not the sweep."""
+    choices = OmegaConf.to_container(HydraConfig.get().runtime.choices)
+    overrides = list(HydraConfig.get().overrides.task)
+    name = " ".join(overrides) or "candidate"
+    try:
+        config = configuration.check(composed, CONF, choices, overrides)
+        trained = candidate.train(config, os.environ[PARENT], name)
+    except RetrainError as error:
+        log.error("%s failed: %s", name, error)
+        return math.nan
+    log.info("%s: log loss %.4f, %.1f s to fit", name, trained.metrics["log_loss"], trained.fit_seconds)
+    return trained.metrics["log_loss"]
+
+
+def _fixed(overrides: Sequence[str]) -> list[str]:
+    """The overrides that hold for all jobs. Raises ConfigError for one that Hydra can't read."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(f"An override can't be read: {str(error).splitlines()[0]}") from error
+    return [override.input_line for override in parsed if not override.is_sweep_override()]
+
+
+def _summarize(store: Store, experiment: str, parent: str) -> int:
+    """Rank the children on the terminal and in the parent run; returns how many failed."""
+    from rich.console import Console
+    from rich.table import Table
+
+    children = store.client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent}'", max_results=5000)
+    score = {child.info.run_id: child.data.metrics.get("log_loss/validation", math.inf) for child in children}
+    children.sort(key=lambda child: score[child.info.run_id])
+    header = ["rank", "job", "log loss", "ROC AUC", "fit s", "run"]
+    rows = []
+    for rank, child in enumerate(children, 1):
+        metrics = child.data.metrics
+        names = ("log_loss/validation", "roc_auc/validation", "training/fit_seconds")
+        figures = [f"{metrics[name]:.4f}" if name in metrics else "failed" for name in names]
+        rows.append([str(rank), child.info.run_name, *figures, child.info.run_id[:8]])
+    table = Table(*header, box=None, pad_edge=False, padding=(0, 3, 0, 0), title="Candidates on the validation window", title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    Console(highlight=False, width=max(console.width, 120)).print("", table, "")
+    lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+    store.client.log_text(parent, "\n".join(lines) + "\n", "summary.md")
+    store.client.set_tag(parent, "mlflow.note.content", "\n".join(lines))
+    best = children[0] if children else None
+    if best is not None and math.isfinite(score[best.info.run_id]):
+        store.client.log_metric(parent, "log_loss/validation", score[best.info.run_id])
+        store.client.set_tag(parent, "best", best.info.run_name)
+    return sum(child.info.status != "FINISHED" for child in children)
