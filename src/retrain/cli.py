@@ -15,17 +15,37 @@ from retrain.errors import RetrainError
 
 # verb -> (module, one line, example)
 STAGES = {
-    "config": ("retrain.stages.config", "compose conf/, check it, write params.yaml", "retrain config data.as_of=2013-11"),
-    "snapshot": ("retrain.stages.snapshot", "bring data/snapshot to what the source holds", "retrain snapshot data.as_of=2013-11"),
+    "config": (
+        "retrain.stages.config",
+        "compose conf/, check it, write params.yaml",
+        "retrain config data.as_of=2013-11",
+    ),
+    "snapshot": (
+        "retrain.stages.snapshot",
+        "bring data/snapshot to what the source holds",
+        "retrain snapshot data.as_of=2013-11",
+    ),
     "monitor": ("retrain.stages.monitor", "ask the policy whether to retrain", "retrain monitor policy=never"),
-    "train": ("retrain.stages.train", "train a candidate (in the pipeline: the challenger)", "retrain train model=logistic_regression"),
-    "evaluate": ("retrain.stages.evaluate", "compare stored predictions, ask the gate", "retrain evaluate gate=superiority"),
+    "train": (
+        "retrain.stages.train",
+        "train a candidate (in the pipeline: the challenger)",
+        "retrain train model=logistic_regression",
+    ),
+    "evaluate": (
+        "retrain.stages.evaluate",
+        "compare stored predictions, ask the gate",
+        "retrain evaluate gate=superiority",
+    ),
     "promote": ("retrain.stages.promote", "carry out the verdict, finish a half-done move", "retrain promote"),
 }
 QUESTIONS = {
     "status": ("retrain.commands.status", "snapshot, champion, last verdict, what to do next", "retrain status"),
     "history": ("retrain.commands.history", "every verdict and every move of the champion", "retrain history"),
-    "predict": ("retrain.commands.predict", "score a file with the champion", "retrain predict new.parquet --output scored.parquet"),
+    "predict": (
+        "retrain.commands.predict",
+        "score a file with the champion",
+        "retrain predict new.parquet --output scored.parquet",
+    ),
 }
 SWEEP = "retrain train -m model=hist_gradient_boosting,logistic_regression strategy=full,sliding_window"
 
@@ -48,12 +68,16 @@ def build_parser() -> argparse.ArgumentParser:
             epilog=f"example:\n  {examples}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        one.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+        one.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+        )
         if verb == "predict":
             one.add_argument("input", type=Path, help="Parquet or CSV file with the feature columns")
             one.add_argument("--output", type=Path, required=True, help="Parquet or CSV file to write")
         if verb == "train":
-            one.add_argument("-m", "--multirun", action="store_true", help="sweep: values separated by commas, one job each")
+            one.add_argument(
+                "-m", "--multirun", action="store_true", help="sweep: values separated by commas, one job each"
+            )
         one.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides, as in conf/")
     return parser
 
@@ -69,7 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RetrainError as error:
         if options.debug:
             raise
-        print(textwrap.fill(f"error: {error}", width=110, break_long_words=False, break_on_hyphens=False), file=sys.stderr)
+        print(
+            textwrap.fill(f"error: {error}", width=110, break_long_words=False, break_on_hyphens=False), file=sys.stderr
+        )
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -175,7 +175,9 @@ def _origin(key: str, conf: Path, choices: Mapping[str, str], overrides: Sequenc
         if override.lstrip("+~").split("=")[0] == key:
             return f"On the command line, `{override}`"
     group, _, inner = key.partition(".")
-    candidates = [(conf / f"{name}/{choice}.yaml", key) for name, choice in choices.items() if name in ("experiment", "local")]
+    candidates = [
+        (conf / f"{name}/{choice}.yaml", key) for name, choice in choices.items() if name in ("experiment", "local")
+    ]
     candidates.append((conf / "config.yaml", key))
     if group in choices:
         candidates.append((conf / group / f"{choices[group]}.yaml", inner))

@@ -98,7 +98,9 @@ class ComparisonRecord:
         """OmegaConf does not build dataclasses two dictionaries deep."""
         for table in (self.scores, self.differences):
             for figures in table.values():
-                figures.update({metric: FigureRecord(**figure) for metric, figure in figures.items() if isinstance(figure, dict)})
+                figures.update(
+                    {metric: FigureRecord(**figure) for metric, figure in figures.items() if isinstance(figure, dict)}
+                )
 
 
 @dataclass

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from retrain import tracking
 from retrain.config import Config
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Windows, batches_in, block_of, plan_validation, plan_windows
 from retrain.modeling import training
 from retrain.modeling.metrics import METRICS
 from retrain.project import SNAPSHOT
+from retrain.tracking import runs
+from retrain.tracking.store import CANDIDATES, open_store
 
 log = logging.getLogger("retrain")
 
@@ -36,7 +37,9 @@ def run(config: Config) -> None:
     candidate = train(config)
     figures = ", ".join(f"{name} {value:.4f}" for name, value in candidate.metrics.items())
     log.info("Candidate (run %s): %s, %.1f s to fit", candidate.run_id, figures, candidate.fit_seconds)
-    log.info("The champion is untouched. To put this recipe before the gate, make it the default in conf/config.yaml, then `dvc repro`.")
+    log.info(
+        "The champion is untouched. To put this recipe before the gate, make it the default in conf/config.yaml, then `dvc repro`."
+    )
 
 
 def train(config: Config, parent: str | None = None, name: str = "candidate") -> Candidate:
@@ -47,8 +50,10 @@ def train(config: Config, parent: str | None = None, name: str = "candidate") ->
 
     snapshot = SnapshotStore(SNAPSHOT)
     manifest = snapshot.manifest()
-    windows = plan_validation(plan_windows(manifest.labelled, config.evaluation.share_of_newest_batch, block_of(config.evaluation)))
-    store = tracking.open_store(config)
+    windows = plan_validation(
+        plan_windows(manifest.labelled, config.evaluation.share_of_newest_batch, block_of(config.evaluation))
+    )
+    store = open_store(config)
     tags = {
         "kind": "candidate",
         "model": config.model.estimator["_target_"].rsplit(".", 1)[-1],
@@ -56,23 +61,29 @@ def train(config: Config, parent: str | None = None, name: str = "candidate") ->
         "snapshot": manifest.digest,
         "validation_window": str(windows.evaluation),
     }
-    with tracking.start_run(store, name, config, tags, tracking.CANDIDATES, parent) as run_id:
+    with runs.start_run(store, name, config, tags, CANDIDATES, parent) as run_id:
         batches = tuple(batch.period for batch in training.select_batches(config, manifest, windows.training))
         rows, validation = _rows(manifest.digest, batches, windows, config.data.time_column)
         fitted = training.fit(config, batches, rows, windows.training)
         target, score = to_target(validation, config), predict(fitted.pipeline, validation, config)
         metrics = {name: metric(target, score, np.ones(len(target))) for name, metric in METRICS.items()}
-        tracking.log_dataset(config, manifest, "training")
+        runs.log_dataset(config, manifest, "training")
         mlflow.log_metrics({f"{metric}/validation": value for metric, value in metrics.items()})
-        mlflow.log_metrics({"training/rows": fitted.rows, "training/batches": len(batches), "training/fit_seconds": fitted.fit_seconds})
-        tracking.log_model(config, fitted.pipeline, "candidate", validation)
+        mlflow.log_metrics(
+            {"training/rows": fitted.rows, "training/batches": len(batches), "training/fit_seconds": fitted.fit_seconds}
+        )
+        runs.log_model(config, fitted.pipeline, "candidate", validation)
     return Candidate(run_id, metrics, fitted.fit_seconds)
 
 
 @functools.lru_cache(maxsize=4)
-def _rows(snapshot: str, batches: tuple[str, ...], windows: Windows, time_column: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _rows(
+    snapshot: str, batches: tuple[str, ...], windows: Windows, time_column: str
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Training and validation rows, read once for all jobs of a sweep. `snapshot` only keys the cache."""
     store = SnapshotStore(SNAPSHOT)
     manifest = store.manifest()
     validating = [batch.period for batch in batches_in(manifest.labelled, windows.evaluation)]
-    return windows.training.rows(store.read(batches), time_column), windows.evaluation.rows(store.read(validating), time_column)
+    return windows.training.rows(store.read(batches), time_column), windows.evaluation.rows(
+        store.read(validating), time_column
+    )

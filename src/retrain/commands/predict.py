@@ -9,11 +9,11 @@ from pathlib import Path
 
 import polars as pl
 
-from retrain import tracking
 from retrain.commands.status import read_ledger
 from retrain.config import ColumnType, Config
 from retrain.errors import DataError, PromotionError
 from retrain.project import replacing
+from retrain.tracking.store import open_store
 
 log = logging.getLogger("retrain")
 FORMATS = (".parquet", ".csv")
@@ -28,13 +28,22 @@ def run(config: Config, options: argparse.Namespace) -> None:
     scored = score(config, rows)
     with replacing(options.output) as temporary:
         scored.write_parquet(temporary) if options.output.suffix == ".parquet" else scored.write_csv(temporary)
-    log.info("Scored %s rows with version %s into %s", f"{len(scored):,}", scored["model_version"][0] if len(scored) else "?", options.output.name)
+    log.info(
+        "Scored %s rows with version %s into %s",
+        f"{len(scored):,}",
+        scored["model_version"][0] if len(scored) else "?",
+        options.output.name,
+    )
 
 
 def read_rows(path: Path) -> pl.DataFrame:
     """Raises DataError when the file is missing or can't be read."""
     try:
-        return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, try_parse_dates=True, infer_schema_length=None)
+        return (
+            pl.read_parquet(path)
+            if path.suffix == ".parquet"
+            else pl.read_csv(path, try_parse_dates=True, infer_schema_length=None)
+        )
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -57,7 +66,9 @@ def check_columns(rows: pl.DataFrame, config: Config, path: Path) -> None:
         if not fits and dtype != pl.Null:
             problems.append(f"`{name}` has type {dtype} instead of {column.type.name}")
     if problems:
-        raise DataError(f"{path.name} can't be scored: {'; '.join(problems)}. The columns are listed in conf/data/ under `features`.")
+        raise DataError(
+            f"{path.name} can't be scored: {'; '.join(problems)}. The columns are listed in conf/data/ under `features`."
+        )
 
 
 def score(config: Config, rows: pl.DataFrame) -> pl.DataFrame:
@@ -70,7 +81,7 @@ def score(config: Config, rows: pl.DataFrame) -> pl.DataFrame:
     from retrain.modeling.pipeline import predict
     from retrain.promotion.registry import load_version
 
-    pipeline = load_version(tracking.open_store(config), champion.champion, config.trusted_types)
+    pipeline = load_version(open_store(config), champion.champion, config.trusted_types)
     return rows.with_columns(
         pl.Series("prediction", predict(pipeline, rows, config) if len(rows) else [], dtype=pl.Float64),
         pl.lit(champion.champion).alias("model_version"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from retrain import tracking
 from retrain.config import Config
 from retrain.data.snapshot import Manifest, SnapshotStore
 from retrain.errors import DataError
 from retrain.project import SNAPSHOT
 from retrain.promotion.ledger import Entry
+from retrain.tracking.store import open_store, store_may_exist
 
 
 def run(config: Config, options: argparse.Namespace) -> None:
@@ -24,11 +24,11 @@ def run(config: Config, options: argparse.Namespace) -> None:
 
 def read_ledger(config: Config) -> list[Entry]:
     """The whole ledger; empty, without importing MLflow, when nothing was ever tracked."""
-    if not tracking.store_may_exist(config.tracking):
+    if not store_may_exist(config.tracking):
         return []
     from retrain.promotion.ledger import Ledger
 
-    return Ledger.open(tracking.open_store(config)).entries()
+    return Ledger.open(open_store(config)).entries()
 
 
 def screen(config: Config, manifest: Manifest | None, entries: list[Entry]) -> list[tuple[str, str]]:
@@ -50,10 +50,17 @@ def screen(config: Config, manifest: Manifest | None, entries: list[Entry]) -> l
     else:
         since = f"since {champion.time}, ledger entry {champion.seq}"
         lines.append(("Champion", f"{config.tracking.registered_model} version {champion.champion}, {since}"))
-        lines.append(("", f"trained on rows before {(champion.trained_until or '?')[:16].replace('T', ' ')}, for batch {champion.newest_batch}"))
+        lines.append(
+            (
+                "",
+                f"trained on rows before {(champion.trained_until or '?')[:16].replace('T', ' ')}, for batch {champion.newest_batch}",
+            )
+        )
     if entries:
         last = entries[-1]
-        lines.append(("Last verdict", f"{last.verdict} for version {last.challenger} on batch {last.newest_batch}, {last.time}"))
+        lines.append(
+            ("Last verdict", f"{last.verdict} for version {last.challenger} on batch {last.newest_batch}, {last.time}")
+        )
         lines.append(("", last.reason))
     lines.append(("Next", _next(config, manifest, entries)))
     return lines

@@ -16,10 +16,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from retrain import config as configuration
-from retrain import tracking
 from retrain.commands import candidate
 from retrain.errors import ConfigError, RetrainError
-from retrain.tracking import Store
+from retrain.tracking.store import CANDIDATES, Store, ensure_experiment, open_store
 
 log = logging.getLogger("retrain")
 CONF = Path("conf")
@@ -28,9 +27,11 @@ PARENT = "RETRAIN_SWEEP_RUN"  # reaches the jobs of every launcher through the e
 
 def run(overrides: Sequence[str]) -> None:
     """Run every job, even when some fail, and print them ranked. Raises RetrainError when any failed."""
-    store = tracking.open_store(configuration.compose(CONF, _fixed(overrides)))
-    experiment, _ = tracking.ensure_experiment(store, store.experiment + tracking.CANDIDATES)
-    parent = store.client.create_run(experiment, run_name="sweep", tags={"kind": "sweep", "overrides": " ".join(overrides)}).info.run_id
+    store = open_store(configuration.compose(CONF, _fixed(overrides)))
+    experiment, _ = ensure_experiment(store, store.experiment + CANDIDATES)
+    parent = store.client.create_run(
+        experiment, run_name="sweep", tags={"kind": "sweep", "overrides": " ".join(overrides)}
+    ).info.run_id
     os.environ[PARENT] = parent
     status = "FAILED"
     try:
@@ -43,7 +44,9 @@ def run(overrides: Sequence[str]) -> None:
         # Hydra's own callback for the end of a multirun is not called when a job fails.
         store.client.set_terminated(parent, status)
     if failed:
-        raise RetrainError(f"{failed} job(s) of the sweep failed; their runs in MLflow (child runs of {parent}) say why.")
+        raise RetrainError(
+            f"{failed} job(s) of the sweep failed; their runs in MLflow (child runs of {parent}) say why."
+        )
 
 
 def job(composed: DictConfig) -> float:
@@ -85,7 +88,14 @@ def _summarize(store: Store, experiment: str, parent: str) -> int:
         names = ("log_loss/validation", "roc_auc/validation", "training/fit_seconds")
         figures = [f"{metrics[name]:.4f}" if name in metrics else "failed" for name in names]
         rows.append([str(rank), child.info.run_name, *figures, child.info.run_id[:8]])
-    table = Table(*header, box=None, pad_edge=False, padding=(0, 3, 0, 0), title="Candidates on the validation window", title_justify="left")
+    table = Table(
+        *header,
+        box=None,
+        pad_edge=False,
+        padding=(0, 3, 0, 0),
+        title="Candidates on the validation window",
+        title_justify="left",
+    )
     for row in rows:
         table.add_row(*row)
     console = Console(highlight=False)

@@ -38,8 +38,16 @@ class Contract:
     @cached_property
     def digest(self) -> str:
         """Changes when a rule changes: then batches that were checked under the old rules are checked again."""
-        features = {name: [str(value) for value in vars(column).values()] for name, column in self.data.features.items()}
-        rules = [features, self.columns, self.data.key_columns, self.data.maximum_quarantine_share, self.data.period.name]
+        features = {
+            name: [str(value) for value in vars(column).values()] for name, column in self.data.features.items()
+        }
+        rules = [
+            features,
+            self.columns,
+            self.data.key_columns,
+            self.data.maximum_quarantine_share,
+            self.data.period.name,
+        ]
         return hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:16]
 
     def check(self, batch: pl.DataFrame, period: Period) -> CheckedBatch:
@@ -67,7 +75,10 @@ class Contract:
         labelled = sound.filter(target.is_not_null())
         if len(labelled) and labelled[self.data.target_column].n_unique() < 2:
             value = labelled[self.data.target_column][0]
-            self._refuse(period, f"its target `{self.data.target_column}` is constant ({value} in all {len(labelled):,} labelled rows)")
+            self._refuse(
+                period,
+                f"its target `{self.data.target_column}` is constant ({value} in all {len(labelled):,} labelled rows)",
+            )
         return CheckedBatch(labelled, sound.filter(target.is_null()), quarantined)
 
     def _refuse(self, period: Period, what: str, way_out: str = "") -> None:
@@ -100,9 +111,14 @@ class Contract:
         if values.dtype == pl.Date:
             return values.cast(pl.Datetime("us"))
         if not isinstance(values.dtype, pl.Datetime):
-            self._refuse(period, f"its time column `{values.name}` has type {values.dtype}, not a date or date and time")
+            self._refuse(
+                period, f"its time column `{values.name}` has type {values.dtype}, not a date or date and time"
+            )
         if values.dtype.time_zone:
-            self._refuse(period, f"its time column `{values.name}` carries the time zone {values.dtype.time_zone}; local or UTC times without one are expected")
+            self._refuse(
+                period,
+                f"its time column `{values.name}` carries the time zone {values.dtype.time_zone}; local or UTC times without one are expected",
+            )
         return values.cast(pl.Datetime("us"))
 
     def _target(self, values: pl.Series, period: Period) -> pl.Series:
@@ -122,14 +138,19 @@ class Contract:
         if values.dtype == pl.Null or same_kind[column.type]:
             values = values.cast(wanted)
             return values.fill_nan(None) if wanted == pl.Float64 else values
-        self._refuse(period, f"its column `{values.name}` has type {values.dtype}, and the contract says {column.type.name}")
+        self._refuse(
+            period, f"its column `{values.name}` has type {values.dtype}, and the contract says {column.type.name}"
+        )
 
     def _check_time(self, batch: pl.DataFrame, period: Period) -> None:
         times = batch[self.data.time_column]
         outside = (times.is_null() | (times < period.start) | (times >= period.end)).fill_null(True)
         if outside.any():
             example = times.filter(outside)[0]
-            self._refuse(period, f"{outside.sum():,} of its {len(batch):,} rows lie outside the period, such as `{self.data.time_column}` = {example}")
+            self._refuse(
+                period,
+                f"{outside.sum():,} of its {len(batch):,} rows lie outside the period, such as `{self.data.time_column}` = {example}",
+            )
 
     def _check_keys(self, batch: pl.DataFrame, period: Period) -> None:
         repeated = batch.filter(batch.select(self.data.key_columns).is_duplicated())
@@ -147,9 +168,13 @@ class Contract:
         except pa.errors.SchemaErrors as error:
             cases = error.failure_cases
             if cases["index"].null_count():
-                raise DataError(f"The contract can't be checked: {cases.filter(pl.col('index').is_null()).row(0)}") from error
+                raise DataError(
+                    f"The contract can't be checked: {cases.filter(pl.col('index').is_null()).row(0)}"
+                ) from error
             reason = pl.format("{}: {}", "column", pl.col("check").replace("not_nullable", "missing"))
-            per_row = cases.group_by(pl.col("index").alias("row"), maintain_order=True).agg(reason.sort().str.join("; ").alias(REASON))
+            per_row = cases.group_by(pl.col("index").alias("row"), maintain_order=True).agg(
+                reason.sort().str.join("; ").alias(REASON)
+            )
             return per_row.with_columns(pl.col("row").cast(pl.get_index_type()))
         return pl.DataFrame(schema={"row": pl.get_index_type(), REASON: pl.String})
 

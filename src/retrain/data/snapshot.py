@@ -81,9 +81,13 @@ class SnapshotStore:
             content = json.loads(path.read_text(encoding="utf-8"))
             return Manifest(content["contract"], tuple(_batch_from_json(entry) for entry in content["batches"]))
         except FileNotFoundError:
-            raise DataError(f"There is no snapshot yet ({path} is missing). Run `dvc repro snapshot` to make it.") from None
+            raise DataError(
+                f"There is no snapshot yet ({path} is missing). Run `dvc repro snapshot` to make it."
+            ) from None
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is damaged ({error}). Restore it with `dvc checkout --force`, or run `dvc repro -f snapshot`.") from None
+            raise DataError(
+                f"{path} is damaged ({error}). Restore it with `dvc checkout --force`, or run `dvc repro -f snapshot`."
+            ) from None
 
     def read(self, periods: Sequence[str], columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Labelled rows of some batches, in the order given.
@@ -153,7 +157,9 @@ class SnapshotStore:
         for entry in entries:
             for key in ("first_time", "last_time"):
                 entry[key] = entry[key].isoformat() if entry[key] else None
-        write_json(self.folder / MANIFEST, {"contract": manifest.contract, "batches": entries, "digest": manifest.digest})
+        write_json(
+            self.folder / MANIFEST, {"contract": manifest.contract, "batches": entries, "digest": manifest.digest}
+        )
         keep = {f"batch={batch.period}" for batch in manifest.batches}
         for folder in self.folder.glob("batch=*"):
             if folder.name not in keep:
@@ -172,7 +178,9 @@ def _write_parquet(frame: pl.DataFrame, path: Path) -> None:
     try:
         frame.write_parquet(path)
     except pl.exceptions.PolarsError as error:
-        raise RetrainError(f"Could not write a batch of the snapshot: {error}. The snapshot stays as it was.") from error
+        raise RetrainError(
+            f"Could not write a batch of the snapshot: {error}. The snapshot stays as it was."
+        ) from error
 
 
 def _batch_from_json(entry: dict) -> Batch:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import polars as pl
 
@@ -29,14 +31,19 @@ class Source(ABC):
 class BatchFiles(Source):
     """One CSV or Parquet file a batch, its name the period key."""
 
-    readers = {".parquet": pl.read_parquet, ".csv": lambda path: pl.read_csv(path, try_parse_dates=True, infer_schema_length=None)}
+    readers: ClassVar[dict[str, Callable[[Path], pl.DataFrame]]] = {
+        ".parquet": pl.read_parquet,
+        ".csv": lambda path: pl.read_csv(path, try_parse_dates=True, infer_schema_length=None),
+    }
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
 
     def periods(self) -> list[str]:
         if not self.folder.is_dir():
-            raise DataError(f"The source folder {self.folder} is missing (`data.source.folder`). Make it, and put one file a batch into it.")
+            raise DataError(
+                f"The source folder {self.folder} is missing (`data.source.folder`). Make it, and put one file a batch into it."
+            )
         found = [path.stem for path in self.folder.iterdir() if path.suffix in self.readers]
         twice = {key for key in found if found.count(key) > 1}
         if twice:
@@ -52,7 +59,9 @@ class BatchFiles(Source):
         try:
             return self.readers[path.suffix](path)
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError(f"{path} can't be read: {str(error).splitlines()[0]}. Replace the file by a whole one.") from error
+            raise DataError(
+                f"{path} can't be read: {str(error).splitlines()[0]}. Replace the file by a whole one."
+            ) from error
 
     def _path(self, period: str) -> Path:
         for suffix in self.readers:

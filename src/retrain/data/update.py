@@ -75,7 +75,9 @@ def select_periods(keys: Sequence[str], data: DataConfig) -> list[Period]:
     """Periods up to and including `as_of`, oldest first. Raises DataError when none is left."""
     arrived = sorted(parse_period(key, data.period) for key in keys)
     if not arrived:
-        raise DataError(f"The source of `{data.name}` holds no batch (`data.source`). Put the first one there, then `dvc repro`.")
+        raise DataError(
+            f"The source of `{data.name}` holds no batch (`data.source`). Put the first one there, then `dvc repro`."
+        )
     if data.as_of is None:
         return arrived
     cut_off = parse_period(data.as_of, data.period)

@@ -52,7 +52,9 @@ def plan_windows(batches: Sequence[Batch], share: float, block: timedelta) -> Wi
     together stay on one side. Raises DataError when one side would be empty.
     """
     if not batches:
-        raise DataError("The snapshot has no labelled row. Set `data.as_of` to a period whose labels are known; then `dvc repro`.")
+        raise DataError(
+            "The snapshot has no labelled row. Set `data.as_of` to a period whose labels are known; then `dvc repro`."
+        )
     newest = batches[-1]
     end = _ceil(newest.last_time, block)
     begin = _floor(newest.first_time, block)

@@ -35,12 +35,18 @@ def load_model(path: Path, trusted: Sequence[str], sha256: str | None) -> Pipeli
     if not path.is_file():
         raise ModelError(f"The model file {path.name} is gone from {path.parent}.")
     if sha256 is not None and file_digest(path) != sha256:
-        raise ModelError(f"The model file in {path.parent} is not the one that was registered: its content has changed.")
+        raise ModelError(
+            f"The model file in {path.parent} is not the one that was registered: its content has changed."
+        )
     if not zipfile.is_zipfile(path):
-        raise ModelError(f"The model file {path} is not in skops format. Pickled models are refused: loading one runs its code.")
+        raise ModelError(
+            f"The model file {path} is not in skops format. Pickled models are refused: loading one runs its code."
+        )
     unlisted = unlisted_types(path, trusted)
     if unlisted:
-        raise ModelError(f"The model file holds {', '.join(unlisted)}, which `trusted_types` in conf/config.yaml does not list.")
+        raise ModelError(
+            f"The model file holds {', '.join(unlisted)}, which `trusted_types` in conf/config.yaml does not list."
+        )
     return skops.io.load(path, trusted=list(trusted))
 
 

@@ -29,7 +29,9 @@ def build_pipeline(config: Config) -> Pipeline:
     features = config.data.features
     categorical = [name for name, column in features.items() if column.type is ColumnType.categorical]
     numeric = [name for name in features if name not in categorical]
-    preprocessing = instantiate(config.model.preprocessing, "model.preprocessing", categorical=categorical, numeric=numeric)
+    preprocessing = instantiate(
+        config.model.preprocessing, "model.preprocessing", categorical=categorical, numeric=numeric
+    )
     estimator = instantiate(config.model.estimator, "model.estimator")
     given = config.model.estimator
     parameters = estimator.get_params(deep=False)
@@ -69,7 +71,9 @@ def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config) -> Pipeline:
         with threadpool_limits(BLAS_THREADS, user_api="blas"):
             pipeline.fit(to_features(rows, config), to_target(rows, config))
     except (ValueError, TypeError) as error:
-        raise ModelError(f"`model` can't be fitted on {len(rows):,} rows: {error} Mend conf/model/ or the override.") from error
+        raise ModelError(
+            f"`model` can't be fitted on {len(rows):,} rows: {error} Mend conf/model/ or the override."
+        ) from error
     estimator = pipeline[-1]
     if "n_jobs" in inspect.signature(type(estimator)).parameters:
         # Threads add up trees in the order in which they end, so predictions would differ in the last bit.

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from sklearn.compose import ColumnTransformer
 
 
-def ordinal(categorical: list[str], numeric: list[str], maximum_levels: int, missing_value: float | None = None) -> ColumnTransformer:
+def ordinal(
+    categorical: list[str], numeric: list[str], maximum_levels: int, missing_value: float | None = None
+) -> ColumnTransformer:
     """Categories as codes, most frequent `maximum_levels` apart and the rest together; numbers as they are.
 
     Output is float64 of shape (rows, len(categorical) + len(numeric)), categories first. Unseen and missing categories

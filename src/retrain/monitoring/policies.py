@@ -43,11 +43,16 @@ class Always(Policy):
     needs_champion = False
 
     def decide(self, evidence: Evidence) -> Decision:
-        return Decision(True, f"Batch {evidence.newest_batch} is the newest, and policy `always` retrains on every snapshot.")
+        return Decision(
+            True, f"Batch {evidence.newest_batch} is the newest, and policy `always` retrains on every snapshot."
+        )
 
 
 class Never(Policy):
     """The first champion for ever: shows how a model ages. What any other policy has to be worth."""
 
     def decide(self, evidence: Evidence) -> Decision:
-        return Decision(False, f"Policy `never` keeps version {evidence.champion_version}, whatever batch {evidence.newest_batch} says.")
+        return Decision(
+            False,
+            f"Policy `never` keeps version {evidence.champion_version}, whatever batch {evidence.newest_batch} says.",
+        )

@@ -97,7 +97,9 @@ class Ceiling(Check):
         value = comparison.score(CHALLENGER, self.metric).value
         passed = value <= self.maximum
         reason = f"{self.metric} of the challenger is {value:.4f}, {'within' if passed else 'above'} the limit of {self.maximum}"
-        return CheckResult(Outcome.passed if passed else Outcome.failed, reason, {"value": value, "maximum": self.maximum})
+        return CheckResult(
+            Outcome.passed if passed else Outcome.failed, reason, {"value": value, "maximum": self.maximum}
+        )
 
 
 class EnoughEvidence(Check):
@@ -123,4 +125,6 @@ def _gain(comparison: Comparison, other: str, metric: str, minimum_gain: float, 
         f"{metric}: better than the {other} by at least {bound:+.4f} with {confidence:.0%} confidence, "
         f"{'more' if passed else 'not more'} than {minimum_gain:g}"
     )
-    return CheckResult(Outcome.passed if passed else Outcome.failed, reason, {"bound": bound, "minimum_gain": minimum_gain})
+    return CheckResult(
+        Outcome.passed if passed else Outcome.failed, reason, {"bound": bound, "minimum_gain": minimum_gain}
+    )

@@ -74,10 +74,14 @@ def compare(predictions: pl.DataFrame, models: Sequence[str]) -> Comparison:
     Raises PromotionError when there are no rows or a prediction is missing.
     """
     if predictions.is_empty():
-        raise PromotionError("There are no evaluation rows to compare on. Check `evaluation.share_of_newest_batch` and the newest batch.")
+        raise PromotionError(
+            "There are no evaluation rows to compare on. Check `evaluation.share_of_newest_batch` and the newest batch."
+        )
     for column in (TARGET, *models):
         if predictions[column].is_null().any() or predictions[column].is_nan().any():
-            raise PromotionError(f"Some evaluation rows have no `{column}`. Run `dvc repro -f -s train` to make the predictions again.")
+            raise PromotionError(
+                f"Some evaluation rows have no `{column}`. Run `dvc repro -f -s train` to make the predictions again."
+            )
     target = predictions[TARGET].cast(pl.Float64).to_numpy()
     codes = predictions[BLOCK].rank("dense").to_numpy().astype(np.int64) - 1
     scores = {model: predictions[model].to_numpy() for model in models}
@@ -126,7 +130,9 @@ def _estimate(values: NDArray) -> Estimate:
 def _finite(estimates: dict[tuple[str, str], Estimate], model: str, metric: str) -> Estimate:
     estimate = estimates.get((model, metric))
     if estimate is None:
-        raise PromotionError(f"The gate asks for `{metric}` of the {model}, which was not measured. Known metrics: {', '.join(METRICS)}.")
+        raise PromotionError(
+            f"The gate asks for `{metric}` of the {model}, which was not measured. Known metrics: {', '.join(METRICS)}."
+        )
     if not math.isfinite(estimate.value) or not math.isfinite(estimate.standard_error):
         raise PromotionError(
             f"`{metric}` of the {model} is not a number on these {estimate.degrees_of_freedom + 1} block(s): the evaluation rows "

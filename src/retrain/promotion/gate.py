@@ -33,7 +33,9 @@ def build_checks(gate: GateConfig, has_incumbent: bool) -> dict[str, Check]:
     """The checks for this comparison. Raises PromotionError when there are none: an empty gate lets nothing through."""
     group, nodes = ("checks", gate.checks) if has_incumbent else ("first_champion", gate.first_champion)
     if not nodes:
-        raise PromotionError(f"`gate.{group}` is empty, so nothing can be promoted. Configure at least one check in conf/gate/.")
+        raise PromotionError(
+            f"`gate.{group}` is empty, so nothing can be promoted. Configure at least one check in conf/gate/."
+        )
     return {name: instantiate(node, f"gate.{group}.{name}") for name, node in nodes.items()}
 
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 from retrain.errors import PromotionError, StoreError
 from retrain.records import ModelRecord
-from retrain.tracking import LEDGER, Store, ensure_experiment
+from retrain.tracking.store import LEDGER, Store, ensure_experiment
 
 _KEY = "seq-{:06d}"
 
@@ -119,7 +119,9 @@ def _ledger_run(store: Store) -> str:
     """
     experiment, created = ensure_experiment(store, store.registered_model + LEDGER)
     for attempt in range(50):
-        runs = store.client.search_runs([experiment], order_by=["attributes.start_time ASC", "attributes.run_id ASC"], max_results=1)
+        runs = store.client.search_runs(
+            [experiment], order_by=["attributes.start_time ASC", "attributes.run_id ASC"], max_results=1
+        )
         if runs:
             return runs[0].info.run_id
         # Whoever created the experiment and made no run for ten seconds has died.
@@ -127,7 +129,9 @@ def _ledger_run(store: Store) -> str:
             store.client.create_run(experiment, run_name=f"ledger of {store.registered_model}")
         else:
             time.sleep(0.2)
-    raise PromotionError(f"The ledger of `{store.registered_model}` can't be created in the tracking store. Check its permissions.")
+    raise PromotionError(
+        f"The ledger of `{store.registered_model}` can't be created in the tracking store. Check its permissions."
+    )
 
 
 def _who() -> str:

@@ -9,7 +9,8 @@ from retrain.errors import ModelError, StoreError
 from retrain.modeling.model_files import load_model
 from retrain.modeling.training import Training
 from retrain.promotion.ledger import Ledger, current_champion
-from retrain.tracking import Store, fetch_model_file
+from retrain.tracking.runs import fetch_model_file
+from retrain.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -28,7 +29,9 @@ def register(store: Store, model_id: str, run_id: str, tags: Mapping[str, str]) 
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     source = store.client.get_logged_model(model_id).artifact_location
-    created = store.client.create_model_version(store.registered_model, source, run_id=run_id, tags=dict(tags), model_id=model_id)
+    created = store.client.create_model_version(
+        store.registered_model, source, run_id=run_id, tags=dict(tags), model_id=model_id
+    )
     return int(created.version)
 
 

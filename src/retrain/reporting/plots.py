@@ -45,17 +45,23 @@ def _calibration(axes: Axes, predictions: pl.DataFrame, models: list[str]) -> No
 def _log_loss_by_day(axes: Axes, predictions: pl.DataFrame, models: list[str], time_column: str) -> None:
     target = predictions[TARGET].to_numpy()
     losses = {model: row_log_loss(target, predictions[model].to_numpy()) for model in models}
-    days = predictions.select(pl.col(time_column).dt.date().alias("day")).with_columns(**{name: pl.Series(loss) for name, loss in losses.items()})
+    days = predictions.select(pl.col(time_column).dt.date().alias("day")).with_columns(
+        **{name: pl.Series(loss) for name, loss in losses.items()}
+    )
     daily = days.group_by("day").mean().sort("day")
     for model in models:
-        axes.plot(daily["day"].to_numpy(), daily[model].to_numpy(), marker="o", markersize=4, color=COLORS[model], label=model)
+        axes.plot(
+            daily["day"].to_numpy(), daily[model].to_numpy(), marker="o", markersize=4, color=COLORS[model], label=model
+        )
     axes.set(ylabel="log loss", title="Log loss by day")
     axes.tick_params(axis="x", rotation=30)
 
 
 def _histogram(axes: Axes, predictions: pl.DataFrame, models: list[str]) -> None:
     for model in models:
-        axes.hist(predictions[model].to_numpy(), bins=40, range=(0, 1), histtype="step", color=COLORS[model], label=model)
+        axes.hist(
+            predictions[model].to_numpy(), bins=40, range=(0, 1), histtype="step", color=COLORS[model], label=model
+        )
     axes.set(xlabel="predicted probability", ylabel="rows", title="Predictions")
 
 

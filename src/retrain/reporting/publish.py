@@ -8,10 +8,12 @@ from retrain.config import Config
 from retrain.project import PREDICTIONS, REPORT, write_text
 from retrain.records import ChallengerRecord, ComparisonRecord, FigureRecord, ModelRecord, PromotionRecord
 from retrain.reporting import plots, report, words
-from retrain.tracking import Store
+from retrain.tracking.store import Store
 
 
-def to_files(config: Config, trained: ChallengerRecord, compared: ComparisonRecord, promotion: PromotionRecord) -> dict[str, str]:
+def to_files(
+    config: Config, trained: ChallengerRecord, compared: ComparisonRecord, promotion: PromotionRecord
+) -> dict[str, str]:
     """Write the HTML report; returns its plots as SVG documents by name."""
     drawn = plots.draw(pl.read_parquet(PREDICTIONS), config.data.time_column) if trained.retrained else {}
     write_text(REPORT, report.render(trained, compared, promotion, drawn))
@@ -32,14 +34,23 @@ def to_mlflow(
     client, run_id = store.client, trained.run_id
     metrics = [Metric(name, value, 0, 0) for name, value in flat_metrics(compared).items()]
     summary = words.headline(trained, promotion)
-    tags = {"verdict": compared.verdict, "verdict_reason": compared.reason, "mlflow.note.content": f"{summary}\n\n{compared.reason}"}
+    tags = {
+        "verdict": compared.verdict,
+        "verdict_reason": compared.reason,
+        "mlflow.note.content": f"{summary}\n\n{compared.reason}",
+    }
     client.log_batch(run_id, metrics=metrics, tags=[RunTag(key, value[:4900]) for key, value in tags.items()])
     for name, svg in drawn.items():
         client.log_text(run_id, svg, f"plots/{name}.svg")
     client.log_artifact(run_id, str(REPORT))
-    made = {trained.challenger.version: "challenger", newcomer.version: "refit" if newcomer.version != trained.challenger.version else "challenger"}
+    made = {
+        trained.challenger.version: "challenger",
+        newcomer.version: "refit" if newcomer.version != trained.challenger.version else "challenger",
+    }
     for version, role in made.items():
-        client.update_model_version(store.registered_model, str(version), words.markdown(trained, compared, promotion, role))
+        client.update_model_version(
+            store.registered_model, str(version), words.markdown(trained, compared, promotion, role)
+        )
         client.set_model_version_tag(store.registered_model, str(version), "verdict", compared.verdict)
 
 
@@ -68,9 +79,13 @@ def to_terminal(trained: ChallengerRecord, compared: ComparisonRecord, promotion
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"\n[bold]{words.headline(trained, promotion)}[/bold]")
     console.print(f"Challenger     version {trained.challenger.version}: {trained.model}, strategy {trained.strategy}")
-    console.print(f"Trained on     {words.trained_on(trained.challenger)} ({trained.rows:,} rows, {trained.fit_seconds:.1f} s)")
+    console.print(
+        f"Trained on     {words.trained_on(trained.challenger)} ({trained.rows:,} rows, {trained.fit_seconds:.1f} s)"
+    )
     console.print(f"Compared with  {words.opponent(trained)}")
-    console.print(f"On             {compared.rows:,} rows in {compared.blocks} blocks, {trained.evaluation_start[:10]} to {trained.evaluation_end[:10]}")
+    console.print(
+        f"On             {compared.rows:,} rows in {compared.blocks} blocks, {trained.evaluation_start[:10]} to {trained.evaluation_end[:10]}"
+    )
     header, rows = words.score_table(compared)
     table = Table(*header, box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for row in rows:
@@ -80,4 +95,6 @@ def to_terminal(trained: ChallengerRecord, compared: ComparisonRecord, promotion
     console.print(f"\nVerdict        [bold]{compared.verdict}[/bold]. {compared.reason}")
     for name, check in compared.checks.items():
         console.print(f"  {check.outcome:<13}{name}: {check.reason}")
-    console.print(f"\nNext  retrain status       who serves, and since when\n      mlflow ui            every run and version\n      {REPORT}  this comparison with pictures\n")
+    console.print(
+        f"\nNext  retrain status       who serves, and since when\n      mlflow ui            every run and version\n      {REPORT}  this comparison with pictures\n"
+    )

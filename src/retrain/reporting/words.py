@@ -41,7 +41,13 @@ def opponent(trained: ChallengerRecord) -> str:
 
 def trained_on(model: ModelRecord) -> str:
     batches = model.batches
-    span = f"batches {batches[0]} to {batches[-1]} ({len(batches)})" if len(batches) > 1 else f"batch {batches[0]}" if batches else "rows"
+    span = (
+        f"batches {batches[0]} to {batches[-1]} ({len(batches)})"
+        if len(batches) > 1
+        else f"batch {batches[0]}"
+        if batches
+        else "rows"
+    )
     return f"{span}, rows before {model.trained_until[:16].replace('T', ' ')}"
 
 

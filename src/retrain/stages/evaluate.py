@@ -47,7 +47,9 @@ def _read_predictions(trained: ChallengerRecord) -> pl.DataFrame:
     except FileNotFoundError:
         content = b""
     if hashlib.sha256(content).hexdigest() != trained.predictions:
-        raise PromotionError(f"{PREDICTIONS} is missing or not the file that train wrote. Run `dvc repro -f -s train` to make it again.")
+        raise PromotionError(
+            f"{PREDICTIONS} is missing or not the file that train wrote. Run `dvc repro -f -s train` to make it again."
+        )
     return pl.read_parquet(content)
 
 
@@ -64,9 +66,13 @@ def refuse_seen_rows(predictions: pl.DataFrame, time_column: str, trained: Chall
 
 def to_record(comparison: Comparison, judgement: Judgement) -> ComparisonRecord:
     """The comparison as it is stored, with two-sided 95 % intervals."""
-    record = ComparisonRecord(judgement.verdict.value, judgement.reason, comparison.rows, comparison.blocks, comparison.positive_share)
+    record = ComparisonRecord(
+        judgement.verdict.value, judgement.reason, comparison.rows, comparison.blocks, comparison.positive_share
+    )
     for name, result in judgement.checks.items():
-        record.checks[name] = CheckRecord(result.outcome.value, result.reason, {key: float(value) for key, value in result.figures.items()})
+        record.checks[name] = CheckRecord(
+            result.outcome.value, result.reason, {key: float(value) for key, value in result.figures.items()}
+        )
     for (model, metric), estimate in comparison.scores.items():
         record.scores.setdefault(model, {})[metric] = _figure(estimate)
     for (other, metric), estimate in comparison.differences.items():

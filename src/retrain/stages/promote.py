@@ -6,7 +6,7 @@ import hashlib
 import logging
 from datetime import datetime
 
-from retrain import records, tracking
+from retrain import records
 from retrain.config import Config
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window
@@ -18,7 +18,8 @@ from retrain.promotion.ledger import Entry, Ledger
 from retrain.promotion.moves import plan_entry
 from retrain.records import ChallengerRecord, ComparisonRecord, ModelRecord, PromotionRecord
 from retrain.reporting import publish
-from retrain.tracking import Store
+from retrain.tracking import runs
+from retrain.tracking.store import Store, open_store
 
 log = logging.getLogger("retrain")
 
@@ -32,7 +33,7 @@ def run(config: Config) -> None:
         records.save(PROMOTION, record)
         log.info("The champion stays as it is: %s", trained.reason)
         return
-    store = tracking.open_store(config)
+    store = open_store(config)
     ledger = Ledger.open(store)
     newcomer = trained.challenger
     if config.gate.refit and Verdict(compared.verdict) is Verdict.promote:
@@ -61,9 +62,11 @@ def refit(config: Config, store: Store, trained: ChallengerRecord) -> ModelRecor
     training = train(config, manifest, snapshot, window)
     sample = snapshot.read([trained.newest_batch]).tail(5)
     with mlflow.start_run(run_id=trained.run_id):
-        model_id, sha256 = tracking.log_model(config, training.pipeline, "refit", sample)
+        model_id, sha256 = runs.log_model(config, training.pipeline, "refit", sample)
         mlflow.log_metrics({"refit/rows": training.rows, "refit/fit_seconds": training.fit_seconds})
-    tags = registry.version_tags(training, "refit", manifest.digest, sha256) | {"refit_of": str(trained.challenger.version)}
+    tags = registry.version_tags(training, "refit", manifest.digest, sha256) | {
+        "refit_of": str(trained.challenger.version)
+    }
     version = registry.register(store, model_id, trained.run_id, tags)
     return ModelRecord(version, tags["trained_from"], tags["trained_until"], list(training.batches))
 
@@ -81,5 +84,3 @@ def append(ledger: Ledger, trained: ChallengerRecord, compared: ComparisonRecord
             return planned
         if ledger.append(planned, len(entries)):
             return ledger.entries()[len(entries)]
-
-

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from retrain import records, tracking
+from retrain import records
 from retrain.config import Config
 from retrain.data.snapshot import Manifest, SnapshotStore
 from retrain.data.windows import Windows, block_of, plan_windows
@@ -19,7 +19,8 @@ from retrain.promotion import comparison as comparing
 from retrain.promotion import registry
 from retrain.promotion.ledger import Ledger, find_incumbent
 from retrain.records import ChallengerRecord, DecisionRecord, ModelRecord
-from retrain.tracking import Store
+from retrain.tracking import runs
+from retrain.tracking.store import Store, open_store
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -45,7 +46,7 @@ def run(config: Config) -> None:
         log.info("No challenger: %s", decision.reason)
         return
     windows = plan_windows(manifest.labelled, config.evaluation.share_of_newest_batch, block_of(config.evaluation))
-    store = tracking.open_store(config)
+    store = open_store(config)
     ledger = Ledger.open(store)
     registry.follow_ledger(store, ledger)
     history = ledger.entries()
@@ -53,7 +54,7 @@ def run(config: Config) -> None:
     incumbent = _load_incumbent(config, store, find_incumbent(history, windows.evaluation.start.isoformat()))
     newest = manifest.labelled[-1].period
     tags = _tags(config, manifest, windows, incumbent)
-    with tracking.start_run(store, f"retrain {newest}", config, tags) as run_id:
+    with runs.start_run(store, f"retrain {newest}", config, tags) as run_id:
         log.info("Training %s on rows before %s", tags["model"], windows.evaluation.start.date())
         training = train(config, manifest, snapshot, windows.training)
         rows = windows.evaluation.rows(snapshot.read([newest]), config.data.time_column)
@@ -102,14 +103,24 @@ def _tags(config: Config, manifest: Manifest, windows: Windows, incumbent: Incum
     }
 
 
-def _log(config: Config, store: Store, manifest: Manifest, training: Training, sample: pl.DataFrame, run_id: str) -> int:
+def _log(
+    config: Config, store: Store, manifest: Manifest, training: Training, sample: pl.DataFrame, run_id: str
+) -> int:
     """Log model, data set and figures to the active run, register the version; returns its number."""
     import mlflow
 
-    tracking.log_dataset(config, manifest, "training")
-    mlflow.log_metrics({"training/rows": training.rows, "training/batches": len(training.batches), "training/fit_seconds": training.fit_seconds})
-    model_id, sha256 = tracking.log_model(config, training.pipeline, "challenger", sample)
-    version = registry.register(store, model_id, run_id, registry.version_tags(training, "challenger", manifest.digest, sha256))
+    runs.log_dataset(config, manifest, "training")
+    mlflow.log_metrics(
+        {
+            "training/rows": training.rows,
+            "training/batches": len(training.batches),
+            "training/fit_seconds": training.fit_seconds,
+        }
+    )
+    model_id, sha256 = runs.log_model(config, training.pipeline, "challenger", sample)
+    version = registry.register(
+        store, model_id, run_id, registry.version_tags(training, "challenger", manifest.digest, sha256)
+    )
     registry.set_alias(store, registry.CHALLENGER, version)
     mlflow.set_tag("challenger_version", str(version))
     return version
@@ -126,7 +137,9 @@ def _predict(config: Config, training: Training, incumbent: Incumbent | None, ro
         pl.lit(training.positive_share).alias(comparing.BASELINE),
     )
     if incumbent is not None:
-        predictions = predictions.with_columns(pl.Series(comparing.INCUMBENT, predict(incumbent.pipeline, rows, config)))
+        predictions = predictions.with_columns(
+            pl.Series(comparing.INCUMBENT, predict(incumbent.pipeline, rows, config))
+        )
     return predictions
 
 
@@ -137,4 +150,6 @@ def _write_predictions(predictions: pl.DataFrame) -> str:
 
 
 def _model_record(version: int, training: Training) -> ModelRecord:
-    return ModelRecord(version, training.window.start.isoformat(), training.window.end.isoformat(), list(training.batches))
+    return ModelRecord(
+        version, training.window.start.isoformat(), training.window.end.isoformat(), list(training.batches)
+    )

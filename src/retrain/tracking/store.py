@@ -1,30 +1,24 @@
-"""Everything that is written to MLflow passes here: one prepared store, one run for each retraining."""
+"""The tracking store: found, prepared once, and asked for a sign of life before anything is trained."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
 import os
 import sqlite3
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from retrain.config import ColumnType, Config, TrackingConfig, to_container, to_yaml
-from retrain.data.snapshot import Manifest
-from retrain.errors import ModelError, StoreError
-from retrain.modeling.model_files import MODEL_FILE, file_digest
-from retrain.project import SNAPSHOT, current_commit, store_root
+from retrain.config import Config, TrackingConfig
+from retrain.errors import StoreError
+from retrain.project import store_root
 
 if TYPE_CHECKING:
-    import polars as pl
     from mlflow import MlflowClient
-    from sklearn.pipeline import Pipeline
 
 SERVER_TIMEOUT_SECONDS = 5
 CANDIDATES, LEDGER = "-candidates", "-ledger"
@@ -87,10 +81,12 @@ def open_store(config: Config) -> Store:
     try:
         if local:
             _prepare_local(address)
-        store = Store(MlflowClient(address), tracking.experiment, tracking.registered_model, store_root() if local else None)
+        store = Store(
+            MlflowClient(address), tracking.experiment, tracking.registered_model, store_root() if local else None
+        )
         ensure_experiment(store, store.experiment)
     except MlflowException as error:
-        raise StoreError(f"The tracking store {_without_password(address)} refused: {_first_line(error)}") from error
+        raise StoreError(f"The tracking store {_without_password(address)} refused: {first_line(error)}") from error
     return store
 
 
@@ -146,7 +142,9 @@ def _follow_move(database: Path) -> None:
         try:
             found = connection.execute(query).fetchone()
         except sqlite3.DatabaseError as error:
-            raise StoreError(f"{database.name} is damaged ({error}). Restore it from a backup; nothing was changed.") from error
+            raise StoreError(
+                f"{database.name} is damaged ({error}). Restore it from a backup; nothing was changed."
+            ) from error
         old = found[0].rsplit("/mlruns/", 1)[0] + "/mlruns" if found else root
         if old.removeprefix("file://") == root:
             return
@@ -178,112 +176,6 @@ def ensure_experiment(store: Store, name: str) -> tuple[str, bool]:
         return client.get_experiment_by_name(name).experiment_id, False
 
 
-@contextlib.contextmanager
-def start_run(store: Store, name: str, config: Config, tags: Mapping[str, str], suffix: str = "", parent: str | None = None) -> Iterator[str]:
-    """A run with the resolved config as params and artifact, ended as FAILED when the block raises. Yields its id."""
-    import mlflow
-
-    commit = current_commit()
-    environment = {"dvc_experiment": os.environ.get("DVC_EXP_NAME")}
-    always = {"git_commit": commit.sha or "none", "git_dirty": str(commit.dirty).lower()}
-    always |= {key: value for key, value in environment.items() if value}
-    experiment, _ = ensure_experiment(store, store.experiment + suffix)
-    with mlflow.start_run(experiment_id=experiment, run_name=name, tags={**always, **tags}, parent_run_id=parent, nested=parent is not None) as run:
-        mlflow.log_params(flat_params(config))
-        mlflow.log_text(to_yaml(config), "config.yaml")
-        yield run.info.run_id
-
-
-def flat_params(config: Config) -> dict[str, Any]:
-    """The resolved config with dotted keys. The contract of the features is long, and stands in `config.yaml`."""
-    content = to_container(config)
-    content["data"]["features"] = ", ".join(content["data"]["features"])
-
-    def walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(node, dict) and node:
-            for key, value in node.items():
-                yield from walk(value, f"{prefix}.{key}" if prefix else str(key))
-        else:
-            yield prefix, node
-
-    return dict(walk(content, ""))
-
-
-def log_dataset(config: Config, manifest: Manifest, context: str) -> None:
-    """The snapshot as dataset input of the active run: its digest stands for every row, unlike MLflow's own sampling."""
-    import mlflow
-    from mlflow.data.meta_dataset import MetaDataset
-
-    from retrain.dataset_source import SnapshotSource
-
-    source = SnapshotSource(str(SNAPSHOT), [batch.period for batch in manifest.batches], current_commit().sha)
-    mlflow.log_input(MetaDataset(source, name=config.data.name, digest=manifest.digest, schema=feature_schema(config)), context=context)
-
-
-def feature_schema(config: Config) -> Any:
-    """MLflow's schema of the raw feature columns: strings and doubles, optional where the contract allows nulls."""
-    from mlflow.types import ColSpec, DataType, Schema
-
-    def spec(name: str) -> ColSpec:
-        column = config.data.features[name]
-        kind = DataType.string if column.type is ColumnType.categorical else DataType.double
-        return ColSpec(kind, name, required=not column.nullable)
-
-    return Schema([spec(name) for name in config.data.features])
-
-
-def log_model(config: Config, pipeline: Pipeline, name: str, sample: pl.DataFrame) -> tuple[str, str]:
-    """Store a Pipeline in the active run, with signature and input example. Returns model id and sha256 of the file.
-
-    Raises ModelError when it holds types that `trusted_types` does not list: it could not be loaded again.
-    """
-    import mlflow
-    import mlflow.sklearn
-    import numpy as np
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    from retrain.modeling.pipeline import to_features
-
-    signature = ModelSignature(inputs=feature_schema(config), outputs=Schema([TensorSpec(np.dtype("float64"), (-1, len(pipeline.classes_)))]))
-    requirements = [f"{package}=={importlib.metadata.version(package)}" for package in ("mlflow", "scikit-learn", "skops", "numpy", "pandas")]
-    try:
-        logged = mlflow.sklearn.log_model(
-            pipeline,
-            name=name,
-            signature=signature,
-            input_example=to_features(sample.head(5), config),
-            serialization_format="skops",
-            skops_trusted_types=list(config.trusted_types),
-            pip_requirements=requirements,
-            pyfunc_predict_fn="predict_proba",
-        )
-    except MlflowException as error:
-        raise ModelError(_why_not_stored(pipeline, config.trusted_types) or f"The model can't be stored: {_first_line(error)}") from error
-    location = mlflow.get_logged_model(logged.model_id).artifact_location
-    return logged.model_id, file_digest(fetch_model_file(location))
-
-
-def fetch_model_file(location: str) -> Path:
-    """Local path of the model file of a version: where it lies in a local store, else downloaded."""
-    import mlflow
-
-    return Path(mlflow.artifacts.download_artifacts(f"{location.rstrip('/')}/{MODEL_FILE}"))
-
-
-def _why_not_stored(pipeline: Pipeline, trusted: Sequence[str]) -> str | None:
-    import skops.io
-
-    unlisted = set(skops.io.get_untrusted_types(data=skops.io.dumps(pipeline))) - set(trusted)
-    if not unlisted:
-        return None
-    return (
-        f"The model holds types that are not on the list of those to load: {', '.join(sorted(unlisted))}. "
-        "If you trust their code, add them to `trusted_types` in conf/config.yaml and run the command again."
-    )
-
-
 def _without_password(address: str) -> str:
     parts = urllib.parse.urlsplit(address)
     if "@" not in parts.netloc:
@@ -291,5 +183,5 @@ def _without_password(address: str) -> str:
     return urllib.parse.urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2], query=""))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:500]

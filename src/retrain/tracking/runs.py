@@ -1,0 +1,145 @@
+"""What a run holds: the resolved config, the snapshot as a data set, the model; one run for each retraining."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrain.config import ColumnType, Config, to_container, to_yaml
+from retrain.data.snapshot import Manifest
+from retrain.errors import ModelError
+from retrain.modeling.model_files import MODEL_FILE, file_digest
+from retrain.project import SNAPSHOT, current_commit
+from retrain.tracking.store import Store, ensure_experiment, first_line
+
+if TYPE_CHECKING:
+    import polars as pl
+    from sklearn.pipeline import Pipeline
+
+
+@contextlib.contextmanager
+def start_run(
+    store: Store, name: str, config: Config, tags: Mapping[str, str], suffix: str = "", parent: str | None = None
+) -> Iterator[str]:
+    """A run with the resolved config as params and artifact, ended as FAILED when the block raises. Yields its id."""
+    import mlflow
+
+    commit = current_commit()
+    environment = {"dvc_experiment": os.environ.get("DVC_EXP_NAME")}
+    always = {"git_commit": commit.sha or "none", "git_dirty": str(commit.dirty).lower()}
+    always |= {key: value for key, value in environment.items() if value}
+    experiment, _ = ensure_experiment(store, store.experiment + suffix)
+    with mlflow.start_run(
+        experiment_id=experiment,
+        run_name=name,
+        tags={**always, **tags},
+        parent_run_id=parent,
+        nested=parent is not None,
+    ) as run:
+        mlflow.log_params(flat_params(config))
+        mlflow.log_text(to_yaml(config), "config.yaml")
+        yield run.info.run_id
+
+
+def flat_params(config: Config) -> dict[str, Any]:
+    """The resolved config with dotted keys. The contract of the features is long, and stands in `config.yaml`."""
+    content = to_container(config)
+    content["data"]["features"] = ", ".join(content["data"]["features"])
+
+    def walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(node, dict) and node:
+            for key, value in node.items():
+                yield from walk(value, f"{prefix}.{key}" if prefix else str(key))
+        else:
+            yield prefix, node
+
+    return dict(walk(content, ""))
+
+
+def log_dataset(config: Config, manifest: Manifest, context: str) -> None:
+    """The snapshot as dataset input of the active run: its digest stands for every row, unlike MLflow's own sampling."""
+    import mlflow
+    from mlflow.data.meta_dataset import MetaDataset
+
+    from retrain.tracking.dataset_source import SnapshotSource
+
+    source = SnapshotSource(str(SNAPSHOT), [batch.period for batch in manifest.batches], current_commit().sha)
+    mlflow.log_input(
+        MetaDataset(source, name=config.data.name, digest=manifest.digest, schema=feature_schema(config)),
+        context=context,
+    )
+
+
+def feature_schema(config: Config) -> Any:
+    """MLflow's schema of the raw feature columns: strings and doubles, optional where the contract allows nulls."""
+    from mlflow.types import ColSpec, DataType, Schema
+
+    def spec(name: str) -> ColSpec:
+        column = config.data.features[name]
+        kind = DataType.string if column.type is ColumnType.categorical else DataType.double
+        return ColSpec(kind, name, required=not column.nullable)
+
+    return Schema([spec(name) for name in config.data.features])
+
+
+def log_model(config: Config, pipeline: Pipeline, name: str, sample: pl.DataFrame) -> tuple[str, str]:
+    """Store a Pipeline in the active run, with signature and input example. Returns model id and sha256 of the file.
+
+    Raises ModelError when it holds types that `trusted_types` does not list: it could not be loaded again.
+    """
+    import mlflow
+    import mlflow.sklearn
+    import numpy as np
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    from retrain.modeling.pipeline import to_features
+
+    signature = ModelSignature(
+        inputs=feature_schema(config), outputs=Schema([TensorSpec(np.dtype("float64"), (-1, len(pipeline.classes_)))])
+    )
+    requirements = [
+        f"{package}=={importlib.metadata.version(package)}"
+        for package in ("mlflow", "scikit-learn", "skops", "numpy", "pandas")
+    ]
+    try:
+        logged = mlflow.sklearn.log_model(
+            pipeline,
+            name=name,
+            signature=signature,
+            input_example=to_features(sample.head(5), config),
+            serialization_format="skops",
+            skops_trusted_types=list(config.trusted_types),
+            pip_requirements=requirements,
+            pyfunc_predict_fn="predict_proba",
+        )
+    except MlflowException as error:
+        raise ModelError(
+            _why_not_stored(pipeline, config.trusted_types) or f"The model can't be stored: {first_line(error)}"
+        ) from error
+    location = mlflow.get_logged_model(logged.model_id).artifact_location
+    return logged.model_id, file_digest(fetch_model_file(location))
+
+
+def fetch_model_file(location: str) -> Path:
+    """Local path of the model file of a version: where it lies in a local store, else downloaded."""
+    import mlflow
+
+    return Path(mlflow.artifacts.download_artifacts(f"{location.rstrip('/')}/{MODEL_FILE}"))
+
+
+def _why_not_stored(pipeline: Pipeline, trusted: Sequence[str]) -> str | None:
+    import skops.io
+
+    unlisted = set(skops.io.get_untrusted_types(data=skops.io.dumps(pipeline))) - set(trusted)
+    if not unlisted:
+        return None
+    return (
+        f"The model holds types that are not on the list of those to load: {', '.join(sorted(unlisted))}. "
+        "If you trust their code, add them to `trusted_types` in conf/config.yaml and run the command again."
+    )
