@@ -1,0 +1,136 @@
+"""Temporary projects: copies of this repository with a slice of the real data, run as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from omegaconf import OmegaConf
+
+from retrain.config import Config, compose
+from retrain.data.flights import NycFlights
+
+REPOSITORY = Path(__file__).parents[1]
+TARGET, TIME = "late", "scheduled_departure"
+
+
+class Project:
+    """A copy of the repository whose data set `slice` is every sixth flight, one Parquet file a month."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project's root, with the tools of this environment first on the path."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
+        result = subprocess.run(
+            command,
+            cwd=self.root,
+            env=inherited | {"PATH": path, "COLUMNS": "200"} | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        if check:
+            assert result.returncode == 0, f"{command} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}"
+        return result
+
+    def repro(self, *arguments: str) -> str:
+        result = self.run("dvc", "repro", *arguments)
+        return result.stdout + result.stderr
+
+    def stages_run(self, *arguments: str) -> list[str]:
+        """`dvc repro`; names of the stages that it ran, in order."""
+        lines = self.repro(*arguments).splitlines()
+        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        file = self.root / path
+        text = file.read_text()
+        assert old in text, f"{path} does not hold {old!r}"
+        file.write_text(text.replace(old, new))
+
+    def arrive(self, *months: str, change: Callable[[pl.DataFrame], pl.DataFrame] | None = None) -> None:
+        """Put batches into `data/incoming`."""
+        for month in months:
+            batch = flights(month)
+            (change(batch) if change else batch).write_parquet(self.root / f"data/incoming/{month}.parquet")
+
+    def copy(self, root: Path) -> Project:
+        shutil.copytree(self.root, root, symlinks=True)
+        return Project(root)
+
+    def client(self):
+        from mlflow import MlflowClient
+
+        return MlflowClient(f"sqlite:///{self.root / 'mlflow.db'}")
+
+
+_batches: dict[str, pl.DataFrame] = {}
+
+
+def flights(month: str) -> pl.DataFrame:
+    """Every sixth flight of a month."""
+    if not _batches:
+        source = NycFlights(weather_lag_hours=3)
+        _batches.update({key: source.read(key).gather_every(6) for key in source.periods()})
+    return _batches[month]
+
+
+def make_project(root: Path) -> Project:
+    """Copy what git would commit, choose the slice, commit."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, root / name)
+    project = Project(root)
+    data = OmegaConf.load(root / "conf/data/flights.yaml")
+    data.name, data.as_of = "slice", "2013-03"
+    data.source = {"_target_": "retrain.data.sources.BatchFiles", "folder": "data/incoming"}
+    OmegaConf.save(data, root / "conf/data/slice.yaml")
+    project.edit("conf/config.yaml", "data: flights ", "data: slice ")
+    project.edit("conf/model/hist_gradient_boosting.yaml", "max_iter: 100", "max_iter: 20")
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
+        identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
+        subprocess.run(["git", *identity, *command], cwd=root, check=True)
+    return project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project before its first run, with three months of data."""
+    made = make_project(tmp_path / "my project")
+    made.arrive("2013-01", "2013-02", "2013-03")
+    return made
+
+
+@pytest.fixture(scope="session")
+def champion_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with its first champion. Shared: copy it before changing it."""
+    made = make_project(tmp_path_factory.mktemp("first") / "my project")
+    made.arrive("2013-01", "2013-02", "2013-03")
+    made.repro()
+    return made
+
+
+@pytest.fixture
+def grown(champion_project: Project, tmp_path: Path) -> Project:
+    """A copy, at another place, of the project with a champion."""
+    return champion_project.copy(tmp_path / "moved project")
+
+
+@pytest.fixture(scope="session")
+def config() -> Config:
+    """The shipped configuration."""
+    return compose(REPOSITORY / "conf")

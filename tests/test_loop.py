@@ -1,0 +1,163 @@
+"""The main loop, end to end: real DVC, Hydra, MLflow and scikit-learn on a slice of the real data."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+from conftest import TARGET, Project
+
+STAGES = ["config", "snapshot", "monitor", "train", "evaluate", "promote"]
+
+
+def promotion(project: Project) -> dict:
+    return json.loads((project.root / "reports/promotion.json").read_text())
+
+
+def aliases(project: Project) -> dict[str, int]:
+    found = project.client().get_registered_model("slice").aliases
+    return {alias: int(version) for alias, version in found.items()}
+
+
+def test_first_champion_then_nothing_to_do(champion_project: Project) -> None:
+    assert promotion(champion_project) == {
+        "verdict": "promote",
+        "moved": True,
+        "champion": 2,
+        "previous": None,
+        "ledger_entry": 0,
+    }
+    assert aliases(champion_project) == {"challenger": 1, "champion": 2}
+    assert (champion_project.root / "reports/report.html").read_text().count("<svg") == 3
+    assert champion_project.stages_run() == []
+
+
+def test_a_new_month_is_compared_on_rows_that_neither_has_seen_and_a_bad_one_is_rejected(grown: Project) -> None:
+    before = (grown.root / "data/snapshot/batch=2013-01/part.parquet").stat()
+    grown.arrive("2013-04")
+    grown.edit("conf/data/slice.yaml", "2013-03", "2013-04")
+    output = grown.repro()
+    assert "1 batch(es) added: 2013-04" in output
+    assert (grown.root / "data/snapshot/batch=2013-01/part.parquet").stat().st_mtime_ns == before.st_mtime_ns
+    trained = json.loads((grown.root / "reports/challenger.json").read_text())
+    assert trained["incumbent"]["version"] == 2
+    assert trained["incumbent"]["trained_until"] == "2013-04-01T00:00:00"
+    assert trained["challenger"]["trained_until"] == trained["evaluation_start"] == "2013-04-21T00:00:00"
+    predictions = pl.read_parquet(grown.root / "reports/predictions.parquet")
+    assert predictions["scheduled_departure"].dt.date().min().isoformat() == "2013-04-21"
+    assert promotion(grown)["moved"] and aliases(grown) == {"challenger": 3, "champion": 4, "previous": 2}
+    assert grown.stages_run() == []
+
+    # May arrives with the labels of its first three weeks turned round: a challenger that learns from them is worse.
+    flipped = pl.when(pl.col("scheduled_departure").dt.day() < 21).then(~pl.col(TARGET)).otherwise(pl.col(TARGET))
+    grown.arrive("2013-05", change=lambda batch: batch.with_columns(flipped.alias(TARGET)))
+    grown.edit("conf/data/slice.yaml", "2013-04", "2013-05")
+    grown.edit("conf/strategy/sliding_window.yaml", "batches: 3", "batches: 1")
+    grown.edit("conf/config.yaml", "strategy: full", "strategy: sliding_window")
+    output = grown.repro()
+    assert "Challenger version 5 was not promoted; version 4 stays champion." in output
+    assert promotion(grown)["verdict"] == "keep" and not promotion(grown)["moved"]
+    assert aliases(grown) == {"challenger": 5, "champion": 4, "previous": 2}
+    assert grown.stages_run() == []
+
+    history = grown.run("retrain", "history").stdout
+    assert [line.split()[4] for line in history.splitlines()[1:]] == ["promote", "promote", "keep"]
+    status = grown.run("retrain", "status").stdout
+    assert "slice version 4" in status and "keep for version 5 on batch 2013-05" in status
+
+
+def test_an_edit_re_runs_exactly_the_stages_that_use_it(grown: Project) -> None:
+    grown.edit("conf/gate/non_inferiority.yaml", "maximum: 0.15", "maximum: 0.16")
+    assert grown.stages_run() == ["config", "evaluate"]  # first champion: these figures don't reach its gate
+    grown.edit("conf/gate/non_inferiority.yaml", "minimum_rows: 500", "minimum_rows: 400")
+    assert grown.stages_run() == ["config", "evaluate", "promote"]
+    assert aliases(grown)["champion"] == 2, "the same challenger passed again, and is champion already"
+    grown.edit("conf/model/hist_gradient_boosting.yaml", "max_iter: 20", "max_iter: 21")
+    assert grown.stages_run() == ["config", "train", "evaluate", "promote"]
+    grown.edit("conf/policy/always.yaml", "# Every", "# Each")
+    assert grown.stages_run() == ["config"]
+    grown.edit("conf/gate/superiority.yaml", "minimum_gain: 0.0", "minimum_gain: 0.1")
+    assert grown.stages_run() == ["config"], "a choice that isn't chosen touches nothing"
+
+
+def test_a_changed_recipe_on_the_same_snapshot_must_match_what_serves(grown: Project) -> None:
+    grown.edit("conf/config.yaml", "model: hist_gradient_boosting ", "model: dummy ")
+    grown.repro()
+    trained = json.loads((grown.root / "reports/challenger.json").read_text())
+    assert trained["incumbent"]["version"] == 1, "the champion's stand-in that has not seen the evaluation rows"
+    assert promotion(grown)["verdict"] == "keep"
+    assert aliases(grown)["champion"] == 2
+
+
+def test_the_same_commit_snapshot_and_config_give_the_same_predictions(grown: Project) -> None:
+    before = pl.read_parquet(grown.root / "reports/predictions.parquet")
+    output = grown.repro("-f", "-s", "train") + grown.repro()
+    after = pl.read_parquet(grown.root / "reports/predictions.parquet")
+    assert before["challenger"].equals(after["challenger"])
+    assert after["incumbent"].equals(after["challenger"])
+    assert "predicts exactly what the incumbent predicts" in output
+    assert promotion(grown)["champion"] == 2
+
+
+def test_policy_never_keeps_the_first_champion_and_watches_it(grown: Project) -> None:
+    grown.arrive("2013-04")
+    grown.edit("conf/data/slice.yaml", "2013-03", "2013-04")
+    grown.edit("conf/config.yaml", "policy: always", "policy: never")
+    output = grown.repro()
+    assert "Policy `never` keeps version 2" in output
+    decision = json.loads((grown.root / "reports/decision.json").read_text())
+    assert decision["champion_version"] == 2 and 0 < decision["champion_log_loss"] < 2
+    assert aliases(grown) == {"challenger": 1, "champion": 2}
+    assert grown.stages_run() == []
+
+
+def test_an_older_snapshot_comes_back_with_git_and_dvc(grown: Project) -> None:
+    def commit() -> None:
+        grown.run("git", "add", "-A")
+        grown.run("git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "next")
+
+    commit()
+    grown.arrive("2013-04")
+    grown.edit("conf/data/slice.yaml", "2013-03", "2013-04")
+    grown.repro("snapshot")
+    commit()
+    grown.run("git", "checkout", "-q", "HEAD~1")
+    grown.run("dvc", "checkout", "data/snapshot")
+    batches = sorted(path.name for path in (grown.root / "data/snapshot").glob("batch=*"))
+    assert batches == ["batch=2013-01", "batch=2013-02", "batch=2013-03"]
+
+
+def test_the_run_in_mlflow_says_what_a_reviewer_asks(champion_project: Project) -> None:
+    client = champion_project.client()
+    experiment = client.get_experiment_by_name("slice").experiment_id
+    (run,) = client.search_runs([experiment])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["model.estimator.max_iter"] == "20"
+    assert run.data.params["gate.checks.primary.metric"] == "log_loss"
+    for metric in ("log_loss/challenger", "log_loss/challenger_low", "roc_auc/challenger", "log_loss/minus_baseline_high"):
+        assert metric in run.data.metrics
+    tags = run.data.tags
+    assert tags["verdict"] == "promote" and tags["incumbent_version"] == "none" and tags["strategy"] == "Full"
+    assert tags["batches"] == "2013-01 to 2013-03 (3)" and tags["git_dirty"] == "false" and len(tags["git_commit"]) == 40
+    (dataset,) = run.inputs.dataset_inputs
+    assert dataset.dataset.digest == tags["snapshot"] and dataset.dataset.source_type == "dvc"
+    artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert {"config.yaml", "plots", "report.html"} <= artifacts
+    for number, words in (("1", "Challenger of batch 2013-03"), ("2", "Refit of version 1")):
+        version = client.get_model_version("slice", number)
+        assert version.run_id == run.info.run_id
+        assert version.description.startswith(words) and "| Log loss" in version.description
+
+
+def test_the_model_in_mlflow_has_signature_and_example_and_no_pickle(champion_project: Project) -> None:
+    import mlflow
+
+    client = champion_project.client()
+    version = client.get_model_version_by_alias("slice", "champion")
+    mlflow.set_tracking_uri(f"sqlite:///{champion_project.root / 'mlflow.db'}")
+    info = mlflow.models.get_model_info(f"models:/slice/{version.version}")
+    assert info.signature.inputs.input_names()[:3] == ["carrier", "origin", "dest"]
+    assert info.saved_input_example_info is not None
+    assert info.flavors["sklearn"]["serialization_format"] == "skops"
+    files = [path.suffix for path in (champion_project.root / "mlruns").rglob("*") if path.is_file()]
+    assert ".skops" in files and not {".pkl", ".joblib", ".pickle"} & set(files)
