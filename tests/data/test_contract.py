@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+import polars as pl
+import pytest
+
+from retrain.config import Column, ColumnType, DataConfig, PeriodKind
+from retrain.data.contract import REASON, Contract
+from retrain.data.periods import parse_period
+from retrain.errors import DataError
+
+JANUARY = parse_period("2013-01", PeriodKind.month)
+DATA = DataConfig(
+    name="test",
+    source={},
+    period=PeriodKind.month,
+    time_column="time",
+    key_columns=["id"],
+    target_column="target",
+    features={
+        "amount": Column(ColumnType.numeric, minimum=0, maximum=100),
+        "note": Column(ColumnType.numeric, nullable=True),
+        "kind": Column(ColumnType.categorical, levels=["a", "b"]),
+        "flag": Column(ColumnType.boolean),
+    },
+    maximum_quarantine_share=0.3,
+)
+
+
+def rows(count: int = 10) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "id": range(count),
+            "time": [datetime(2013, 1, 1 + number) for number in range(count)],
+            "amount": [float(number) for number in range(count)],
+            "note": [None] * count,
+            "kind": ["a", "b"] * (count // 2),
+            "flag": [True, False] * (count // 2),
+            "target": [number % 2 for number in range(count)],
+            "unused": ["x"] * count,
+        }
+    )
+
+
+def change(column: str, row: int, value: object) -> pl.DataFrame:
+    frame = rows()
+    values = frame[column].to_list()
+    values[row] = value
+    return frame.with_columns(pl.Series(column, values))
+
+
+def test_a_sound_batch_keeps_only_the_columns_of_the_contract_and_its_types() -> None:
+    checked = Contract(DATA).check(rows(), JANUARY)
+    assert len(checked.labelled) == 10 and checked.unlabelled.is_empty() and checked.quarantined.is_empty()
+    assert checked.labelled.columns == ["time", "id", "amount", "note", "kind", "flag", "target"]
+    assert checked.labelled.schema["note"] == pl.Float64 and checked.labelled.schema["target"] == pl.Boolean
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("amount", -1.0, "amount: greater_than_or_equal_to(0"),
+        ("amount", 101.0, "amount: less_than_or_equal_to(100"),
+        ("amount", None, "amount: missing"),
+        ("amount", float("nan"), "amount: missing"),
+        ("note", float("inf"), "note: less_than_or_equal_to"),
+        ("kind", "c", "kind: isin"),
+        ("flag", None, "flag: missing"),
+    ],
+)
+def test_a_broken_row_is_quarantined_with_its_reason(column: str, value: object, reason: str) -> None:
+    checked = Contract(DATA).check(change(column, 3, value), JANUARY)
+    assert checked.quarantined["id"].to_list() == [3]
+    assert checked.quarantined[REASON][0].startswith(reason)
+    assert len(checked.labelled) == 9 and 3 not in checked.labelled["id"]
+
+
+def test_a_row_with_two_faults_names_both() -> None:
+    frame = change("amount", 3, -1.0).with_columns(pl.when(pl.col("id") == 3).then(pl.lit("z")).otherwise("kind").alias("kind"))
+    (reason,) = Contract(DATA).check(frame, JANUARY).quarantined[REASON]
+    assert reason.count(";") == 1 and "amount" in reason and "kind" in reason
+
+
+def test_rows_without_label_are_kept_apart() -> None:
+    checked = Contract(DATA).check(change("target", 4, None), JANUARY)
+    assert checked.unlabelled["id"].to_list() == [4]
+    assert len(checked.labelled) == 9
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (lambda: rows().clear(), "it has no rows"),
+        (lambda: rows().drop("amount"), "it has no column `amount`"),
+        (lambda: rows().with_columns(pl.col("amount").cast(pl.String)), "`amount` has type String, and the contract says numeric"),
+        (lambda: rows().with_columns(pl.col("time").cast(pl.String)), "time column `time` has type String"),
+        (lambda: rows().with_columns(pl.col("time").dt.replace_time_zone("UTC")), "carries the time zone UTC"),
+        (lambda: rows().with_columns(pl.lit(2).alias("target")), "must be true/false or 1/0"),
+        (lambda: rows().with_columns(pl.lit(1).alias("target")), "is constant"),
+        (lambda: rows().with_columns(pl.lit(7).alias("id")), "10 of its 10 rows share their key, such as {'id': 7}"),
+        (lambda: change("time", 0, datetime(2013, 2, 1)), "1 of its 10 rows lie outside the period"),
+        (lambda: rows().with_columns(amount=-pl.col("amount")), "of its rows break the contract"),
+    ],
+)
+def test_a_batch_that_breaks_the_contract_as_a_whole_is_refused(broken: Callable[[], pl.DataFrame], words: str) -> None:
+    with pytest.raises(DataError, match="Batch 2013-01 is refused") as error:
+        Contract(DATA).check(broken(), JANUARY)
+    assert words in str(error.value) and "dvc repro" in str(error.value)
+
+
+def test_a_changed_rule_changes_the_digest() -> None:
+    other = DataConfig(**(vars(DATA) | {"features": DATA.features | {"amount": Column(ColumnType.numeric, minimum=1)}}))
+    assert Contract(DATA).digest != Contract(other).digest
