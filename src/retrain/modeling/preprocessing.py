@@ -38,11 +38,19 @@ def one_hot(categorical: list[str], numeric: list[str], minimum_frequency: int) 
 
     Missing numbers become the median, with a column that says so. For linear models.
     """
+    import numpy as np
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    encoder = OneHotEncoder(min_frequency=minimum_frequency, handle_unknown="infrequent_if_exist")
+    # A missing category is NaN in a file and None in a request to a server; both must be the same level.
+    categories = Pipeline(
+        [
+            ("nan", SimpleImputer(missing_values=np.nan, strategy="constant", fill_value="missing")),
+            ("none", SimpleImputer(missing_values=None, strategy="constant", fill_value="missing")),
+            ("encode", OneHotEncoder(min_frequency=minimum_frequency, handle_unknown="infrequent_if_exist")),
+        ]
+    )
     numbers = Pipeline([("impute", SimpleImputer(strategy="median", add_indicator=True)), ("scale", StandardScaler())])
-    return ColumnTransformer([("categorical", encoder, categorical), ("numeric", numbers, numeric)])
+    return ColumnTransformer([("categorical", categories, categorical), ("numeric", numbers, numeric)])

@@ -1,0 +1,87 @@
+"""Every shipped recipe on real rows: unseen categories, missing values, the same result twice, no pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import skops.io
+from conftest import REPOSITORY, flights
+
+from retrain.config import Config, compose
+from retrain.errors import ConfigError, ModelError
+from retrain.modeling.model_files import file_digest, load_model
+from retrain.modeling.pipeline import build_pipeline, fit, predict, to_features
+
+MODELS = sorted(path.stem for path in (REPOSITORY / "conf/model").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def rows() -> pl.DataFrame:
+    return flights("2013-01").filter(pl.col("late").is_not_null()).sort("scheduled_departure")
+
+
+def recipe(model: str, *overrides: str) -> Config:
+    return compose(REPOSITORY / "conf", [f"model={model}", *overrides])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_unseen_categories_and_missing_values_are_scored(model: str, rows: pl.DataFrame) -> None:
+    config = recipe(model)
+    fitted = fit(build_pipeline(config), rows, config)
+    odd = rows.head(3).with_columns(
+        pl.Series("carrier", ["never seen", None, "UA"]),
+        pl.Series("plane_model", ["new model", None, None]),
+        pl.lit(None, pl.Float64).alias("temp"),
+        pl.lit(None, pl.Float64).alias("plane_year"),
+    )
+    scores = predict(fitted, odd, config)
+    assert scores.shape == (3,) and np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_two_fits_predict_the_same_bit_for_bit_and_so_does_the_stored_model(model: str, rows: pl.DataFrame, tmp_path: Path) -> None:
+    config = recipe(model)
+    first, second = (fit(build_pipeline(config), rows, config) for _ in range(2))
+    assert np.array_equal(predict(first, rows, config), predict(second, rows, config))
+    path = tmp_path / "model.skops"
+    skops.io.dump(first, path)
+    loaded = load_model(path, config.trusted_types, file_digest(path))
+    assert np.array_equal(predict(first, rows, config), predict(loaded, rows, config))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_none_of_a_server_and_nan_of_training_mean_the_same(model: str, rows: pl.DataFrame) -> None:
+    config = recipe(model)
+    fitted = fit(build_pipeline(config), rows, config)
+    frame = to_features(rows.head(50).with_columns(pl.lit(None, pl.String).alias("plane_model")), config)
+    served = frame.astype({"plane_model": object})
+    served["plane_model"] = [None] * len(served)
+    assert np.array_equal(fitted.predict_proba(frame), fitted.predict_proba(served))
+
+
+def test_boosting_knows_its_categories_and_holds_no_random_rows_out(config: Config) -> None:
+    estimator = build_pipeline(config)[-1]
+    assert sum(estimator.categorical_features) == 5 and len(estimator.categorical_features) == 21
+    assert estimator.early_stopping is False and estimator.random_state == config.seed
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.estimator._target_=sklearn.ensemble.NoSuchModel", "model.estimator"),
+        ("+model.estimator.no_such_parameter=1", "no_such_parameter"),
+        ("model.preprocessing._target_=retrain.modeling.preprocessing.nothing", "model.preprocessing"),
+    ],
+)
+def test_a_recipe_that_can_not_be_built_names_its_key(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build_pipeline(recipe("hist_gradient_boosting", override))
+
+
+def test_a_parameter_that_scikit_learn_refuses_is_a_users_error(rows: pl.DataFrame) -> None:
+    config = recipe("hist_gradient_boosting", "model.estimator.learning_rate=-1")
+    with pytest.raises(ModelError, match="learning_rate"):
+        fit(build_pipeline(config), rows, config)

@@ -1,0 +1,115 @@
+"""The statistics of the comparison: against closed forms, and by simulation of days whose rows move together."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+import scipy.stats
+
+from retrain.errors import PromotionError
+from retrain.modeling.metrics import row_brier, row_log_loss
+from retrain.promotion.comparison import compare
+
+MODELS = ["challenger", "incumbent"]
+
+
+def simulate(generator: np.random.Generator, days: int, rows: int = 200) -> pl.DataFrame:
+    """Two models whose true scores are equal, wrong in opposite directions by as much each day as that day is unusual."""
+    day = np.repeat(np.arange(days), rows)
+    shift = generator.normal(0, 0.6, days)[day]
+    base = generator.normal(0, 1, days * rows)
+    target = generator.random(days * rows) < 1 / (1 + np.exp(-(base - 1 + shift)))
+    tilt = 0.25
+    challenger, incumbent = (1 / (1 + np.exp(-(base - 1 + sign * tilt))) for sign in (1, -1))
+    return pl.DataFrame({"target": target.astype(int), "block": day, "challenger": challenger, "incumbent": incumbent})
+
+
+def test_with_blocks_of_equal_size_the_interval_is_student_t_of_the_daily_means() -> None:
+    frame = simulate(np.random.default_rng(1), days=8)
+    estimate = compare(frame, MODELS).differences["incumbent", "brier"]
+    target = frame["target"].to_numpy()
+    daily = (
+        frame.with_columns(d=pl.Series(row_brier(target, frame["challenger"].to_numpy()) - row_brier(target, frame["incumbent"].to_numpy())))
+        .group_by("block")
+        .agg(pl.col("d").mean())["d"]
+        .to_numpy()
+    )
+    low, high = scipy.stats.t.interval(0.95, 7, daily.mean(), scipy.stats.sem(daily))
+    assert estimate.value == pytest.approx(daily.mean())
+    assert estimate.interval() == pytest.approx((low, high))
+    assert estimate.quantile(0.95) == pytest.approx(scipy.stats.t.ppf(0.95, 7, daily.mean(), scipy.stats.sem(daily)))
+
+
+def test_with_blocks_of_unequal_size_it_is_close_to_the_ratio_estimator() -> None:
+    frame = simulate(np.random.default_rng(2), days=40).filter(pl.int_range(pl.len()) % (pl.col("block") % 5 + 1) == 0)
+    estimate = compare(frame, MODELS).differences["incumbent", "log_loss"]
+    target = frame["target"].to_numpy()
+    loss = row_log_loss(target, frame["challenger"].to_numpy()) - row_log_loss(target, frame["incumbent"].to_numpy())
+    sums = np.bincount(frame["block"].to_numpy(), loss - loss.mean())
+    linearized = math.sqrt(40 / 39 * np.sum(sums**2)) / len(frame)
+    assert estimate.value == pytest.approx(loss.mean())
+    assert estimate.standard_error == pytest.approx(linearized, rel=0.1)
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "roc_auc"])
+def test_the_interval_covers_the_truth_when_days_move_together(metric: str) -> None:
+    """95 % intervals over 10 days: ours holds its word, one that believes in independent rows does not."""
+    generator, simulations = np.random.default_rng(3), 300
+    truth = 0.0  # the tilts are mirror images, and a shift of all scores changes no ranking
+    covered = by_row = 0
+    for _ in range(simulations):
+        frame = simulate(generator, days=10, rows=100)
+        if metric == "log_loss":
+            truth = TRUE_DIFFERENCE
+        estimate = compare(frame, MODELS).differences["incumbent", metric]
+        low, high = estimate.interval()
+        covered += low <= truth <= high
+        target = frame["target"].to_numpy()
+        loss = row_log_loss(target, frame["challenger"].to_numpy()) - row_log_loss(target, frame["incumbent"].to_numpy())
+        by_row += abs(loss.mean() - truth) < 1.96 * scipy.stats.sem(loss)
+    assert 0.92 <= covered / simulations <= 1
+    if metric == "log_loss":
+        assert by_row / simulations < 0.8
+
+
+def _true_difference() -> float:
+    """By averaging over a thousand times more days than a simulation has."""
+    frame = simulate(np.random.default_rng(4), days=10_000, rows=100)
+    target = frame["target"].to_numpy()
+    return float(np.mean(row_log_loss(target, frame["challenger"].to_numpy()) - row_log_loss(target, frame["incumbent"].to_numpy())))
+
+
+TRUE_DIFFERENCE = _true_difference()
+
+
+def test_identical_predictions_are_noticed_and_differ_by_nothing() -> None:
+    frame = simulate(np.random.default_rng(5), days=5).with_columns(incumbent="challenger")
+    comparison = compare(frame, MODELS)
+    assert comparison.identical
+    assert comparison.differences["incumbent", "log_loss"].value == 0
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (lambda frame: frame.clear(), "no evaluation rows"),
+        (lambda frame: frame.with_columns(challenger=pl.lit(None, pl.Float64)), "have no `challenger`"),
+        (lambda frame: frame.with_columns(incumbent=pl.lit(math.nan)), "have no `incumbent`"),
+    ],
+)
+def test_what_can_not_be_compared_is_an_error(frame, words: str) -> None:
+    with pytest.raises(PromotionError, match=words):
+        compare(frame(simulate(np.random.default_rng(6), days=5)), MODELS)
+
+
+def test_one_class_or_one_block_gives_no_figure_to_pass_a_check_on() -> None:
+    frame = simulate(np.random.default_rng(7), days=5)
+    with pytest.raises(PromotionError, match="roc_auc"):
+        compare(frame.with_columns(target=pl.lit(1)), MODELS).worsening("incumbent", "roc_auc")
+    with pytest.raises(PromotionError, match="log_loss"):
+        compare(frame.with_columns(block=pl.lit(1)), MODELS).worsening("incumbent", "log_loss")
+    with pytest.raises(PromotionError, match="was not measured"):
+        compare(frame, MODELS).worsening("incumbent", "accuracy")

@@ -1,0 +1,109 @@
+"""From figures to a verdict, and the ways in which nothing may be promoted."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from conftest import REPOSITORY
+
+from retrain.config import GateConfig, compose
+from retrain.errors import ConfigError, PromotionError
+from retrain.promotion.checks import BeatsBaseline, Ceiling, EnoughEvidence, NonInferiority, Outcome, Superiority
+from retrain.promotion.comparison import Comparison, Estimate
+from retrain.promotion.gate import Verdict, build_checks, judge
+
+METRICS = ("log_loss", "roc_auc", "brier", "calibration_error")
+
+
+def comparison(difference: float = 0.0, error: float = 0.001, rows: int = 5000, blocks: int = 10, auc: float = 0.0) -> Comparison:
+    """The challenger is worse by `difference` in log loss and better by `auc` in AUC."""
+    differences = {(other, metric): Estimate(0.0, error, blocks - 1) for other in ("incumbent", "baseline") for metric in METRICS}
+    for other in ("incumbent", "baseline"):
+        differences[other, "log_loss"] = Estimate(difference, error, blocks - 1)
+        differences[other, "roc_auc"] = Estimate(auc, error, blocks - 1)
+    scores = {(model, metric): Estimate(0.5, error, blocks - 1) for model in ("challenger", "incumbent") for metric in METRICS}
+    scores["challenger", "calibration_error"] = Estimate(0.02, error, blocks - 1)
+    return Comparison(rows, blocks, 0.2, scores, differences, identical=False)
+
+
+def shipped(name: str, has_incumbent: bool = True) -> dict:
+    return build_checks(compose(REPOSITORY / "conf", [f"gate={name}"]).gate, has_incumbent)
+
+
+@pytest.mark.parametrize(
+    ("difference", "verdict"),
+    [(-0.01, Verdict.promote), (0.0, Verdict.promote), (0.005, Verdict.promote), (0.0095, Verdict.keep), (0.02, Verdict.keep)],
+)
+def test_non_inferiority_lets_pass_what_is_at_most_a_margin_worse(difference: float, verdict: Verdict) -> None:
+    assert judge(comparison(difference), shipped("non_inferiority")).verdict is verdict
+
+
+def test_non_inferiority_keeps_what_it_can_not_be_sure_of() -> None:
+    judgement = judge(comparison(0.0, error=0.01), shipped("non_inferiority"))
+    assert judgement.verdict is Verdict.keep and "primary" in judgement.reason
+
+
+def test_a_worse_ranking_is_kept_even_if_the_loss_is_fine() -> None:
+    judgement = judge(comparison(-0.01, auc=-0.05), shipped("non_inferiority"))
+    assert judgement.verdict is Verdict.keep and "ranking" in judgement.reason and "primary" not in judgement.reason
+
+
+@pytest.mark.parametrize(("difference", "verdict"), [(-0.01, Verdict.promote), (-0.001, Verdict.keep), (0.0, Verdict.keep)])
+def test_superiority_wants_proof(difference: float, verdict: Verdict) -> None:
+    assert judge(comparison(difference), shipped("superiority")).verdict is verdict
+
+
+@pytest.mark.parametrize(("rows", "blocks"), [(499, 10), (5000, 4)])
+def test_too_little_evidence_is_said_whatever_the_figures(rows: int, blocks: int) -> None:
+    for difference in (-0.1, 0.1):
+        assert judge(comparison(difference, rows=rows, blocks=blocks), shipped("non_inferiority")).verdict is Verdict.insufficient_evidence
+
+
+@pytest.mark.parametrize(("difference", "verdict"), [(-0.01, Verdict.promote), (0.0, Verdict.keep)])
+def test_the_first_champion_must_beat_the_baseline(difference: float, verdict: Verdict) -> None:
+    assert judge(comparison(difference), shipped("non_inferiority", has_incumbent=False)).verdict is verdict
+
+
+@pytest.mark.parametrize("has_incumbent", [True, False])
+def test_a_gate_without_checks_lets_nothing_through(has_incumbent: bool) -> None:
+    with pytest.raises(PromotionError, match="is empty"):
+        build_checks(GateConfig(checks={}, first_champion={}), has_incumbent)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_figure_that_is_not_a_number_is_an_error(bad: float) -> None:
+    broken = comparison()
+    broken.differences["incumbent", "log_loss"] = Estimate(bad, 0.001, 9)
+    with pytest.raises(PromotionError, match="not a number"):
+        judge(broken, shipped("non_inferiority"))
+
+
+def test_a_ceiling_is_an_absolute_limit() -> None:
+    assert Ceiling("calibration_error", 0.02).judge(comparison()).outcome is Outcome.passed
+    assert Ceiling("calibration_error", 0.019).judge(comparison()).outcome is Outcome.failed
+
+
+def test_a_margin_may_be_relative_to_the_incumbent() -> None:
+    relative = NonInferiority("log_loss", 0.02, "relative", 0.95).judge(comparison())
+    assert relative.figures["margin"] == pytest.approx(0.01)
+    assert relative.figures["bound"] == pytest.approx(0.001 * 1.8331, rel=1e-3)  # t of 9 degrees of freedom
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: NonInferiority("log_loss", 0.1, "percent", 0.95),
+        lambda: NonInferiority("log_loss", -0.1, "absolute", 0.95),
+        lambda: Superiority("log_loss", 0.0, 0.3),
+        lambda: BeatsBaseline("log_loss", 1.0),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(build) -> None:
+    with pytest.raises(ConfigError):
+        build()
+
+
+def test_enough_evidence_states_its_figures() -> None:
+    result = EnoughEvidence(500, 5).judge(comparison())
+    assert result.reason == "5,000 evaluation rows in 10 blocks, enough (at least 500 in 5)"
