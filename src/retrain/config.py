@@ -120,7 +120,8 @@ def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:
         with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
             composed = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_first_lines(error)) from error
+        given = f" (overrides: {' '.join(overrides)})" if overrides else ""
+        raise ConfigError(f"The configuration can't be composed{given}: {_first_lines(error)}") from error
     except Exception as error:  # Hydra lets the YAML parser's own errors through
         if type(error).__module__.startswith("yaml"):
             raise ConfigError(f"A file under {conf.name}/ is not valid YAML: {error}") from error
@@ -182,15 +183,9 @@ def _origin(key: str, conf: Path, choices: Mapping[str, str], overrides: Sequenc
     if group in choices:
         candidates.append((conf / group / f"{choices[group]}.yaml", inner))
     for path, inner_key in candidates:
-        if path.is_file() and OmegaConf.select(OmegaConf.load(path), _parent(inner_key)) is not None:
-            content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-            if _has(content, inner_key):
-                return f"In {path.relative_to(conf.parent)}"
+        if path.is_file() and _has(OmegaConf.to_container(OmegaConf.load(path), resolve=False), inner_key):
+            return f"In {path.relative_to(conf.parent)}"
     return f"Under {conf.name}/"
-
-
-def _parent(key: str) -> str:
-    return key.split(".")[0].split("[")[0]
 
 
 def _has(content: Any, key: str) -> bool:

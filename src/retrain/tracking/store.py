@@ -138,7 +138,11 @@ def _follow_move(database: Path) -> None:
     """MLflow stores artifact paths absolutely: after the project was moved or copied, let them point here."""
     root = str(store_root() / "mlruns")
     with contextlib.closing(sqlite3.connect(database, timeout=20)) as connection:
-        query = "select artifact_location from experiments where artifact_location like '%/mlruns/%' order by experiment_id limit 1"
+        # Experiment 0 is MLflow's own and lies wherever the process stood that made the database.
+        query = (
+            "select artifact_location from experiments where experiment_id != 0 "
+            "and artifact_location like '%/mlruns/%' order by experiment_id limit 1"
+        )
         try:
             found = connection.execute(query).fetchone()
         except sqlite3.DatabaseError as error:

@@ -1,0 +1,205 @@
+"""The ledger: who serves is a function of its entries, and of several writers exactly one gets each number."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from retrain.config import Config
+from retrain.errors import PromotionError
+from retrain.promotion import registry
+from retrain.promotion.ledger import Entry, Ledger, current_champion, find_incumbent
+from retrain.promotion.moves import plan_entry
+from retrain.records import ChallengerRecord, ComparisonRecord, ModelRecord
+from retrain.tracking.store import Store, open_store
+
+JANUARY, FEBRUARY, MARCH = "2013-01-22T00:00:00", "2013-02-19T00:00:00", "2013-03-22T00:00:00"
+FEBRUARY_ENDS, MARCH_ENDS = "2013-03-01T00:00:00", "2013-04-01T00:00:00"
+
+
+def entry(seq: int, champion: int | None, previous: int | None, trained_until: str | None, challenger: int, **more: object) -> Entry:
+    fields = dict(
+        kind="verdict",
+        verdict="promote" if champion != previous else "keep",
+        reason="because",
+        champion=champion,
+        previous=previous,
+        trained_until=trained_until,
+        challenger=challenger,
+        challenger_trained_until=FEBRUARY,
+        incumbent=previous,
+        comparison=f"digest-{seq}",
+        snapshot="snapshot",
+        newest_batch="2013-02",
+        git_commit=None,
+        run_id="run",
+        seq=seq,
+    )
+    return Entry(**(fields | more))
+
+
+def trained(version: int, ledger_length: int, until: str = FEBRUARY) -> ChallengerRecord:
+    return ChallengerRecord(
+        retrained=True,
+        reason="",
+        snapshot="snapshot",
+        newest_batch="2013-02",
+        challenger=ModelRecord(version, "2013-01-01T00:00:00", until),
+        run_id="run",
+        ledger_length=ledger_length,
+    )
+
+
+PROMOTE, KEEP = ComparisonRecord("promote", "all passed"), ComparisonRecord("keep", "one failed")
+REFIT = ModelRecord(2, "2013-01-01T00:00:00", FEBRUARY_ENDS)
+
+
+class TestIncumbent:
+    def test_nobody_before_the_first_promotion(self) -> None:
+        assert find_incumbent([], MARCH) is None
+        assert find_incumbent([entry(0, None, None, None, 1)], MARCH) is None
+
+    def test_the_champion_when_its_training_ended_before_the_window(self) -> None:
+        found = find_incumbent([entry(0, 2, None, FEBRUARY_ENDS, 1)], MARCH)
+        assert (found.version, found.trained_until) == (2, FEBRUARY_ENDS)
+
+    def test_its_unrefitted_twin_when_the_champion_has_seen_the_window(self) -> None:
+        found = find_incumbent([entry(0, 2, None, FEBRUARY_ENDS, 1)], FEBRUARY)
+        assert (found.version, found.trained_until) == (1, FEBRUARY)
+
+    def test_an_older_champion_when_both_have_seen_it(self) -> None:
+        entries = [entry(0, 2, None, JANUARY, 1), entry(1, 4, 2, MARCH_ENDS, 3, challenger_trained_until=MARCH)]
+        assert find_incumbent(entries, FEBRUARY).version == 2
+
+    def test_kept_challengers_are_never_incumbents(self) -> None:
+        entries = [entry(0, 2, None, FEBRUARY_ENDS, 1), entry(1, 2, 2, FEBRUARY_ENDS, 3)]
+        assert find_incumbent(entries, MARCH).version == 2
+        assert current_champion(entries).seq == 0
+
+
+class TestMoves:
+    def test_a_promotion_moves_the_champion_to_the_refit(self) -> None:
+        planned = plan_entry([], trained(1, 0), PROMOTE, REFIT, "digest", None)
+        assert (planned.seq, planned.champion, planned.previous, planned.moved) == (0, 2, None, True)
+        assert planned.trained_until == FEBRUARY_ENDS and planned.challenger_trained_until == FEBRUARY
+
+    def test_anything_else_leaves_it(self) -> None:
+        planned = plan_entry([entry(0, 9, None, JANUARY, 8)], trained(1, 1), KEEP, REFIT, "digest", None)
+        assert (planned.champion, planned.moved) == (9, False)
+
+    def test_the_same_verdict_is_written_once(self) -> None:
+        first = entry(0, 2, None, FEBRUARY_ENDS, 1, comparison="digest")
+        assert plan_entry([first], trained(1, 0), PROMOTE, REFIT, "digest", None) is first
+
+    def test_a_refit_that_is_wanted_later_moves_the_champion_on(self) -> None:
+        without = entry(0, 1, None, FEBRUARY, 1, comparison="digest")
+        planned = plan_entry([without], trained(1, 0), PROMOTE, REFIT, "digest", None)
+        assert (planned.seq, planned.champion, planned.previous) == (1, 2, 1)
+
+    def test_a_champion_that_moved_since_the_comparison_stops_the_promotion(self) -> None:
+        entries = [entry(0, 9, None, JANUARY, 8), entry(1, 11, 9, JANUARY, 10)]
+        with pytest.raises(PromotionError, match=r"has moved to version 11 .* `dvc repro -f -s train`"):
+            plan_entry(entries, trained(1, ledger_length=1), PROMOTE, REFIT, "digest", None)
+
+    def test_a_kept_challenger_in_between_does_not(self) -> None:
+        entries = [entry(0, 9, None, JANUARY, 8), entry(1, 9, 9, JANUARY, 10)]
+        assert plan_entry(entries, trained(1, ledger_length=1), PROMOTE, REFIT, "digest", None).seq == 2
+
+    def test_another_verdict_on_the_same_challenger_is_a_new_entry(self) -> None:
+        first = entry(0, 2, None, FEBRUARY_ENDS, 1, comparison="before")
+        planned = plan_entry([first], trained(1, 0), KEEP, REFIT, "after", None)
+        assert (planned.seq, planned.champion, planned.moved) == (1, 2, False)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Config) -> Store:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    return open_store(config)
+
+
+def add_versions(store: Store, count: int) -> None:
+    store.client.create_registered_model(store.registered_model)
+    for _ in range(count):
+        store.client.create_model_version(store.registered_model, str(store.local_root / "mlruns"), run_id=None)
+
+
+def alias(store: Store, name: str) -> int:
+    return int(store.client.get_model_version_by_alias(store.registered_model, name).version)
+
+
+def test_a_number_is_given_once(store: Store) -> None:
+    ledger = Ledger.open(store)
+    assert ledger.append(entry(0, 1, None, FEBRUARY, 1), 0)
+    assert not ledger.append(entry(0, 2, None, FEBRUARY, 2), 0)
+    (only,) = Ledger.open(store).entries()
+    assert only.champion == 1 and only.who and only.time and only.seq == 0
+
+
+def test_aliases_follow_the_ledger_and_are_mended_after_a_crash(store: Store) -> None:
+    add_versions(store, 3)
+    ledger = Ledger.open(store)
+    assert registry.follow_ledger(store, ledger) is None
+    ledger.append(entry(0, 1, None, FEBRUARY, 1), 0)
+    ledger.append(entry(1, 2, 1, FEBRUARY, 2), 1)  # a process died here, before it set the alias
+    assert registry.follow_ledger(store, ledger) == 2
+    assert (alias(store, "champion"), alias(store, "previous")) == (2, 1)
+    store.client.set_registered_model_alias("flights", "champion", "3")  # somebody clicked in the UI
+    registry.follow_ledger(store, ledger)
+    assert alias(store, "champion") == 2
+
+
+RACE = """
+import sys, time
+from pathlib import Path
+from retrain.config import compose
+from retrain.promotion.ledger import Entry, Ledger
+from retrain.tracking.store import open_store
+
+number, conf, barrier = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+config = compose(conf)
+barrier.joinpath(str(number)).touch()
+while len(list(barrier.iterdir())) < 4:
+    time.sleep(0.01)
+store = open_store(config)  # the database does not exist yet
+ledger = Ledger.open(store)
+entry = Entry("verdict", "promote", "race", number, None, None, number, "2013-01-01", None, f"c{number}", "s", "2013-01", None, "r")
+print(int(ledger.append(entry, 0)), ledger.run_id)
+"""
+
+
+def test_of_four_processes_that_start_on_an_empty_store_exactly_one_writes_the_first_entry(tmp_path: Path) -> None:
+    conf = Path(__file__).parents[2] / "conf"
+    (tmp_path / "barrier").mkdir()
+    command = [sys.executable, "-c", RACE]
+
+    environment = os.environ | {"DVC_ROOT": str(tmp_path)}
+    racers = [
+        subprocess.Popen(
+            [*command, str(number), str(conf), str(tmp_path / "barrier")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for number in range(4)
+    ]
+    results = [racer.communicate(timeout=120) for racer in racers]
+    assert [racer.returncode for racer in racers] == [0] * 4, [error for _, error in results]
+    won, ledgers = zip(*(output.split() for output, _ in results), strict=True)
+    assert sorted(won) == ["0", "0", "0", "1"]
+    assert len(set(ledgers)) == 1, "there must be one ledger"
+
+
+def test_an_entry_fits_into_a_param(store: Store) -> None:
+    ledger = Ledger.open(store)
+    long = ComparisonRecord("keep", "x" * 10_000)
+    planned = plan_entry([], trained(1, 0), long, REFIT, "digest", "a" * 40)
+    assert ledger.append(planned, 0)
+    (stored,) = ledger.entries()
+    assert stored.reason == "x" * 1500
+    assert len(json.dumps(vars(stored))) < 6000

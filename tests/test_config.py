@@ -1,0 +1,99 @@
+"""conf/: every shipped choice composes, and what does not fit is refused with key, value and file."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from retrain.config import Config, compose, load_params, to_yaml
+from retrain.errors import ConfigError
+from retrain.promotion.gate import build_checks
+
+CONF = REPOSITORY / "conf"
+CHOICES = [(path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "local"]
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_shipped_file_composes(group: str, choice: str) -> None:
+    config = compose(CONF, [f"{group}={choice}"])
+    for has_incumbent in (True, False):
+        assert build_checks(config.gate, has_incumbent)
+
+
+def test_the_groups_that_a_user_is_promised_are_there() -> None:
+    promised = {
+        "data": {"flights"},
+        "model": {"hist_gradient_boosting", "logistic_regression", "random_forest", "dummy"},
+        "strategy": {"full", "sliding_window"},
+        "policy": {"always", "never"},
+        "gate": {"non_inferiority", "superiority"},
+        "tracking": {"local", "server"},
+    }
+    for group, names in promised.items():
+        assert names <= {choice for found, choice in CHOICES if found == group}
+
+
+def test_params_hold_the_whole_config_and_come_back_the_same(tmp_path: Path, config: Config) -> None:
+    (tmp_path / "params.yaml").write_text(to_yaml(config))
+    assert load_params(tmp_path / "params.yaml") == config
+
+
+def test_an_address_in_the_environment_does_not_enter_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://user:s3cret@db/mlflow")
+    assert "s3cret" not in to_yaml(compose(CONF, ["tracking=server"]))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model=nothing", ["model/nothing", "dummy"]),
+        ("modle=dummy", ["modle"]),
+        ("tracking.experimnt=x", ["tracking.experimnt"]),
+        ("+tracking.experimnt=x", ["On the command line", "tracking.experimnt", "'x'"]),
+        ("evaluation.block_hours=often", ["On the command line", "evaluation.block_hours", "'often'"]),
+        ("evaluation.share_of_newest_batch=1.5", ["evaluation.share_of_newest_batch", "1.5", "between 0 and 1"]),
+        ("data.period=fortnight", ["data.period", "'fortnight'", "month"]),
+        ("seed=1=2=", ["seed"]),
+    ],
+)
+def test_an_override_that_does_not_fit_is_refused(override: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        compose(CONF, [override])
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "words"),
+    [
+        ("tracking/local.yaml", "uri_from_env", "uri_form_env", ["conf/tracking/local.yaml", "tracking.uri_form_env"]),
+        ("config.yaml", "seed: 20130101", "seed: [1]", ["conf/config.yaml", "seed", "[1]"]),
+        ("data/flights.yaml", "minimum: 0, maximum: 1440}   # of", "minimun: 0}  # of", ["conf/data/flights.yaml", "minimun"]),
+        ("data/flights.yaml", "target_column: late", "target_column: carrier", ["holds the target"]),
+        ("gate/non_inferiority.yaml", "refit: true", "refit: perhaps", ["conf/gate/non_inferiority.yaml", "gate.refit", "'perhaps'"]),
+        ("config.yaml", "seed: 20130101", "seed: {", ["conf", "YAML"]),
+    ],
+)
+def test_a_file_that_does_not_fit_is_named_with_key_and_value(
+    tmp_path: Path, file: str, old: str, new: str, words: list[str]
+) -> None:
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    text = (conf / file).read_text()
+    assert old in text
+    (conf / file).write_text(text.replace(old, new))
+    with pytest.raises(ConfigError) as error:
+        compose(conf)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_one_persons_overlay_wins(tmp_path: Path) -> None:
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    (conf / "local").mkdir(exist_ok=True)
+    (conf / "local/default.yaml").write_text("# @package _global_\nmodel: {estimator: {max_iter: 7}}\n")
+    assert compose(conf).model.estimator["max_iter"] == 7
