@@ -40,7 +40,9 @@ class Project:
             timeout=300,
         )
         if check:
-            assert result.returncode == 0, f"{command} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}"
+            assert result.returncode == 0, (
+                f"{command} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}"
+            )
         return result
 
     def repro(self, *arguments: str) -> str:
@@ -88,7 +90,11 @@ def flights(month: str) -> pl.DataFrame:
 def make_project(root: Path) -> Project:
     """Copy what git would commit, choose the slice, commit."""
     listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for name in filter(None, listed.stdout.split("\0")):
         if (REPOSITORY / name).is_file():

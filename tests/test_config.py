@@ -71,9 +71,19 @@ def test_an_override_that_does_not_fit_is_refused(override: str, words: list[str
     [
         ("tracking/local.yaml", "uri_from_env", "uri_form_env", ["conf/tracking/local.yaml", "tracking.uri_form_env"]),
         ("config.yaml", "seed: 20130101", "seed: [1]", ["conf/config.yaml", "seed", "[1]"]),
-        ("data/flights.yaml", "minimum: 0, maximum: 1440}   # of", "minimun: 0}  # of", ["conf/data/flights.yaml", "minimun"]),
+        (
+            "data/flights.yaml",
+            "minimum: 0, maximum: 1440}   # of",
+            "minimun: 0}  # of",
+            ["conf/data/flights.yaml", "minimun"],
+        ),
         ("data/flights.yaml", "target_column: late", "target_column: carrier", ["holds the target"]),
-        ("gate/non_inferiority.yaml", "refit: true", "refit: perhaps", ["conf/gate/non_inferiority.yaml", "gate.refit", "'perhaps'"]),
+        (
+            "gate/non_inferiority.yaml",
+            "refit: true",
+            "refit: perhaps",
+            ["conf/gate/non_inferiority.yaml", "gate.refit", "'perhaps'"],
+        ),
         ("config.yaml", "seed: 20130101", "seed: {", ["conf", "YAML"]),
     ],
 )

@@ -134,11 +134,18 @@ def test_the_run_in_mlflow_says_what_a_reviewer_asks(champion_project: Project) 
     assert run.info.status == "FINISHED"
     assert run.data.params["model.estimator.max_iter"] == "20"
     assert run.data.params["gate.checks.primary.metric"] == "log_loss"
-    for metric in ("log_loss/challenger", "log_loss/challenger_low", "roc_auc/challenger", "log_loss/minus_baseline_high"):
+    for metric in (
+        "log_loss/challenger",
+        "log_loss/challenger_low",
+        "roc_auc/challenger",
+        "log_loss/minus_baseline_high",
+    ):
         assert metric in run.data.metrics
     tags = run.data.tags
     assert tags["verdict"] == "promote" and tags["incumbent_version"] == "none" and tags["strategy"] == "Full"
-    assert tags["batches"] == "2013-01 to 2013-03 (3)" and tags["git_dirty"] == "false" and len(tags["git_commit"]) == 40
+    assert (
+        tags["batches"] == "2013-01 to 2013-03 (3)" and tags["git_dirty"] == "false" and len(tags["git_commit"]) == 40
+    )
     (dataset,) = run.inputs.dataset_inputs
     assert dataset.dataset.digest == tags["snapshot"] and dataset.dataset.source_type == "dvc"
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}

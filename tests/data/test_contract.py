@@ -78,7 +78,9 @@ def test_a_broken_row_is_quarantined_with_its_reason(column: str, value: object,
 
 
 def test_a_row_with_two_faults_names_both() -> None:
-    frame = change("amount", 3, -1.0).with_columns(pl.when(pl.col("id") == 3).then(pl.lit("z")).otherwise("kind").alias("kind"))
+    frame = change("amount", 3, -1.0).with_columns(
+        pl.when(pl.col("id") == 3).then(pl.lit("z")).otherwise("kind").alias("kind")
+    )
     (reason,) = Contract(DATA).check(frame, JANUARY).quarantined[REASON]
     assert reason.count(";") == 1 and "amount" in reason and "kind" in reason
 
@@ -94,7 +96,10 @@ def test_rows_without_label_are_kept_apart() -> None:
     [
         (lambda: rows().clear(), "it has no rows"),
         (lambda: rows().drop("amount"), "it has no column `amount`"),
-        (lambda: rows().with_columns(pl.col("amount").cast(pl.String)), "`amount` has type String, and the contract says numeric"),
+        (
+            lambda: rows().with_columns(pl.col("amount").cast(pl.String)),
+            "`amount` has type String, and the contract says numeric",
+        ),
         (lambda: rows().with_columns(pl.col("time").cast(pl.String)), "time column `time` has type String"),
         (lambda: rows().with_columns(pl.col("time").dt.replace_time_zone("UTC")), "carries the time zone UTC"),
         (lambda: rows().with_columns(pl.lit(2).alias("target")), "must be true/false or 1/0"),

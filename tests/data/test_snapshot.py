@@ -179,14 +179,18 @@ def test_an_update_that_died_half_way_is_made_good(tmp_path: Path) -> None:
     ("periods", "as_of", "words"),
     [((), None, "holds no batch"), (("2013-02",), "2013-01", "before the first batch, 2013-02")],
 )
-def test_nothing_to_read_is_an_error_with_a_way_out(tmp_path: Path, periods: tuple[str, ...], as_of: str, words: str) -> None:
+def test_nothing_to_read_is_an_error_with_a_way_out(
+    tmp_path: Path, periods: tuple[str, ...], as_of: str, words: str
+) -> None:
     with pytest.raises(DataError, match=words):
         update(tmp_path, Memory({period: batch(2) for period in periods}), as_of)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_whatever_the_way_there_the_snapshot_is_what_the_source_holds(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_whatever_the_way_there_the_snapshot_is_what_the_source_holds(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     """Any walk of arrivals, revisions and cut-offs ends at the snapshot that a fresh update makes."""
     folder = tmp_path_factory.mktemp("walk")
     amounts = st.lists(st.floats(0, 100), min_size=2, max_size=6)

@@ -43,7 +43,9 @@ def plan(batches: list[Batch], share: float, block: timedelta) -> Windows:
 
 
 @given(histories(), st.floats(0.05, 0.95), st.sampled_from([timedelta(hours=6), DAY, timedelta(days=7)]))
-def test_every_row_is_on_exactly_one_side(history: tuple[list[Batch], pl.DataFrame], share: float, block: timedelta) -> None:
+def test_every_row_is_on_exactly_one_side(
+    history: tuple[list[Batch], pl.DataFrame], share: float, block: timedelta
+) -> None:
     batches, rows = history
     windows = plan(batches, share, block)
     training, evaluation = windows.training.rows(rows, "time"), windows.evaluation.rows(rows, "time")
@@ -54,7 +56,9 @@ def test_every_row_is_on_exactly_one_side(history: tuple[list[Batch], pl.DataFra
 
 
 @given(histories(), st.floats(0.05, 0.95))
-def test_no_block_is_split_between_training_and_evaluation(history: tuple[list[Batch], pl.DataFrame], share: float) -> None:
+def test_no_block_is_split_between_training_and_evaluation(
+    history: tuple[list[Batch], pl.DataFrame], share: float
+) -> None:
     batches, rows = history
     windows = plan(batches, share, DAY)
     blocks = rows.with_columns(block_index("time", DAY).alias("block"))

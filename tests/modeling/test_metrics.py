@@ -18,10 +18,18 @@ targets = arrays(np.int8, SIZE, elements=st.integers(0, 1)).filter(lambda target
 
 
 @given(targets, scores, weights)
-def test_log_loss_brier_and_auc_are_those_of_scikit_learn(target: np.ndarray, score: np.ndarray, weight: np.ndarray) -> None:
-    assert log_loss(target, score, weight) == pytest.approx(sklearn.metrics.log_loss(target, score, sample_weight=weight))
-    assert brier(target, score, weight) == pytest.approx(sklearn.metrics.brier_score_loss(target, score, sample_weight=weight))
-    assert roc_auc(target, score, weight) == pytest.approx(sklearn.metrics.roc_auc_score(target, score, sample_weight=weight))
+def test_log_loss_brier_and_auc_are_those_of_scikit_learn(
+    target: np.ndarray, score: np.ndarray, weight: np.ndarray
+) -> None:
+    assert log_loss(target, score, weight) == pytest.approx(
+        sklearn.metrics.log_loss(target, score, sample_weight=weight)
+    )
+    assert brier(target, score, weight) == pytest.approx(
+        sklearn.metrics.brier_score_loss(target, score, sample_weight=weight)
+    )
+    assert roc_auc(target, score, weight) == pytest.approx(
+        sklearn.metrics.roc_auc_score(target, score, sample_weight=weight)
+    )
 
 
 def test_calibration_error_by_hand() -> None:
@@ -39,4 +47,6 @@ def test_a_row_counted_twice_is_a_row_of_weight_two(target: np.ndarray, score: n
     twice = np.r_[np.arange(SIZE), np.arange(10)]
     weight = np.r_[np.full(10, 2.0), np.ones(SIZE - 10)]
     for metric in METRICS.values():
-        assert metric(target[twice], score[twice], np.ones(len(twice))) == pytest.approx(metric(target, score, weight), nan_ok=True)
+        assert metric(target[twice], score[twice], np.ones(len(twice))) == pytest.approx(
+            metric(target, score, weight), nan_ok=True
+        )

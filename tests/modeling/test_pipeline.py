@@ -42,7 +42,9 @@ def test_unseen_categories_and_missing_values_are_scored(model: str, rows: pl.Da
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_two_fits_predict_the_same_bit_for_bit_and_so_does_the_stored_model(model: str, rows: pl.DataFrame, tmp_path: Path) -> None:
+def test_two_fits_predict_the_same_bit_for_bit_and_so_does_the_stored_model(
+    model: str, rows: pl.DataFrame, tmp_path: Path
+) -> None:
     config = recipe(model)
     first, second = (fit(build_pipeline(config), rows, config) for _ in range(2))
     assert np.array_equal(predict(first, rows, config), predict(second, rows, config))

@@ -8,7 +8,9 @@ from retrain.data.snapshot import Batch
 from retrain.errors import ConfigError
 from retrain.modeling.strategies import Full, SlidingWindow
 
-BATCHES = [Batch(f"2013-{m:02}", 1, 1, 0, 0, 0, datetime(2013, m, 1), datetime(2013, m, 28), "", {}) for m in range(1, 6)]
+BATCHES = [
+    Batch(f"2013-{m:02}", 1, 1, 0, 0, 0, datetime(2013, m, 1), datetime(2013, m, 28), "", {}) for m in range(1, 6)
+]
 
 
 def test_full_takes_all_history() -> None:

@@ -32,7 +32,11 @@ def test_with_blocks_of_equal_size_the_interval_is_student_t_of_the_daily_means(
     estimate = compare(frame, MODELS).differences["incumbent", "brier"]
     target = frame["target"].to_numpy()
     daily = (
-        frame.with_columns(d=pl.Series(row_brier(target, frame["challenger"].to_numpy()) - row_brier(target, frame["incumbent"].to_numpy())))
+        frame.with_columns(
+            d=pl.Series(
+                row_brier(target, frame["challenger"].to_numpy()) - row_brier(target, frame["incumbent"].to_numpy())
+            )
+        )
         .group_by("block")
         .agg(pl.col("d").mean())["d"]
         .to_numpy()
@@ -68,7 +72,9 @@ def test_the_interval_covers_the_truth_when_days_move_together(metric: str) -> N
         low, high = estimate.interval()
         covered += low <= truth <= high
         target = frame["target"].to_numpy()
-        loss = row_log_loss(target, frame["challenger"].to_numpy()) - row_log_loss(target, frame["incumbent"].to_numpy())
+        loss = row_log_loss(target, frame["challenger"].to_numpy()) - row_log_loss(
+            target, frame["incumbent"].to_numpy()
+        )
         by_row += abs(loss.mean() - truth) < 1.96 * scipy.stats.sem(loss)
     assert 0.92 <= covered / simulations <= 1
     if metric == "log_loss":
@@ -79,7 +85,11 @@ def _true_difference() -> float:
     """By averaging over a thousand times more days than a simulation has."""
     frame = simulate(np.random.default_rng(4), days=10_000, rows=100)
     target = frame["target"].to_numpy()
-    return float(np.mean(row_log_loss(target, frame["challenger"].to_numpy()) - row_log_loss(target, frame["incumbent"].to_numpy())))
+    return float(
+        np.mean(
+            row_log_loss(target, frame["challenger"].to_numpy()) - row_log_loss(target, frame["incumbent"].to_numpy())
+        )
+    )
 
 
 TRUE_DIFFERENCE = _true_difference()

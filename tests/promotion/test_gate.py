@@ -16,13 +16,19 @@ from retrain.promotion.gate import Verdict, build_checks, judge
 METRICS = ("log_loss", "roc_auc", "brier", "calibration_error")
 
 
-def comparison(difference: float = 0.0, error: float = 0.001, rows: int = 5000, blocks: int = 10, auc: float = 0.0) -> Comparison:
+def comparison(
+    difference: float = 0.0, error: float = 0.001, rows: int = 5000, blocks: int = 10, auc: float = 0.0
+) -> Comparison:
     """The challenger is worse by `difference` in log loss and better by `auc` in AUC."""
-    differences = {(other, metric): Estimate(0.0, error, blocks - 1) for other in ("incumbent", "baseline") for metric in METRICS}
+    differences = {
+        (other, metric): Estimate(0.0, error, blocks - 1) for other in ("incumbent", "baseline") for metric in METRICS
+    }
     for other in ("incumbent", "baseline"):
         differences[other, "log_loss"] = Estimate(difference, error, blocks - 1)
         differences[other, "roc_auc"] = Estimate(auc, error, blocks - 1)
-    scores = {(model, metric): Estimate(0.5, error, blocks - 1) for model in ("challenger", "incumbent") for metric in METRICS}
+    scores = {
+        (model, metric): Estimate(0.5, error, blocks - 1) for model in ("challenger", "incumbent") for metric in METRICS
+    }
     scores["challenger", "calibration_error"] = Estimate(0.02, error, blocks - 1)
     return Comparison(rows, blocks, 0.2, scores, differences, identical=False)
 
@@ -33,7 +39,13 @@ def shipped(name: str, has_incumbent: bool = True) -> dict:
 
 @pytest.mark.parametrize(
     ("difference", "verdict"),
-    [(-0.01, Verdict.promote), (0.0, Verdict.promote), (0.005, Verdict.promote), (0.0095, Verdict.keep), (0.02, Verdict.keep)],
+    [
+        (-0.01, Verdict.promote),
+        (0.0, Verdict.promote),
+        (0.005, Verdict.promote),
+        (0.0095, Verdict.keep),
+        (0.02, Verdict.keep),
+    ],
 )
 def test_non_inferiority_lets_pass_what_is_at_most_a_margin_worse(difference: float, verdict: Verdict) -> None:
     assert judge(comparison(difference), shipped("non_inferiority")).verdict is verdict
@@ -49,7 +61,9 @@ def test_a_worse_ranking_is_kept_even_if_the_loss_is_fine() -> None:
     assert judgement.verdict is Verdict.keep and "ranking" in judgement.reason and "primary" not in judgement.reason
 
 
-@pytest.mark.parametrize(("difference", "verdict"), [(-0.01, Verdict.promote), (-0.001, Verdict.keep), (0.0, Verdict.keep)])
+@pytest.mark.parametrize(
+    ("difference", "verdict"), [(-0.01, Verdict.promote), (-0.001, Verdict.keep), (0.0, Verdict.keep)]
+)
 def test_superiority_wants_proof(difference: float, verdict: Verdict) -> None:
     assert judge(comparison(difference), shipped("superiority")).verdict is verdict
 
@@ -57,7 +71,10 @@ def test_superiority_wants_proof(difference: float, verdict: Verdict) -> None:
 @pytest.mark.parametrize(("rows", "blocks"), [(499, 10), (5000, 4)])
 def test_too_little_evidence_is_said_whatever_the_figures(rows: int, blocks: int) -> None:
     for difference in (-0.1, 0.1):
-        assert judge(comparison(difference, rows=rows, blocks=blocks), shipped("non_inferiority")).verdict is Verdict.insufficient_evidence
+        assert (
+            judge(comparison(difference, rows=rows, blocks=blocks), shipped("non_inferiority")).verdict
+            is Verdict.insufficient_evidence
+        )
 
 
 @pytest.mark.parametrize(("difference", "verdict"), [(-0.01, Verdict.promote), (0.0, Verdict.keep)])

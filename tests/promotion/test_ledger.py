@@ -22,7 +22,9 @@ JANUARY, FEBRUARY, MARCH = "2013-01-22T00:00:00", "2013-02-19T00:00:00", "2013-0
 FEBRUARY_ENDS, MARCH_ENDS = "2013-03-01T00:00:00", "2013-04-01T00:00:00"
 
 
-def entry(seq: int, champion: int | None, previous: int | None, trained_until: str | None, challenger: int, **more: object) -> Entry:
+def entry(
+    seq: int, champion: int | None, previous: int | None, trained_until: str | None, challenger: int, **more: object
+) -> Entry:
     fields = dict(
         kind="verdict",
         verdict="promote" if champion != previous else "keep",

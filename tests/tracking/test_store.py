@@ -34,7 +34,9 @@ def test_the_database_is_made_once_in_wal_mode(root: Path, config: Config) -> No
 
 
 @pytest.mark.parametrize("move", [shutil.move, shutil.copytree])
-def test_a_moved_or_copied_project_finds_its_files(root: Path, config: Config, monkeypatch: pytest.MonkeyPatch, move) -> None:
+def test_a_moved_or_copied_project_finds_its_files(
+    root: Path, config: Config, monkeypatch: pytest.MonkeyPatch, move
+) -> None:
     store = open_store(config)
     experiment = store.client.get_experiment_by_name("flights").experiment_id
     run = store.client.create_run(experiment).info.run_id

@@ -1,0 +1,138 @@
+"""Candidates, sweeps, scoring and serving, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import polars as pl
+import pytest
+from conftest import Project, flights
+
+
+def candidates(project: Project) -> list:
+    client = project.client()
+    return client.search_runs([client.get_experiment_by_name("slice-candidates").experiment_id])
+
+
+def test_a_candidate_leaves_champion_and_pipeline_alone(grown: Project) -> None:
+    before = (grown.root / "reports/challenger.json").read_bytes()
+    result = grown.run("retrain", "train", "model=logistic_regression")
+    assert "The champion is untouched" in result.stderr
+    (run,) = candidates(grown)
+    assert run.info.status == "FINISHED" and run.data.tags["model"] == "LogisticRegression"
+    assert 0 < run.data.metrics["log_loss/validation"] < 1
+    # Chosen on rows before the evaluation window, which stays unseen.
+    assert run.data.tags["validation_window"].endswith("to 2013-03-22 00:00")
+    assert {int(version.version) for version in grown.client().search_model_versions("name = 'slice'")} == {1, 2}
+    assert (grown.root / "reports/challenger.json").read_bytes() == before
+    assert grown.run("dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+
+
+@pytest.mark.parametrize(
+    "launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["serial", "parallel"]
+)
+def test_a_sweep_on_an_empty_store_loses_no_run(project: Project, launcher: list[str]) -> None:
+    project.repro("snapshot")
+    assert not (project.root / "mlflow.db").exists()
+    sweep = ["model=hist_gradient_boosting,logistic_regression,dummy", "strategy=full,sliding_window"]
+    result = project.run("retrain", "train", "-m", *sweep, *launcher)
+    runs = candidates(project)
+    (parent,) = [run for run in runs if run.data.tags.get("kind") == "sweep"]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == 6 and {run.info.status for run in runs} == {"FINISHED"}
+    rows = [line for line in result.stdout.splitlines() if "strategy=" in line and "model=" in line]
+    assert len([line for line in rows if line[0].isdigit()]) == 6
+    best = min(children, key=lambda run: run.data.metrics["log_loss/validation"])
+    assert parent.data.tags["best"] == best.info.run_name
+    assert not project.client().search_registered_models()
+
+
+def test_a_failing_job_does_not_stop_the_sweep_but_its_exit_code(grown: Project) -> None:
+    result = grown.run("retrain", "train", "-m", "model.estimator.learning_rate=-1,0.1", check=False)
+    assert result.returncode == 1 and "1 job(s) of the sweep failed" in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert sorted(run.info.status for run in candidates(grown)) == ["FAILED", "FAILED", "FINISHED"]
+
+
+def test_scores_carry_version_and_time(grown: Project) -> None:
+    flights("2013-04").drop("late").write_parquet(grown.root / "in.parquet")
+    grown.run("retrain", "predict", "in.parquet", "--output", "out.parquet")
+    scored = pl.read_parquet(grown.root / "out.parquet")
+    assert len(scored) == len(flights("2013-04")) and scored["prediction"].is_between(0, 1).all()
+    assert scored["model_version"].unique().to_list() == [2]
+    assert scored["predicted_at"].null_count() == 0
+
+
+def test_wrong_columns_are_refused_by_name_and_nothing_is_written(grown: Project) -> None:
+    wrong = flights("2013-04").drop("carrier").with_columns(pl.col("distance").cast(pl.String))
+    wrong.write_parquet(grown.root / "in.parquet")
+    result = grown.run("retrain", "predict", "in.parquet", "--output", "out.parquet", check=False)
+    error = " ".join(result.stderr.split())
+    assert (
+        result.returncode == 1
+        and "`carrier` is missing" in error
+        and "`distance` has type String instead of numeric" in error
+    )
+    assert not (grown.root / "out.parquet").exists()
+
+
+def test_there_is_no_champion_to_score_with(project: Project) -> None:
+    flights("2013-04").write_parquet(project.root / "in.parquet")
+    result = project.run("retrain", "predict", "in.parquet", "--output", "out.parquet", check=False)
+    assert result.returncode == 1 and "no champion" in result.stderr
+    assert "none yet" in project.run("retrain", "status").stdout
+    assert "is empty" in project.run("retrain", "history").stdout
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_served_champion_answers_as_predict_does(grown: Project) -> None:
+    rows = flights("2013-04").drop("late").head(20)
+    rows.write_parquet(grown.root / "in.parquet")
+    grown.run("retrain", "predict", "in.parquet", "--output", "out.parquet")
+    expected = pl.read_parquet(grown.root / "out.parquet")["prediction"].to_list()
+    port = free_port()
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{grown.root / 'mlflow.db'}",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    command = ["mlflow", "models", "serve", "-m", "models:/slice@champion", "--env-manager", "local", "-p", str(port)]
+    log = (grown.root / "serve.log").open("w")
+    server = subprocess.Popen(command, cwd=grown.root, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        features = [name for name in rows.columns if name not in ("flight", "scheduled_departure")]
+        frame = rows.select(features).with_columns(pl.col(pl.Int64, pl.Int8).cast(pl.Float64))
+        body = json.dumps(
+            {"dataframe_split": {"columns": frame.columns, "data": [list(row) for row in frame.rows()]}}
+        ).encode()
+        answer = ask(f"http://127.0.0.1:{port}/invocations", body, server, grown.root / "serve.log")
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(timeout=30)
+    assert [row[1] for row in answer["predictions"]] == pytest.approx(expected)
+
+
+def ask(url: str, body: bytes, server: subprocess.Popen, log: Path) -> dict:
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    for _ in range(120):
+        assert server.poll() is None, log.read_text()[-3000:]
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read().decode()) from error
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(log.read_text()[-3000:])
