@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -26,7 +27,7 @@ def histories(draw: st.DrawFn) -> tuple[list[Batch], pl.DataFrame]:
     """Batches of one to five weeks each, without overlap, and all their rows."""
     edges = sorted(draw(st.sets(st.integers(0, 50), min_size=2, max_size=8)))
     batches, rows = [], []
-    for number, (first, last) in enumerate(zip(edges, edges[1:], strict=False)):
+    for number, (first, last) in enumerate(itertools.pairwise(edges)):
         minutes = st.integers(first * 7 * 24 * 60, last * 7 * 24 * 60 - 1)
         times = [datetime(2013, 1, 1) + timedelta(minutes=m) for m in draw(st.lists(minutes, min_size=1, max_size=40))]
         batches.append(batch(f"p{number}", times))

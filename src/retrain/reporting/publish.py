@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import polars as pl
 
 from retrain.config import Config
 from retrain.project import PREDICTIONS, REPORT, write_text
-from retrain.records import ChallengerRecord, ComparisonRecord, FigureRecord, ModelRecord, PromotionRecord
+from retrain.records import ChallengerRecord, ComparisonRecord, ModelRecord, PromotionRecord
 from retrain.reporting import plots, report, words
 from retrain.tracking.store import Store
 
@@ -32,7 +34,8 @@ def to_mlflow(
     from mlflow.entities import Metric, RunTag
 
     client, run_id = store.client, trained.run_id
-    metrics = [Metric(name, value, 0, 0) for name, value in flat_metrics(compared).items()]
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, value, now, 0) for name, value in flat_metrics(compared).items()]
     summary = words.headline(trained, promotion)
     tags = {
         "verdict": compared.verdict,
@@ -55,20 +58,15 @@ def to_mlflow(
 
 
 def flat_metrics(compared: ComparisonRecord) -> dict[str, float]:
-    """`<metric>/<model>` and `<metric>/minus_<other>` with `_low` and `_high`: the UI groups by what stands before the slash."""
-    flat: dict[str, float] = {"evaluation/rows": compared.rows, "evaluation/blocks": compared.blocks}
-
-    def add(name: str, figure: FigureRecord) -> None:
-        parts = {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
-        flat.update({key: value for key, value in parts.items() if value is not None})
-
+    """`<metric>/<model>`, and `<metric>/minus_<other>` with its interval: the UI groups by what stands before the slash."""
+    flat: dict[str, float | None] = {"evaluation/rows": compared.rows, "evaluation/blocks": compared.blocks}
     for model, figures in compared.scores.items():
-        for metric, figure in figures.items():
-            add(f"{metric}/{model}", figure)
+        flat |= {f"{metric}/{model}": figure.value for metric, figure in figures.items()}
     for other, figures in compared.differences.items():
         for metric, figure in figures.items():
-            add(f"{metric}/minus_{other}", figure)
-    return flat
+            name = f"{metric}/minus_{other}"
+            flat |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
+    return {name: value for name, value in flat.items() if value is not None}
 
 
 def to_terminal(trained: ChallengerRecord, compared: ComparisonRecord, promotion: PromotionRecord) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SERVER_TIMEOUT_SECONDS = 5
 CANDIDATES, LEDGER = "-candidates", "-ledger"
+# Lets the UI open on training runs and models instead of traces.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # Where an absolute path of the project stands in MLflow's tables (schema of mlflow 3.17).
 _PATH_COLUMNS = [
     ("experiments", "artifact_location"),
@@ -173,7 +175,7 @@ def ensure_experiment(store: Store, name: str) -> tuple[str, bool]:
         return found.experiment_id, False
     location = str(store.local_root / "mlruns" / name) if store.local_root else None
     try:
-        return client.create_experiment(name, artifact_location=location), True
+        return client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS), True
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

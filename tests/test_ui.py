@@ -1,0 +1,94 @@
+"""What people look at, in a real browser: the MLflow UI started with no arguments, and the HTML report."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Project
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+
+
+def text_of(url: str, tmp_path: Path) -> str:
+    """The words that a page shows once its scripts have run."""
+    command = [
+        CHROMIUM,
+        *FLAGS,
+        f"--user-data-dir={tmp_path / 'browser'}",
+        "--virtual-time-budget=30000",
+        "--dump-dom",
+        url,
+    ]
+    page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    page = re.sub(r"<(style|script)\b.*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
+
+
+@pytest.fixture(scope="module")
+def address(champion_project: Project) -> Iterator[str]:
+    """`mlflow ui`, with no arguments, from the project's root; a leaner server than the default for a small machine."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    log = (champion_project.root / "ui.log").open("w")
+    server = subprocess.Popen(
+        ["mlflow", "ui"], cwd=champion_project.root, env=environment, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        for _ in range(120):
+            assert server.poll() is None, (champion_project.root / "ui.log").read_text()
+            try:
+                urllib.request.urlopen("http://127.0.0.1:5000/health", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield "http://127.0.0.1:5000"
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(timeout=30)
+
+
+def test_the_champion_says_what_it_is_and_how_it_came_to_serve(address: str, tmp_path: Path) -> None:
+    text = text_of(f"{address}/#/models/slice/versions/2", tmp_path)
+    assert re.search(r"@ ?champion", text)
+    assert "Refit of version 1 with the evaluation rows included" in text
+    assert re.search(r"Log loss . 0\.\d{4} .0\.\d{3}", text)
+
+
+def test_the_run_shows_verdict_data_set_and_metrics(address: str, champion_project: Project, tmp_path: Path) -> None:
+    client = champion_project.client()
+    experiment = client.get_experiment_by_name("slice").experiment_id
+    (run,) = client.search_runs([experiment])
+    text = text_of(f"{address}/#/experiments/{experiment}/runs/{run.info.run_id}", tmp_path)
+    for words in (
+        "retrain 2013-03",
+        "verdict",
+        "promote",
+        "Challenger version 1, refitted as version 2",
+        "log_loss/challenger",
+    ):
+        assert words in text
+    assert f"slice ({run.data.tags['snapshot']})" in text
+
+
+def test_the_report_needs_no_network(champion_project: Project, tmp_path: Path) -> None:
+    page = (champion_project.root / "reports/report.html").read_text()
+    assert not re.findall(r"<script|<link|src=|url\(\s*[\"']?http", page)
+    text = text_of((champion_project.root / "reports/report.html").as_uri(), tmp_path)
+    for words in ("Promoted", "Scores on the evaluation rows", "Checks of the gate", "Calibration", "Log loss by day"):
+        assert words in text
