@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -111,6 +112,12 @@ def make_project(root: Path) -> Project:
         identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
         subprocess.run(["git", *identity, *command], cwd=root, check=True)
     return project
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @pytest.fixture

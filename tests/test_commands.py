@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import Project, flights
+from conftest import Project, flights, free_port
 
 
 def candidates(project: Project) -> list:
@@ -90,12 +89,6 @@ def test_there_is_no_champion_to_score_with(project: Project) -> None:
     assert result.returncode == 1 and "no champion" in result.stderr
     assert "none yet" in project.run("retrain", "status").stdout
     assert "is empty" in project.run("retrain", "history").stdout
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_a_served_champion_answers_as_predict_does(grown: Project) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from conftest import Project, free_port
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
@@ -43,7 +43,8 @@ def text_of(url: str, tmp_path: Path) -> str:
 def address(champion_project: Project) -> Iterator[str]:
     """`mlflow ui`, with no arguments, from the project's root; a leaner server than the default for a small machine."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    port = free_port()
+    environment = os.environ | {"PATH": path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_PORT": str(port)}
     environment.pop("MLFLOW_TRACKING_URI", None)
     log = (champion_project.root / "ui.log").open("w")
     server = subprocess.Popen(
@@ -53,11 +54,11 @@ def address(champion_project: Project) -> Iterator[str]:
         for _ in range(120):
             assert server.poll() is None, (champion_project.root / "ui.log").read_text()
             try:
-                urllib.request.urlopen("http://127.0.0.1:5000/health", timeout=5).close()
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
                 break
             except OSError:
                 time.sleep(0.5)
-        yield "http://127.0.0.1:5000"
+        yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(server.pid, 15)
         server.wait(timeout=30)
