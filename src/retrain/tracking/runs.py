@@ -75,13 +75,16 @@ def log_dataset(config: Config, manifest: Manifest, context: str) -> None:
 
 
 def feature_schema(config: Config) -> Any:
-    """MLflow's schema of the raw feature columns: strings and doubles, optional where the contract allows nulls."""
+    """MLflow's schema of the raw feature columns: strings and doubles.
+
+    A column may hold nulls, but not be left out: MLflow calls a column optional only when it may be absent.
+    """
     from mlflow.types import ColSpec, DataType, Schema
 
     def spec(name: str) -> ColSpec:
         column = config.data.features[name]
         kind = DataType.string if column.type is ColumnType.categorical else DataType.double
-        return ColSpec(kind, name, required=not column.nullable)
+        return ColSpec(kind, name)
 
     return Schema([spec(name) for name in config.data.features])
 
