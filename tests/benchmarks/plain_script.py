@@ -202,9 +202,7 @@ def holds_up(challenger: dict[str, float], champion: dict[str, float] | None, ba
     """Not worse than the champion by more than 2 %; the first one has to beat the share of positives."""
     if champion is None:
         return challenger["log_loss"] < baseline
-    return (
-        challenger["log_loss"] < 1.02 * champion["log_loss"] and challenger["roc_auc"] > champion["roc_auc"] - 0.02
-    )
+    return challenger["log_loss"] < 1.02 * champion["log_loss"] and challenger["roc_auc"] > champion["roc_auc"] - 0.02
 
 
 def retrain(rows: pl.DataFrame, start: datetime, end: datetime) -> None:

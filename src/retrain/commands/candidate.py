@@ -17,6 +17,7 @@ from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Windows, batches_in, block_of, plan_validation, plan_windows
 from retrain.modeling import training
 from retrain.modeling.metrics import METRICS
+from retrain.modeling.model_files import import_first
 from retrain.project import SNAPSHOT
 from retrain.tracking import runs
 from retrain.tracking.store import CANDIDATES, open_store
@@ -44,6 +45,7 @@ def run(config: Config) -> None:
 
 def train(config: Config, parent: str | None = None, name: str = "candidate") -> Candidate:
     """Fit the configured recipe on the training window less its newest part, score it there, log it to MLflow."""
+    import_first()
     import mlflow
 
     from retrain.modeling.pipeline import predict, to_target

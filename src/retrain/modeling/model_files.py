@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.skops"
 
 
+def import_first() -> None:
+    """Import skops before MLflow. It looks through every module that is loaded by then, which costs a second afterwards."""
+    import skops.io  # noqa: F401
+
+
 def unlisted_types(path: Path, trusted: Sequence[str]) -> list[str]:
     """Types in a model file that neither skops nor the list trusts. Nothing of the file is executed."""
     import skops.io

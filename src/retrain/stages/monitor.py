@@ -11,6 +11,7 @@ from retrain.data.snapshot import Manifest, SnapshotStore
 from retrain.data.windows import Window, block_of, plan_windows
 from retrain.errors import DataError
 from retrain.modeling.metrics import row_log_loss
+from retrain.modeling.model_files import import_first
 from retrain.monitoring.policies import Decision, Evidence, Policy
 from retrain.project import DECISION, SNAPSHOT
 from retrain.records import DecisionRecord, ModelRecord
@@ -66,6 +67,7 @@ def _score_champion(
     config: Config, manifest: Manifest, snapshot: SnapshotStore
 ) -> tuple[ModelRecord | None, float | None]:
     """The incumbent and its log loss on those rows of the newest batch that it wasn't trained on."""
+    import_first()
     from retrain.modeling.pipeline import predict, to_target
     from retrain.promotion.ledger import Ledger, find_incumbent
     from retrain.promotion.registry import load_version

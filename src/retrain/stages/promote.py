@@ -10,6 +10,7 @@ from retrain import records
 from retrain.config import Config
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window
+from retrain.modeling.model_files import import_first
 from retrain.modeling.training import train
 from retrain.project import CHALLENGER, COMPARISON, PROMOTION, SNAPSHOT, current_commit
 from retrain.promotion import registry
@@ -33,10 +34,13 @@ def run(config: Config) -> None:
         records.save(PROMOTION, record)
         log.info("The champion stays as it is: %s", trained.reason)
         return
+    promoted = Verdict(compared.verdict) is Verdict.promote
+    if promoted and config.gate.refit:
+        import_first()
     store = open_store(config)
     ledger = Ledger.open(store)
     newcomer = trained.challenger
-    if config.gate.refit and Verdict(compared.verdict) is Verdict.promote:
+    if promoted and config.gate.refit:
         newcomer = refit(config, store, trained)
     entry = append(ledger, trained, compared, newcomer)
     registry.follow_ledger(store, ledger)

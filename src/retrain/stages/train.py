@@ -12,7 +12,7 @@ from retrain import records
 from retrain.config import Config
 from retrain.data.snapshot import Manifest, SnapshotStore
 from retrain.data.windows import Windows, block_of, plan_windows
-from retrain.modeling.model_files import file_digest
+from retrain.modeling.model_files import file_digest, import_first
 from retrain.modeling.training import Training, train
 from retrain.project import CHALLENGER, DECISION, PREDICTIONS, SNAPSHOT, replacing
 from retrain.promotion import comparison as comparing
@@ -46,6 +46,7 @@ def run(config: Config) -> None:
         log.info("No challenger: %s", decision.reason)
         return
     windows = plan_windows(manifest.labelled, config.evaluation.share_of_newest_batch, block_of(config.evaluation))
+    import_first()
     store = open_store(config)
     ledger = Ledger.open(store)
     registry.follow_ledger(store, ledger)
