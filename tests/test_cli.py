@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from retrain.cli import QUESTIONS, STAGES, build_parser
+from retrain.cli import QUESTIONS, STAGES, build_parser, parse
 
 
 @pytest.mark.parametrize("verb", [*STAGES, *QUESTIONS])
@@ -14,6 +14,13 @@ def test_help_of_every_verb_is_short_and_has_an_example(verb: str, capsys: pytes
         build_parser().parse_args([verb, "--help"])
     text = capsys.readouterr().out
     assert stopped.value.code == 0 and f"example:\n  retrain {verb}" in text and len(text.splitlines()) < 25
+
+
+def test_overrides_may_stand_on_both_sides_of_an_option() -> None:
+    options = parse(["train", "model=a", "-m", "strategy=b,c", "--debug", "seed=1"])
+    assert (options.overrides, options.multirun, options.debug) == (["model=a", "strategy=b,c", "seed=1"], True, True)
+    with pytest.raises(SystemExit):
+        parse(["train", "--unknown"])
 
 
 def imported_by(statement: str) -> set[str]:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import time
 
 import polars as pl
 from conftest import TARGET, Project
+from omegaconf import OmegaConf
 
 STAGES = ["config", "snapshot", "monitor", "train", "evaluate", "promote"]
 
@@ -168,3 +173,34 @@ def test_the_model_in_mlflow_has_signature_and_example_and_no_pickle(champion_pr
     assert info.flavors["sklearn"]["serialization_format"] == "skops"
     files = [path.suffix for path in (champion_project.root / "mlruns").rglob("*") if path.is_file()]
     assert ".skops" in files and not {".pkl", ".joblib", ".pickle"} & set(files)
+
+
+def test_a_retraining_that_was_killed_is_marked_and_the_next_one_works(grown: Project) -> None:
+    grown.edit("conf/model/hist_gradient_boosting.yaml", "max_iter: 20", "max_iter: 2000")
+    running = subprocess.Popen(
+        ["dvc", "repro"], cwd=grown.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    client = grown.client()
+    experiment = client.get_experiment_by_name("slice").experiment_id
+    deadline = time.monotonic() + 60
+    while not client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+        assert time.monotonic() < deadline and running.poll() is None
+        time.sleep(0.2)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert aliases(grown) == {"challenger": 1, "champion": 2}
+    grown.edit("conf/model/hist_gradient_boosting.yaml", "max_iter: 2000", "max_iter: 25")
+    grown.repro()
+    assert sorted(run.info.status for run in client.search_runs([experiment])) == ["FINISHED", "FINISHED", "KILLED"]
+
+
+def test_a_column_taken_away_from_the_champion_is_a_clear_error(grown: Project) -> None:
+    file = grown.root / "conf/data/slice.yaml"
+    data = OmegaConf.load(file)
+    del data.features["wind_gust"]
+    OmegaConf.save(data, file)
+    result = grown.run("dvc", "repro", check=False)
+    error = " ".join(result.stderr.split())
+    assert result.returncode != 0 and "Traceback" not in error
+    assert "wind_gust" in error and "data.features" in error
+    assert aliases(grown)["champion"] == 2

@@ -10,8 +10,12 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retrain.errors import RetrainError
+
+if TYPE_CHECKING:
+    from retrain.config import Config
 
 # verb -> (module, one line, example)
 STAGES = {
@@ -84,25 +88,45 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; a user's mistake ends with one paragraph on standard error and exit code 1."""
-    options = build_parser().parse_intermixed_args(arguments) if arguments is not None else _parse()
+    options = parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     for noisy in ("matplotlib", "mlflow", "alembic", "filelock", "git", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         run(options)
-    except RetrainError as error:
-        if options.debug:
-            raise
-        print(
-            textwrap.fill(f"error: {error}", width=110, break_long_words=False, break_on_hyphens=False), file=sys.stderr
-        )
-        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        message = _user_message(error)
+        if options.debug or message is None:
+            raise
+        text = textwrap.fill(f"error: {message}", width=110, break_long_words=False, break_on_hyphens=False)
+        print(text, file=sys.stderr)
+        sys.exit(1)
 
 
-def _parse() -> argparse.Namespace:
-    return build_parser().parse_args()
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parsed arguments. Overrides may stand before and after `-m`, which argparse alone does not allow."""
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    unknown = [argument for argument in rest if argument.startswith("-")]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.overrides += rest
+    return options
+
+
+def _user_message(error: Exception) -> str | None:
+    """The paragraph to show instead of a traceback; None for a mistake of the project itself."""
+    if isinstance(error, RetrainError):
+        return str(error)
+    # Not imported for this: most commands never load MLflow.
+    if type(error).__module__.split(".")[0] in ("mlflow", "sqlalchemy"):
+        first = str(error).strip().splitlines()[0]
+        return (
+            f"The tracking store failed: {first} What was finished stays; run the command again once the store answers."
+        )
+    return None
 
 
 def run(options: argparse.Namespace) -> None:
@@ -129,7 +153,8 @@ def run(options: argparse.Namespace) -> None:
         importlib.import_module(QUESTIONS[options.verb][0]).run(config, options)
 
 
-def _config(overrides: Sequence[str], in_stage: bool):
+def _config(overrides: Sequence[str], in_stage: bool) -> Config:
+    """The config that the pipeline resolved, or for a person the one that `conf/` and the overrides make now."""
     from retrain.config import compose, load_params
 
     return load_params() if in_stage else compose(Path("conf"), overrides)

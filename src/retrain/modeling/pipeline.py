@@ -82,11 +82,20 @@ def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config) -> Pipeline:
 
 
 def predict(pipeline: Pipeline, rows: pl.DataFrame, config: Config) -> np.ndarray:
-    """Probability of the positive class, float64 of shape (rows,). Raises ModelError when it isn't a number in [0, 1]."""
+    """Probability of the positive class, float64 of shape (rows,).
+
+    Raises ModelError when the rows lack a column that the model was trained on, or a result isn't a number in [0, 1].
+    """
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(BLAS_THREADS, user_api="blas"):
-        probabilities = pipeline.predict_proba(to_features(rows, config))
+    try:
+        with threadpool_limits(BLAS_THREADS, user_api="blas"):
+            probabilities = pipeline.predict_proba(to_features(rows, config))
+    except ValueError as error:
+        raise ModelError(
+            f"A model can't score these rows: {error}. If a column was taken out of `data.features` in conf/data/, the champion "
+            "still needs it: keep it there, or start over under another `tracking.registered_model` in conf/tracking/."
+        ) from error
     positive = list(pipeline.classes_).index(1)
     scores = np.asarray(probabilities[:, positive], dtype=np.float64)
     if not np.all((scores >= 0) & (scores <= 1)):

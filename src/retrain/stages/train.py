@@ -50,6 +50,7 @@ def run(config: Config) -> None:
     store = open_store(config)
     ledger = Ledger.open(store)
     registry.follow_ledger(store, ledger)
+    runs.end_abandoned(store)
     history = ledger.entries()
     # Loaded before the fit: an incumbent that can't be loaded must not cost a training first.
     incumbent = _load_incumbent(config, store, find_incumbent(history, windows.evaluation.start.isoformat()))

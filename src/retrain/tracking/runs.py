@@ -45,6 +45,18 @@ def start_run(
         yield run.info.run_id
 
 
+def end_abandoned(store: Store) -> None:
+    """Mark the runs of retrainings that were killed: MLflow would show them as running for ever.
+
+    Only in a local store, whose project lock the caller holds: there nobody else can be at work.
+    """
+    if store.local_root is None:
+        return
+    experiment, _ = ensure_experiment(store, store.experiment)
+    for run in store.client.search_runs([experiment], "attributes.status = 'RUNNING' and tags.kind = 'retraining'"):
+        store.client.set_terminated(run.info.run_id, "KILLED")
+
+
 def flat_params(config: Config) -> dict[str, Any]:
     """The resolved config with dotted keys. The contract of the features is long, and stands in `config.yaml`."""
     content = to_container(config)
