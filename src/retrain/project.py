@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -121,6 +122,7 @@ class Commit:
     dirty: bool
 
 
+@functools.cache
 def current_commit() -> Commit:
     """The commit of the work tree. `dvc.lock` is left out of `dirty`: every stage rewrites it, by design."""
 

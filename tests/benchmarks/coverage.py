@@ -69,8 +69,8 @@ class Case:
 
 
 CASES = (
-    Case("equal", Skill(0.6, 0.5), Skill(0.6, 0.5)),
-    Case("challenger better", Skill(0.4, 0.3), Skill(0.6, 0.6)),
+    Case("equal", Skill(0.9, 0.4), Skill(0.9, 0.4)),
+    Case("challenger better", Skill(0.6, 0.3), Skill(0.9, 0.5)),
 )
 
 
@@ -141,9 +141,7 @@ def resampled_auc(target: NDArray, score: NDArray, day: NDArray, drawn: NDArray)
     below = np.cumsum(of_day * (1 - target)[:, None], axis=0)
     ordered = (of_day * target[:, None]).T @ below
     positives, negatives = np.bincount(day, target), np.bincount(day, 1 - target)
-    return np.einsum("rd,de,re->r", drawn, ordered, drawn, optimize=True) / (
-        (drawn @ positives) * (drawn @ negatives)
-    )
+    return np.einsum("rd,de,re->r", drawn, ordered, drawn, optimize=True) / ((drawn @ positives) * (drawn @ negatives))
 
 
 def row_estimates(sample: Sample) -> dict[str, tuple[float, float]]:
@@ -237,7 +235,9 @@ def main() -> None:
             for metric in METRICS:
                 ratio = np.mean([trial.error_ratio[metric] for trial in trials])
                 line = [case.name, metric, str(days), f"{truth[metric]:+.4f}", f"{ratio:.1f}"]
-                coverage.append(line + [share([trial.covered[metric][method] for trial in trials]) for method in METHODS])
+                coverage.append(
+                    line + [share([trial.covered[metric][method] for trial in trials]) for method in METHODS]
+                )
                 if case.equal:
                     rules = trials[0].promoted[metric]
                     counts = [share([trial.promoted[metric][rule] for trial in trials]) for rule in rules]

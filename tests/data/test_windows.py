@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from retrain.data.snapshot import Batch
+from retrain.data.manifest import Batch
 from retrain.data.windows import Windows, batches_in, block_index, plan_validation, plan_windows
 from retrain.errors import DataError
 

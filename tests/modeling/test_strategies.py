@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from retrain.data.snapshot import Batch
+from retrain.data.manifest import Batch
 from retrain.errors import ConfigError
 from retrain.modeling.strategies import Full, SlidingWindow
 

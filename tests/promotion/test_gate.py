@@ -10,7 +10,7 @@ from conftest import REPOSITORY
 from retrain.config import GateConfig, compose
 from retrain.errors import ConfigError, PromotionError
 from retrain.promotion.checks import BeatsBaseline, Ceiling, EnoughEvidence, NonInferiority, Outcome, Superiority
-from retrain.promotion.comparison import Comparison, Estimate
+from retrain.promotion.figures import Comparison, Estimate
 from retrain.promotion.gate import Verdict, build_checks, judge
 
 METRICS = ("log_loss", "roc_auc", "brier", "calibration_error")

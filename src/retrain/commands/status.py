@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from retrain.config import Config
-from retrain.data.snapshot import Manifest, SnapshotStore
+from retrain.data.manifest import Manifest
+from retrain.data.snapshot import SnapshotStore
 from retrain.errors import DataError
 from retrain.project import SNAPSHOT
 from retrain.promotion.ledger import Entry

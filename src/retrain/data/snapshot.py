@@ -5,59 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 
 from retrain.data.contract import CheckedBatch
+from retrain.data.manifest import MANIFEST, Batch, Manifest, read_manifest
 from retrain.errors import DataError, RetrainError
 from retrain.project import replacing, write_json
 
 LABELLED, UNLABELLED, QUARANTINED = "part.parquet", "unlabelled.parquet", "quarantine.parquet"
-MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A manifest entry. Times are those of the labelled rows, None when there are none."""
-
-    period: str
-    revision: int
-    rows: int
-    unlabelled_rows: int
-    quarantined_rows: int
-    positives: int
-    first_time: datetime | None
-    last_time: datetime | None
-    content: str  # sha256 of the rows as they arrived
-    files: dict[str, str]  # name -> sha256 of its bytes
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """Batches of a snapshot, oldest first, and the digest of the contract that they were checked under."""
-
-    contract: str
-    batches: tuple[Batch, ...]
-
-    @property
-    def digest(self) -> str:
-        """32 hex digits that stand for the rows of every batch and the rules that sorted them."""
-        lines = [self.contract, *(f"{batch.period} {batch.content}" for batch in self.batches)]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
-
-    @property
-    def labelled(self) -> tuple[Batch, ...]:
-        """The batches that have at least one labelled row."""
-        return tuple(batch for batch in self.batches if batch.rows)
-
-    def get(self, period: str) -> Batch | None:
-        return next((batch for batch in self.batches if batch.period == period), None)
 
 
 def content_digest(frame: pl.DataFrame) -> str:
@@ -75,19 +34,8 @@ class SnapshotStore:
         self.staging = folder.with_name(f".{folder.name}.staging")
 
     def manifest(self) -> Manifest:
-        """Raises RetrainError when there is no snapshot, or its manifest is damaged."""
-        path = self.folder / MANIFEST
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return Manifest(content["contract"], tuple(_batch_from_json(entry) for entry in content["batches"]))
-        except FileNotFoundError:
-            raise DataError(
-                f"There is no snapshot yet ({path} is missing). Run `dvc repro snapshot` to make it."
-            ) from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path} is damaged ({error}). Restore it with `dvc checkout --force`, or run `dvc repro -f snapshot`."
-            ) from None
+        """Raises DataError when there is no snapshot, or its manifest is damaged."""
+        return read_manifest(self.folder)
 
     def read(self, periods: Sequence[str], columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Labelled rows of some batches, in the order given.
@@ -181,8 +129,3 @@ def _write_parquet(frame: pl.DataFrame, path: Path) -> None:
         raise RetrainError(
             f"Could not write a batch of the snapshot: {error}. The snapshot stays as it was."
         ) from error
-
-
-def _batch_from_json(entry: dict) -> Batch:
-    times = {key: datetime.fromisoformat(entry[key]) if entry[key] else None for key in ("first_time", "last_time")}
-    return Batch(**(entry | times))

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from retrain.config import DataConfig
 from retrain.data.contract import Contract
+from retrain.data.manifest import Batch, Manifest
 from retrain.data.periods import Period, parse_period
-from retrain.data.snapshot import Batch, Manifest, SnapshotStore, content_digest
+from retrain.data.snapshot import SnapshotStore, content_digest
 from retrain.data.sources import Source
 from retrain.errors import DataError
 from retrain.project import write_json

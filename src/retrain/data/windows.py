@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from retrain.config import EvaluationConfig
-from retrain.data.snapshot import Batch
+from retrain.data.manifest import Batch
 from retrain.errors import DataError
 
 _EPOCH = datetime(1970, 1, 5)  # a Monday, so that blocks of a week start with the week

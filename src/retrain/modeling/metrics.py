@@ -65,4 +65,3 @@ METRICS: dict[str, Metric] = {
     "brier": brier,
     "calibration_error": calibration_error,
 }
-HIGHER_IS_BETTER = {"roc_auc"}

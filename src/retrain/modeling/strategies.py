@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from retrain.config import Config
-from retrain.data.snapshot import Batch
+from retrain.data.manifest import Batch
 from retrain.errors import ConfigError
 
 if TYPE_CHECKING:

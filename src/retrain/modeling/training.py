@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from retrain.config import Config, instantiate
-from retrain.data.snapshot import Batch, Manifest, SnapshotStore
+from retrain.data.manifest import Batch, Manifest
+from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in
 from retrain.errors import DataError
 from retrain.modeling.pipeline import build_pipeline

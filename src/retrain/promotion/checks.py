@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from retrain.errors import ConfigError
-from retrain.promotion.comparison import BASELINE, CHALLENGER, INCUMBENT, Comparison
+from retrain.promotion.figures import BASELINE, CHALLENGER, INCUMBENT, Comparison
 
 
 class Outcome(enum.Enum):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from retrain.config import GateConfig, instantiate
 from retrain.errors import PromotionError
 from retrain.promotion.checks import Check, CheckResult, Outcome
-from retrain.promotion.comparison import Comparison
+from retrain.promotion.figures import Comparison
 
 
 class Verdict(enum.Enum):

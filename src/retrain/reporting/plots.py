@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from retrain.modeling.metrics import row_log_loss
-from retrain.promotion.comparison import CHALLENGER, INCUMBENT, TARGET
+from retrain.promotion.figures import CHALLENGER, INCUMBENT, TARGET
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retrain.modeling.metrics import HIGHER_IS_BETTER
+from retrain.promotion.figures import HIGHER_IS_BETTER
 from retrain.records import ChallengerRecord, ComparisonRecord, FigureRecord, ModelRecord, PromotionRecord
 
 TITLES = {

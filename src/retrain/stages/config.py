@@ -15,7 +15,6 @@ def run(config: Config) -> None:
     """Raises ConfigError before any stage has done work on a config that can't be used."""
     for key in ("policy", "strategy"):
         instantiate(getattr(config, key), key)
-    instantiate(config.data.source, "data.source")
     for has_incumbent in (True, False):
         build_checks(config.gate, has_incumbent)
     text = to_yaml(config)

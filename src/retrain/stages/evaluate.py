@@ -8,13 +8,12 @@ import math
 
 import polars as pl
 
-from retrain import records
+from retrain import project, records
 from retrain.config import Config
 from retrain.data.windows import block_index, block_of
 from retrain.errors import PromotionError
-from retrain.project import CHALLENGER, COMPARISON, PREDICTIONS
-from retrain.promotion import comparison as comparing
-from retrain.promotion.comparison import Comparison, Estimate
+from retrain.promotion.comparison import compare
+from retrain.promotion.figures import BASELINE, BLOCK, CHALLENGER, INCUMBENT, Comparison, Estimate
 from retrain.promotion.gate import Judgement, build_checks, judge
 from retrain.records import ChallengerRecord, CheckRecord, ComparisonRecord, FigureRecord
 
@@ -22,33 +21,33 @@ log = logging.getLogger("retrain")
 
 
 def run(config: Config) -> None:
-    trained = records.load(CHALLENGER, ChallengerRecord, "train")
+    trained = records.load(project.CHALLENGER, ChallengerRecord, "train")
     if not trained.retrained:
-        records.save(COMPARISON, ComparisonRecord(None, trained.reason))
+        records.save(project.COMPARISON, ComparisonRecord(None, trained.reason))
         log.info("Nothing to compare: %s", trained.reason)
         return
     predictions = _read_predictions(trained)
     refuse_seen_rows(predictions, config.data.time_column, trained)
     block = block_index(config.data.time_column, block_of(config.evaluation))
-    predictions = predictions.with_columns(block.alias(comparing.BLOCK))
-    models = [comparing.CHALLENGER, comparing.BASELINE]
+    predictions = predictions.with_columns(block.alias(BLOCK))
+    models = [CHALLENGER, BASELINE]
     if trained.incumbent is not None:
-        models.insert(1, comparing.INCUMBENT)
+        models.insert(1, INCUMBENT)
     checks = build_checks(config.gate, trained.incumbent is not None)
-    comparison = comparing.compare(predictions, models)
+    comparison = compare(predictions, models)
     judgement = judge(comparison, checks)
-    records.save(COMPARISON, to_record(comparison, judgement))
+    records.save(project.COMPARISON, to_record(comparison, judgement))
     log.info("Verdict %s: %s", judgement.verdict.value, judgement.reason)
 
 
 def _read_predictions(trained: ChallengerRecord) -> pl.DataFrame:
     try:
-        content = PREDICTIONS.read_bytes()
+        content = project.PREDICTIONS.read_bytes()
     except FileNotFoundError:
         content = b""
     if hashlib.sha256(content).hexdigest() != trained.predictions:
         raise PromotionError(
-            f"{PREDICTIONS} is missing or not the file that train wrote. Run `dvc repro -f -s train` to make it again."
+            f"{project.PREDICTIONS} is missing or not the file that train wrote. Run `dvc repro -f -s train` to make it again."
         )
     return pl.read_parquet(content)
 

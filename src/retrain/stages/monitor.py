@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
 
 from retrain import records
 from retrain.config import Config, instantiate
-from retrain.data.snapshot import Manifest, SnapshotStore
-from retrain.data.windows import Window, block_of, plan_windows
+from retrain.data.manifest import read_manifest
 from retrain.errors import DataError
-from retrain.modeling.metrics import row_log_loss
-from retrain.modeling.model_files import import_first
 from retrain.monitoring.policies import Decision, Evidence, Policy
 from retrain.project import DECISION, SNAPSHOT
-from retrain.records import DecisionRecord, ModelRecord
-from retrain.tracking.store import open_store, store_may_exist
+from retrain.records import DecisionRecord
+from retrain.tracking.store import store_may_exist
 
 log = logging.getLogger("retrain")
 FIRST = Decision(True, "There is no champion yet, so the first one is trained whatever the policy says.")
 
 
 def run(config: Config) -> None:
-    snapshot = SnapshotStore(SNAPSHOT)
-    manifest = snapshot.manifest()
+    manifest = read_manifest(SNAPSHOT)
     labelled = manifest.labelled
     if not labelled:
         raise DataError(
@@ -36,7 +31,9 @@ def run(config: Config) -> None:
     policy: Policy = instantiate(config.policy, "policy")
     # Champion and ledger live in MLflow: importing it costs seconds, so only a policy that looks at them pays.
     if policy.needs_champion and store_may_exist(config.tracking):
-        champion, score = _score_champion(config, manifest, snapshot)
+        from retrain.monitoring.champion import score_champion
+
+        champion, score = score_champion(config, manifest)
     evidence = Evidence(
         newest.period, newest.rows, newest.positives / newest.rows, share, champion and champion.version, score
     )
@@ -61,23 +58,3 @@ def run(config: Config) -> None:
         )
     if score is not None:
         log.info("Champion version %d has log loss %.4f on batch %s", champion.version, score, newest.period)
-
-
-def _score_champion(
-    config: Config, manifest: Manifest, snapshot: SnapshotStore
-) -> tuple[ModelRecord | None, float | None]:
-    """The incumbent and its log loss on those rows of the newest batch that it wasn't trained on."""
-    import_first()
-    from retrain.modeling.pipeline import predict, to_target
-    from retrain.promotion.ledger import Ledger, find_incumbent
-    from retrain.promotion.registry import load_version
-
-    windows = plan_windows(manifest.labelled, config.evaluation.share_of_newest_batch, block_of(config.evaluation))
-    store = open_store(config)
-    incumbent = find_incumbent(Ledger.open(store).entries(), windows.evaluation.start.isoformat())
-    if incumbent is None:
-        return None, None
-    unseen = Window(datetime.fromisoformat(incumbent.trained_until), windows.evaluation.end)
-    rows = unseen.rows(snapshot.read([manifest.labelled[-1].period]), config.data.time_column)
-    scores = predict(load_version(store, incumbent.version, config.trusted_types), rows, config)
-    return incumbent, float(row_log_loss(to_target(rows, config), scores).mean())

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from retrain import records
+from retrain import project, records
 from retrain.config import Config
-from retrain.data.snapshot import Manifest, SnapshotStore
+from retrain.data.manifest import Manifest
+from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Windows, block_of, plan_windows
 from retrain.modeling.model_files import file_digest, import_first
 from retrain.modeling.training import Training, train
-from retrain.project import CHALLENGER, DECISION, PREDICTIONS, SNAPSHOT, replacing
-from retrain.promotion import comparison as comparing
 from retrain.promotion import registry
+from retrain.promotion.figures import BASELINE, CHALLENGER, INCUMBENT, TARGET
 from retrain.promotion.ledger import Ledger, find_incumbent
 from retrain.records import ChallengerRecord, DecisionRecord, ModelRecord
 from retrain.tracking import runs
@@ -37,12 +37,14 @@ class Incumbent:
 
 
 def run(config: Config) -> None:
-    decision = records.load(DECISION, DecisionRecord, "monitor")
-    snapshot = SnapshotStore(SNAPSHOT)
+    decision = records.load(project.DECISION, DecisionRecord, "monitor")
+    snapshot = SnapshotStore(project.SNAPSHOT)
     manifest = snapshot.manifest()
     if not decision.retrain:
         _write_predictions(pl.DataFrame())
-        records.save(CHALLENGER, ChallengerRecord(False, decision.reason, manifest.digest, decision.newest_batch))
+        records.save(
+            project.CHALLENGER, ChallengerRecord(False, decision.reason, manifest.digest, decision.newest_batch)
+        )
         log.info("No challenger: %s", decision.reason)
         return
     windows = plan_windows(manifest.labelled, config.evaluation.share_of_newest_batch, block_of(config.evaluation))
@@ -79,7 +81,7 @@ def run(config: Config) -> None:
         ledger_length=len(history),
         predictions=predictions_digest,
     )
-    records.save(CHALLENGER, record)
+    records.save(project.CHALLENGER, record)
     log.info("Challenger version %d: %s rows, %.1f s to fit", version, f"{training.rows:,}", training.fit_seconds)
 
 
@@ -134,21 +136,19 @@ def _predict(config: Config, training: Training, incumbent: Incumbent | None, ro
 
     columns = list(dict.fromkeys([config.data.time_column, *config.data.key_columns]))
     predictions = rows.select(columns).with_columns(
-        pl.Series(comparing.TARGET, to_target(rows, config)),
-        pl.Series(comparing.CHALLENGER, predict(training.pipeline, rows, config)),
-        pl.lit(training.positive_share).alias(comparing.BASELINE),
+        pl.Series(TARGET, to_target(rows, config)),
+        pl.Series(CHALLENGER, predict(training.pipeline, rows, config)),
+        pl.lit(training.positive_share).alias(BASELINE),
     )
     if incumbent is not None:
-        predictions = predictions.with_columns(
-            pl.Series(comparing.INCUMBENT, predict(incumbent.pipeline, rows, config))
-        )
+        predictions = predictions.with_columns(pl.Series(INCUMBENT, predict(incumbent.pipeline, rows, config)))
     return predictions
 
 
 def _write_predictions(predictions: pl.DataFrame) -> str:
-    with replacing(PREDICTIONS) as temporary:
+    with project.replacing(project.PREDICTIONS) as temporary:
         predictions.write_parquet(temporary)
-    return file_digest(PREDICTIONS)
+    return file_digest(project.PREDICTIONS)
 
 
 def _model_record(version: int, training: Training) -> ModelRecord:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrain.config import ColumnType, Config, to_container, to_yaml
-from retrain.data.snapshot import Manifest
+from retrain.data.manifest import Manifest
 from retrain.errors import ModelError
 from retrain.modeling.model_files import MODEL_FILE, file_digest
 from retrain.project import SNAPSHOT, current_commit

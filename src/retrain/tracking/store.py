@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import sqlite3
@@ -68,8 +69,11 @@ def open_store(config: Config) -> Store:
     Raises StoreError within 15 s when it does not answer.
     """
     tracking = config.tracking
-    address = tracking_uri(tracking)
-    local = tracking.uri_from_env is None
+    return _open(tracking_uri(tracking), tracking.uri_from_env is None, tracking.experiment, tracking.registered_model)
+
+
+@functools.lru_cache(maxsize=4)  # the jobs of a sweep in one process share it
+def _open(address: str, local: bool, experiment: str, registered_model: str) -> Store:
     _quiet_and_impatient()
     if not local:
         _check_server(address)
@@ -83,9 +87,7 @@ def open_store(config: Config) -> Store:
     try:
         if local:
             _prepare_local(address)
-        store = Store(
-            MlflowClient(address), tracking.experiment, tracking.registered_model, store_root() if local else None
-        )
+        store = Store(MlflowClient(address), experiment, registered_model, store_root() if local else None)
         ensure_experiment(store, store.experiment)
     except MlflowException as error:
         raise StoreError(f"The tracking store {_without_password(address)} refused: {first_line(error)}") from error
