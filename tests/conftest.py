@@ -17,6 +17,9 @@ from omegaconf import OmegaConf
 from retrain.config import Config, compose
 from retrain.data.flights import NycFlights
 
+# As the command line does, before scikit-learn is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 REPOSITORY = Path(__file__).parents[1]
 TARGET, TIME = "late", "scheduled_departure"
 

@@ -141,7 +141,6 @@ def test_the_run_in_mlflow_says_what_a_reviewer_asks(champion_project: Project) 
     assert run.data.params["gate.checks.primary.metric"] == "log_loss"
     for metric in (
         "log_loss/challenger",
-        "log_loss/challenger_low",
         "roc_auc/challenger",
         "log_loss/minus_baseline_high",
     ):

@@ -71,6 +71,7 @@ class EvaluationConfig:
     """Which rows judge, and how they are resampled."""
 
     share_of_newest_batch: float = MISSING
+    minimum_blocks: int = MISSING
     block_hours: int = MISSING
 
 
@@ -156,6 +157,7 @@ def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], override
 def _check_ranges(config: Config) -> None:
     rules = [
         ("evaluation.share_of_newest_batch", 0 < config.evaluation.share_of_newest_batch < 1, "between 0 and 1"),
+        ("evaluation.minimum_blocks", config.evaluation.minimum_blocks >= 1, "at least 1"),
         ("evaluation.block_hours", config.evaluation.block_hours >= 1, "at least 1"),
         ("data.maximum_quarantine_share", 0 <= config.data.maximum_quarantine_share <= 1, "from 0 to 1"),
         ("data.key_columns", len(config.data.key_columns) > 0, "at least one column"),

@@ -54,11 +54,12 @@ def running_stage() -> str | None:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
@@ -68,7 +69,8 @@ def replacing(path: Path) -> Iterator[Path]:
             "The file that was there is untouched. Make room or mend the permissions, then run the command again."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary != path:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -98,7 +100,7 @@ def only_one(verb: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock_path = find_root() / ".dvc" / "tmp" / "retrain.lock"
+    lock_path = store_root() / ".dvc" / "tmp" / "retrain.lock"
     lock_path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(lock_path)
     try:

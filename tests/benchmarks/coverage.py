@@ -225,12 +225,15 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=400, help="windows for each line (default: 400)")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    console = Console(highlight=False, width=max(Console().width, 130))
     random, started = np.random.default_rng(options.seed), time.perf_counter()
     coverage, false_promotions = [], []
     for case in CASES:
         truth = true_differences(case, random)
         for days in DAYS:
-            each = track(range(options.simulations), f"{case.name}, {days} days", transient=True)
+            title = f"{case.name}, {days} days"
+            quiet = not console.is_terminal
+            each = track(range(options.simulations), title, console=console, transient=True, disable=quiet)
             trials = [run_trial(case, days, truth, random) for _ in each]
             for metric in METRICS:
                 ratio = np.mean([trial.error_ratio[metric] for trial in trials])
@@ -242,12 +245,11 @@ def main() -> None:
                     rules = trials[0].promoted[metric]
                     counts = [share([trial.promoted[metric][rule] for trial in trials]) for rule in rules]
                     false_promotions.append([metric, str(days), *counts])
-    console = Console(highlight=False)
-    console = Console(highlight=False, width=max(console.width, 130))
-    columns = ["models", "metric", "days", "true difference", "error by day / by row", *METHODS]
+    columns = ["models", "metric", "days", "true difference", "error ratio", *METHODS]
     show(console, f"Intervals of {CONFIDENCE:.0%} that hold the true difference", columns, coverage)
     show(console, "Promotions of a challenger that is no better", ["metric", "days", *rules], false_promotions)
-    console.print(f"\n{options.simulations} windows a line, {time.perf_counter() - started:.0f} s")
+    console.print("\nError ratio: standard error of the difference by day / by row.")
+    console.print(f"{options.simulations} windows a line, {time.perf_counter() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from retrain.config import EvaluationConfig
 from retrain.data.manifest import Batch
 from retrain.data.windows import Windows, batches_in, block_index, plan_validation, plan_windows
 from retrain.errors import DataError
@@ -35,9 +36,13 @@ def histories(draw: st.DrawFn) -> tuple[list[Batch], pl.DataFrame]:
     return batches, pl.DataFrame({"time": rows}, schema={"time": pl.Datetime("us")})
 
 
+def evaluation(share: float, block: timedelta = DAY, minimum_blocks: int = 1) -> EvaluationConfig:
+    return EvaluationConfig(share, minimum_blocks, int(block / timedelta(hours=1)))
+
+
 def plan(batches: list[Batch], share: float, block: timedelta) -> Windows:
     try:
-        return plan_windows(batches, share, block)
+        return plan_windows(batches, evaluation(share, block))
     except DataError:
         assume(False)
         raise
@@ -49,10 +54,10 @@ def test_every_row_is_on_exactly_one_side(
 ) -> None:
     batches, rows = history
     windows = plan(batches, share, block)
-    training, evaluation = windows.training.rows(rows, "time"), windows.evaluation.rows(rows, "time")
-    assert len(training) + len(evaluation) == len(rows)
-    if len(training) and len(evaluation):
-        assert training["time"].max() < evaluation["time"].min()
+    training, judging = windows.training.rows(rows, "time"), windows.evaluation.rows(rows, "time")
+    assert len(training) + len(judging) == len(rows)
+    if len(training) and len(judging):
+        assert training["time"].max() < judging["time"].min()
     assert len(windows.everything.rows(rows, "time")) == len(rows)
 
 
@@ -64,8 +69,8 @@ def test_no_block_is_split_between_training_and_evaluation(
     windows = plan(batches, share, DAY)
     blocks = rows.with_columns(block_index("time", DAY).alias("block"))
     training = set(windows.training.rows(blocks, "time")["block"])
-    evaluation = set(windows.evaluation.rows(blocks, "time")["block"])
-    assert not training & evaluation
+    judging = set(windows.evaluation.rows(blocks, "time")["block"])
+    assert not training & judging
 
 
 @given(histories(), st.floats(0.05, 0.95))
@@ -94,7 +99,7 @@ def test_the_batches_of_a_window_hold_all_its_rows(history: tuple[list[Batch], p
 def test_the_last_third_of_october_starts_on_the_twenty_second() -> None:
     october = batch("2013-10", [datetime(2013, 10, 1, 5), datetime(2013, 10, 31, 23, 59)])
     september = batch("2013-09", [datetime(2013, 9, 1, 5), datetime(2013, 9, 30, 23)])
-    windows = plan_windows([september, october], 1 / 3, DAY)
+    windows = plan_windows([september, october], evaluation(1 / 3))
     assert windows.evaluation.start == datetime(2013, 10, 22)
     assert windows.evaluation.end == datetime(2013, 11, 1)
     assert windows.training.start == datetime(2013, 9, 1)
@@ -102,9 +107,16 @@ def test_the_last_third_of_october_starts_on_the_twenty_second() -> None:
 
 def test_one_block_can_not_both_train_and_evaluate() -> None:
     with pytest.raises(DataError, match="too few to train on some"):
-        plan_windows([batch("2013-01-01", [datetime(2013, 1, 1, 5), datetime(2013, 1, 1, 9)])], 0.5, DAY)
+        plan_windows([batch("2013-01-01", [datetime(2013, 1, 1, 5), datetime(2013, 1, 1, 9)])], evaluation(0.5))
 
 
 def test_no_labelled_rows_is_an_error_that_names_the_key() -> None:
     with pytest.raises(DataError, match=r"data\.as_of"):
-        plan_windows([], 0.5, DAY)
+        plan_windows([], evaluation(0.5))
+
+
+def test_the_window_of_short_batches_reaches_back_over_earlier_ones() -> None:
+    days = [batch(f"2013-01-{day:02}", [datetime(2013, 1, day, 5), datetime(2013, 1, day, 20)]) for day in range(1, 11)]
+    windows = plan_windows(days, evaluation(1 / 3, minimum_blocks=5))
+    assert windows.evaluation.start == datetime(2013, 1, 6) and windows.evaluation.end == datetime(2013, 1, 11)
+    assert [b.period for b in batches_in(days, windows.evaluation)] == [f"2013-01-{day:02}" for day in range(6, 11)]

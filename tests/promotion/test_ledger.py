@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from retrain.config import Config
-from retrain.errors import PromotionError
+from retrain.errors import PromotionError, StoreError
 from retrain.promotion import registry
 from retrain.promotion.ledger import Entry, Ledger, current_champion, find_incumbent
 from retrain.promotion.moves import plan_entry
@@ -74,9 +74,13 @@ class TestIncumbent:
         found = find_incumbent([entry(0, 2, None, FEBRUARY_ENDS, 1)], FEBRUARY)
         assert (found.version, found.trained_until) == (1, FEBRUARY)
 
-    def test_an_older_champion_when_both_have_seen_it(self) -> None:
+    def test_nobody_older_when_both_have_seen_it(self) -> None:
+        """A snapshot of the past, or a longer window: the champion must not be replaced by who beats its predecessor."""
         entries = [entry(0, 2, None, JANUARY, 1), entry(1, 4, 2, MARCH_ENDS, 3, challenger_trained_until=MARCH)]
-        assert find_incumbent(entries, FEBRUARY).version == 2
+        with pytest.raises(
+            PromotionError, match=r"version 4, was trained on rows of this evaluation window.*data\.as_of"
+        ):
+            find_incumbent(entries, FEBRUARY)
 
     def test_kept_challengers_are_never_incumbents(self) -> None:
         entries = [entry(0, 2, None, FEBRUARY_ENDS, 1), entry(1, 2, 2, FEBRUARY_ENDS, 3)]
@@ -102,6 +106,11 @@ class TestMoves:
         without = entry(0, 1, None, FEBRUARY, 1, comparison="digest")
         planned = plan_entry([without], trained(1, 0), PROMOTE, REFIT, "digest", None)
         assert (planned.seq, planned.champion, planned.previous) == (1, 2, 1)
+
+    def test_a_refit_that_is_no_longer_wanted_does_not_move_it_back(self) -> None:
+        refitted = entry(0, 2, None, FEBRUARY_ENDS, 1, comparison="digest")
+        newcomer = trained(1, 0).challenger
+        assert plan_entry([refitted], trained(1, 0), PROMOTE, newcomer, "digest", None) is refitted
 
     def test_a_champion_that_moved_since_the_comparison_stops_the_promotion(self) -> None:
         entries = [entry(0, 9, None, JANUARY, 8), entry(1, 11, 9, JANUARY, 10)]
@@ -195,6 +204,33 @@ def test_of_four_processes_that_start_on_an_empty_store_exactly_one_writes_the_f
     won, ledgers = zip(*(output.split() for output, _ in results), strict=True)
     assert sorted(won) == ["0", "0", "0", "1"]
     assert len(set(ledgers)) == 1, "there must be one ledger"
+
+
+def test_a_tidied_up_previous_version_is_no_obstacle_and_a_missing_champion_is_named(store: Store) -> None:
+    add_versions(store, 2)
+    ledger = Ledger.open(store)
+    ledger.append(entry(0, 1, None, FEBRUARY, 1), 0)
+    ledger.append(entry(1, 2, 1, FEBRUARY, 2), 1)
+    store.client.delete_model_version("flights", "1")
+    assert registry.follow_ledger(store, ledger) == 2
+    store.client.delete_model_version("flights", "2")
+    with pytest.raises(StoreError, match="no version 2"):
+        registry.follow_ledger(store, ledger)
+
+
+def test_a_deleted_ledger_is_an_error_and_no_fresh_start(store: Store) -> None:
+    ledger = Ledger.open(store)
+    ledger.append(entry(0, 1, None, FEBRUARY, 1), 0)
+    store.client.delete_run(ledger.run_id)
+    with pytest.raises(StoreError, match=f"Restore run {ledger.run_id}"):
+        Ledger.open(store)
+
+
+def test_a_reason_in_any_script_is_stored_whole(store: Store) -> None:
+    ledger = Ledger.open(store)
+    planned = plan_entry([], trained(1, 0), ComparisonRecord("keep", "\u0416" * 1500), REFIT, "digest", None)
+    assert ledger.append(planned, 0)
+    assert ledger.entries()[0].reason == "\u0416" * 1500
 
 
 def test_an_entry_fits_into_a_param(store: Store) -> None:

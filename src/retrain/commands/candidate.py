@@ -13,8 +13,11 @@ import numpy as np
 import polars as pl
 
 from retrain.config import Config
+from retrain.data.contract import Contract
+from retrain.data.manifest import Manifest, read_manifest
 from retrain.data.snapshot import SnapshotStore
-from retrain.data.windows import Windows, batches_in, block_of, plan_validation, plan_windows
+from retrain.data.windows import Windows, batches_in, plan_validation, plan_windows
+from retrain.errors import DataError
 from retrain.modeling import training
 from retrain.modeling.metrics import METRICS
 from retrain.modeling.model_files import import_first
@@ -44,38 +47,47 @@ def run(config: Config) -> None:
 
 
 def train(config: Config, parent: str | None = None, name: str = "candidate") -> Candidate:
-    """Fit the configured recipe on the training window less its newest part, score it there, log it to MLflow."""
+    """Fit the configured recipe on the training window less its newest part, score it there, log it to MLflow.
+
+    Whatever goes wrong after the store has opened leaves a failed run behind, so that no job of a sweep is lost.
+    """
     import_first()
     import mlflow
 
     from retrain.modeling.pipeline import predict, to_target
 
-    snapshot = SnapshotStore(SNAPSHOT)
-    manifest = snapshot.manifest()
-    windows = plan_validation(
-        plan_windows(manifest.labelled, config.evaluation.share_of_newest_batch, block_of(config.evaluation))
-    )
     store = open_store(config)
     tags = {
         "kind": "candidate",
         "model": config.model.estimator["_target_"].rsplit(".", 1)[-1],
         "strategy": config.strategy["_target_"].rsplit(".", 1)[-1],
-        "snapshot": manifest.digest,
-        "validation_window": str(windows.evaluation),
     }
     with runs.start_run(store, name, config, tags, CANDIDATES, parent) as run_id:
+        manifest = _matching_manifest(config)
+        windows = plan_validation(plan_windows(manifest.labelled, config.evaluation))
+        mlflow.set_tags({"snapshot": manifest.digest, "validation_window": str(windows.evaluation)})
         batches = tuple(batch.period for batch in training.select_batches(config, manifest, windows.training))
         rows, validation = _rows(manifest.digest, batches, windows, config.data.time_column)
         fitted = training.fit(config, batches, rows, windows.training)
         target, score = to_target(validation, config), predict(fitted.pipeline, validation, config)
         metrics = {name: metric(target, score, np.ones(len(target))) for name, metric in METRICS.items()}
         runs.log_dataset(config, manifest, "training")
-        mlflow.log_metrics({f"{metric}/validation": value for metric, value in metrics.items()})
-        mlflow.log_metrics(
-            {"training/rows": fitted.rows, "training/batches": len(batches), "training/fit_seconds": fitted.fit_seconds}
-        )
+        logged = {f"{metric}/validation": value for metric, value in metrics.items()}
+        mlflow.log_metrics(logged | {"training/rows": fitted.rows, "training/fit_seconds": fitted.fit_seconds})
         runs.log_model(config, fitted.pipeline, "candidate", validation)
     return Candidate(run_id, metrics, fitted.fit_seconds)
+
+
+def _matching_manifest(config: Config) -> Manifest:
+    """Raises DataError when the snapshot was made under another `data` config than the candidate's."""
+    manifest = read_manifest(SNAPSHOT)
+    as_of, newest = config.data.as_of, manifest.batches[-1].period
+    if manifest.contract != Contract(config.data).digest or (as_of is not None and newest > as_of):
+        raise DataError(
+            f"The snapshot (up to {newest}) was made under another `data` configuration than this candidate's. "
+            "Candidates train on the snapshot as it is: write the change into conf/data/ and run `dvc repro snapshot` first."
+        )
+    return manifest
 
 
 @functools.lru_cache(maxsize=4)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 
+from retrain import records
 from retrain.config import Config
 from retrain.data.manifest import Manifest
 from retrain.data.snapshot import SnapshotStore
-from retrain.errors import DataError
-from retrain.project import SNAPSHOT
+from retrain.errors import DataError, RetrainError
+from retrain.project import DECISION, SNAPSHOT
 from retrain.promotion.ledger import Entry
+from retrain.records import DecisionRecord
 from retrain.tracking.store import open_store, store_may_exist
 
 
@@ -70,8 +72,17 @@ def screen(config: Config, manifest: Manifest | None, entries: list[Entry]) -> l
 def _next(config: Config, manifest: Manifest | None, entries: list[Entry]) -> str:
     if manifest is None or not entries:
         return "`dvc repro` trains and judges the first champion"
-    if entries[-1].snapshot != manifest.digest:
+    if entries[-1].snapshot != manifest.digest and not _declined(manifest):
         return "`dvc repro` judges a challenger on this snapshot"
     if config.data.as_of is not None:
         return f"a new batch: set `as_of` (now {config.data.as_of}) in conf/data/, then `dvc repro`"
     return "a new batch: put it to the source, then `dvc repro`"
+
+
+def _declined(manifest: Manifest) -> bool:
+    """Whether the policy has said no to this very snapshot."""
+    try:
+        decision = records.load(DECISION, DecisionRecord, "monitor")
+    except RetrainError:
+        return False
+    return decision.snapshot == manifest.digest and not decision.retrain

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from retrain import config as configuration
 from retrain.commands import candidate
+from retrain.config import Config
 from retrain.errors import ConfigError, RetrainError
 from retrain.tracking.store import CANDIDATES, Store, ensure_experiment, open_store
 
@@ -29,20 +30,19 @@ def run(overrides: Sequence[str]) -> None:
     """Run every job, even when some fail, and print them ranked. Raises RetrainError when any failed."""
     store = open_store(configuration.compose(CONF, _fixed(overrides)))
     experiment, _ = ensure_experiment(store, store.experiment + CANDIDATES)
-    parent = store.client.create_run(
-        experiment, run_name="sweep", tags={"kind": "sweep", "overrides": " ".join(overrides)}
-    ).info.run_id
+    tags = {"kind": "sweep", "overrides": " ".join(overrides)}
+    parent = store.client.create_run(experiment, run_name="sweep", tags=tags).info.run_id
     os.environ[PARENT] = parent
-    status = "FAILED"
+    failed, finished = 0, False
     try:
         # Hydra reads its arguments from the command line only.
         sys.argv = ["retrain train", "--multirun", *overrides]
         hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="config")(job)()
-        failed = _summarize(store, experiment, parent)
-        status = "FINISHED" if not failed else "FAILED"
+        finished = True
     finally:
         # Hydra's own callback for the end of a multirun is not called when a job fails.
-        store.client.set_terminated(parent, status)
+        failed = _summarize(store, experiment, parent)
+        store.client.set_terminated(parent, "FINISHED" if finished and not failed else "FAILED")
     if failed:
         raise RetrainError(
             f"{failed} job(s) of the sweep failed; their runs in MLflow (child runs of {parent}) say why."
@@ -50,18 +50,30 @@ def run(overrides: Sequence[str]) -> None:
 
 
 def job(composed: DictConfig) -> float:
-    """One candidate; returns its log loss, for sweepers that search. A user's mistake ends the job, not the sweep."""
-    choices = OmegaConf.to_container(HydraConfig.get().runtime.choices)
-    overrides = list(HydraConfig.get().overrides.task)
-    name = " ".join(overrides) or "candidate"
+    """One candidate; returns its log loss, for sweepers that search. A job that fails ends itself, not the sweep."""
+    name = " ".join(HydraConfig.get().overrides.task) or "candidate"
     try:
-        config = configuration.check(composed, CONF, choices, overrides)
-        trained = candidate.train(config, os.environ[PARENT], name)
-    except RetrainError as error:
+        trained = candidate.train(_checked(composed, name), os.environ[PARENT], name)
+    except Exception as error:  # whatever a recipe raises; its run is marked as failed
         log.error("%s failed: %s", name, error)
         return math.nan
     log.info("%s: log loss %.4f, %.1f s to fit", name, trained.metrics["log_loss"], trained.fit_seconds)
     return trained.metrics["log_loss"]
+
+
+def _checked(composed: DictConfig, name: str) -> Config:
+    """The job's typed config. One that does not fit leaves a failed run in the store that the parent lies in."""
+    choices = OmegaConf.to_container(HydraConfig.get().runtime.choices)
+    try:
+        return configuration.check(composed, CONF, choices, list(HydraConfig.get().overrides.task))
+    except RetrainError as error:
+        import mlflow
+
+        client, parent = mlflow.MlflowClient(), os.environ[PARENT]
+        experiment = client.get_run(parent).info.experiment_id
+        tags = {"kind": "candidate", "mlflow.parentRunId": parent, "mlflow.note.content": str(error)}
+        client.set_terminated(client.create_run(experiment, run_name=name, tags=tags).info.run_id, "FAILED")
+        raise
 
 
 def _fixed(overrides: Sequence[str]) -> list[str]:

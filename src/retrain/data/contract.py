@@ -15,7 +15,7 @@ from retrain.config import Column, ColumnType, DataConfig
 from retrain.data.periods import Period
 from retrain.errors import DataError
 
-REASON = "quarantine_reason"
+REASON, ROW = "quarantine_reason", "quarantine_row"
 _DTYPES = {ColumnType.numeric: pl.Float64, ColumnType.categorical: pl.String, ColumnType.boolean: pl.Boolean}
 
 
@@ -60,7 +60,7 @@ class Contract:
         self._check_time(batch, period)
         self._check_keys(batch, period)
         broken = self._broken_rows(batch)
-        batch = batch.with_row_index("row").join(broken, on="row", how="left", maintain_order="left").drop("row")
+        batch = batch.with_row_index(ROW).join(broken, on=ROW, how="left", maintain_order="left").drop(ROW)
         quarantined = batch.filter(pl.col(REASON).is_not_null())
         share = len(quarantined) / len(batch)
         if share > self.data.maximum_quarantine_share:
@@ -122,8 +122,10 @@ class Contract:
         return values.cast(pl.Datetime("us"))
 
     def _target(self, values: pl.Series, period: Period) -> pl.Series:
-        if values.dtype == pl.Boolean or values.dtype == pl.Null:
-            return values.cast(pl.Boolean)
+        if _holds_nothing(values):
+            return pl.Series(values.name, [None] * len(values), dtype=pl.Boolean)
+        if values.dtype == pl.Boolean:
+            return values
         if values.dtype.is_numeric() and values.drop_nulls().is_in([0, 1]).all():
             return values.cast(pl.Boolean)
         self._refuse(period, f"its target `{values.name}` has type {values.dtype} and must be true/false or 1/0")
@@ -135,7 +137,9 @@ class Contract:
             ColumnType.categorical: values.dtype in (pl.String, pl.Categorical, pl.Enum) or values.dtype.is_integer(),
             ColumnType.boolean: values.dtype == pl.Boolean,
         }
-        if values.dtype == pl.Null or same_kind[column.type]:
+        if _holds_nothing(values):
+            return pl.Series(values.name, [None] * len(values), dtype=wanted)
+        if same_kind[column.type]:
             values = values.cast(wanted)
             return values.fill_nan(None) if wanted == pl.Float64 else values
         self._refuse(
@@ -172,11 +176,16 @@ class Contract:
                     f"The contract can't be checked: {cases.filter(pl.col('index').is_null()).row(0)}"
                 ) from error
             reason = pl.format("{}: {}", "column", pl.col("check").replace("not_nullable", "missing"))
-            per_row = cases.group_by(pl.col("index").alias("row"), maintain_order=True).agg(
+            per_row = cases.group_by(pl.col("index").alias(ROW), maintain_order=True).agg(
                 reason.sort().str.join("; ").alias(REASON)
             )
-            return per_row.with_columns(pl.col("row").cast(pl.get_index_type()))
-        return pl.DataFrame(schema={"row": pl.get_index_type(), REASON: pl.String})
+            return per_row.with_columns(pl.col(ROW).cast(pl.get_index_type()))
+        return pl.DataFrame(schema={ROW: pl.get_index_type(), REASON: pl.String})
+
+
+def _holds_nothing(values: pl.Series) -> bool:
+    """Whether every value is missing: a CSV file then says nothing about the type."""
+    return values.null_count() == len(values)
 
 
 def _pandera_column(column: Column) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,14 +36,21 @@ def update_snapshot(data: DataConfig, source: Source, store: SnapshotStore, inde
     Raises DataError for an empty source, an `as_of` before the first batch, or a batch that breaks the contract; the
     snapshot then stays as it was.
     """
+    store.discard()
+    try:
+        return _update(data, source, store, index_path)
+    finally:
+        store.discard()
+
+
+def _update(data: DataConfig, source: Source, store: SnapshotStore, index_path: Path) -> SnapshotChange:
     contract = Contract(data)
     wanted = select_periods(source.periods(), data)
     old = _previous(store)
     same_rules = old.contract == contract.digest
-    index = _SourceIndex(index_path, data)
+    index = _SourceIndex(index_path, data, source)
     batches: list[Batch] = []
     added, revised, read = [], [], []
-    store.discard()
     for period in wanted:
         before = old.get(period.key)
         stamp = source.fingerprint(period.key)
@@ -51,7 +60,7 @@ def update_snapshot(data: DataConfig, source: Source, store: SnapshotStore, inde
             continue
         arrived = source.read(period.key)
         read.append(period.key)
-        content = content_digest(arrived)
+        content = content_digest(arrived.select(name for name in contract.columns if name in arrived.columns))
         index.set(period.key, stamp, content)
         if usable and content == before.content:
             batches.append(before)
@@ -101,9 +110,10 @@ def _previous(store: SnapshotStore) -> Manifest:
 class _SourceIndex:
     """Which content was behind which stamp of the source. Only spares reading: deleting the file is harmless."""
 
-    def __init__(self, path: Path, data: DataConfig) -> None:
+    def __init__(self, path: Path, data: DataConfig, source: Source) -> None:
         self.path = path
-        self.source = json.dumps(data.source, sort_keys=True)
+        code = Path(inspect.getfile(type(source))).read_bytes()  # other code may make other rows of the same files
+        self.source = json.dumps(data.source, sort_keys=True) + hashlib.sha256(code).hexdigest()
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):

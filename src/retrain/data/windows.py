@@ -45,8 +45,8 @@ class Windows:
         return Window(self.training.start, self.evaluation.end)
 
 
-def plan_windows(batches: Sequence[Batch], share: float, block: timedelta) -> Windows:
-    """Evaluate on the last `share`, in time, of the newest batch; train on everything before.
+def plan_windows(batches: Sequence[Batch], evaluation: EvaluationConfig) -> Windows:
+    """Evaluate on the last part, in time, of the newest batch, but on no fewer blocks than asked for; train on all before.
 
     `batches` have labelled rows and are ordered by time. The border lies between two blocks, so that rows that move
     together stay on one side. Raises DataError when one side would be empty.
@@ -55,16 +55,17 @@ def plan_windows(batches: Sequence[Batch], share: float, block: timedelta) -> Wi
         raise DataError(
             "The snapshot has no labelled row. Set `data.as_of` to a period whose labels are known; then `dvc repro`."
         )
+    block = block_of(evaluation)
     newest = batches[-1]
     end = _ceil(newest.last_time, block)
     begin = _floor(newest.first_time, block)
     blocks = round((end - begin) / block)
-    border = end - max(1, round(blocks * share)) * block
+    border = end - max(evaluation.minimum_blocks, round(blocks * evaluation.share_of_newest_batch)) * block
     start = _floor(batches[0].first_time, block)
     if border <= start:
         raise DataError(
-            f"The snapshot spans {blocks} block(s) of {block}, too few to train on some and evaluate on the rest. "
-            "Let more batches arrive, or lower `evaluation.block_hours`."
+            f"The snapshot spans {round((end - start) / block)} block(s) of {evaluation.block_hours} hours, too few to train on some and "
+            "evaluate on the rest. Let more batches arrive, or lower `evaluation.block_hours` or `evaluation.minimum_blocks`."
         )
     return Windows(Window(start, border), Window(border, end))
 

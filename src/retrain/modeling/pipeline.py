@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from retrain.config import ColumnType, Config, instantiate
-from retrain.errors import ModelError
+from retrain.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,12 +35,19 @@ def build_pipeline(config: Config) -> Pipeline:
     estimator = instantiate(config.model.estimator, "model.estimator")
     given = config.model.estimator
     parameters = estimator.get_params(deep=False)
-    if "random_state" in parameters and "random_state" not in given:
-        estimator.set_params(random_state=config.seed)
     if "categorical_features" in parameters and "categorical_features" not in given:
         # Preprocessing puts the categories first.
         estimator.set_params(categorical_features=[True] * len(categorical) + [False] * len(numeric))
-    return Pipeline([("preprocessing", preprocessing), ("estimator", estimator)])
+    if not hasattr(estimator, "predict_proba"):
+        raise ConfigError(
+            f"`model.estimator` ({given['_target_']}) gives no probabilities (`predict_proba`), which the comparison needs. "
+            "Choose one that does, or wrap it in sklearn.calibration.CalibratedClassifierCV."
+        )
+    pipeline = Pipeline([("preprocessing", preprocessing), ("estimator", estimator)])
+    unseeded = [
+        name for name, value in pipeline.get_params().items() if name.endswith("random_state") and value is None
+    ]
+    return pipeline.set_params(**dict.fromkeys(unseeded, config.seed))
 
 
 def to_features(rows: pl.DataFrame, config: Config) -> pd.DataFrame:
@@ -91,7 +98,7 @@ def predict(pipeline: Pipeline, rows: pl.DataFrame, config: Config) -> np.ndarra
     try:
         with threadpool_limits(BLAS_THREADS, user_api="blas"):
             probabilities = pipeline.predict_proba(to_features(rows, config))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ModelError(
             f"A model can't score these rows: {error}. If a column was taken out of `data.features` in conf/data/, the champion "
             "still needs it: keep it there, or start over under another `tracking.registered_model` in conf/tracking/."

@@ -7,27 +7,30 @@ from datetime import datetime
 from retrain.config import Config
 from retrain.data.manifest import Manifest
 from retrain.data.snapshot import SnapshotStore
-from retrain.data.windows import Window, block_of, plan_windows
+from retrain.data.windows import Window, plan_windows
 from retrain.modeling.metrics import row_log_loss
 from retrain.modeling.model_files import import_first
 from retrain.modeling.pipeline import predict, to_target
 from retrain.project import SNAPSHOT
-from retrain.promotion.ledger import Ledger, find_incumbent
+from retrain.promotion.ledger import Ledger, current_champion, find_incumbent
 from retrain.promotion.registry import load_version
-from retrain.records import ModelRecord
 from retrain.tracking.store import open_store
 
 
-def score_champion(config: Config, manifest: Manifest) -> tuple[ModelRecord | None, float | None]:
-    """The incumbent and its log loss on those rows of the newest batch that it wasn't trained on; None before the first."""
+def score_champion(config: Config, manifest: Manifest) -> tuple[int | None, float | None]:
+    """The champion's version, and its log loss on rows of the newest batch that it wasn't trained on; None before the first.
+
+    After a refit on this very batch its unrefitted twin is scored in its stead.
+    """
     import_first()
-    windows = plan_windows(manifest.labelled, config.evaluation.share_of_newest_batch, block_of(config.evaluation))
+    windows = plan_windows(manifest.labelled, config.evaluation)
     store = open_store(config)
-    incumbent = find_incumbent(Ledger.open(store).entries(), windows.evaluation.start.isoformat())
-    if incumbent is None:
+    entries = Ledger.open(store).entries()
+    champion, incumbent = current_champion(entries), find_incumbent(entries, windows.evaluation.start.isoformat())
+    if champion is None or incumbent is None:
         return None, None
     unseen = Window(datetime.fromisoformat(incumbent.trained_until), windows.evaluation.end)
     newest = SnapshotStore(SNAPSHOT).read([manifest.labelled[-1].period])
     rows = unseen.rows(newest, config.data.time_column)
     scores = predict(load_version(store, incumbent.version, config.trusted_types), rows, config)
-    return incumbent, float(row_log_loss(to_target(rows, config), scores).mean())
+    return champion.champion, float(row_log_loss(to_target(rows, config), scores).mean())

@@ -13,6 +13,10 @@ TARGET, BLOCK = "target", "block"
 HIGHER_IS_BETTER = {"roc_auc"}
 
 
+class NotEnoughRows(PromotionError):
+    """A figure is not a number on these rows: they hold one class, or one block of time."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A figure and its standard error over blocks, NaN where it can't be known."""
@@ -64,8 +68,8 @@ def _finite(estimates: dict[tuple[str, str], Estimate], model: str, metric: str)
             f"The gate asks for `{metric}` of the {model}, which was not measured. Measured: {', '.join(sorted({name for _, name in estimates}))}."
         )
     if not math.isfinite(estimate.value) or not math.isfinite(estimate.standard_error):
-        raise PromotionError(
+        raise NotEnoughRows(
             f"`{metric}` of the {model} is not a number on these {estimate.degrees_of_freedom + 1} block(s): the evaluation rows "
-            "hold one class or one block only. Let more rows arrive, or raise `evaluation.share_of_newest_batch`."
+            "hold one class or one block only"
         )
     return estimate

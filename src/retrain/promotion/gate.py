@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from retrain.config import GateConfig, instantiate
 from retrain.errors import PromotionError
 from retrain.promotion.checks import Check, CheckResult, Outcome
-from retrain.promotion.figures import Comparison
+from retrain.promotion.figures import Comparison, NotEnoughRows
 
 
 class Verdict(enum.Enum):
@@ -44,7 +44,7 @@ def judge(comparison: Comparison, checks: Mapping[str, Check]) -> Judgement:
     if comparison.identical:
         reason = "The challenger predicts exactly what the incumbent predicts, so there is nothing to promote."
         return Judgement(Verdict.keep, reason, {})
-    results = {name: check.judge(comparison) for name, check in checks.items()}
+    results = {name: _ask(check, comparison) for name, check in checks.items()}
     for outcome, verdict in ((Outcome.insufficient, Verdict.insufficient_evidence), (Outcome.failed, Verdict.keep)):
         reasons = [f"{name} ({result.reason})" for name, result in results.items() if result.outcome is outcome]
         if reasons:
@@ -52,3 +52,10 @@ def judge(comparison: Comparison, checks: Mapping[str, Check]) -> Judgement:
     if not all(result.outcome is Outcome.passed for result in results.values()):
         raise PromotionError("A check gave no clear answer, so nothing is promoted.")
     return Judgement(Verdict.promote, f"All {len(results)} checks passed: {', '.join(results)}.", results)
+
+
+def _ask(check: Check, comparison: Comparison) -> CheckResult:
+    try:
+        return check.judge(comparison)
+    except NotEnoughRows as error:
+        return CheckResult(Outcome.insufficient, str(error))

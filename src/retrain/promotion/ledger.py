@@ -21,6 +21,7 @@ from retrain.records import ModelRecord
 from retrain.tracking.store import LEDGER, Store, ensure_experiment
 
 _KEY = "seq-{:06d}"
+LONGEST_PARAM = 6000
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,11 @@ class Ledger:
         )
         content = dataclasses.asdict(stamped)
         del content["seq"]
-        text = json.dumps(content, sort_keys=True)
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+        if len(text) > LONGEST_PARAM:  # MLflow would cut it, and half an entry can't be read again
+            raise PromotionError(
+                f"The ledger entry has {len(text):,} characters, and {LONGEST_PARAM:,} fit. Shorten the names of your checks."
+            )
         try:
             self.store.client.log_param(self.run_id, _KEY.format(expected_length), text)
         except MlflowException as error:
@@ -96,20 +101,24 @@ def current_champion(entries: Sequence[Entry]) -> Entry | None:
 
 
 def find_incumbent(entries: Sequence[Entry], evaluation_start: str) -> ModelRecord | None:
-    """The version to compare with on rows from `evaluation_start` on, none of which it was trained on.
+    """The version to compare with on rows from `evaluation_start` on, none of which it was trained on. None before the first.
 
-    It is the newest champion whose training ends by then. A champion that was refitted on this very window is stood in
-    for by the challenger that earned its promotion: same recipe, without the window. So a changed recipe on an
-    unchanged snapshot has to match what serves, not what served before.
+    It is the champion. When it was refitted on this very window, the challenger that earned its promotion stands in: same
+    recipe, without the window. So a changed recipe on an unchanged snapshot has to match what serves.
+    Raises PromotionError when both have seen rows of the window: an older version would be too easy to beat.
     """
-    for entry in reversed(entries):
-        if not entry.moved:
-            continue
-        if entry.trained_until is not None and entry.trained_until <= evaluation_start:
-            return ModelRecord(entry.champion, "", entry.trained_until)
-        if entry.challenger_trained_until <= evaluation_start:
-            return ModelRecord(entry.challenger, "", entry.challenger_trained_until)
-    return None
+    champion = current_champion(entries)
+    if champion is None:
+        return None
+    if champion.trained_until is not None and champion.trained_until <= evaluation_start:
+        return ModelRecord(champion.champion, "", champion.trained_until)
+    if champion.challenger_trained_until <= evaluation_start:
+        return ModelRecord(champion.challenger, "", champion.challenger_trained_until)
+    raise PromotionError(
+        f"The champion, version {champion.champion}, was trained on rows of this evaluation window, which starts at "
+        f"{evaluation_start[:16].replace('T', ' ')}: it was promoted on a newer snapshot or a shorter window. Nothing can be compared "
+        "with it fairly. Set `data.as_of` and `evaluation` back to theirs, or let a new batch arrive; then `dvc repro`."
+    )
 
 
 def _ledger_run(store: Store) -> str:
@@ -119,19 +128,33 @@ def _ledger_run(store: Store) -> str:
     """
     experiment, created = ensure_experiment(store, store.registered_model + LEDGER)
     for attempt in range(50):
-        runs = store.client.search_runs(
-            [experiment], order_by=["attributes.start_time ASC", "attributes.run_id ASC"], max_results=1
-        )
-        if runs:
-            return runs[0].info.run_id
-        # Whoever created the experiment and made no run for ten seconds has died.
-        if created or attempt == 49:
+        found = _find_ledger_run(store, experiment)
+        if found is not None:
+            return found
+        if created or attempt == 48:  # whoever created the experiment and made no run for ten seconds has died
             store.client.create_run(experiment, run_name=f"ledger of {store.registered_model}")
+            created = False
         else:
             time.sleep(0.2)
-    raise PromotionError(
-        f"The ledger of `{store.registered_model}` can't be created in the tracking store. Check its permissions."
+    raise StoreError(
+        f"The ledger of `{store.registered_model}` can't be created. Check what you may write in the tracking store."
     )
+
+
+def _find_ledger_run(store: Store, experiment: str) -> str | None:
+    """Raises StoreError when the ledger was deleted: without it, any model would pass for the first champion."""
+    from mlflow.entities import ViewType
+
+    order = ["attributes.start_time ASC", "attributes.run_id ASC"]
+    runs = store.client.search_runs([experiment], "", ViewType.ALL, max_results=1, order_by=order)
+    if not runs:
+        return None
+    if runs[0].info.lifecycle_stage != "active":
+        raise StoreError(
+            f"The run that holds the ledger of `{store.registered_model}` was deleted in MLflow. Restore run {runs[0].info.run_id} of "
+            f"experiment `{store.registered_model}{LEDGER}` (MLflow UI, state: deleted), then run the command again."
+        )
+    return runs[0].info.run_id
 
 
 def _who() -> str:

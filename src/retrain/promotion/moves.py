@@ -27,7 +27,8 @@ def plan_entry(
     promoted = Verdict(compared.verdict) is Verdict.promote
     for entry in entries:
         same = entry.challenger == challenger.version and entry.comparison == comparison
-        if same and (not promoted or entry.champion == newcomer.version):
+        settled = entry.champion == newcomer.version or newcomer.version == challenger.version
+        if same and (settled or not promoted):
             return entry
     for entry in entries[trained.ledger_length :]:
         if entry.moved and entry.challenger != challenger.version:

@@ -101,13 +101,20 @@ def follow_ledger(store: Store, ledger: Ledger) -> int | None:
         entry = current_champion(ledger.entries())
         if entry is None:
             return None
+        get_version(store, entry.champion)
         aliases = _aliases(store)
-        wanted = {CHAMPION: entry.champion, PREVIOUS: entry.previous}
-        for alias, version in wanted.items():
-            if version is not None and aliases.get(alias) != version:
-                set_alias(store, alias, version)
+        if aliases.get(CHAMPION) != entry.champion:
+            set_alias(store, CHAMPION, entry.champion)
+        if entry.previous is not None and aliases.get(PREVIOUS) != entry.previous and _exists(store, entry.previous):
+            set_alias(store, PREVIOUS, entry.previous)
         if current_champion(ledger.entries()) == entry:
             return entry.champion
+
+
+def _exists(store: Store, version: int) -> bool:
+    """Whether the registry still has a version: someone may have tidied up."""
+    query = f"name = '{store.registered_model}' and version_number = {version}"
+    return bool(store.client.search_model_versions(query))
 
 
 def _aliases(store: Store) -> dict[str, int]:

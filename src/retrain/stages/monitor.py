@@ -34,9 +34,7 @@ def run(config: Config) -> None:
         from retrain.monitoring.champion import score_champion
 
         champion, score = score_champion(config, manifest)
-    evidence = Evidence(
-        newest.period, newest.rows, newest.positives / newest.rows, share, champion and champion.version, score
-    )
+    evidence = Evidence(newest.period, newest.rows, newest.positives / newest.rows, share, champion, score)
     decision = FIRST if policy.needs_champion and champion is None else policy.decide(evidence)
     record = DecisionRecord(
         retrain=decision.retrain,
@@ -57,4 +55,4 @@ def run(config: Config) -> None:
             "Positives: %.1f %% of batch %s, %.1f %% before", 100 * evidence.positive_share, newest.period, 100 * share
         )
     if score is not None:
-        log.info("Champion version %d has log loss %.4f on batch %s", champion.version, score, newest.period)
+        log.info("Champion version %d has log loss %.4f on batch %s", champion, score, newest.period)

@@ -12,7 +12,7 @@ from retrain import project, records
 from retrain.config import Config
 from retrain.data.manifest import Manifest
 from retrain.data.snapshot import SnapshotStore
-from retrain.data.windows import Windows, block_of, plan_windows
+from retrain.data.windows import Windows, batches_in, plan_windows
 from retrain.modeling.model_files import file_digest, import_first
 from retrain.modeling.training import Training, train
 from retrain.promotion import registry
@@ -47,7 +47,7 @@ def run(config: Config) -> None:
         )
         log.info("No challenger: %s", decision.reason)
         return
-    windows = plan_windows(manifest.labelled, config.evaluation.share_of_newest_batch, block_of(config.evaluation))
+    windows = plan_windows(manifest.labelled, config.evaluation)
     import_first()
     store = open_store(config)
     ledger = Ledger.open(store)
@@ -61,9 +61,11 @@ def run(config: Config) -> None:
     with runs.start_run(store, f"retrain {newest}", config, tags) as run_id:
         log.info("Training %s on rows before %s", tags["model"], windows.evaluation.start.date())
         training = train(config, manifest, snapshot, windows.training)
-        rows = windows.evaluation.rows(snapshot.read([newest]), config.data.time_column)
+        judging = [batch.period for batch in batches_in(manifest.labelled, windows.evaluation)]
+        rows = windows.evaluation.rows(snapshot.read(judging), config.data.time_column)
+        predictions = _predict(config, training, incumbent, rows)
         version = _log(config, store, manifest, training, rows, run_id)
-    predictions_digest = _write_predictions(_predict(config, training, incumbent, rows))
+    predictions_digest = _write_predictions(predictions)
     record = ChallengerRecord(
         retrained=True,
         reason=decision.reason,

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import os
+import socket
 import sqlite3
 import urllib.error
 import urllib.parse
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SERVER_TIMEOUT_SECONDS = 5
+DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 CANDIDATES, LEDGER = "-candidates", "-ledger"
 # Lets the UI open on training runs and models instead of traces.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
@@ -103,14 +105,22 @@ def _quiet_and_impatient() -> None:
 
 
 def _check_server(address: str) -> None:
-    """Ask a server for a sign of life before MLflow's own minutes of retries. Any HTTP answer will do."""
-    if not address.startswith(("http://", "https://")):
-        return
+    """Knock at a server or database before the minutes of retries that MLflow allows it.
+
+    A web server must send an HTTP answer, whatever it says; of a database, an open port is all that can be asked.
+    """
     parts = urllib.parse.urlsplit(address)
-    host = parts.netloc.rpartition("@")[2]
-    probe = urllib.parse.urlunsplit((parts.scheme, host, parts.path.rstrip("/") + "/health", "", ""))
+    if not parts.hostname:
+        return
     try:
-        urllib.request.urlopen(probe, timeout=SERVER_TIMEOUT_SECONDS).close()
+        if parts.scheme in ("http", "https"):
+            host = parts.netloc.rpartition("@")[2]
+            probe = urllib.parse.urlunsplit((parts.scheme, host, parts.path.rstrip("/") + "/health", "", ""))
+            urllib.request.urlopen(probe, timeout=SERVER_TIMEOUT_SECONDS).close()
+        else:
+            port = parts.port or DATABASE_PORTS.get(parts.scheme.partition("+")[0])
+            if port:
+                socket.create_connection((parts.hostname, port), SERVER_TIMEOUT_SECONDS).close()
     except urllib.error.HTTPError:
         return
     except (OSError, ValueError) as error:
@@ -122,7 +132,10 @@ def _check_server(address: str) -> None:
 
 
 def _prepare_local(address: str) -> None:
-    """Create the database, under a lock: processes that create it at the same time destroy it."""
+    """Create the database, under a lock: processes that create it at the same time destroy it.
+
+    It gets its name when it is complete, so that a process killed in between leaves none that looks damaged.
+    """
     from filelock import FileLock
     from mlflow import MlflowClient
 
@@ -130,12 +143,15 @@ def _prepare_local(address: str) -> None:
     lock = store_root() / ".dvc" / "tmp" / "mlflow.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock, timeout=120):
-        if not database.is_file():
-            MlflowClient(address).search_experiments(max_results=1)
-            with contextlib.closing(sqlite3.connect(database)) as connection:
-                connection.execute("pragma journal_mode=WAL")  # writers of a parallel sweep wait less
-        else:
+        if database.is_file():
             _follow_move(database)
+            return
+        unfinished = lock.with_name("mlflow.db.new")
+        unfinished.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{unfinished}").search_experiments(max_results=1)
+        os.replace(unfinished, database)
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.execute("pragma journal_mode=WAL")  # writers of a parallel sweep wait less
 
 
 def _follow_move(database: Path) -> None:
