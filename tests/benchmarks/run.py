@@ -6,12 +6,14 @@
 
 Every row measures two commands in turn, in one sitting on one machine, and reports the median of their ratios (or
 differences): absolute seconds say little, since a busy neighbour doubles them. Each repetition works in a fresh copy
-of the project; one more, first, is not counted. Ends with 1 when a limit is missed.
+of the project as it was at the start, code and all; one more, first, is not counted. Ends with 1 when a limit is
+missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import shutil
 import statistics
@@ -30,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 REPOSITORY = Path(__file__).parents[2]
-SCRIPT = Path(__file__).with_name("plain_script.py")
+SCRIPT = "tests/benchmarks/plain_script.py"
 FLIGHTS = "conf/data/flights.yaml"
 SWEEP = [
     "model=hist_gradient_boosting",
@@ -70,11 +72,12 @@ class Pair:
 class Runner:
     """Runs commands with the tools of this environment, and keeps their output for when one fails."""
 
-    def __init__(self, folder: Path, threads: int | None) -> None:
+    def __init__(self, folder: Path, code: Path, threads: int | None) -> None:
         self.log = folder / "output.log"
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
         self.environment = inherited | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(code),  # so that an edit meanwhile can't reach the measurement
             "DVC_SITE_CACHE_DIR": str(folder / "dvc"),  # else a trace of every copy stays behind
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
@@ -101,13 +104,16 @@ class Runner:
 class Repetition:
     """A fresh copy of the project, and a folder in which the plain script does the same."""
 
-    def __init__(self, folder: Path, run: Runner) -> None:
+    def __init__(self, original: Path, folder: Path, run: Runner) -> None:
         self.run, self.project, self.plain = run, folder / "project", folder / "plain"
-        self.plain.mkdir(parents=True)
-        copy_project(self.project)
+        self.plain.mkdir()
+        shutil.copytree(original, self.project)
+        identity = ["-c", "user.name=benchmark", "-c", "user.email=benchmark@example.com"]
+        for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):  # DVC needs a commit
+            subprocess.run(["git", *identity, *command], cwd=self.project, check=True)
 
     def script(self, *arguments: str) -> Usage:
-        return self.run(self.plain, "python", str(SCRIPT), *arguments)
+        return self.run(self.plain, "python", str(self.project / SCRIPT), *arguments)
 
     @cached_property
     def first_run(self) -> tuple[Usage, Usage]:
@@ -162,7 +168,7 @@ class Repetition:
 
 
 def copy_project(target: Path) -> None:
-    """The files that git would commit, committed: DVC needs a commit."""
+    """The files that git would commit, with compiled code."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
         cwd=REPOSITORY,
@@ -174,9 +180,7 @@ def copy_project(target: Path) -> None:
         if (REPOSITORY / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, target / name)
-    identity = ["-c", "user.name=benchmark", "-c", "user.email=benchmark@example.com"]
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
-        subprocess.run(["git", *identity, *command], cwd=target, check=True)
+    compileall.compile_dir(target / "src", quiet=1)
 
 
 def write_batches(folder: Path, count: int) -> list[str]:
@@ -230,15 +234,20 @@ ROWS = {
 def measure(names: Sequence[str], repeat: int, threads: int | None, console: Console) -> dict[str, list[Pair]]:
     """All pairs by row. The first repetition fills the caches of files and bytecode and is thrown away."""
     pairs: dict[str, list[Pair]] = {name: [] for name in names}
-    for number in range(repeat + 1):
-        with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
-            repetition = Repetition(Path(temporary), Runner(Path(temporary), threads))
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
+        original = Path(temporary) / "original"
+        copy_project(original)
+        for number in range(repeat + 1):
+            folder = Path(temporary) / str(number)
+            folder.mkdir()
+            repetition = Repetition(original, folder, Runner(folder, original / "src", threads))
             for name in names:
                 what = f"{number} of {repeat}" if number else "warm-up"
                 with console.status(f"{what}: {ROWS[name].title}"):
                     found = ROWS[name].measure(repetition)
                 if number:
                     pairs[name] += found
+            shutil.rmtree(folder)
     return pairs
 
 
