@@ -58,7 +58,6 @@ def test_every_row_is_on_exactly_one_side(
     assert len(training) + len(judging) == len(rows)
     if len(training) and len(judging):
         assert training["time"].max() < judging["time"].min()
-    assert len(windows.everything.rows(rows, "time")) == len(rows)
 
 
 @given(histories(), st.floats(0.05, 0.95))

@@ -37,7 +37,7 @@ class SnapshotStore:
         """Raises DataError when there is no snapshot, or its manifest is damaged."""
         return read_manifest(self.folder)
 
-    def read(self, periods: Sequence[str], columns: Sequence[str] | None = None) -> pl.DataFrame:
+    def read(self, periods: Sequence[str]) -> pl.DataFrame:
         """Labelled rows of some batches, in the order given.
 
         DVC does not notice a damaged cache file, so the bytes are checked against the manifest; raises DataError.
@@ -58,7 +58,7 @@ class SnapshotStore:
                     f"{path} is missing or damaged: its bytes are not those that the manifest recorded. Delete {self.folder} "
                     "and run `dvc repro -f snapshot` to read the batches from their source again; no model was changed."
                 )
-            frames.append(pl.read_parquet(io.BytesIO(content), columns=list(columns) if columns else None))
+            frames.append(pl.read_parquet(io.BytesIO(content)))
         return pl.concat(frames)
 
     def intact(self, batch: Batch) -> bool:

@@ -39,11 +39,6 @@ class Windows:
     training: Window
     evaluation: Window
 
-    @property
-    def everything(self) -> Window:
-        """What a refit trains on."""
-        return Window(self.training.start, self.evaluation.end)
-
 
 def plan_windows(batches: Sequence[Batch], evaluation: EvaluationConfig) -> Windows:
     """Evaluate on the last part, in time, of the newest batch, but on no fewer blocks than asked for; train on all before.

@@ -38,11 +38,7 @@ def brier(target: NDArray, score: NDArray, weight: NDArray) -> float:
 def roc_auc(target: NDArray, score: NDArray, weight: NDArray) -> float:
     """Probability that a positive row scores above a negative one, ties count half. NaN when one class is absent."""
     order = np.argsort(score, kind="stable")
-    return auc_of_sorted(target[order], score[order], weight[order])
-
-
-def auc_of_sorted(target: NDArray, score: NDArray, weight: NDArray) -> float:
-    """`roc_auc` of rows that are already in ascending order of score."""
+    target, score, weight = target[order], score[order], weight[order]
     positive, negative = weight * target, weight * (1 - target)
     starts = np.flatnonzero(np.r_[True, score[1:] != score[:-1]])
     positives, negatives = np.add.reduceat(positive, starts), np.add.reduceat(negative, starts)

@@ -61,8 +61,6 @@ def compare(predictions: pl.DataFrame, models: Sequence[str]) -> Comparison:
 
 def _jackknife(metric: Metric, target: NDArray, score: NDArray, codes: NDArray) -> NDArray:
     """The metric on all rows, then without each block in turn: shape (1 + blocks,)."""
-    order = np.argsort(score, kind="stable")  # sorted once, every subset stays sorted
-    target, score, codes = target[order], score[order], codes[order]
     values = [metric(target, score, np.ones_like(score))]
     for block in range(codes.max() + 1):
         keep = codes != block
