@@ -10,7 +10,7 @@ from conftest import REPOSITORY
 
 from retrain.config import Config, compose, load_params, to_yaml
 from retrain.errors import ConfigError
-from retrain.promotion.gate import build_checks
+from retrain.promotion.gate import build_questions
 
 CONF = REPOSITORY / "conf"
 CHOICES = [(path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "local"]
@@ -20,7 +20,7 @@ CHOICES = [(path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml"
 def test_every_shipped_file_composes(group: str, choice: str) -> None:
     config = compose(CONF, [f"{group}={choice}"])
     for has_incumbent in (True, False):
-        assert build_checks(config.gate, has_incumbent)
+        assert build_questions(config.gate, has_incumbent)
 
 
 def test_the_groups_that_a_user_is_promised_are_there() -> None:
@@ -79,10 +79,10 @@ def test_an_override_that_does_not_fit_is_refused(override: str, words: list[str
         ),
         ("data/flights.yaml", "target_column: late", "target_column: carrier", ["holds the target"]),
         (
-            "gate/non_inferiority.yaml",
+            "gate/shared/guardrails.yaml",
             "refit: true",
             "refit: perhaps",
-            ["conf/gate/non_inferiority.yaml", "gate.refit", "'perhaps'"],
+            ["conf/gate/shared/guardrails.yaml", "gate.refit", "'perhaps'"],
         ),
         ("config.yaml", "seed: 20130101", "seed: {", ["conf", "YAML"]),
     ],

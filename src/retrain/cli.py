@@ -10,6 +10,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from retrain.errors import RetrainError
 if TYPE_CHECKING:
     from retrain.config import Config
 
+STARTED = datetime.now(UTC)
 # verb -> (module, one line, example)
 STAGES = {
     "config": (
@@ -41,17 +43,44 @@ STAGES = {
         "compare stored predictions, ask the gate",
         "retrain evaluate gate=superiority",
     ),
-    "promote": ("retrain.stages.promote", "carry out the verdict, finish a half-done move", "retrain promote"),
+    "promote": (
+        "retrain.stages.promote",
+        "carry out the verdict, finish a half-done move; with a version: let it serve over the gate's head",
+        'retrain promote\n  retrain promote 7 --reason "the gate was wrong about the strike"',
+    ),
+}
+# Who serves is decided by a person: they hold the project's lock as the stages do.
+CHOICES = {
+    "approve": (
+        "retrain.commands.approve",
+        "let the candidate serve that waits for approval",
+        'retrain approve --reason "looked at the slices"',
+    ),
+    "rollback": (
+        "retrain.commands.rollback",
+        "go back to the version that last served",
+        'retrain rollback --reason "complaints"\n  retrain rollback --to 2 --reason "complaints"',
+    ),
 }
 QUESTIONS = {
+    "reproduce": (
+        "retrain.commands.reproduce",
+        "train a version again from its recorded commit, snapshot and config, and compare predictions",
+        "retrain reproduce 4",
+    ),
     "status": ("retrain.commands.status", "snapshot, champion, last verdict, what to do next", "retrain status"),
-    "history": ("retrain.commands.history", "every verdict and every move of the champion", "retrain history"),
+    "history": (
+        "retrain.commands.history",
+        "every verdict and every move of the champion; who served when, and why",
+        "retrain history\n  retrain history --at 2013-11-15\n  retrain history --jsonl > ledger.jsonl",
+    ),
     "predict": (
         "retrain.commands.predict",
         "score a file with the champion",
         "retrain predict new.parquet --output scored.parquet",
     ),
 }
+WITH_VERSION = ("promote", "approve", "reproduce")
 SWEEP = "retrain train -m model=hist_gradient_boosting,logistic_regression strategy=full,sliding_window"
 
 
@@ -64,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(dest="verb", metavar="verb", required=True)
-    for verb, (_, text, example) in (STAGES | QUESTIONS).items():
+    for verb, (_, text, example) in (STAGES | CHOICES | QUESTIONS).items():
         examples = f"{example}\n  {SWEEP}" if verb == "train" else example
         one = verbs.add_parser(
             verb,
@@ -79,11 +108,22 @@ def build_parser() -> argparse.ArgumentParser:
         if verb == "predict":
             one.add_argument("input", type=Path, help="Parquet or CSV file with the feature columns")
             one.add_argument("--output", type=Path, required=True, help="Parquet or CSV file to write")
+        if verb == "history":
+            one.add_argument("--at", metavar="DATE", help="who served at the end of that day (UTC), and why")
+            one.add_argument("--jsonl", action="store_true", help="the whole ledger as JSON Lines")
+        if verb == "rollback":
+            one.add_argument("--to", type=int, metavar="VERSION", help="instead of the version that last served")
+        if verb in ("promote", "approve", "rollback"):
+            one.add_argument("--reason", required=verb == "rollback", help="goes into the ledger")
         if verb == "train":
             one.add_argument(
                 "-m", "--multirun", action="store_true", help="sweep: values separated by commas, one job each"
             )
-        one.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides, as in conf/")
+        if verb in WITH_VERSION:
+            text = "number of a registered version, then Hydra overrides as in conf/"
+            one.add_argument("overrides", nargs="*", metavar="VERSION key=value", help=text)
+        else:
+            one.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides, as in conf/")
     return parser
 
 
@@ -125,6 +165,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     options.overrides += rest
+    options.version, options.started = None, STARTED
+    if options.verb in WITH_VERSION and options.overrides and options.overrides[0].isdigit():
+        options.version = int(options.overrides.pop(0))
+    if options.verb == "promote" and (options.version is None) != (options.reason is None):
+        parser.error("`retrain promote VERSION` and `--reason` go together: an override is recorded with its reason")
+    if options.verb == "reproduce" and options.version is None:
+        parser.error("`retrain reproduce` needs the number of a version")
+    options.reason = getattr(options, "reason", None) or ""
     return options
 
 
@@ -158,6 +206,10 @@ def run(options: argparse.Namespace) -> None:
         from retrain.commands import candidate
 
         candidate.run(config)
+    elif options.verb in CHOICES or (options.verb == "promote" and options.version is not None):
+        module = "retrain.commands.override" if options.verb == "promote" else CHOICES[options.verb][0]
+        with only_one(options.verb):
+            importlib.import_module(module).run(config, options)
     elif options.verb in STAGES:
         with only_one(options.verb):
             importlib.import_module(STAGES[options.verb][0]).run(config)

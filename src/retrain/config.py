@@ -32,6 +32,13 @@ class PeriodKind(enum.Enum):
     quarter = "quarter"
 
 
+class Approval(enum.Enum):
+    """Who carries out a `promote` verdict: the pipeline itself, or a person with `retrain approve`."""
+
+    automatic = "automatic"
+    required = "required"
+
+
 @dataclass
 class Column:
     """The contract of one feature."""
@@ -73,6 +80,7 @@ class EvaluationConfig:
     share_of_newest_batch: float = MISSING
     minimum_blocks: int = MISSING
     block_hours: int = MISSING
+    reference_windows: int = 0
 
 
 @dataclass
@@ -82,6 +90,7 @@ class GateConfig:
     checks: dict[str, Any] = MISSING
     first_champion: dict[str, Any] = MISSING
     refit: bool = True
+    approval: Approval = Approval.automatic
 
 
 @dataclass
@@ -159,6 +168,7 @@ def _check_ranges(config: Config) -> None:
         ("evaluation.share_of_newest_batch", 0 < config.evaluation.share_of_newest_batch < 1, "between 0 and 1"),
         ("evaluation.minimum_blocks", config.evaluation.minimum_blocks >= 1, "at least 1"),
         ("evaluation.block_hours", config.evaluation.block_hours >= 1, "at least 1"),
+        ("evaluation.reference_windows", config.evaluation.reference_windows >= 0, "at least 0"),
         ("data.maximum_quarantine_share", 0 <= config.data.maximum_quarantine_share <= 1, "from 0 to 1"),
         ("data.key_columns", len(config.data.key_columns) > 0, "at least one column"),
         ("data.features", len(config.data.features) > 0, "at least one column"),
@@ -183,7 +193,8 @@ def _origin(key: str, conf: Path, choices: Mapping[str, str], overrides: Sequenc
     ]
     candidates.append((conf / "config.yaml", key))
     if group in choices:
-        candidates.append((conf / group / f"{choices[group]}.yaml", inner))
+        files = [conf / group / f"{choices[group]}.yaml", *sorted((conf / group).glob("*/*.yaml"))]
+        candidates += [(file, inner) for file in files]
     for path, inner_key in candidates:
         if path.is_file() and _has(OmegaConf.to_container(OmegaConf.load(path), resolve=False), inner_key):
             return f"In {path.relative_to(conf.parent)}"
@@ -221,6 +232,16 @@ def instantiate(node: Any, key: str, **arguments: Any) -> Any:
     except HydraException as error:
         cause = error.__cause__ or error
         raise ConfigError(f"`{key}` ({node['_target_']}) can't be built: {_first_lines(cause)}") from error
+
+
+def class_name(node: Mapping[str, Any]) -> str:
+    """The class that a `_target_` node names, without its module."""
+    return node["_target_"].rsplit(".", 1)[-1]
+
+
+def feature_types(config: Config) -> dict[str, ColumnType]:
+    """The configured features with their types, in order."""
+    return {name: column.type for name, column in config.data.features.items()}
 
 
 def to_container(config: Config) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ PREDICTIONS = Path("reports/predictions.parquet")
 COMPARISON = Path("reports/comparison.json")
 PROMOTION = Path("reports/promotion.json")
 REPORT = Path("reports/report.html")
+CODE = ("src", "pyproject.toml", "constraints.txt")
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -79,7 +80,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, made_by: str) -> Any:
@@ -118,23 +119,41 @@ def only_one(verb: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Commit:
-    """The code that ran: `sha` is None outside git; `dirty` when tracked or new files differ from it."""
+    """The code that ran: `sha` is None outside git; `patch` is how the files in CODE differ from it, empty when they don't."""
 
     sha: str | None
-    dirty: bool
+    patch: str
 
 
 @functools.cache
 def current_commit() -> Commit:
-    """The commit of the work tree. `dvc.lock` is left out of `dirty`: every stage rewrites it, by design."""
+    """The commit of the work tree. Only code counts: config and data are recorded with each run by themselves."""
+    try:
+        sha = _git("rev-parse", "HEAD")
+        if sha is None:
+            return Commit(None, "")
+        with tempfile.TemporaryDirectory() as folder:  # new files count too, and the user's index stays as it is
+            environment = os.environ | {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+            _git("read-tree", "HEAD", environment=environment)
+            _git("add", "-A", "--", *(name for name in CODE if Path(name).exists()), environment=environment)
+            patch = _git("diff", "--cached", "--binary", "HEAD", environment=environment)
+    except FileNotFoundError:
+        return Commit(None, "")
+    return Commit(sha, f"{patch}\n" if patch else "")
 
-    def git(*arguments: str) -> str | None:
-        result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-        return result.stdout.strip() if result.returncode == 0 else None
+
+def _git(*arguments: str, environment: Mapping[str, str] | None = None) -> str | None:
+    """What git prints, None when it fails."""
+    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, env=environment)
+    return result.stdout.strip("\n") if result.returncode == 0 else None
+
+
+def snapshot_dvc_hash() -> str | None:
+    """The hash under which DVC's cache holds the snapshot, from `dvc.lock`; None while no `dvc repro` has recorded it."""
+    import yaml
 
     try:
-        sha = git("rev-parse", "HEAD")
-        changes = git("status", "--porcelain", "--", ".", ":(exclude)dvc.lock")
-    except FileNotFoundError:
-        return Commit(None, True)
-    return Commit(sha, bool(changes) or changes is None)
+        lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
+        return lock["stages"]["snapshot"]["outs"][0]["md5"]
+    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError):
+        return None

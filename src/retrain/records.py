@@ -40,6 +40,7 @@ class ModelRecord:
     trained_from: str
     trained_until: str
     batches: list[str] = field(default_factory=list)
+    contents: dict[str, str] = field(default_factory=dict)  # content digest of each batch when it was trained on
 
 
 @dataclass
@@ -59,6 +60,12 @@ class ChallengerRecord:
     fit_seconds: float = 0.0
     evaluation_start: str = ""
     evaluation_end: str = ""
+    evaluation_batches: dict[str, str] = field(default_factory=dict)  # content digest by period
+    missing_columns: list[str] = field(default_factory=list)  # that the incumbent was trained on and the rows lack
+    classes: list[str] = field(default_factory=list)
+    facts: dict[str, float] = field(default_factory=dict)  # latency and size of the challenger
+    recipe: str = ""  # digest of the snapshot and of everything in the config that shapes the model
+    look: int = 1
     ledger_length: int = 0
     predictions: str = ""  # sha256 of the predictions file
 
@@ -78,6 +85,7 @@ class CheckRecord:
 
     outcome: str
     reason: str
+    blocks: bool = True
     figures: dict[str, float] = field(default_factory=dict)
 
 
@@ -90,6 +98,11 @@ class ComparisonRecord:
     rows: int = 0
     blocks: int = 0
     positive_share: float | None = None
+    look: int = 1
+    provenance: dict[str, str] = field(default_factory=dict)  # model -> why it can't have seen the evaluation rows
+    bootstrap: dict[str, list[float]] = field(
+        default_factory=dict
+    )  # row loss -> interval of the difference that counts
     checks: dict[str, CheckRecord] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)  # model -> metric -> FigureRecord
     differences: dict[str, Any] = field(default_factory=dict)  # other model -> metric -> FigureRecord
@@ -102,16 +115,28 @@ class ComparisonRecord:
                     {metric: FigureRecord(**figure) for metric, figure in figures.items() if isinstance(figure, dict)}
                 )
 
+    def flat(self) -> dict[str, float]:
+        """`<metric>/<model>`, and `<metric>/minus_<other>` with its interval (`_low`, `_high`), where they are known."""
+        flat: dict[str, float | None] = {}
+        for model, figures in self.scores.items():
+            flat |= {f"{metric}/{model}": figure.value for metric, figure in figures.items()}
+        for other, figures in self.differences.items():
+            for metric, figure in figures.items():
+                name = f"{metric}/minus_{other}"
+                flat |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
+        return {name: value for name, value in flat.items() if value is not None}
+
 
 @dataclass
 class PromotionRecord:
-    """Written by promote: who serves now."""
+    """Written by promote: who serves now. `candidate` waits for approval."""
 
     verdict: str | None
     moved: bool
     champion: int | None
     previous: int | None
     ledger_entry: int | None
+    candidate: int | None = None
 
 
 def save(path: Path, record: Any) -> None:

@@ -51,10 +51,11 @@ def change(column: str, row: int, value: object) -> pl.DataFrame:
     return frame.with_columns(pl.Series(column, values))
 
 
-def test_a_sound_batch_keeps_only_the_columns_of_the_contract_and_its_types() -> None:
-    checked = Contract(DATA).check(rows(), JANUARY)
+def test_a_sound_batch_keeps_other_columns_as_they_are_and_gets_the_types_of_the_contract() -> None:
+    """An older champion may have been trained on a column that the contract no longer names."""
+    checked = Contract(DATA).check(rows().with_columns(pl.lit([1]).alias("nested")), JANUARY)
     assert len(checked.labelled) == 10 and checked.unlabelled.is_empty() and checked.quarantined.is_empty()
-    assert checked.labelled.columns == ["time", "id", "amount", "note", "kind", "flag", "target"]
+    assert checked.labelled.columns == ["time", "id", "amount", "note", "kind", "flag", "target", "unused"]
     assert checked.labelled.schema["note"] == pl.Float64 and checked.labelled.schema["target"] == pl.Boolean
 
 

@@ -10,7 +10,7 @@ import pytest
 import skops.io
 from conftest import REPOSITORY, flights
 
-from retrain.config import Config, compose
+from retrain.config import ColumnType, Config, compose, feature_types
 from retrain.errors import ConfigError, ModelError
 from retrain.modeling.model_files import file_digest, load_model
 from retrain.modeling.pipeline import build_pipeline, fit, predict, to_features
@@ -37,7 +37,7 @@ def test_unseen_categories_and_missing_values_are_scored(model: str, rows: pl.Da
         pl.lit(None, pl.Float64).alias("temp"),
         pl.lit(None, pl.Float64).alias("plane_year"),
     )
-    scores = predict(fitted, odd, config)
+    scores = predict(fitted, odd, feature_types(config))
     assert scores.shape == (3,) and np.isfinite(scores).all()
 
 
@@ -47,18 +47,18 @@ def test_two_fits_predict_the_same_bit_for_bit_and_so_does_the_stored_model(
 ) -> None:
     config = recipe(model)
     first, second = (fit(build_pipeline(config), rows, config) for _ in range(2))
-    assert np.array_equal(predict(first, rows, config), predict(second, rows, config))
+    assert np.array_equal(predict(first, rows, feature_types(config)), predict(second, rows, feature_types(config)))
     path = tmp_path / "model.skops"
     skops.io.dump(first, path)
     loaded = load_model(path, config.trusted_types, file_digest(path))
-    assert np.array_equal(predict(first, rows, config), predict(loaded, rows, config))
+    assert np.array_equal(predict(first, rows, feature_types(config)), predict(loaded, rows, feature_types(config)))
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_none_of_a_server_and_nan_of_training_mean_the_same(model: str, rows: pl.DataFrame) -> None:
     config = recipe(model)
     fitted = fit(build_pipeline(config), rows, config)
-    frame = to_features(rows.head(50).with_columns(pl.lit(None, pl.String).alias("plane_model")), config)
+    frame = to_features(rows.head(50).with_columns(pl.lit(None, pl.String).alias("plane_model")), feature_types(config))
     served = frame.astype({"plane_model": object})
     served["plane_model"] = [None] * len(served)
     assert np.array_equal(fitted.predict_proba(frame), fitted.predict_proba(served))
@@ -87,3 +87,13 @@ def test_a_parameter_that_scikit_learn_refuses_is_a_users_error(rows: pl.DataFra
     config = recipe("hist_gradient_boosting", "model.estimator.learning_rate=-1")
     with pytest.raises(ModelError, match="learning_rate"):
         fit(build_pipeline(config), rows, config)
+
+
+def test_a_column_that_the_rows_lack_is_scored_as_missing_and_one_too_many_is_no_matter(rows: pl.DataFrame) -> None:
+    config = recipe("hist_gradient_boosting")
+    fitted = fit(build_pipeline(config), rows, config)
+    features = feature_types(config)
+    without = rows.drop("temp").with_columns(pl.lit(1.0).alias("extra"))
+    empty = rows.with_columns(pl.lit(None, pl.Float64).alias("temp"))
+    assert np.array_equal(predict(fitted, without, features), predict(fitted, empty, features))
+    assert features["carrier"] is ColumnType.categorical

@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
+import polars as pl
 import pytest
 from conftest import REPOSITORY
 
 from retrain.config import GateConfig, compose
 from retrain.errors import ConfigError, PromotionError
-from retrain.promotion.checks import BeatsBaseline, Ceiling, EnoughEvidence, NonInferiority, Outcome, Superiority
+from retrain.promotion.checks import BeatsBaseline, EnoughEvidence, Limit, NonInferiority, Outcome, Superiority
 from retrain.promotion.figures import Comparison, Estimate
-from retrain.promotion.gate import Verdict, build_checks, judge
+from retrain.promotion.gate import Verdict, build_questions, judge
 
 METRICS = ("log_loss", "roc_auc", "brier", "calibration_error")
 
 
 def comparison(
-    difference: float = 0.0, error: float = 0.001, rows: int = 5000, blocks: int = 10, auc: float = 0.0
+    difference: float = 0.0,
+    error: float = 0.001,
+    rows: int = 5000,
+    blocks: int = 10,
+    auc: float = 0.0,
+    baseline: float = -0.05,
 ) -> Comparison:
-    """The challenger is worse by `difference` in log loss and better by `auc` in AUC."""
+    """The challenger is worse by `difference` in log loss than the incumbent, and better by `auc` in AUC."""
     differences = {
         (other, metric): Estimate(0.0, error, blocks - 1) for other in ("incumbent", "baseline") for metric in METRICS
     }
-    for other in ("incumbent", "baseline"):
-        differences[other, "log_loss"] = Estimate(difference, error, blocks - 1)
-        differences[other, "roc_auc"] = Estimate(auc, error, blocks - 1)
+    differences["incumbent", "log_loss"] = Estimate(difference, error, blocks - 1)
+    differences["baseline", "log_loss"] = Estimate(baseline, error, blocks - 1)
+    differences["incumbent", "roc_auc"] = Estimate(auc, error, blocks - 1)
     scores = {
         (model, metric): Estimate(0.5, error, blocks - 1) for model in ("challenger", "incumbent") for metric in METRICS
     }
     scores["challenger", "calibration_error"] = Estimate(0.02, error, blocks - 1)
-    return Comparison(rows, blocks, 0.2, scores, differences, identical=False)
+    return Comparison(
+        rows,
+        blocks,
+        0.2,
+        scores,
+        differences,
+        identical=False,
+        facts={"latency_one_row_ms": 5.0, "model_megabytes": 1.0},
+        classes=["0", "1"],
+        rows_judged=pl.DataFrame({"target": [0, 1] * 50, "block": 0, "challenger": 0.2}),
+    )
 
 
 def shipped(name: str, has_incumbent: bool = True) -> dict:
-    return build_checks(compose(REPOSITORY / "conf", [f"gate={name}"]).gate, has_incumbent)
+    return build_questions(compose(REPOSITORY / "conf", [f"gate={name}"]).gate, has_incumbent)
 
 
 @pytest.mark.parametrize(
@@ -79,13 +96,63 @@ def test_too_little_evidence_is_said_whatever_the_figures(rows: int, blocks: int
 
 @pytest.mark.parametrize(("difference", "verdict"), [(-0.01, Verdict.promote), (0.0, Verdict.keep)])
 def test_the_first_champion_must_beat_the_baseline(difference: float, verdict: Verdict) -> None:
-    assert judge(comparison(difference), shipped("non_inferiority", has_incumbent=False)).verdict is verdict
+    found = comparison(baseline=difference)
+    assert judge(found, shipped("non_inferiority", has_incumbent=False)).verdict is verdict
 
 
 @pytest.mark.parametrize("has_incumbent", [True, False])
 def test_a_gate_without_checks_lets_nothing_through(has_incumbent: bool) -> None:
-    with pytest.raises(PromotionError, match="is empty"):
-        build_checks(GateConfig(checks={}, first_champion={}), has_incumbent)
+    with pytest.raises(PromotionError, match="no check that blocks"):
+        build_questions(GateConfig(checks={}, first_champion={}), has_incumbent)
+
+
+def with_action(action: object) -> GateConfig:
+    gate = compose(REPOSITORY / "conf").gate
+    gate.checks["primary"]["on_failure"] = action
+    return gate
+
+
+def test_a_check_that_warns_does_not_stop_a_promotion_but_is_said() -> None:
+    judgement = judge(comparison(0.02), build_questions(with_action("warn"), True))
+    assert judgement.verdict is Verdict.promote and "Warning: primary (log_loss" in judgement.reason
+
+
+@pytest.mark.parametrize("off", ["off", False])
+def test_a_check_that_is_off_is_not_asked(off: object) -> None:
+    """YAML reads a bare `off` as false."""
+    judgement = judge(comparison(0.02), build_questions(with_action(off), True))
+    assert judgement.verdict is Verdict.promote and "primary" not in judgement.checks
+
+
+def test_an_action_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(ConfigError, match="must be block, warn or off"):
+        build_questions(with_action("ignore"), True)
+
+
+def test_a_gate_that_only_warns_lets_nothing_through() -> None:
+    gate = compose(REPOSITORY / "conf").gate
+    for node in gate.checks.values():
+        node["on_failure"] = "warn"
+    with pytest.raises(PromotionError, match="no check that blocks"):
+        build_questions(gate, True)
+
+
+def test_when_nothing_that_blocks_applies_nothing_is_promoted() -> None:
+    gate = compose(REPOSITORY / "conf").gate
+    gate.checks = {"slices": gate.checks["slices"]}
+    with pytest.raises(PromotionError, match="No check of the gate"):
+        judge(comparison(), build_questions(gate, True))
+
+
+def test_the_primary_question_is_asked_first() -> None:
+    assert next(iter(shipped("superiority"))) == "primary"
+
+
+def test_a_second_look_at_the_same_rows_needs_more_proof_and_says_so() -> None:
+    gain = comparison(-0.0025)
+    assert judge(gain, shipped("superiority")).verdict is Verdict.promote
+    again = judge(dataclasses.replace(gain, look=2), shipped("superiority"))
+    assert again.verdict is Verdict.keep and "with 99.5 % confidence (look 2 at these rows)" in again.reason
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -96,15 +163,17 @@ def test_a_figure_that_is_not_a_number_passes_nothing(bad: float) -> None:
     assert judgement.verdict is Verdict.insufficient_evidence and "not a number" in judgement.reason
 
 
-def test_a_ceiling_is_an_absolute_limit() -> None:
-    assert Ceiling("calibration_error", 0.02).judge(comparison()).outcome is Outcome.passed
-    assert Ceiling("calibration_error", 0.019).judge(comparison()).outcome is Outcome.failed
+def test_a_limit_is_absolute_and_runs_the_way_of_its_metric() -> None:
+    assert Limit("calibration_error", 0.02).judge(comparison()).outcome is Outcome.passed
+    assert Limit("calibration_error", 0.019).judge(comparison()).outcome is Outcome.failed
+    assert Limit("roc_auc", 0.5).judge(comparison()).outcome is Outcome.passed
+    assert Limit("roc_auc", 0.6).judge(comparison()).outcome is Outcome.failed
 
 
 def test_a_margin_may_be_relative_to_the_incumbent() -> None:
     relative = NonInferiority("log_loss", 0.02, "relative", 0.95).judge(comparison())
     assert relative.figures["margin"] == pytest.approx(0.01)
-    assert relative.figures["bound"] == pytest.approx(0.001 * 1.8331, rel=1e-3)  # t of 9 degrees of freedom
+    assert relative.figures["bound"] == pytest.approx(0.001 * 1.9726, rel=1e-3)  # t of 9 degrees of freedom, 96 %
 
 
 @pytest.mark.parametrize(

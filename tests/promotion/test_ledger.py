@@ -13,8 +13,17 @@ import pytest
 from retrain.config import Config
 from retrain.errors import PromotionError, StoreError
 from retrain.promotion import registry
-from retrain.promotion.ledger import Entry, Ledger, current_champion, find_incumbent
-from retrain.promotion.moves import plan_entry
+from retrain.promotion.ledger import Entry, Ledger, current_champion, find_incumbent, rolled_back, served, waiting
+from retrain.promotion.moves import (
+    Circumstances,
+    Origin,
+    Refused,
+    plan_approval,
+    plan_choice,
+    plan_entry,
+    plan_refusal,
+    rollback_target,
+)
 from retrain.records import ChallengerRecord, ComparisonRecord, ModelRecord
 from retrain.tracking.store import Store, open_store
 
@@ -53,8 +62,16 @@ def trained(version: int, ledger_length: int, until: str = FEBRUARY) -> Challeng
         newest_batch="2013-02",
         challenger=ModelRecord(version, "2013-01-01T00:00:00", until),
         run_id="run",
+        evaluation_start="2013-02-20T00:00:00",
+        evaluation_end="2013-03-01T00:00:00",
+        predictions=f"predictions of {version}",
+        recipe=f"recipe of {version}",
         ledger_length=ledger_length,
     )
+
+
+def circumstances(comparison: str, approval_required: bool = False) -> Circumstances:
+    return Circumstances(comparison, "config", "a" * 40, approval_required)
 
 
 PROMOTE, KEEP = ComparisonRecord("promote", "all passed"), ComparisonRecord("keep", "one failed")
@@ -90,41 +107,131 @@ class TestIncumbent:
 
 class TestMoves:
     def test_a_promotion_moves_the_champion_to_the_refit(self) -> None:
-        planned = plan_entry([], trained(1, 0), PROMOTE, REFIT, "digest", None)
+        planned = plan_entry([], trained(1, 0), PROMOTE, REFIT, circumstances("digest"))
         assert (planned.seq, planned.champion, planned.previous, planned.moved) == (0, 2, None, True)
         assert planned.trained_until == FEBRUARY_ENDS and planned.challenger_trained_until == FEBRUARY
 
     def test_anything_else_leaves_it(self) -> None:
-        planned = plan_entry([entry(0, 9, None, JANUARY, 8)], trained(1, 1), KEEP, REFIT, "digest", None)
+        planned = plan_entry([entry(0, 9, None, JANUARY, 8)], trained(1, 1), KEEP, REFIT, circumstances("digest"))
         assert (planned.champion, planned.moved) == (9, False)
 
     def test_the_same_verdict_is_written_once(self) -> None:
         first = entry(0, 2, None, FEBRUARY_ENDS, 1, comparison="digest")
-        assert plan_entry([first], trained(1, 0), PROMOTE, REFIT, "digest", None) is first
+        assert plan_entry([first], trained(1, 0), PROMOTE, REFIT, circumstances("digest")) is first
 
     def test_a_refit_that_is_wanted_later_moves_the_champion_on(self) -> None:
         without = entry(0, 1, None, FEBRUARY, 1, comparison="digest")
-        planned = plan_entry([without], trained(1, 0), PROMOTE, REFIT, "digest", None)
+        planned = plan_entry([without], trained(1, 0), PROMOTE, REFIT, circumstances("digest"))
         assert (planned.seq, planned.champion, planned.previous) == (1, 2, 1)
 
     def test_a_refit_that_is_no_longer_wanted_does_not_move_it_back(self) -> None:
         refitted = entry(0, 2, None, FEBRUARY_ENDS, 1, comparison="digest")
         newcomer = trained(1, 0).challenger
-        assert plan_entry([refitted], trained(1, 0), PROMOTE, newcomer, "digest", None) is refitted
+        assert plan_entry([refitted], trained(1, 0), PROMOTE, newcomer, circumstances("digest")) is refitted
 
     def test_a_champion_that_moved_since_the_comparison_stops_the_promotion(self) -> None:
         entries = [entry(0, 9, None, JANUARY, 8), entry(1, 11, 9, JANUARY, 10)]
         with pytest.raises(PromotionError, match=r"has moved to version 11 .* `dvc repro -f -s train`"):
-            plan_entry(entries, trained(1, ledger_length=1), PROMOTE, REFIT, "digest", None)
+            plan_entry(entries, trained(1, ledger_length=1), PROMOTE, REFIT, circumstances("digest"))
 
     def test_a_kept_challenger_in_between_does_not(self) -> None:
         entries = [entry(0, 9, None, JANUARY, 8), entry(1, 9, 9, JANUARY, 10)]
-        assert plan_entry(entries, trained(1, ledger_length=1), PROMOTE, REFIT, "digest", None).seq == 2
+        assert plan_entry(entries, trained(1, ledger_length=1), PROMOTE, REFIT, circumstances("digest")).seq == 2
 
     def test_another_verdict_on_the_same_challenger_is_a_new_entry(self) -> None:
         first = entry(0, 2, None, FEBRUARY_ENDS, 1, comparison="before")
-        planned = plan_entry([first], trained(1, 0), KEEP, REFIT, "after", None)
+        planned = plan_entry([first], trained(1, 0), KEEP, REFIT, circumstances("after"))
         assert (planned.seq, planned.champion, planned.moved) == (1, 2, False)
+
+    def test_others_judged_on_the_same_rows_in_between_stop_it_too(self) -> None:
+        other = plan_entry([], trained(5, 0), KEEP, REFIT, circumstances("other"))
+        with pytest.raises(Refused, match=r"look 1 .* look 2 by now"):
+            plan_entry([other], trained(1, 0), PROMOTE, REFIT, circumstances("digest"))
+
+    def test_a_refusal_is_written_once_and_moves_nothing(self) -> None:
+        entries = [entry(0, 9, None, JANUARY, 8), entry(1, 11, 9, JANUARY, 10)]
+        arguments = trained(1, 1), PROMOTE, REFIT, circumstances("digest"), "the champion has moved"
+        refusal = plan_refusal(entries, *arguments)
+        assert (refusal.kind, refusal.champion, refusal.moved) == ("refusal", 11, False)
+        assert plan_refusal([*entries, refusal], *arguments) is None
+
+
+def origin(version: int, stand_in: int | None = None, recipe: str = "recipe") -> Origin:
+    model = ModelRecord(version, "2013-01-01T00:00:00", MARCH_ENDS, ["2013-03"])
+    twin = ModelRecord(stand_in, "2013-01-01T00:00:00", MARCH) if stand_in else model
+    return Origin(model, twin, "snapshot", recipe, "run", None)
+
+
+class TestPeople:
+    THREE = (entry(0, 2, None, JANUARY, 1), entry(1, 4, 2, FEBRUARY, 3), entry(2, 6, 4, MARCH, 5, recipe="bad"))
+
+    def roll_back(self, entries: list[Entry], version: int) -> list[Entry]:
+        return [*entries, plan_choice(entries, "rollback", origin(version, version - 1, f"recipe of {version}"), "why")]
+
+    def test_a_rollback_goes_to_who_last_served_and_the_next_one_further_back(self) -> None:
+        assert rollback_target(self.THREE) == 4
+        once = self.roll_back(list(self.THREE), 4)
+        assert current_champion(once).champion == 4 and rollback_target(once) == 2
+        twice = self.roll_back(once, 2)
+        with pytest.raises(PromotionError, match="No version served before"):
+            rollback_target(twice)
+
+    def test_after_a_rollback_to_one_that_never_served_the_way_back_leaves_out_the_bad_one(self) -> None:
+        entries = self.roll_back(list(self.THREE), 5)
+        assert [one.champion for one in served(entries)] == [2, 4, 5]
+        assert rollback_target(entries) == 4
+
+    def test_the_incumbent_after_a_rollback_is_the_restored_version_or_its_twin(self) -> None:
+        entries = self.roll_back(list(self.THREE), 4)
+        assert find_incumbent(entries, MARCH_ENDS).version == 4
+        assert find_incumbent(entries, MARCH).version == 3
+
+    def test_a_rolled_back_recipe_is_known_until_a_person_brings_it_back(self) -> None:
+        assert rolled_back(self.THREE, "bad") is None
+        entries = self.roll_back(list(self.THREE), 4)
+        assert rolled_back(entries, "bad").seq == 3
+        assert rolled_back(entries, "other") is None
+        again = [*entries, plan_choice(entries, "override", origin(6, 5, "bad"), "why")]
+        assert rolled_back(again, "bad") is None
+
+    def test_a_rolled_back_recipe_is_not_promoted_whatever_the_gate_says(self) -> None:
+        entries = self.roll_back(list(self.THREE), 4)
+        challenger = trained(7, len(entries))
+        challenger.recipe = "bad"
+        with pytest.raises(Refused, match="was rolled back on this snapshot"):
+            plan_entry(entries, challenger, PROMOTE, REFIT, circumstances("digest"))
+
+    def test_the_champion_can_not_be_chosen_again(self) -> None:
+        with pytest.raises(PromotionError, match="is champion already"):
+            plan_choice(self.THREE, "override", origin(6), "why")
+
+    def test_a_verdict_that_needs_approval_moves_nothing_and_waits(self) -> None:
+        first = entry(0, 9, None, JANUARY, 8)
+        pending = plan_entry([first], trained(1, 1), PROMOTE, REFIT, circumstances("digest", approval_required=True))
+        assert (pending.moved, pending.champion, pending.candidate) == (False, 9, 2)
+        entries = [first, pending]
+        assert plan_entry(entries, trained(1, 1), PROMOTE, REFIT, circumstances("digest", True)) is pending
+        assert waiting(entries) is pending
+        with pytest.raises(PromotionError, match="version 2 does"):
+            plan_approval(entries, 7, FEBRUARY_ENDS, "fine")
+        approval = plan_approval(entries, 2, FEBRUARY_ENDS, "fine")
+        assert (approval.kind, approval.champion, approval.previous, approval.reason) == ("approval", 2, 9, "fine")
+        assert waiting([*entries, approval]) is None
+        assert (
+            plan_entry([*entries, approval], trained(1, 1), PROMOTE, REFIT, circumstances("digest", True)) is approval
+        )
+
+    def test_another_verdict_or_a_move_takes_the_candidate_s_place_and_a_refusal_does_not(self) -> None:
+        pending = plan_entry([], trained(1, 0), PROMOTE, REFIT, circumstances("digest", approval_required=True))
+        assert waiting([pending, entry(1, None, None, None, 3, kind="refusal")]) is pending
+        assert waiting([pending, entry(1, None, None, None, 3)]) is None
+        with pytest.raises(PromotionError, match="No version waits"):
+            plan_approval([pending, entry(1, 5, None, MARCH, 5)], None, FEBRUARY_ENDS, "fine")
+
+    def test_without_the_need_for_approval_a_waiting_version_is_promoted_by_the_next_run(self) -> None:
+        pending = plan_entry([], trained(1, 0), PROMOTE, REFIT, circumstances("digest", approval_required=True))
+        planned = plan_entry([pending], trained(1, 0), PROMOTE, REFIT, circumstances("digest"))
+        assert (planned.seq, planned.champion, planned.candidate) == (1, 2, None)
 
 
 @pytest.fixture
@@ -228,7 +335,7 @@ def test_a_deleted_ledger_is_an_error_and_no_fresh_start(store: Store) -> None:
 
 def test_a_reason_in_any_script_is_stored_whole(store: Store) -> None:
     ledger = Ledger.open(store)
-    planned = plan_entry([], trained(1, 0), ComparisonRecord("keep", "\u0416" * 1500), REFIT, "digest", None)
+    planned = plan_entry([], trained(1, 0), ComparisonRecord("keep", "\u0416" * 1500), REFIT, circumstances("digest"))
     assert ledger.append(planned, 0)
     assert ledger.entries()[0].reason == "\u0416" * 1500
 
@@ -236,7 +343,7 @@ def test_a_reason_in_any_script_is_stored_whole(store: Store) -> None:
 def test_an_entry_fits_into_a_param(store: Store) -> None:
     ledger = Ledger.open(store)
     long = ComparisonRecord("keep", "x" * 10_000)
-    planned = plan_entry([], trained(1, 0), long, REFIT, "digest", "a" * 40)
+    planned = plan_entry([], trained(1, 0), long, REFIT, circumstances("digest"))
     assert ledger.append(planned, 0)
     (stored,) = ledger.entries()
     assert stored.reason == "x" * 1500

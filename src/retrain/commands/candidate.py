@@ -9,10 +9,9 @@ import functools
 import logging
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 
-from retrain.config import Config
+from retrain.config import Config, class_name, feature_types
 from retrain.data.contract import Contract
 from retrain.data.manifest import Manifest, read_manifest
 from retrain.data.snapshot import SnapshotStore
@@ -59,18 +58,19 @@ def train(config: Config, parent: str | None = None, name: str = "candidate") ->
     store = open_store(config)
     tags = {
         "kind": "candidate",
-        "model": config.model.estimator["_target_"].rsplit(".", 1)[-1],
-        "strategy": config.strategy["_target_"].rsplit(".", 1)[-1],
+        "model": class_name(config.model.estimator),
+        "strategy": class_name(config.strategy),
     }
     with runs.start_run(store, name, config, tags, CANDIDATES, parent) as run_id:
         manifest = _matching_manifest(config)
         windows = plan_validation(plan_windows(manifest.labelled, config.evaluation))
         mlflow.set_tags({"snapshot": manifest.digest, "validation_window": str(windows.evaluation)})
         batches = tuple(batch.period for batch in training.select_batches(config, manifest, windows.training))
-        rows, validation = _rows(manifest.digest, batches, windows, config.data.time_column)
+        columns = tuple(Contract(config.data).columns)
+        rows, validation = _rows(manifest.digest, batches, windows, config.data.time_column, columns)
         fitted = training.fit(config, batches, rows, windows.training)
-        target, score = to_target(validation, config), predict(fitted.pipeline, validation, config)
-        metrics = {name: metric(target, score, np.ones(len(target))) for name, metric in METRICS.items()}
+        target, score = to_target(validation, config), predict(fitted.pipeline, validation, feature_types(config))
+        metrics = {name: metric.value(target, score) for name, metric in METRICS.items()}
         runs.log_dataset(config, manifest, "training")
         logged = {f"{metric}/validation": value for metric, value in metrics.items()}
         mlflow.log_metrics(logged | {"training/rows": fitted.rows, "training/fit_seconds": fitted.fit_seconds})
@@ -92,12 +92,12 @@ def _matching_manifest(config: Config) -> Manifest:
 
 @functools.lru_cache(maxsize=4)
 def _rows(
-    snapshot: str, batches: tuple[str, ...], windows: Windows, time_column: str
+    snapshot: str, batches: tuple[str, ...], windows: Windows, time_column: str, columns: tuple[str, ...]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Training and validation rows, read once for all jobs of a sweep. `snapshot` only keys the cache."""
     store = SnapshotStore(SNAPSHOT)
     manifest = store.manifest()
     validating = [batch.period for batch in batches_in(manifest.labelled, windows.evaluation)]
-    return windows.training.rows(store.read(batches), time_column), windows.evaluation.rows(
-        store.read(validating), time_column
+    return windows.training.rows(store.read(batches, columns), time_column), windows.evaluation.rows(
+        store.read(validating, columns), time_column
     )

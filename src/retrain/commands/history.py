@@ -1,35 +1,140 @@
-"""`retrain history`: the ledger, oldest entry first."""
+"""`retrain history`: the ledger, oldest entry first; who served at a date; export as JSON Lines."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 from retrain.commands.status import read_ledger
 from retrain.config import Config
+from retrain.errors import ConfigError
+from retrain.promotion.ledger import Entry, current_champion
 
 
 def run(config: Config, options: argparse.Namespace) -> None:
+    entries = read_ledger(config)
+    if options.jsonl:
+        for entry in entries:
+            print(json.dumps(dataclasses.asdict(entry), ensure_ascii=False))
+    elif not entries:
+        print(f"The ledger of `{config.tracking.registered_model}` is empty. `dvc repro` writes its first entry.")
+    elif options.at is not None:
+        for label, text in served_at(entries, parse_moment(options.at)):
+            print(f"{label:<14}{text}")
+    else:
+        _show(entries)
+
+
+def parse_moment(text: str) -> datetime:
+    """The end of a day, or a moment with time; UTC. Raises ConfigError when it is neither."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"`--at` is {text!r}, but must be a date or time such as 2013-11-15 or 2013-11-15T12:00."
+        ) from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment + timedelta(days=1) - timedelta(microseconds=1) if len(text) == 10 else moment
+
+
+def served_at(entries: Sequence[Entry], moment: datetime) -> list[tuple[str, str]]:
+    """Who served at a moment by the ledger's clock, and why.
+
+    Where that was before the first entry, history was replayed: then also whose data ended last before the moment.
+    """
+    champion = current_champion([entry for entry in entries if datetime.fromisoformat(entry.time) <= moment])
+    if champion is not None:
+        return [("At", f"{moment:%Y-%m-%d %H:%M} UTC"), *_explain(champion, entries)]
+    first = next((entry for entry in entries if entry.moved), None)
+    since = f"; the first champion came {first.time}" if first else ""
+    lines = [("At", f"{moment:%Y-%m-%d %H:%M} UTC, nothing was in production{since}")]
+    data_time = moment.replace(tzinfo=None).isoformat()
+    replayed = [entry for entry in entries if entry.evaluation_end and entry.evaluation_end <= data_time]
+    champion = current_champion(replayed)
+    if champion is not None:
+        lines += [
+            ("By the data", "history was replayed later; the champion whose data ended last before then is"),
+            *_explain(champion, entries),
+        ]
+    return lines
+
+
+def _explain(champion: Entry, entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """Which version, since and until when, on what grounds, and where to look further."""
+    until = next((entry for entry in entries[champion.seq + 1 :] if entry.moved), None)
+    end = f"until {until.time} (ledger entry {until.seq}: {until.kind})" if until else "until now"
+    grounds = f"verdict {champion.verdict}" if champion.kind == "verdict" else champion.kind
+    lines = [
+        ("Champion", f"version {champion.champion}, from {champion.time} {end}"),
+        ("Why", f"{grounds}, by {champion.who}: {champion.reason}"),
+        (
+            "Trained",
+            f"on rows before {(champion.trained_until or '?')[:16].replace('T', ' ')}, for batch {champion.newest_batch}",
+        ),
+    ]
+    # What a person brought back was judged by the gate once, earlier.
+    judged = next((one for one in reversed(entries[: champion.seq + 1]) if _same_judged(one, champion)), None)
+    twin = f"as refit of version {champion.challenger}" if champion.challenger != champion.champion else ""
+    if judged is not None:
+        text = f"judged against {_opponent(judged)} (ledger entry {judged.seq}: {judged.verdict})"
+        lines.append(("", f"{twin}, which was {text}" if twin else text))
+        lines += [("Figures", _figures(judged, "log_loss")), ("", _figures(judged, "roc_auc"))]
+    elif twin:
+        lines.append(("", twin))
+    where = f"run {champion.run_id}, snapshot {champion.snapshot}, commit {champion.git_commit or 'none'}, ledger entry {champion.seq}"
+    return [*lines, ("Where", where)]
+
+
+def _same_judged(entry: Entry, champion: Entry) -> bool:
+    return (
+        entry.kind == "verdict" and entry.challenger == champion.challenger and "log_loss/challenger" in entry.figures
+    )
+
+
+def _figures(entry: Entry, metric: str) -> str:
+    other = "incumbent" if f"{metric}/incumbent" in entry.figures else "baseline"
+    if f"{metric}/challenger" not in entry.figures:
+        return f"{metric} not known"
+    text = f"{metric} {entry.figures[f'{metric}/challenger']:.4f}"
+    if f"{metric}/{other}" in entry.figures:
+        text += f", {other} {entry.figures[f'{metric}/{other}']:.4f}"
+    low, high = (entry.figures.get(f"{metric}/minus_{other}_{side}") for side in ("low", "high"))
+    return text + (f", difference [{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else "")
+
+
+def _opponent(entry: Entry) -> str:
+    return f"version {entry.incumbent}" if entry.incumbent else "the baseline"
+
+
+def _show(entries: Sequence[Entry]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    entries = read_ledger(config)
-    if not entries:
-        print(f"The ledger of `{config.tracking.registered_model}` is empty. `dvc repro` writes its first entry.")
-        return
-    header = ["#", "time (UTC)", "batch", "verdict", "challenger", "against", "champion", "commit", "who"]
+    header = ["#", "time (UTC)", "batch", "what", "version", "against", "look", "champion", "commit", "who"]
     table = Table(*header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for entry in entries:
         champion = f"{entry.previous or 'none'} -> {entry.champion}" if entry.moved else f"{entry.champion or 'none'}"
+        judged = bool(entry.comparison)
         table.add_row(
             str(entry.seq),
             entry.time[:16].replace("T", " "),
             entry.newest_batch,
-            entry.verdict,
-            str(entry.challenger),
-            str(entry.incumbent or "baseline"),
+            _what(entry),
+            str(entry.challenger if entry.kind in ("verdict", "refusal") else entry.champion),
+            str(entry.incumbent or "baseline") if judged else "",
+            str(entry.look) if judged else "",
             champion,
             (entry.git_commit or "none")[:8],
             entry.who,
         )
     console = Console(highlight=False)
-    Console(highlight=False, width=max(console.width, 110)).print(table)
+    Console(highlight=False, width=max(console.width, 120)).print(table)
+
+
+def _what(entry: Entry) -> str:
+    if entry.kind == "verdict":
+        return f"{entry.verdict}, waits" if entry.candidate else entry.verdict
+    return "refused" if entry.kind == "refusal" else entry.kind

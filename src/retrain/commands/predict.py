@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,8 +25,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
         if path.suffix not in FORMATS:
             raise DataError(f"{path.name} must end in {' or '.join(FORMATS)}.")
     rows = read_rows(options.input)
-    check_columns(rows, config, options.input)
-    scored = score(config, rows)
+    scored = score(config, rows, options.input)
     with replacing(options.output) as temporary:
         scored.write_parquet(temporary) if options.output.suffix == ".parquet" else scored.write_csv(temporary)
     log.info(
@@ -50,28 +50,28 @@ def read_rows(path: Path) -> pl.DataFrame:
         raise DataError(f"{path} can't be read: {str(error).splitlines()[0]}") from error
 
 
-def check_columns(rows: pl.DataFrame, config: Config, path: Path) -> None:
+def check_columns(rows: pl.DataFrame, features: Mapping[str, ColumnType], path: Path) -> None:
     """Raises DataError that names every feature column that is missing or has the wrong type. Others are passed through."""
     problems = []
-    for name, column in config.data.features.items():
+    for name, kind in features.items():
         if name not in rows.columns:
             problems.append(f"`{name}` is missing")
             continue
         dtype = rows.schema[name]
-        fits = {
-            ColumnType.numeric: dtype.is_numeric() or dtype == pl.Boolean,
-            ColumnType.categorical: dtype in (pl.String, pl.Categorical, pl.Enum) or dtype.is_integer(),
-            ColumnType.boolean: dtype == pl.Boolean,
-        }[column.type]
+        if kind is ColumnType.categorical:
+            fits = dtype in (pl.String, pl.Categorical, pl.Enum) or dtype.is_integer()
+        else:
+            fits = dtype.is_numeric() or dtype == pl.Boolean
         if not fits and dtype != pl.Null:
-            problems.append(f"`{name}` has type {dtype} instead of {column.type.name}")
+            problems.append(f"`{name}` has type {dtype} instead of {kind.name}")
     if problems:
         raise DataError(
-            f"{path.name} can't be scored: {'; '.join(problems)}. The columns are listed in conf/data/ under `features`."
+            f"{path.name} can't be scored: {'; '.join(problems)}. The champion was trained on these columns, which were those "
+            "of conf/data/ then."
         )
 
 
-def score(config: Config, rows: pl.DataFrame) -> pl.DataFrame:
+def score(config: Config, rows: pl.DataFrame, path: Path) -> pl.DataFrame:
     """The rows with `prediction` (probability of the positive class), `model_version` and `predicted_at` (UTC)."""
     from retrain.promotion.ledger import current_champion
 
@@ -81,9 +81,10 @@ def score(config: Config, rows: pl.DataFrame) -> pl.DataFrame:
     from retrain.modeling.pipeline import predict
     from retrain.promotion.registry import load_version
 
-    pipeline = load_version(open_store(config), champion.champion, config.trusted_types)
+    model = load_version(open_store(config), champion.champion, config.trusted_types)
+    check_columns(rows, model.features, path)
     return rows.with_columns(
-        pl.Series("prediction", predict(pipeline, rows, config) if len(rows) else [], dtype=pl.Float64),
+        pl.Series("prediction", predict(model.pipeline, rows, model.features) if len(rows) else [], dtype=pl.Float64),
         pl.lit(champion.champion).alias("model_version"),
         pl.lit(datetime.now(UTC).replace(microsecond=0, tzinfo=None)).alias("predicted_at"),
     )

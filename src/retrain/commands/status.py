@@ -26,17 +26,21 @@ def run(config: Config, options: argparse.Namespace) -> None:
 
 
 def read_ledger(config: Config) -> list[Entry]:
-    """The whole ledger; empty, without importing MLflow, when nothing was ever tracked."""
+    """The whole ledger; empty, without importing MLflow, when nothing was ever tracked. Mends what a crash left of the aliases."""
     if not store_may_exist(config.tracking):
         return []
     from retrain.promotion.ledger import Ledger
+    from retrain.promotion.registry import follow_ledger
 
-    return Ledger.open(open_store(config)).entries()
+    store = open_store(config)
+    ledger = Ledger.open(store)
+    follow_ledger(store, ledger)
+    return ledger.entries()
 
 
 def screen(config: Config, manifest: Manifest | None, entries: list[Entry]) -> list[tuple[str, str]]:
     """Label and text of each line."""
-    from retrain.promotion.ledger import current_champion
+    from retrain.promotion.ledger import VERDICT, current_champion, waiting
 
     lines = []
     if manifest is None:
@@ -59,20 +63,32 @@ def screen(config: Config, manifest: Manifest | None, entries: list[Entry]) -> l
                 f"trained on rows before {(champion.trained_until or '?')[:16].replace('T', ' ')}, for batch {champion.newest_batch}",
             )
         )
-    if entries:
-        last = entries[-1]
-        lines.append(
-            ("Last verdict", f"{last.verdict} for version {last.challenger} on batch {last.newest_batch}, {last.time}")
-        )
-        lines.append(("", last.reason))
+    pending = waiting(entries)
+    if pending is not None:
+        text = f"version {pending.candidate} passed the gate and waits for a person (ledger entry {pending.seq})"
+        lines.append(("Candidate", text))
+    last = next((entry for entry in reversed(entries) if entry.kind == VERDICT), None)
+    if last is not None:
+        text = f"{last.verdict} for version {last.challenger} on batch {last.newest_batch}, {last.time}"
+        lines += [("Last verdict", text), ("", last.reason)]
+    if entries and entries[-1].kind != VERDICT:
+        lines += [
+            ("Since then", f"{entries[-1].kind} by {entries[-1].who}, {entries[-1].time}"),
+            ("", entries[-1].reason),
+        ]
     lines.append(("Next", _next(config, manifest, entries)))
     return lines
 
 
 def _next(config: Config, manifest: Manifest | None, entries: list[Entry]) -> str:
-    if manifest is None or not entries:
+    from retrain.promotion.ledger import VERDICT, waiting
+
+    if waiting(entries) is not None:
+        return "`retrain approve` lets the candidate serve"
+    judged = [entry.snapshot for entry in entries if entry.kind == VERDICT]
+    if manifest is None or not judged:
         return "`dvc repro` trains and judges the first champion"
-    if entries[-1].snapshot != manifest.digest and not _declined(manifest):
+    if judged[-1] != manifest.digest and not _declined(manifest):
         return "`dvc repro` judges a challenger on this snapshot"
     if config.data.as_of is not None:
         return f"a new batch: set `as_of` (now {config.data.as_of}) in conf/data/, then `dvc repro`"

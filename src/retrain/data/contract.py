@@ -105,7 +105,9 @@ class Contract:
                 series.append(self._feature(batch[name], column, period))
             else:
                 series.append(batch[name])
-        return pl.DataFrame(series)
+        # Columns outside the contract are kept as they are: an older champion may have been trained on them.
+        others = [values for values in batch if values.name not in self.columns and _can_be_kept(values.dtype)]
+        return pl.DataFrame(series + others)
 
     def _time(self, values: pl.Series, period: Period) -> pl.Series:
         if values.dtype == pl.Date:
@@ -181,6 +183,10 @@ class Contract:
             )
             return per_row.with_columns(pl.col(ROW).cast(pl.get_index_type()))
         return pl.DataFrame(schema={ROW: pl.get_index_type(), REASON: pl.String})
+
+
+def _can_be_kept(dtype: pl.DataType) -> bool:
+    return not (dtype.is_nested() or dtype in (pl.Object, pl.Null))
 
 
 def _holds_nothing(values: pl.Series) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from retrain.errors import DataError
 
 MANIFEST = "manifest.json"
+CONTENT_DIGITS = 16  # of a batch's content digest, where it is recorded with a model
 
 
 @dataclass(frozen=True)

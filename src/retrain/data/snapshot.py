@@ -37,8 +37,8 @@ class SnapshotStore:
         """Raises DataError when there is no snapshot, or its manifest is damaged."""
         return read_manifest(self.folder)
 
-    def read(self, periods: Sequence[str]) -> pl.DataFrame:
-        """Labelled rows of some batches, in the order given.
+    def read(self, periods: Sequence[str], columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Labelled rows of some batches, in the order given, with those of `columns` that there are (default: all).
 
         DVC does not notice a damaged cache file, so the bytes are checked against the manifest; raises DataError.
         """
@@ -58,8 +58,10 @@ class SnapshotStore:
                     f"{path} is missing or damaged: its bytes are not those that the manifest recorded. Delete {self.folder} "
                     "and run `dvc repro -f snapshot` to read the batches from their source again; no model was changed."
                 )
-            frames.append(pl.read_parquet(io.BytesIO(content)))
-        return pl.concat(frames)
+            found = pl.read_parquet_schema(io.BytesIO(content))
+            wanted = [name for name in found if columns is None or name in columns]
+            frames.append(pl.read_parquet(io.BytesIO(content), columns=wanted))
+        return pl.concat(frames, how="diagonal_relaxed")
 
     def intact(self, batch: Batch) -> bool:
         """Whether the batch's files are there. Their bytes are checked where they are read."""

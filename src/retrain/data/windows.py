@@ -80,6 +80,26 @@ def plan_validation(windows: Windows) -> Windows:
     return Windows(Window(windows.training.start, border), Window(border, windows.training.end))
 
 
+def plan_references(batches: Sequence[Batch], evaluation: EvaluationConfig) -> dict[str, Window]:
+    """The evaluation windows that the batches before the newest one had, by period, oldest first.
+
+    As many as `evaluation.reference_windows` asks for, and as there are; none of them shares rows with the evaluation
+    window of today.
+    """
+    today = plan_windows(batches, evaluation).evaluation
+    windows: dict[str, Window] = {}
+    for count in range(len(batches) - 1, 0, -1):
+        if len(windows) == evaluation.reference_windows:
+            break
+        try:
+            window = plan_windows(batches[:count], evaluation).evaluation
+        except DataError:  # the first batches are too short to be split
+            break
+        if window.end <= today.start:
+            windows[batches[count - 1].period] = window
+    return dict(reversed(windows.items()))
+
+
 def block_of(evaluation: EvaluationConfig) -> timedelta:
     """Length of the blocks of time whose rows move together."""
     return timedelta(hours=evaluation.block_hours)

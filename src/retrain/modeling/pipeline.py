@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
-from retrain.config import ColumnType, Config, instantiate
+from retrain.config import ColumnType, Config, feature_types, instantiate
 from retrain.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -50,15 +51,17 @@ def build_pipeline(config: Config) -> Pipeline:
     return pipeline.set_params(**dict.fromkeys(unseeded, config.seed))
 
 
-def to_features(rows: pl.DataFrame, config: Config) -> pd.DataFrame:
-    """The raw feature columns as pandas, numbers and flags as float64, categories as strings; missing values are NaN.
+def to_features(rows: pl.DataFrame, features: Mapping[str, ColumnType]) -> pd.DataFrame:
+    """The raw columns of some features as pandas, numbers and flags as float64, categories as strings; missing values are NaN.
 
+    A column that the rows lack is missing in every row: that is what a model would meet in production.
     MLflow infers no signature from polars, and its servers hand a pandas frame to the model.
     """
     columns = []
-    for name, column in config.data.features.items():
-        dtype = pl.String if column.type is ColumnType.categorical else pl.Float64
-        columns.append(pl.col(name).cast(dtype))
+    for name, kind in features.items():
+        dtype = pl.String if kind is ColumnType.categorical else pl.Float64
+        column = pl.col(name) if name in rows.columns else pl.lit(None).alias(name)
+        columns.append(column.cast(dtype))
     return rows.select(columns).to_pandas()
 
 
@@ -76,7 +79,7 @@ def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config) -> Pipeline:
 
     try:
         with threadpool_limits(BLAS_THREADS, user_api="blas"):
-            pipeline.fit(to_features(rows, config), to_target(rows, config))
+            pipeline.fit(to_features(rows, feature_types(config)), to_target(rows, config))
     except (ValueError, TypeError) as error:
         raise ModelError(
             f"`model` can't be fitted on {len(rows):,} rows: {error} Mend conf/model/ or the override."
@@ -88,20 +91,20 @@ def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config) -> Pipeline:
     return pipeline
 
 
-def predict(pipeline: Pipeline, rows: pl.DataFrame, config: Config) -> np.ndarray:
-    """Probability of the positive class, float64 of shape (rows,).
+def predict(pipeline: Pipeline, rows: pl.DataFrame, features: Mapping[str, ColumnType]) -> np.ndarray:
+    """Probability of the positive class, float64 of shape (rows,). `features` are those that the model was trained on.
 
-    Raises ModelError when the rows lack a column that the model was trained on, or a result isn't a number in [0, 1].
+    Raises ModelError when the model can't score the rows, or a result isn't a number in [0, 1].
     """
     from threadpoolctl import threadpool_limits
 
     try:
         with threadpool_limits(BLAS_THREADS, user_api="blas"):
-            probabilities = pipeline.predict_proba(to_features(rows, config))
+            probabilities = pipeline.predict_proba(to_features(rows, features))
     except (ValueError, TypeError) as error:
         raise ModelError(
-            f"A model can't score these rows: {error}. If a column was taken out of `data.features` in conf/data/, the champion "
-            "still needs it: keep it there, or start over under another `tracking.registered_model` in conf/tracking/."
+            f"A model can't score these rows: {error}. If the source no longer delivers a column that the champion was trained on, "
+            "deliver it until a challenger without it has been promoted, or start over under another `tracking.registered_model`."
         ) from error
     positive = list(pipeline.classes_).index(1)
     scores = np.asarray(probabilities[:, positive], dtype=np.float64)

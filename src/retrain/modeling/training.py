@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
+import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from retrain.config import Config, instantiate
-from retrain.data.manifest import Batch, Manifest
+from retrain.config import Config, feature_types, instantiate, to_container
+from retrain.data.contract import Contract
+from retrain.data.manifest import CONTENT_DIGITS, Batch, Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in
 from retrain.errors import DataError
@@ -30,6 +35,7 @@ class Training:
     rows: int
     positive_share: float
     fit_seconds: float
+    contents: dict[str, str] = field(default_factory=dict)  # content digest of each batch
 
 
 def select_batches(config: Config, manifest: Manifest, window: Window) -> list[Batch]:
@@ -40,8 +46,11 @@ def select_batches(config: Config, manifest: Manifest, window: Window) -> list[B
 
 def train(config: Config, manifest: Manifest, store: SnapshotStore, window: Window) -> Training:
     """Read what the strategy asks for and fit the configured recipe on it."""
-    batches = tuple(batch.period for batch in select_batches(config, manifest, window))
-    return fit(config, batches, window.rows(store.read(batches), config.data.time_column), window)
+    selected = select_batches(config, manifest, window)
+    batches = tuple(batch.period for batch in selected)
+    rows = window.rows(store.read(batches, Contract(config.data).columns), config.data.time_column)
+    contents = {batch.period: batch.content[:CONTENT_DIGITS] for batch in selected}
+    return dataclasses.replace(fit(config, batches, rows, window), contents=contents)
 
 
 def fit(config: Config, batches: tuple[str, ...], rows: pl.DataFrame, window: Window) -> Training:
@@ -59,3 +68,27 @@ def fit(config: Config, batches: tuple[str, ...], rows: pl.DataFrame, window: Wi
     first = rows[config.data.time_column].min()
     span = Window(max(first, window.start), window.end)
     return Training(pipeline, batches, span, len(rows), float(rows[config.data.target_column].mean()), seconds)
+
+
+def recipe_digest(config: Config, manifest: Manifest) -> str:
+    """Stands for all that shapes a model: the snapshot, and features, model, strategy, seed and windows in the config."""
+    content = to_container(config)
+    shaping = [content["data"]["features"], *(content[key] for key in ("model", "strategy", "seed", "evaluation"))]
+    return hashlib.sha256(json.dumps([manifest.digest, shaping], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def measure_latency(pipeline: Pipeline, rows: pl.DataFrame, config: Config) -> dict[str, float]:
+    """Milliseconds to score one row and a thousand rows (or all, if they are fewer), medians of some calls."""
+    from retrain.modeling.pipeline import to_features
+
+    features = to_features(rows, feature_types(config))
+
+    def median_of(count: int, calls: int) -> float:
+        part, seconds = features.head(count), []
+        for _ in range(calls):
+            started = time.perf_counter()
+            pipeline.predict_proba(part)
+            seconds.append(time.perf_counter() - started)
+        return 1000 * statistics.median(seconds)
+
+    return {"latency_one_row_ms": median_of(1, 11), "latency_1000_rows_ms": median_of(1000, 5)}

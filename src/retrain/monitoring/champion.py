@@ -32,5 +32,6 @@ def score_champion(config: Config, manifest: Manifest) -> tuple[int | None, floa
     unseen = Window(datetime.fromisoformat(incumbent.trained_until), windows.evaluation.end)
     newest = SnapshotStore(SNAPSHOT).read([manifest.labelled[-1].period])
     rows = unseen.rows(newest, config.data.time_column)
-    scores = predict(load_version(store, incumbent.version, config.trusted_types), rows, config)
+    model = load_version(store, incumbent.version, config.trusted_types)
+    scores = predict(model.pipeline, rows, model.features)
     return champion.champion, float(row_log_loss(to_target(rows, config), scores).mean())

@@ -1,4 +1,4 @@
-"""The single questions that a gate asks. One of your own is a subclass of `Check` and a line in `conf/gate/`."""
+"""The questions that a gate asks of the figures. One of your own is a subclass of `Check` and a line in `conf/gate/`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from retrain.errors import ConfigError
-from retrain.promotion.figures import BASELINE, CHALLENGER, INCUMBENT, Comparison
+from retrain.promotion.figures import BASELINE, CHALLENGER, INCUMBENT, LOWER_IS_BETTER, Comparison
+from retrain.promotion.looks import spent_level
 
 
 class Outcome(enum.Enum):
-    """`insufficient`: the rows can't answer the question."""
+    """`not_applicable`: the question does not arise. `insufficient`: it does, and the rows can't answer it."""
 
     passed = "passed"
     failed = "failed"
+    not_applicable = "not_applicable"
     insufficient = "insufficient"
 
 
@@ -30,76 +32,80 @@ class CheckResult:
 class Check(ABC):
     """One question about a comparison."""
 
+    metric: str | None = None  # one that has to be measured for this question
+    columns: (
+        tuple[str, ...] | None
+    ) = ()  # features that the evaluation rows have to carry; None for all categories and flags
+
     @abstractmethod
     def judge(self, comparison: Comparison) -> CheckResult:
         """Raises PromotionError when the comparison lacks what the question needs."""
 
 
-def _confidence(value: float) -> float:
-    if not 0.5 <= value < 1:
-        raise ConfigError(f"`confidence` is {value!r}, but must be from 0.5 to below 1.")
-    return value
-
-
 class NonInferiority(Check):
-    """The challenger is not worse than the incumbent by more than a margin, with one-sided confidence."""
+    """The challenger is not worse than the incumbent by more than a margin, with one-sided confidence.
+
+    `margin_is` relative: a share of the incumbent's score; absolute: in units of the metric. Repeated looks at the same
+    rows are paid for with confidence (`retrain.promotion.looks`).
+    """
 
     def __init__(self, metric: str, margin: float, margin_is: str, confidence: float) -> None:
-        if margin_is not in ("relative", "absolute"):
-            raise ConfigError(f"`margin_is` is {margin_is!r}, but must be relative or absolute.")
-        if margin < 0:
-            raise ConfigError(f"`margin` is {margin!r}, but must not be negative.")
-        self.metric, self.margin, self.margin_is = metric, margin, margin_is
-        self.confidence = _confidence(confidence)
+        self.metric, self.confidence = metric, confidence_of(confidence)
+        self.margin, self.margin_is = margin_of(margin, margin_is)
 
     def judge(self, comparison: Comparison) -> CheckResult:
         worsening = comparison.worsening(INCUMBENT, self.metric)
         margin = self.margin
         if self.margin_is == "relative":
             margin *= abs(comparison.score(INCUMBENT, self.metric).value)
-        bound = worsening.quantile(self.confidence)
+        level = 1 - spent_level(1 - self.confidence, comparison.look)
+        bound = worsening.quantile(level)
         passed = bound < margin
         relation = "below" if passed else "not below"
         reason = (
-            f"{self.metric}: at worst {bound:+.4f} against the incumbent with {self.confidence:.0%} confidence, "
+            f"{self.metric}: at worst {bound:+.4f} against the incumbent with {_percent(level)} confidence{_look(comparison)}, "
             f"{relation} the margin of {margin:.4f}"
         )
-        return CheckResult(Outcome.passed if passed else Outcome.failed, reason, {"bound": bound, "margin": margin})
+        return CheckResult(_outcome(passed), reason, {"bound": bound, "margin": margin, "confidence": level})
 
 
 class Superiority(Check):
-    """The challenger is better than the incumbent by more than a minimum gain, with one-sided confidence."""
+    """The challenger is better than the incumbent by more than a minimum gain, with one-sided confidence.
+
+    Repeated looks at the same rows are paid for with confidence.
+    """
 
     def __init__(self, metric: str, minimum_gain: float, confidence: float) -> None:
-        self.metric, self.minimum_gain, self.confidence = metric, minimum_gain, _confidence(confidence)
+        self.metric, self.minimum_gain, self.confidence = metric, minimum_gain, confidence_of(confidence)
 
     def judge(self, comparison: Comparison) -> CheckResult:
         return _gain(comparison, INCUMBENT, self.metric, self.minimum_gain, self.confidence)
 
 
 class BeatsBaseline(Check):
-    """The challenger is better than always predicting the share of positives in its training rows."""
+    """The challenger is better than always predicting the share of positives in its training rows.
+
+    Repeated looks at the same rows are paid for with confidence.
+    """
 
     def __init__(self, metric: str, confidence: float) -> None:
-        self.metric, self.confidence = metric, _confidence(confidence)
+        self.metric, self.confidence = metric, confidence_of(confidence)
 
     def judge(self, comparison: Comparison) -> CheckResult:
         return _gain(comparison, BASELINE, self.metric, 0.0, self.confidence)
 
 
-class Ceiling(Check):
-    """A metric of the challenger stays below an absolute limit. For metrics where lower is better."""
+class Limit(Check):
+    """A metric of the challenger stays on the right side of an absolute limit, whichever way the metric runs."""
 
-    def __init__(self, metric: str, maximum: float) -> None:
-        self.metric, self.maximum = metric, maximum
+    def __init__(self, metric: str, limit: float) -> None:
+        self.metric, self.limit = metric, limit
 
     def judge(self, comparison: Comparison) -> CheckResult:
         value = comparison.score(CHALLENGER, self.metric).value
-        passed = value <= self.maximum
-        reason = f"{self.metric} of the challenger is {value:.4f}, {'within' if passed else 'above'} the limit of {self.maximum}"
-        return CheckResult(
-            Outcome.passed if passed else Outcome.failed, reason, {"value": value, "maximum": self.maximum}
-        )
+        passed = value <= self.limit if self.metric in LOWER_IS_BETTER else value >= self.limit
+        reason = f"{self.metric} of the challenger is {value:.4f}, {'within' if passed else 'beyond'} the limit of {self.limit}"
+        return CheckResult(_outcome(passed), reason, {"value": value, "limit": self.limit})
 
 
 class EnoughEvidence(Check):
@@ -119,12 +125,41 @@ class EnoughEvidence(Check):
 
 
 def _gain(comparison: Comparison, other: str, metric: str, minimum_gain: float, confidence: float) -> CheckResult:
-    bound = -comparison.worsening(other, metric).quantile(confidence)
+    level = 1 - spent_level(1 - confidence, comparison.look)
+    bound = -comparison.worsening(other, metric).quantile(level)
     passed = bound > minimum_gain
     reason = (
-        f"{metric}: better than the {other} by at least {bound:+.4f} with {confidence:.0%} confidence, "
+        f"{metric}: better than the {other} by at least {bound:+.4f} with {_percent(level)} confidence{_look(comparison)}, "
         f"{'more' if passed else 'not more'} than {minimum_gain:g}"
     )
-    return CheckResult(
-        Outcome.passed if passed else Outcome.failed, reason, {"bound": bound, "minimum_gain": minimum_gain}
-    )
+    return CheckResult(_outcome(passed), reason, {"bound": bound, "minimum_gain": minimum_gain, "confidence": level})
+
+
+def _outcome(passed: bool) -> Outcome:
+    return Outcome.passed if passed else Outcome.failed
+
+
+def _percent(level: float) -> str:
+    """A confidence with as many digits as set it apart from certainty."""
+    return f"{100 * level:.6g} %"
+
+
+def _look(comparison: Comparison) -> str:
+    """Said from the second look on, when it begins to cost."""
+    return f" (look {comparison.look} at these rows)" if comparison.look > 1 else ""
+
+
+def confidence_of(value: float) -> float:
+    """A configured confidence. Raises ConfigError outside [0.5, 1)."""
+    if not 0.5 <= value < 1:
+        raise ConfigError(f"`confidence` is {value!r}, but must be from 0.5 to below 1.")
+    return value
+
+
+def margin_of(margin: float, margin_is: str) -> tuple[float, str]:
+    """A configured margin. Raises ConfigError for a negative one, or one of an unknown kind."""
+    if margin_is not in ("relative", "absolute"):
+        raise ConfigError(f"`margin_is` is {margin_is!r}, but must be relative or absolute.")
+    if margin < 0:
+        raise ConfigError(f"`margin` is {margin!r}, but must not be negative.")
+    return margin, margin_is

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from retrain.errors import PromotionError
 
-# Columns of the stored predictions.
+if TYPE_CHECKING:
+    import polars as pl
+
+# Columns of the stored predictions. WINDOW is EVALUATION, or the batch whose old evaluation rows are a reference.
 CHALLENGER, INCUMBENT, BASELINE = "challenger", "incumbent", "baseline"
-TARGET, BLOCK = "target", "block"
-HIGHER_IS_BETTER = {"roc_auc"}
+TARGET, BLOCK, WINDOW, EVALUATION = "target", "block", "window", "evaluation"
+LOWER_IS_BETTER = {"log_loss", "brier", "calibration_error"}
 
 
 class NotEnoughRows(PromotionError):
@@ -36,10 +41,23 @@ class Estimate:
         tail = (1 - confidence) / 2
         return self.quantile(tail), self.quantile(1 - tail)
 
+    def p_above(self, limit: float) -> float:
+        """P-value of the hypothesis that the true figure is no more than `limit` (one-sided)."""
+        from scipy.special import stdtr
+
+        if self.standard_error == 0:
+            return 0.0 if self.value > limit else 1.0
+        return float(stdtr(self.degrees_of_freedom, (limit - self.value) / self.standard_error))
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores by (model, metric), and differences challenger - other by (other, metric)."""
+    """Scores by (model, metric), and differences challenger - other by (other, metric).
+
+    `look` counts the challengers that were judged on these evaluation rows, this one included. `facts` are figures of
+    the challenger that are no statistics, such as its size. `rows_judged` and `reference_rows` are the stored
+    predictions with `block` and the feature columns, for checks that look at some of the rows.
+    """
 
     rows: int
     blocks: int
@@ -47,25 +65,29 @@ class Comparison:
     scores: dict[tuple[str, str], Estimate]
     differences: dict[tuple[str, str], Estimate]
     identical: bool  # challenger and incumbent gave the same predictions, bit for bit
+    look: int = 1
+    facts: Mapping[str, float] = field(default_factory=dict)
+    classes: Sequence[str] = ()  # those that the challenger knows
+    rows_judged: pl.DataFrame | None = None
+    reference_rows: pl.DataFrame | None = None
 
     def score(self, model: str, metric: str) -> Estimate:
+        """Raises PromotionError when the metric is unknown or not a number, so that no check can pass on it."""
         return _finite(self.scores, model, metric)
 
     def worsening(self, other: str, metric: str) -> Estimate:
-        """By how much the challenger is worse than `other`; negative when it is better.
-
-        Raises PromotionError when the metric is unknown or not a number, so that no check can pass on it.
-        """
+        """By how much the challenger is worse than `other`; negative when it is better. Raises as `score` does."""
         difference = _finite(self.differences, other, metric)
-        sign = -1 if metric in HIGHER_IS_BETTER else 1
+        sign = 1 if metric in LOWER_IS_BETTER else -1
         return Estimate(sign * difference.value, difference.standard_error, difference.degrees_of_freedom)
 
 
 def _finite(estimates: dict[tuple[str, str], Estimate], model: str, metric: str) -> Estimate:
     estimate = estimates.get((model, metric))
     if estimate is None:
+        measured = ", ".join(sorted({name for _, name in estimates}))
         raise PromotionError(
-            f"The gate asks for `{metric}` of the {model}, which was not measured. Measured: {', '.join(sorted({name for _, name in estimates}))}."
+            f"The gate asks for `{metric}` of the {model}, which was not measured. Measured: {measured}."
         )
     if not math.isfinite(estimate.value) or not math.isfinite(estimate.standard_error):
         raise NotEnoughRows(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from retrain.config import GateConfig, instantiate
-from retrain.errors import PromotionError
+from retrain.errors import ConfigError, PromotionError
 from retrain.promotion.checks import Check, CheckResult, Outcome
 from retrain.promotion.figures import Comparison, NotEnoughRows
 
@@ -21,6 +22,14 @@ class Verdict(enum.Enum):
 
 
 @dataclass(frozen=True)
+class Question:
+    """A check of the gate, and whether it stops a promotion or only warns."""
+
+    check: Check
+    blocks: bool = True
+
+
+@dataclass(frozen=True)
 class Judgement:
     """The verdict, its reason as a sentence, and the result of every check by name."""
 
@@ -29,29 +38,58 @@ class Judgement:
     checks: dict[str, CheckResult]
 
 
-def build_checks(gate: GateConfig, has_incumbent: bool) -> dict[str, Check]:
-    """The checks for this comparison. Raises PromotionError when there are none: an empty gate lets nothing through."""
+def build_questions(gate: GateConfig, has_incumbent: bool) -> dict[str, Question]:
+    """The questions for this comparison, without those that are off.
+
+    Raises PromotionError when none could stop a promotion: an empty gate lets nothing through.
+    """
     group, nodes = ("checks", gate.checks) if has_incumbent else ("first_champion", gate.first_champion)
-    if not nodes:
+    questions = {}
+    for name, node in sorted((nodes or {}).items(), key=lambda item: item[0] != "primary"):
+        action = _on_failure(node, f"gate.{group}.{name}")
+        if action != "off":
+            arguments = {key: value for key, value in node.items() if key != "on_failure"}
+            questions[name] = Question(instantiate(arguments, f"gate.{group}.{name}"), action == "block")
+    if not any(question.blocks for question in questions.values()):
         raise PromotionError(
-            f"`gate.{group}` is empty, so nothing can be promoted. Configure at least one check in conf/gate/."
+            f"`gate.{group}` has no check that blocks, so nothing can be promoted. Configure at least one in conf/gate/."
         )
-    return {name: instantiate(node, f"gate.{group}.{name}") for name, node in nodes.items()}
+    return questions
 
 
-def judge(comparison: Comparison, checks: Mapping[str, Check]) -> Judgement:
-    """Ask every check. All must pass; where the rows can't answer one, the others don't count."""
+def _on_failure(node: Any, key: str) -> str:
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"`{key}` must name a check with `_target_`, but is {node!r}.")
+    action = node.get("on_failure", "block")
+    action = "off" if action is False else action  # YAML reads a bare `off` as false
+    if action not in ("block", "warn", "off"):
+        raise ConfigError(f"`{key}.on_failure` is {action!r}, but must be block, warn or off.")
+    return action
+
+
+def judge(comparison: Comparison, questions: Mapping[str, Question]) -> Judgement:
+    """Ask every question. All that block must pass or not apply; where the rows can't answer one, the others don't count."""
     if comparison.identical:
         reason = "The challenger predicts exactly what the incumbent predicts, so there is nothing to promote."
         return Judgement(Verdict.keep, reason, {})
-    results = {name: _ask(check, comparison) for name, check in checks.items()}
+    results = {name: _ask(question.check, comparison) for name, question in questions.items()}
     for outcome, verdict in ((Outcome.insufficient, Verdict.insufficient_evidence), (Outcome.failed, Verdict.keep)):
-        reasons = [f"{name} ({result.reason})" for name, result in results.items() if result.outcome is outcome]
+        reasons = [
+            f"{name} ({result.reason})"
+            for name, result in results.items()
+            if result.outcome is outcome and questions[name].blocks
+        ]
         if reasons:
             return Judgement(verdict, f"Not passed: {'; '.join(reasons)}.", results)
-    if not all(result.outcome is Outcome.passed for result in results.values()):
-        raise PromotionError("A check gave no clear answer, so nothing is promoted.")
-    return Judgement(Verdict.promote, f"All {len(results)} checks passed: {', '.join(results)}.", results)
+    passed = [name for name, result in results.items() if result.outcome is Outcome.passed]
+    if not any(questions[name].blocks for name in passed):
+        raise PromotionError("No check of the gate that blocks gave a clear answer, so nothing is promoted.")
+    warned = [name for name, result in results.items() if result.outcome in (Outcome.failed, Outcome.insufficient)]
+    left = [name for name, result in results.items() if result.outcome is Outcome.not_applicable]
+    reason = f"All {len(passed)} checks passed: {', '.join(passed)}." if not warned else f"Passed: {', '.join(passed)}."
+    reason += f" Warning: {'; '.join(f'{name} ({results[name].reason})' for name in warned)}." if warned else ""
+    reason += f" Not applicable: {', '.join(left)}." if left else ""
+    return Judgement(Verdict.promote, reason, results)
 
 
 def _ask(check: Check, comparison: Comparison) -> CheckResult:

@@ -13,23 +13,29 @@ import json
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from retrain.errors import PromotionError, StoreError
 from retrain.records import ModelRecord
 from retrain.tracking.store import LEDGER, Store, ensure_experiment
 
+# What an entry can be: the gate's verdict, a move that was refused, a person's yes to a waiting candidate, a person's
+# choice of a version over the gate's head, and a way back.
+VERDICT, REFUSAL, APPROVAL, OVERRIDE, ROLLBACK = KINDS = ("verdict", "refusal", "approval", "override", "rollback")
 _KEY = "seq-{:06d}"
 LONGEST_PARAM = 6000
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of history. `champion` serves from this entry on; it moved if it differs from `previous`."""
+    """One line of history. `champion` serves from this entry on; it moved if it differs from `previous`.
 
-    kind: str  # "verdict"
-    verdict: str
+    `challenger` is the version that earned the champion its place: itself, or the one that it is the refit of.
+    """
+
+    kind: str  # one of KINDS
+    verdict: str  # what the gate said; empty where a person decided
     reason: str
     champion: int | None
     previous: int | None
@@ -41,7 +47,16 @@ class Entry:
     snapshot: str
     newest_batch: str
     git_commit: str | None
-    run_id: str
+    run_id: str | None
+    recipe: str = ""  # digest of snapshot and config that the challenger was made of
+    evaluation_start: str = ""
+    evaluation_end: str = ""
+    predictions: str = ""  # digest
+    look: int = 1
+    candidate: int | None = None  # the version that waits for approval
+    config: str = ""  # digest of the resolved config, which the run holds as config.yaml
+    checks: dict[str, str] = field(default_factory=dict)  # outcome by name
+    figures: dict[str, float] = field(default_factory=dict)
     who: str = ""
     time: str = ""
     id: str = ""
@@ -67,7 +82,7 @@ class Ledger:
         """The whole history, oldest first."""
         params = self.store.client.get_run(self.run_id).data.params
         numbered = sorted((key, value) for key, value in params.items() if key.startswith("seq-"))
-        return [Entry(**json.loads(value), seq=number) for number, (_, value) in enumerate(numbered)]
+        return [_read_entry(value, number) for number, (_, value) in enumerate(numbered)]
 
     def append(self, entry: Entry, expected_length: int) -> bool:
         """Write entry number `expected_length`. False when another writer already has: read again, then decide again."""
@@ -76,7 +91,7 @@ class Ledger:
         stamped = dataclasses.replace(
             entry,
             who=_who(),
-            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
             id=uuid.uuid4().hex,  # equal values would both be accepted
         )
         content = dataclasses.asdict(stamped)
@@ -100,6 +115,42 @@ def current_champion(entries: Sequence[Entry]) -> Entry | None:
     return next((entry for entry in reversed(entries) if entry.moved), None)
 
 
+def served(entries: Sequence[Entry]) -> list[Entry]:
+    """The moves that put the champion and those before it in place, newest last, without what was rolled back.
+
+    A rollback takes away everything after the version that it restores, so that the next one goes further back.
+    """
+    line: list[Entry] = []
+    for entry in entries:
+        if not entry.moved:
+            continue
+        if entry.kind == ROLLBACK:
+            versions = [earlier.champion for earlier in line]
+            del line[versions.index(entry.champion) if entry.champion in versions else len(line) - 1 :]
+        line.append(entry)
+    return line
+
+
+def rolled_back(entries: Sequence[Entry], recipe: str) -> Entry | None:
+    """The rollback that took away a champion of this recipe, None if there was none or a person brought it back."""
+    recipes: dict[int, str] = {}
+    found = None
+    for entry in entries:
+        if entry.kind == ROLLBACK and recipes.get(entry.previous) == recipe:
+            found = entry
+        if entry.moved:
+            recipes[entry.champion] = entry.recipe
+            if entry.kind != VERDICT and entry.recipe == recipe:
+                found = None
+    return found
+
+
+def waiting(entries: Sequence[Entry]) -> Entry | None:
+    """The verdict whose version waits for approval: the newest, unless another verdict or a move came after it."""
+    newest = next((entry for entry in reversed(entries) if entry.kind != REFUSAL), None)
+    return newest if newest is not None and newest.candidate is not None else None
+
+
 def find_incumbent(entries: Sequence[Entry], evaluation_start: str) -> ModelRecord | None:
     """The version to compare with on rows from `evaluation_start` on, none of which it was trained on. None before the first.
 
@@ -119,6 +170,17 @@ def find_incumbent(entries: Sequence[Entry], evaluation_start: str) -> ModelReco
         f"{evaluation_start[:16].replace('T', ' ')}: it was promoted on a newer snapshot or a shorter window. Nothing can be compared "
         "with it fairly. Set `data.as_of` and `evaluation` back to theirs, or let a new batch arrive; then `dvc repro`."
     )
+
+
+def _read_entry(text: str, number: int) -> Entry:
+    """An entry of this or an earlier version of the project. Raises StoreError for one that can't be read."""
+    try:
+        return Entry(**json.loads(text), seq=number)
+    except (ValueError, TypeError) as error:
+        raise StoreError(
+            f"Ledger entry {number} can't be read ({error}): it was written by a newer version of this project, or by hand. "
+            "Update the project, then run the command again."
+        ) from error
 
 
 def _ledger_run(store: Store) -> str:

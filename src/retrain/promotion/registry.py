@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from retrain.config import ColumnType
 from retrain.errors import ModelError, StoreError
 from retrain.modeling.model_files import load_model
 from retrain.modeling.training import Training
-from retrain.promotion.ledger import Ledger, current_champion
-from retrain.tracking.runs import fetch_model_file
+from retrain.promotion.ledger import Ledger, current_champion, waiting
+from retrain.records import ModelRecord
+from retrain.tracking.runs import fetch_model_file, read_features
 from retrain.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from sklearn.pipeline import Pipeline
 
-CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
+CHAMPION, PREVIOUS, CHALLENGER, CANDIDATE = "champion", "previous", "challenger", "candidate"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A version's Pipeline and the features that it was trained on, which need not be those of today's config."""
+
+    pipeline: Pipeline
+    features: dict[str, ColumnType]
 
 
 def register(store: Store, model_id: str, run_id: str, tags: Mapping[str, str]) -> int:
@@ -35,16 +46,18 @@ def register(store: Store, model_id: str, run_id: str, tags: Mapping[str, str]) 
     return int(created.version)
 
 
-def version_tags(training: Training, role: str, snapshot: str, sha256: str) -> dict[str, str]:
+def version_tags(training: Training, role: str, snapshot: str, sha256: str, recipe: str) -> dict[str, str]:
     """What every version says about itself: its part, and the rows it was trained on."""
     return {
         "role": role,
         "trained_from": training.window.start.isoformat(),
         "trained_until": training.window.end.isoformat(),
         "batches": ", ".join(training.batches),
+        "batch_contents": ", ".join(training.contents.values()),
         "training_rows": str(training.rows),
         "snapshot": snapshot,
         "model_sha256": sha256,
+        "recipe": recipe,
     }
 
 
@@ -54,6 +67,20 @@ def find_version(store: Store, run_id: str, role: str) -> ModelVersion | None:
         if version.tags.get("role") == role:
             return version
     return None
+
+
+def model_record(version: ModelVersion) -> ModelRecord:
+    """What a version's tags say about its training rows; empty where somebody else registered it."""
+    tags = version.tags
+    batches = [period for period in tags.get("batches", "").split(", ") if period]
+    contents = [digest for digest in tags.get("batch_contents", "").split(", ") if digest]
+    return ModelRecord(
+        int(version.version),
+        tags.get("trained_from", ""),
+        tags.get("trained_until", ""),
+        batches,
+        dict(zip(batches, contents, strict=False)),
+    )
 
 
 def get_version(store: Store, version: int) -> ModelVersion:
@@ -69,8 +96,8 @@ def get_version(store: Store, version: int) -> ModelVersion:
         ) from error
 
 
-def load_version(store: Store, version: int, trusted_types: list[str]) -> Pipeline:
-    """The Pipeline of a version, checked against the registry's digest and the list of trusted types.
+def load_version(store: Store, version: int, trusted_types: list[str]) -> LoadedModel:
+    """The model of a version, checked against the registry's digest and the list of trusted types.
 
     Raises ModelError, with the way out, when its files are gone, changed or not trusted.
     """
@@ -78,7 +105,8 @@ def load_version(store: Store, version: int, trusted_types: list[str]) -> Pipeli
 
     found = get_version(store, version)
     try:
-        return load_model(fetch_model_file(found.source), trusted_types, found.tags.get("model_sha256"))
+        pipeline = load_model(fetch_model_file(found.source), trusted_types, found.tags.get("model_sha256"))
+        return LoadedModel(pipeline, read_features(found.source))
     except (MlflowException, OSError, ModelError) as error:
         raise ModelError(
             f"Version {version} of `{store.registered_model}` can't be loaded: {str(error).splitlines()[0]} "
@@ -92,29 +120,45 @@ def set_alias(store: Store, alias: str, version: int) -> None:
 
 
 def follow_ledger(store: Store, ledger: Ledger) -> int | None:
-    """Let the aliases `champion` and `previous` say what the ledger says; returns the champion's version.
+    """Let the aliases `champion`, `previous` and `candidate` say what the ledger says; returns the champion's version.
 
     Read again after writing: a process that stalled between ledger and alias would otherwise overwrite a newer move.
     Also mends what a crash between the two left behind.
     """
     while True:
-        entry = current_champion(ledger.entries())
-        if entry is None:
+        entries = ledger.entries()
+        if not entries:
             return None
-        get_version(store, entry.champion)
+        entry, pending = current_champion(entries), waiting(entries)
+        wanted = {CANDIDATE: pending.candidate if pending else None}
+        if entry is not None:
+            get_version(store, entry.champion)
+            wanted |= {CHAMPION: entry.champion, PREVIOUS: entry.previous}
         aliases = _aliases(store)
-        if aliases.get(CHAMPION) != entry.champion:
-            set_alias(store, CHAMPION, entry.champion)
-        if entry.previous is not None and aliases.get(PREVIOUS) != entry.previous and _exists(store, entry.previous):
-            set_alias(store, PREVIOUS, entry.previous)
-        if current_champion(ledger.entries()) == entry:
-            return entry.champion
+        for alias, version in wanted.items():
+            # Someone may have tidied up the previous one.
+            if version is not None and aliases.get(alias) != version and find_number(store, version):
+                set_alias(store, alias, version)
+        if wanted[CANDIDATE] is None and CANDIDATE in aliases:
+            store.client.delete_registered_model_alias(store.registered_model, CANDIDATE)
+        if len(ledger.entries()) == len(entries):
+            return entry.champion if entry else None
 
 
-def _exists(store: Store, version: int) -> bool:
-    """Whether the registry still has a version: someone may have tidied up."""
+def find_number(store: Store, version: int) -> ModelVersion | None:
+    """A version by number, None if the registry has none."""
     query = f"name = '{store.registered_model}' and version_number = {version}"
-    return bool(store.client.search_model_versions(query))
+    return next(iter(store.client.search_model_versions(query)), None)
+
+
+def require(store: Store, version: int) -> ModelVersion:
+    """A version that a person named. Raises StoreError when there is none."""
+    found = find_number(store, version)
+    if found is None:
+        raise StoreError(
+            f"There is no version {version} of `{store.registered_model}`. `retrain history` and the MLflow UI list those that there are."
+        )
+    return found
 
 
 def _aliases(store: Store) -> dict[str, int]:

@@ -35,7 +35,11 @@ def to_mlflow(
 
     client, run_id = store.client, trained.run_id
     now = int(time.time() * 1000)
-    metrics = [Metric(name, value, now, 0) for name, value in flat_metrics(compared).items()]
+    figures = {"evaluation/rows": compared.rows, "evaluation/blocks": compared.blocks, "evaluation/look": compared.look}
+    figures |= compared.flat()
+    for name, check in compared.checks.items():
+        figures |= {f"gate/{name}/{figure}": value for figure, value in check.figures.items()}
+    metrics = [Metric(name, value, now, 0) for name, value in figures.items()]
     summary = words.headline(trained, promotion)
     tags = {
         "verdict": compared.verdict,
@@ -55,18 +59,6 @@ def to_mlflow(
             store.registered_model, str(version), words.markdown(trained, compared, promotion, role)
         )
         client.set_model_version_tag(store.registered_model, str(version), "verdict", compared.verdict)
-
-
-def flat_metrics(compared: ComparisonRecord) -> dict[str, float]:
-    """`<metric>/<model>`, and `<metric>/minus_<other>` with its interval: the UI groups by what stands before the slash."""
-    flat: dict[str, float | None] = {"evaluation/rows": compared.rows, "evaluation/blocks": compared.blocks}
-    for model, figures in compared.scores.items():
-        flat |= {f"{metric}/{model}": figure.value for metric, figure in figures.items()}
-    for other, figures in compared.differences.items():
-        for metric, figure in figures.items():
-            name = f"{metric}/minus_{other}"
-            flat |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
-    return {name: value for name, value in flat.items() if value is not None}
 
 
 def to_terminal(trained: ChallengerRecord, compared: ComparisonRecord, promotion: PromotionRecord) -> None:
@@ -92,7 +84,7 @@ def to_terminal(trained: ChallengerRecord, compared: ComparisonRecord, promotion
     Console(highlight=False, width=max(console.width, 110)).print(table)
     console.print(f"\nVerdict        [bold]{compared.verdict}[/bold]. {compared.reason}")
     for name, check in compared.checks.items():
-        console.print(f"  {check.outcome:<13}{name}: {check.reason}")
+        console.print(f"  {words.outcome(check):<16}{name}: {check.reason}")
     console.print(
         f"\nNext  retrain status       who serves, and since when\n      mlflow ui            every run and version\n      {REPORT}  this comparison with pictures\n"
     )

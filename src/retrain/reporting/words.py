@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from retrain.promotion.figures import HIGHER_IS_BETTER
-from retrain.records import ChallengerRecord, ComparisonRecord, FigureRecord, ModelRecord, PromotionRecord
+from retrain.promotion.figures import LOWER_IS_BETTER
+from retrain.records import (
+    ChallengerRecord,
+    CheckRecord,
+    ComparisonRecord,
+    FigureRecord,
+    ModelRecord,
+    PromotionRecord,
+)
 
 TITLES = {
     "log_loss": "Log loss",
@@ -22,14 +29,28 @@ def headline(trained: ChallengerRecord, promotion: PromotionRecord) -> str:
     """The outcome as one sentence."""
     challenger = trained.challenger.version
     if promotion.verdict != "promote":
-        kept = f"version {promotion.champion} stays champion" if promotion.champion else "there is still no champion"
         said = "not promoted" if promotion.verdict == "keep" else "not promoted for lack of evidence"
-        return f"Challenger version {challenger} was {said}; {kept}."
+        return f"Challenger version {challenger} was {said}; {_serving(promotion)}."
+    if promotion.candidate is not None:
+        refitted = f", refitted as version {promotion.candidate}," if promotion.candidate != challenger else ""
+        return (
+            f"Challenger version {challenger}{refitted} passed, and waits for `retrain approve`; {_serving(promotion)}."
+        )
     refitted = f", refitted as version {promotion.champion}," if promotion.champion != challenger else ""
     if not promotion.moved:
-        return f"Challenger version {challenger}{refitted} passed, and is champion already."
+        return f"Challenger version {challenger} passed before; {_serving(promotion)}."
     instead = f" in place of version {promotion.previous}" if promotion.previous else ", the first"
     return f"Challenger version {challenger}{refitted} is champion now{instead}."
+
+
+def _serving(promotion: PromotionRecord) -> str:
+    return f"version {promotion.champion} stays champion" if promotion.champion else "there is still no champion"
+
+
+def outcome(check: CheckRecord) -> str:
+    """The outcome of a check, and whether it could have stopped the promotion."""
+    said = check.outcome.replace("_", " ")
+    return said if check.blocks or check.outcome in ("passed", "not_applicable") else f"{said} (warns)"
 
 
 def opponent(trained: ChallengerRecord) -> str:
@@ -73,10 +94,10 @@ def score_table(compared: ComparisonRecord) -> tuple[list[str], list[list[str]]]
     other = "incumbent" if "incumbent" in models else "baseline"
     header = ["metric", *models, f"challenger - {other}"]
     rows = []
-    for metric, title in TITLES.items():
-        better = "\u2191" if metric in HIGHER_IS_BETTER else "\u2193"
+    for metric in dict.fromkeys([*TITLES, *compared.scores["challenger"]]):
+        better = "\u2193" if metric in LOWER_IS_BETTER else "\u2191"
         cells = [score(compared.scores[model][metric]) for model in models]
-        rows.append([f"{title} {better}", *cells, difference(compared.differences[other][metric])])
+        rows.append([f"{TITLES.get(metric, metric)} {better}", *cells, difference(compared.differences[other][metric])])
     return header, rows
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import math
+from collections.abc import Mapping
 
 import polars as pl
 
 from retrain import project, records
-from retrain.config import Config
+from retrain.config import ColumnType, Config
+from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import block_index, block_of
 from retrain.errors import PromotionError
-from retrain.promotion.comparison import compare
-from retrain.promotion.figures import BASELINE, BLOCK, CHALLENGER, INCUMBENT, Comparison, Estimate
-from retrain.promotion.gate import Judgement, build_checks, judge
+from retrain.modeling.metrics import ROW_LOSSES
+from retrain.promotion.comparison import bootstrap_interval, compare
+from retrain.promotion.figures import BASELINE, BLOCK, CHALLENGER, EVALUATION, INCUMBENT, WINDOW, Comparison, Estimate
+from retrain.promotion.gate import Judgement, Question, build_questions, judge
+from retrain.promotion.guardrails import asked_columns
+from retrain.promotion.provenance import show_unseen
 from retrain.records import ChallengerRecord, CheckRecord, ComparisonRecord, FigureRecord
 
 log = logging.getLogger("retrain")
@@ -27,16 +33,13 @@ def run(config: Config) -> None:
         log.info("Nothing to compare: %s", trained.reason)
         return
     predictions = _read_predictions(trained)
-    refuse_seen_rows(predictions, config.data.time_column, trained)
-    block = block_index(config.data.time_column, block_of(config.evaluation))
-    predictions = predictions.with_columns(block.alias(BLOCK))
-    models = [CHALLENGER, BASELINE]
-    if trained.incumbent is not None:
-        models.insert(1, INCUMBENT)
-    checks = build_checks(config.gate, trained.incumbent is not None)
-    comparison = compare(predictions, models)
-    judgement = judge(comparison, checks)
-    records.save(project.COMPARISON, to_record(comparison, judgement))
+    provenance = show_provenance(predictions, config.data.time_column, trained)
+    questions = build_questions(config.gate, trained.incumbent is not None)
+    comparison = compare_stored(config, predictions, trained, questions)
+    judgement = judge(comparison, questions)
+    record = to_record(comparison, judgement, questions)
+    record.provenance = provenance
+    records.save(project.COMPARISON, record)
     log.info("Verdict %s: %s", judgement.verdict.value, judgement.reason)
 
 
@@ -52,30 +55,79 @@ def _read_predictions(trained: ChallengerRecord) -> pl.DataFrame:
     return pl.read_parquet(content)
 
 
-def refuse_seen_rows(predictions: pl.DataFrame, time_column: str, trained: ChallengerRecord) -> None:
-    """Raises PromotionError when a model was trained on rows that are to judge it: it would be praised for its memory."""
-    first = predictions[time_column].min()
-    for name, model in (("challenger", trained.challenger), ("incumbent", trained.incumbent)):
-        if model is not None and first is not None and model.trained_until > first.isoformat():
-            raise PromotionError(
-                f"The {name} (version {model.version}) was trained on rows up to {model.trained_until}, and the evaluation rows "
-                f"start at {first.isoformat()}: it has seen some of them. Run `dvc repro -f -s train` to repeat the comparison."
-            )
+def show_provenance(predictions: pl.DataFrame, time_column: str, trained: ChallengerRecord) -> dict[str, str]:
+    """Why neither model can have been trained on a row that judges it. Raises PromotionError when that can't be shown."""
+    first = predictions.filter(pl.col(WINDOW) == EVALUATION)[time_column].min()
+    first_row = first.isoformat() if first is not None else trained.evaluation_start
+    models = {CHALLENGER: trained.challenger, INCUMBENT: trained.incumbent}
+    return {
+        name: show_unseen(name, model, first_row, trained.evaluation_batches)
+        for name, model in models.items()
+        if model is not None
+    }
 
 
-def to_record(comparison: Comparison, judgement: Judgement) -> ComparisonRecord:
+def compare_stored(
+    config: Config, predictions: pl.DataFrame, trained: ChallengerRecord, questions: Mapping[str, Question]
+) -> Comparison:
+    """The comparison with all that the questions ask for: their metrics, features, reference windows, look and facts."""
+    block = block_index(config.data.time_column, block_of(config.evaluation))
+    predictions = predictions.with_columns(block.alias(BLOCK))
+    judged = predictions.filter(pl.col(WINDOW) == EVALUATION)
+    models = [name for name in (CHALLENGER, INCUMBENT, BASELINE) if name in predictions.columns]
+    checks = [question.check for question in questions.values()]
+    comparison = compare(judged, models, [check.metric for check in checks if check.metric])
+    columns = asked_columns(checks)
+    if columns is None:
+        categories = (ColumnType.categorical, ColumnType.boolean)
+        columns = [name for name, column in config.data.features.items() if column.type in categories]
+    return dataclasses.replace(
+        comparison,
+        look=trained.look,
+        facts=trained.facts,
+        classes=trained.classes,
+        rows_judged=_with_features(config, judged, trained, columns),
+        reference_rows=predictions.filter(pl.col(WINDOW) != EVALUATION),
+    )
+
+
+def _with_features(config: Config, judged: pl.DataFrame, trained: ChallengerRecord, columns: list[str]) -> pl.DataFrame:
+    """The evaluation rows with some feature columns, which lie in the snapshot in the same order."""
+    wanted = [name for name in columns if name not in judged.columns]
+    if not wanted:
+        return judged
+    identity = list(dict.fromkeys([config.data.time_column, *config.data.key_columns]))
+    read = SnapshotStore(project.SNAPSHOT).read(list(trained.evaluation_batches), [*identity, *wanted])
+    start, end = judged[config.data.time_column].min(), judged[config.data.time_column].max()
+    features = read.filter(pl.col(config.data.time_column).is_between(start, end))
+    if not features.select(identity).equals(judged.select(identity)):
+        raise PromotionError(
+            "The snapshot no longer holds the rows that the predictions are about. Run `dvc repro -f -s train` to make them again."
+        )
+    return judged.hstack(features.select(name for name in wanted if name in features.columns))
+
+
+def to_record(comparison: Comparison, judgement: Judgement, questions: Mapping[str, Question]) -> ComparisonRecord:
     """The comparison as it is stored, with two-sided 95 % intervals."""
     record = ComparisonRecord(
-        judgement.verdict.value, judgement.reason, comparison.rows, comparison.blocks, comparison.positive_share
+        judgement.verdict.value,
+        judgement.reason,
+        comparison.rows,
+        comparison.blocks,
+        comparison.positive_share,
+        comparison.look,
     )
     for name, result in judgement.checks.items():
-        record.checks[name] = CheckRecord(
-            result.outcome.value, result.reason, {key: float(value) for key, value in result.figures.items()}
-        )
+        figures = {key: float(value) for key, value in result.figures.items()}
+        record.checks[name] = CheckRecord(result.outcome.value, result.reason, questions[name].blocks, figures)
     for (model, metric), estimate in comparison.scores.items():
         record.scores.setdefault(model, {})[metric] = _figure(estimate)
     for (other, metric), estimate in comparison.differences.items():
         record.differences.setdefault(other, {})[metric] = _figure(estimate)
+    other = INCUMBENT if INCUMBENT in record.scores else BASELINE
+    for metric in ROW_LOSSES:
+        interval = bootstrap_interval(comparison.rows_judged, other, metric)
+        record.bootstrap[metric] = list(interval) if all(map(math.isfinite, interval)) else []
     return record
 
 

@@ -7,7 +7,7 @@ import logging
 from datetime import datetime
 
 from retrain import records
-from retrain.config import Config
+from retrain.config import Approval, Config, to_yaml
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window
 from retrain.modeling.model_files import import_first
@@ -16,7 +16,7 @@ from retrain.project import CHALLENGER, COMPARISON, PROMOTION, SNAPSHOT, current
 from retrain.promotion import registry
 from retrain.promotion.gate import Verdict
 from retrain.promotion.ledger import Entry, Ledger
-from retrain.promotion.moves import plan_entry
+from retrain.promotion.moves import Circumstances, Refused, plan_entry, plan_refusal
 from retrain.records import ChallengerRecord, ComparisonRecord, ModelRecord, PromotionRecord
 from retrain.reporting import publish
 from retrain.tracking import runs
@@ -34,21 +34,29 @@ def run(config: Config) -> None:
         records.save(PROMOTION, record)
         log.info("The champion stays as it is: %s", trained.reason)
         return
-    promoted = Verdict(compared.verdict) is Verdict.promote
-    if promoted and config.gate.refit:
+    refits = Verdict(compared.verdict) is Verdict.promote and config.gate.refit
+    if refits:
         import_first()
     store = open_store(config)
     ledger = Ledger.open(store)
-    newcomer = trained.challenger
-    if promoted and config.gate.refit:
-        newcomer = refit(config, store, trained)
-    entry = append(ledger, trained, compared, newcomer)
-    registry.follow_ledger(store, ledger)
-    record = PromotionRecord(compared.verdict, entry.moved, entry.champion, entry.previous, entry.seq)
+    newcomer = refit(config, store, trained) if refits else trained.challenger
+    entry = append(ledger, trained, compared, newcomer, _circumstances(config))
+    champion = registry.follow_ledger(store, ledger)
+    moved = entry.moved and champion == entry.champion  # a later command may have moved it on
+    record = PromotionRecord(compared.verdict, moved, champion, entry.previous, entry.seq, entry.candidate)
     drawn = publish.to_files(config, trained, compared, record)
     publish.to_mlflow(store, trained, compared, record, newcomer, drawn)
     records.save(PROMOTION, record)
     publish.to_terminal(trained, compared, record)
+
+
+def _circumstances(config: Config) -> Circumstances:
+    return Circumstances(
+        comparison=hashlib.sha256(COMPARISON.read_bytes()).hexdigest()[:16],
+        config=hashlib.sha256(to_yaml(config).encode()).hexdigest()[:16],
+        git_commit=current_commit().sha,
+        approval_required=config.gate.approval is Approval.required,
+    )
 
 
 def refit(config: Config, store: Store, trained: ChallengerRecord) -> ModelRecord:
@@ -57,8 +65,7 @@ def refit(config: Config, store: Store, trained: ChallengerRecord) -> ModelRecor
 
     found = registry.find_version(store, trained.run_id, "refit")
     if found is not None:
-        tags = found.tags
-        return ModelRecord(int(found.version), tags["trained_from"], tags["trained_until"], tags["batches"].split(", "))
+        return registry.model_record(found)
     snapshot = SnapshotStore(SNAPSHOT)
     manifest = snapshot.manifest()
     window = Window(datetime.min, datetime.fromisoformat(trained.evaluation_end))
@@ -66,24 +73,34 @@ def refit(config: Config, store: Store, trained: ChallengerRecord) -> ModelRecor
     training = train(config, manifest, snapshot, window)
     sample = snapshot.read([trained.newest_batch]).tail(5)
     with mlflow.start_run(run_id=trained.run_id):
-        model_id, sha256 = runs.log_model(config, training.pipeline, "refit", sample)
+        stored = runs.log_model(config, training.pipeline, "refit", sample)
         mlflow.log_metrics({"refit/rows": training.rows, "refit/fit_seconds": training.fit_seconds})
-    tags = registry.version_tags(training, "refit", manifest.digest, sha256) | {
-        "refit_of": str(trained.challenger.version)
-    }
-    version = registry.register(store, model_id, trained.run_id, tags)
-    return ModelRecord(version, tags["trained_from"], tags["trained_until"], list(training.batches))
+    tags = registry.version_tags(training, "refit", manifest.digest, stored.sha256, trained.recipe)
+    tags["refit_of"] = str(trained.challenger.version)
+    version = registry.register(store, stored.model_id, trained.run_id, tags)
+    return registry.model_record(registry.get_version(store, version))
 
 
-def append(ledger: Ledger, trained: ChallengerRecord, compared: ComparisonRecord, newcomer: ModelRecord) -> Entry:
+def append(
+    ledger: Ledger,
+    trained: ChallengerRecord,
+    compared: ComparisonRecord,
+    newcomer: ModelRecord,
+    circumstances: Circumstances,
+) -> Entry:
     """Write the verdict to the ledger, unless this very verdict is there already; returns its entry.
 
-    Raises PromotionError when the champion has moved since the comparison: the verdict was about another one.
+    Raises Refused, and writes that down as well, when it was overtaken: the verdict was about another champion.
     """
-    digest = hashlib.sha256(COMPARISON.read_bytes()).hexdigest()[:16]
     while True:
         entries = ledger.entries()
-        planned = plan_entry(entries, trained, compared, newcomer, digest, current_commit().sha)
+        try:
+            planned = plan_entry(entries, trained, compared, newcomer, circumstances)
+        except Refused as refused:
+            refusal = plan_refusal(entries, trained, compared, newcomer, circumstances, str(refused))
+            if refusal is None or ledger.append(refusal, len(entries)):
+                raise
+            continue
         if planned.seq < len(entries):  # written by a run that died before it could say so
             return planned
         if ledger.append(planned, len(entries)):

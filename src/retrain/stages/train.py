@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from retrain import project, records
-from retrain.config import Config
-from retrain.data.manifest import Manifest
+from retrain.config import Config, class_name, feature_types
+from retrain.data.contract import Contract
+from retrain.data.manifest import CONTENT_DIGITS, Manifest
 from retrain.data.snapshot import SnapshotStore
-from retrain.data.windows import Windows, batches_in, plan_windows
+from retrain.data.windows import Window, Windows, batches_in, plan_references, plan_windows
+from retrain.errors import PromotionError
 from retrain.modeling.model_files import file_digest, import_first
-from retrain.modeling.training import Training, train
+from retrain.modeling.training import Training, measure_latency, recipe_digest, train
 from retrain.promotion import registry
-from retrain.promotion.figures import BASELINE, CHALLENGER, INCUMBENT, TARGET
-from retrain.promotion.ledger import Ledger, find_incumbent
+from retrain.promotion.figures import BASELINE, CHALLENGER, EVALUATION, INCUMBENT, TARGET, WINDOW
+from retrain.promotion.ledger import Ledger, find_incumbent, rolled_back
+from retrain.promotion.looks import look_number
+from retrain.promotion.registry import LoadedModel
 from retrain.records import ChallengerRecord, DecisionRecord, ModelRecord
 from retrain.tracking import runs
+from retrain.tracking.runs import StoredModel
 from retrain.tracking.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -33,7 +38,7 @@ class Incumbent:
     """The champion to compare with, loaded."""
 
     record: ModelRecord
-    pipeline: Pipeline
+    model: LoadedModel
 
 
 def run(config: Config) -> None:
@@ -41,11 +46,7 @@ def run(config: Config) -> None:
     snapshot = SnapshotStore(project.SNAPSHOT)
     manifest = snapshot.manifest()
     if not decision.retrain:
-        _write_predictions(pl.DataFrame())
-        records.save(
-            project.CHALLENGER, ChallengerRecord(False, decision.reason, manifest.digest, decision.newest_batch)
-        )
-        log.info("No challenger: %s", decision.reason)
+        _decline(decision.reason, manifest, decision)
         return
     windows = plan_windows(manifest.labelled, config.evaluation)
     import_first()
@@ -54,21 +55,74 @@ def run(config: Config) -> None:
     registry.follow_ledger(store, ledger)
     runs.end_abandoned(store)
     history = ledger.entries()
+    recipe = recipe_digest(config, manifest)
+    rollback = rolled_back(history, recipe)
+    if rollback is not None:
+        reason = (
+            f"This recipe on this snapshot gave version {rollback.previous}, which {rollback.who} rolled back "
+            f"(ledger entry {rollback.seq}: {rollback.reason}). Change the recipe, let a new batch arrive, or bring the version "
+            f'back: retrain promote {rollback.previous} --reason "..."'
+        )
+        _decline(reason, manifest, decision)
+        return
     # Loaded before the fit: an incumbent that can't be loaded must not cost a training first.
     incumbent = _load_incumbent(config, store, find_incumbent(history, windows.evaluation.start.isoformat()))
+    record = _train(config, store, snapshot, windows, incumbent, recipe)
+    record.reason, record.ledger_length = decision.reason, len(history)
+    record.look = look_number(history, record.evaluation_start, record.evaluation_end, record.predictions[:16])
+    records.save(project.CHALLENGER, record)
+    log.info(
+        "Challenger version %d: %s rows, %.1f s to fit",
+        record.challenger.version,
+        f"{record.rows:,}",
+        record.fit_seconds,
+    )
+
+
+def _decline(reason: str, manifest: Manifest, decision: DecisionRecord) -> None:
+    """No challenger: the stages that follow have nothing to do."""
+    _write_predictions(pl.DataFrame())
+    records.save(project.CHALLENGER, ChallengerRecord(False, reason, manifest.digest, decision.newest_batch))
+    log.info("No challenger: %s", reason)
+
+
+def _load_incumbent(config: Config, store: Store, record: ModelRecord | None) -> Incumbent | None:
+    """Raises PromotionError when the version's tags and the ledger disagree about its training rows: one was changed."""
+    if record is None:
+        return None
+    tagged = registry.model_record(registry.get_version(store, record.version))
+    if tagged.trained_until != record.trained_until:
+        raise PromotionError(
+            f"The tags of version {record.version} say that it was trained until {tagged.trained_until or 'an unknown time'}, the "
+            f"ledger {record.trained_until}: somebody has changed the tags. Set `trained_until` back to the ledger's in the MLflow UI."
+        )
+    return Incumbent(tagged, registry.load_version(store, record.version, config.trusted_types))
+
+
+def _train(
+    config: Config, store: Store, snapshot: SnapshotStore, windows: Windows, incumbent: Incumbent | None, recipe: str
+) -> ChallengerRecord:
+    """Fit, predict and register in one MLflow run."""
+    manifest = snapshot.manifest()
     newest = manifest.labelled[-1].period
     tags = _tags(config, manifest, windows, incumbent)
     with runs.start_run(store, f"retrain {newest}", config, tags) as run_id:
         log.info("Training %s on rows before %s", tags["model"], windows.evaluation.start.date())
         training = train(config, manifest, snapshot, windows.training)
-        judging = [batch.period for batch in batches_in(manifest.labelled, windows.evaluation)]
-        rows = windows.evaluation.rows(snapshot.read(judging), config.data.time_column)
-        predictions = _predict(config, training, incumbent, rows)
-        version = _log(config, store, manifest, training, rows, run_id)
-    predictions_digest = _write_predictions(predictions)
-    record = ChallengerRecord(
+        rows = _rows_to_judge(config, snapshot, windows.evaluation, incumbent)
+        predictions = _predict(config, training.pipeline, training.positive_share, incumbent, rows)
+        stored = _log(config, manifest, training, rows, run_id)
+        facts = measure_latency(training.pipeline, rows.head(1000), config) | {"model_megabytes": stored.size / 1e6}
+        version = _register(store, manifest, training, stored, run_id, recipe, facts)
+    lacking = [name for name in incumbent.model.features if name not in rows.columns] if incumbent else []
+    if lacking:
+        log.warning(
+            "The incumbent was trained on %s, which the rows lack: it is scored as missing.", ", ".join(lacking)
+        )
+    judging = batches_in(manifest.labelled, windows.evaluation)
+    return ChallengerRecord(
         retrained=True,
-        reason=decision.reason,
+        reason="",
         snapshot=manifest.digest,
         newest_batch=newest,
         challenger=_model_record(version, training),
@@ -80,39 +134,66 @@ def run(config: Config) -> None:
         fit_seconds=training.fit_seconds,
         evaluation_start=windows.evaluation.start.isoformat(),
         evaluation_end=windows.evaluation.end.isoformat(),
-        ledger_length=len(history),
-        predictions=predictions_digest,
+        evaluation_batches={batch.period: batch.content[:CONTENT_DIGITS] for batch in judging},
+        missing_columns=lacking,
+        classes=[str(label) for label in training.pipeline.classes_],
+        facts=facts,
+        recipe=recipe,
+        predictions=_write_predictions(predictions),
     )
-    records.save(project.CHALLENGER, record)
-    log.info("Challenger version %d: %s rows, %.1f s to fit", version, f"{training.rows:,}", training.fit_seconds)
-
-
-def _load_incumbent(config: Config, store: Store, record: ModelRecord | None) -> Incumbent | None:
-    if record is None:
-        return None
-    tags = registry.get_version(store, record.version).tags
-    pipeline = registry.load_version(store, record.version, config.trusted_types)
-    batches = tags.get("batches", "").split(", ")
-    return Incumbent(ModelRecord(record.version, tags.get("trained_from", ""), record.trained_until, batches), pipeline)
 
 
 def _tags(config: Config, manifest: Manifest, windows: Windows, incumbent: Incumbent | None) -> dict[str, str]:
     periods = [batch.period for batch in manifest.labelled]
     return {
         "kind": "retraining",
-        "model": config.model.estimator["_target_"].rsplit(".", 1)[-1],
-        "strategy": config.strategy["_target_"].rsplit(".", 1)[-1],
+        "model": class_name(config.model.estimator),
+        "strategy": class_name(config.strategy),
         "snapshot": manifest.digest,
+        "snapshot_dvc": project.snapshot_dvc_hash() or "none",
         "batches": f"{periods[0]} to {periods[-1]} ({len(periods)})",
         "evaluation_window": str(windows.evaluation),
         "incumbent_version": str(incumbent.record.version) if incumbent else "none",
     }
 
 
-def _log(
-    config: Config, store: Store, manifest: Manifest, training: Training, sample: pl.DataFrame, run_id: str
-) -> int:
-    """Log model, data set and figures to the active run, register the version; returns its number."""
+def _rows_to_judge(
+    config: Config, snapshot: SnapshotStore, evaluation: Window, incumbent: Incumbent | None
+) -> pl.DataFrame:
+    """The evaluation rows, then those of the reference windows while there is an incumbent; `window` tells them apart.
+
+    They carry all columns that either model was trained on: a challenger with other features is compared on the same rows.
+    """
+    labelled = snapshot.manifest().labelled
+    columns = {*Contract(config.data).columns, *(incumbent.model.features if incumbent else ())}
+    windows = {EVALUATION: evaluation} | (plan_references(labelled, config.evaluation) if incumbent else {})
+    parts = []
+    for name, window in windows.items():
+        read = snapshot.read([batch.period for batch in batches_in(labelled, window)], list(columns))
+        parts.append(window.rows(read, config.data.time_column).with_columns(pl.lit(name).alias(WINDOW)))
+    return pl.concat(parts, how="diagonal_relaxed")
+
+
+def _predict(
+    config: Config, pipeline: Pipeline, positive_share: float, incumbent: Incumbent | None, rows: pl.DataFrame
+) -> pl.DataFrame:
+    """Both models on the same raw rows, each with its own features and preprocessing."""
+    from retrain.modeling.pipeline import predict, to_target
+
+    columns = list(dict.fromkeys([WINDOW, config.data.time_column, *config.data.key_columns]))
+    predictions = rows.select(columns).with_columns(
+        pl.Series(TARGET, to_target(rows, config)),
+        pl.Series(CHALLENGER, predict(pipeline, rows, feature_types(config))),
+        pl.lit(positive_share).alias(BASELINE),
+    )
+    if incumbent is None:
+        return predictions
+    scores = predict(incumbent.model.pipeline, rows, incumbent.model.features)
+    return predictions.with_columns(pl.Series(INCUMBENT, scores))
+
+
+def _log(config: Config, manifest: Manifest, training: Training, sample: pl.DataFrame, run_id: str) -> StoredModel:
+    """Data set, figures and model to the active run."""
     import mlflow
 
     runs.log_dataset(config, manifest, "training")
@@ -123,28 +204,27 @@ def _log(
             "training/fit_seconds": training.fit_seconds,
         }
     )
-    model_id, sha256 = runs.log_model(config, training.pipeline, "challenger", sample)
-    version = registry.register(
-        store, model_id, run_id, registry.version_tags(training, "challenger", manifest.digest, sha256)
-    )
+    return runs.log_model(config, training.pipeline, "challenger", sample)
+
+
+def _register(
+    store: Store,
+    manifest: Manifest,
+    training: Training,
+    stored: StoredModel,
+    run_id: str,
+    recipe: str,
+    facts: dict[str, float],
+) -> int:
+    """A new version for the logged model, with the alias `challenger`; returns its number."""
+    import mlflow
+
+    tags = registry.version_tags(training, "challenger", manifest.digest, stored.sha256, recipe)
+    version = registry.register(store, stored.model_id, run_id, tags)
     registry.set_alias(store, registry.CHALLENGER, version)
+    mlflow.log_metrics({f"budget/{name}": value for name, value in facts.items()})
     mlflow.set_tag("challenger_version", str(version))
     return version
-
-
-def _predict(config: Config, training: Training, incumbent: Incumbent | None, rows: pl.DataFrame) -> pl.DataFrame:
-    """Both models on the same raw rows, each with its own preprocessing."""
-    from retrain.modeling.pipeline import predict, to_target
-
-    columns = list(dict.fromkeys([config.data.time_column, *config.data.key_columns]))
-    predictions = rows.select(columns).with_columns(
-        pl.Series(TARGET, to_target(rows, config)),
-        pl.Series(CHALLENGER, predict(training.pipeline, rows, config)),
-        pl.lit(training.positive_share).alias(BASELINE),
-    )
-    if incumbent is not None:
-        predictions = predictions.with_columns(pl.Series(INCUMBENT, predict(incumbent.pipeline, rows, config)))
-    return predictions
 
 
 def _write_predictions(predictions: pl.DataFrame) -> str:
@@ -155,5 +235,9 @@ def _write_predictions(predictions: pl.DataFrame) -> str:
 
 def _model_record(version: int, training: Training) -> ModelRecord:
     return ModelRecord(
-        version, training.window.start.isoformat(), training.window.end.isoformat(), list(training.batches)
+        version,
+        training.window.start.isoformat(),
+        training.window.end.isoformat(),
+        list(training.batches),
+        training.contents,
     )

@@ -6,10 +6,11 @@ import contextlib
 import importlib.metadata
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrain.config import ColumnType, Config, to_container, to_yaml
+from retrain.config import ColumnType, Config, feature_types, to_container, to_yaml
 from retrain.data.manifest import Manifest
 from retrain.errors import ModelError
 from retrain.modeling.model_files import MODEL_FILE, file_digest
@@ -30,7 +31,7 @@ def start_run(
 
     commit = current_commit()
     environment = {"dvc_experiment": os.environ.get("DVC_EXP_NAME")}
-    always = {"git_commit": commit.sha or "none", "git_dirty": str(commit.dirty).lower()}
+    always = {"git_commit": commit.sha or "none", "git_dirty": str(bool(commit.patch)).lower()}
     always |= {key: value for key, value in environment.items() if value}
     experiment, _ = ensure_experiment(store, store.experiment + suffix)
     with mlflow.start_run(
@@ -42,6 +43,8 @@ def start_run(
     ) as run:
         mlflow.log_params(flat_params(config))
         mlflow.log_text(to_yaml(config), "config.yaml")
+        if commit.patch:
+            mlflow.log_text(commit.patch, "code.patch")
         yield run.info.run_id
 
 
@@ -101,8 +104,17 @@ def feature_schema(config: Config) -> Any:
     return Schema([spec(name) for name in config.data.features])
 
 
-def log_model(config: Config, pipeline: Pipeline, name: str, sample: pl.DataFrame) -> tuple[str, str]:
-    """Store a Pipeline in the active run, with signature and input example. Returns model id and sha256 of the file.
+@dataclass(frozen=True)
+class StoredModel:
+    """A model that a run has logged, and its file's digest and size in bytes."""
+
+    model_id: str
+    sha256: str
+    size: int
+
+
+def log_model(config: Config, pipeline: Pipeline, name: str, sample: pl.DataFrame) -> StoredModel:
+    """Store a Pipeline in the active run, with signature and input example.
 
     Raises ModelError when it holds types that `trusted_types` does not list: it could not be loaded again.
     """
@@ -127,7 +139,7 @@ def log_model(config: Config, pipeline: Pipeline, name: str, sample: pl.DataFram
             pipeline,
             name=name,
             signature=signature,
-            input_example=to_features(sample.head(5), config),
+            input_example=to_features(sample.head(5), feature_types(config)),
             serialization_format="skops",
             skops_trusted_types=list(config.trusted_types),
             pip_requirements=requirements,
@@ -138,7 +150,8 @@ def log_model(config: Config, pipeline: Pipeline, name: str, sample: pl.DataFram
             _why_not_stored(pipeline, config.trusted_types) or f"The model can't be stored: {first_line(error)}"
         ) from error
     location = mlflow.get_logged_model(logged.model_id).artifact_location
-    return logged.model_id, file_digest(fetch_model_file(location))
+    path = fetch_model_file(location)
+    return StoredModel(logged.model_id, file_digest(path), path.stat().st_size)
 
 
 def fetch_model_file(location: str) -> Path:
@@ -146,6 +159,28 @@ def fetch_model_file(location: str) -> Path:
     import mlflow
 
     return Path(mlflow.artifacts.download_artifacts(f"{location.rstrip('/')}/{MODEL_FILE}"))
+
+
+def read_requirements(location: str) -> list[str]:
+    """The packages of a logged model, as `name==version`."""
+    import mlflow
+
+    path = mlflow.artifacts.download_artifacts(f"{location.rstrip('/')}/requirements.txt")
+    return Path(path).read_text(encoding="utf-8").split()
+
+
+def read_features(location: str) -> dict[str, ColumnType]:
+    """The features that a logged model was trained on, from its signature: strings are categories, doubles are numbers."""
+    import mlflow
+    from mlflow.models import Model
+    from mlflow.types import DataType
+
+    path = mlflow.artifacts.download_artifacts(f"{location.rstrip('/')}/MLmodel")
+    columns = Model.load(path).signature.inputs.inputs
+    return {
+        column.name: ColumnType.categorical if column.type == DataType.string else ColumnType.numeric
+        for column in columns
+    }
 
 
 def _why_not_stored(pipeline: Pipeline, trusted: Sequence[str]) -> str | None:

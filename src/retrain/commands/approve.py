@@ -1,0 +1,28 @@
+"""`retrain approve`: a person's yes to the version that passed the gate and waits as alias `candidate`."""
+
+from __future__ import annotations
+
+import argparse
+
+from retrain.commands.choice import carry_out, confirm, try_out
+from retrain.config import Config
+from retrain.modeling.model_files import import_first
+from retrain.promotion import registry
+from retrain.promotion.ledger import Ledger, current_champion
+from retrain.promotion.moves import plan_approval, waiting_candidate
+from retrain.tracking.store import open_store
+
+
+def run(config: Config, options: argparse.Namespace) -> None:
+    """Raises PromotionError when no version waits, or another than the one named."""
+    import_first()
+    store = open_store(config)
+    ledger = Ledger.open(store)
+    entries = ledger.entries()
+    candidate = waiting_candidate(entries, options.version).candidate
+    trained_until = registry.model_record(registry.get_version(store, candidate)).trained_until
+    try_out(config, store, candidate, current_champion(entries))
+    entry, before = carry_out(
+        store, ledger, options.started, lambda seen: plan_approval(seen, candidate, trained_until, options.reason)
+    )
+    confirm(config, entry, before)

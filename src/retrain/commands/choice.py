@@ -1,0 +1,91 @@
+"""What all commands share by which a person, not the gate, decides who serves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from retrain.config import Config
+from retrain.data.snapshot import SnapshotStore
+from retrain.errors import ModelError, PromotionError, RetrainError
+from retrain.modeling.metrics import METRICS
+from retrain.project import SNAPSHOT
+from retrain.promotion import registry
+from retrain.promotion.ledger import Entry, Ledger, current_champion
+from retrain.promotion.moves import Origin
+from retrain.tracking.store import Store
+
+log = logging.getLogger("retrain")
+SAMPLE_ROWS = 1000
+
+
+def find_origin(store: Store, version: int) -> Origin:
+    """What the registry knows about a version. Raises PromotionError for one that can't be compared with later."""
+    found = registry.require(store, version)
+    model = registry.model_record(found)
+    if not model.trained_until or not model.contents:
+        raise PromotionError(
+            f"Version {version} has no record of the rows that it was trained on, so no challenger could ever be compared with it "
+            "fairly. Only versions that `dvc repro` has registered can serve."
+        )
+    twin = found.tags.get("refit_of")
+    stand_in = registry.model_record(registry.get_version(store, int(twin))) if twin else model
+    run = store.client.get_run(found.run_id) if found.run_id else None
+    commit = run.data.tags.get("git_commit") if run else None
+    return Origin(model, stand_in, found.tags.get("snapshot", ""), found.tags.get("recipe", ""), found.run_id, commit)
+
+
+def try_out(config: Config, store: Store, version: int, champion: Entry | None) -> None:
+    """Load a version and score the newest labelled rows with it, before anything depends on it.
+
+    Raises ModelError or DataError when that fails. The champion's score is shown beside it, if it can be had.
+    """
+    from retrain.modeling.pipeline import predict, to_target
+
+    snapshot = SnapshotStore(SNAPSHOT)
+    rows = snapshot.read([snapshot.manifest().labelled[-1].period]).tail(SAMPLE_ROWS)
+
+    def score(number: int) -> float:
+        model = registry.load_version(store, number, config.trusted_types)
+        return METRICS["log_loss"].value(to_target(rows, config), predict(model.pipeline, rows, model.features))
+
+    log.info(
+        "Version %d loads and scores: log loss %.4f on the newest %d rows, which it may have been trained on",
+        version,
+        score(version),
+        len(rows),
+    )
+    if champion is not None and champion.champion != version:
+        try:
+            log.info("The champion, version %d: %.4f on the same rows", champion.champion, score(champion.champion))
+        except (ModelError, RetrainError) as error:  # it may be why it has to go
+            log.warning("The champion, version %d, can't score them: %s", champion.champion, error)
+
+
+def carry_out(
+    store: Store, ledger: Ledger, started: datetime, plan: Callable[[Sequence[Entry]], Entry]
+) -> tuple[Entry, int | None]:
+    """Append what `plan` makes of the ledger, and let the aliases follow. Returns the entry and the champion before it.
+
+    Raises PromotionError when the champion has moved since the command was `started`: the person decided about another one.
+    """
+    while True:
+        entries = ledger.entries()
+        serving = current_champion(entries)
+        if serving is not None and datetime.fromisoformat(serving.time) > started:
+            raise PromotionError(
+                f"The champion has moved to version {serving.champion} (ledger entry {serving.seq}, {serving.time}, by {serving.who}) "
+                "since this command was started. Nothing was changed. Look at `retrain history`, then decide again."
+            )
+        planned = plan(entries)
+        if ledger.append(planned, len(entries)):
+            registry.follow_ledger(store, ledger)
+            return ledger.entries()[len(entries)], serving.champion if serving else None
+
+
+def confirm(config: Config, entry: Entry, before: int | None) -> None:
+    """One line on standard output: what has changed."""
+    instead = f" in place of version {before}" if before else ""
+    name = config.tracking.registered_model
+    print(f"Version {entry.champion} of {name} is champion now{instead} ({entry.kind}, ledger entry {entry.seq}).")

@@ -1,0 +1,27 @@
+"""`retrain promote VERSION --reason "..."`: a person lets a version serve, over the gate's head. Recorded as an override."""
+
+from __future__ import annotations
+
+import argparse
+
+from retrain.commands.choice import carry_out, confirm, find_origin, try_out
+from retrain.config import Config
+from retrain.modeling.model_files import import_first
+from retrain.promotion.ledger import OVERRIDE, Ledger, current_champion
+from retrain.promotion.moves import plan_choice
+from retrain.tracking.store import open_store
+
+
+def run(config: Config, options: argparse.Namespace) -> None:
+    """Raises PromotionError when the version serves already, or the champion has moved in the meantime."""
+    import_first()
+    store = open_store(config)
+    ledger = Ledger.open(store)
+    origin = find_origin(store, options.version)
+    entries = ledger.entries()
+    plan_choice(entries, OVERRIDE, origin, options.reason)  # fails early
+    try_out(config, store, options.version, current_champion(entries))
+    entry, before = carry_out(
+        store, ledger, options.started, lambda seen: plan_choice(seen, OVERRIDE, origin, options.reason)
+    )
+    confirm(config, entry, before)

@@ -1,0 +1,156 @@
+"""`retrain reproduce VERSION`: the recorded commit, snapshot and config in a temporary worktree, trained again.
+
+The code that trains is that of the recorded commit, with the changes that were not committed then; only the Python
+environment is today's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from retrain.config import Config
+from retrain.errors import RetrainError, StoreError
+from retrain.project import PARAMS, SNAPSHOT
+from retrain.promotion import registry
+from retrain.tracking.runs import fetch_model_file, read_requirements
+from retrain.tracking.store import Store, open_store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+log = logging.getLogger("retrain")
+
+
+def run(config: Config, options: argparse.Namespace) -> None:
+    """Raises RetrainError when the predictions differ, or something that was recorded can't be had any more."""
+    store = open_store(config)
+    version = registry.require(store, options.version)
+    recorded = _recorded_run(store, version)
+    for difference in _other_packages(version):
+        log.warning("Installed now is another version than then: %s", difference)
+    model = fetch_model_file(version.source).resolve()
+    with _worktree(recorded.data.tags["git_commit"]) as folder:
+        _restore_code_and_config(store, recorded, folder)
+        _restore_snapshot(recorded.data.tags["snapshot_dvc"], folder)
+        result = _train_again(folder, version, model)
+    outcome = f"{result['rows']:,} rows of {', '.join(result['batches'])}, log loss {result['log_loss']:.6f}"
+    commit = recorded.data.tags["git_commit"][:8]
+    if not result["identical"]:
+        raise RetrainError(
+            f"Version {version.version} is not reproduced: trained again at commit {commit}, its predictions differ on "
+            f"{result['different']:,} of {outcome}, by at most {result['largest']:.3g}. "
+            "Compare package versions (above) and the machine with those of its run."
+        )
+    print(
+        f"Version {version.version} is reproduced: trained again at commit {commit}, its predictions are identical ({outcome})."
+    )
+
+
+def _recorded_run(store: Store, version: ModelVersion) -> Run:
+    """The run that made a version. Raises StoreError when it lacks what is needed to repeat it."""
+    run = store.client.get_run(version.run_id) if version.run_id else None
+    tags = run.data.tags if run else {}
+    for tag, way_out in (
+        ("git_commit", "commit the project to git before `dvc repro`"),
+        ("snapshot_dvc", "train with `dvc repro`, which versions the snapshot"),
+    ):
+        if tags.get(tag, "none") == "none":
+            raise StoreError(
+                f"Version {version.version} can't be reproduced: its run has no `{tag}`. For the next one, {way_out}."
+            )
+    return run
+
+
+def _other_packages(version: ModelVersion) -> list[str]:
+    """Packages whose installed version is not the recorded one."""
+    then = dict(line.split("==") for line in read_requirements(version.source) if "==" in line)
+    now = {name: importlib.metadata.version(name) for name in then}
+    return [f"{name} {now[name]} instead of {then[name]}" for name in then if now[name] != then[name]]
+
+
+@contextlib.contextmanager
+def _worktree(commit: str) -> Iterator[Path]:
+    """A temporary checkout of a commit. Raises RetrainError when git doesn't have it."""
+    with tempfile.TemporaryDirectory(prefix="reproduce-") as parent:
+        folder = Path(parent) / "project"
+        added = _command("git", "worktree", "add", "--detach", str(folder), commit)
+        if added.returncode:
+            raise RetrainError(
+                f"Commit {commit} can't be checked out: {added.stderr.strip().splitlines()[-1]}. Fetch it, then run the command again."
+            )
+        try:
+            yield folder
+        finally:
+            _command("git", "worktree", "remove", "--force", str(folder))
+
+
+def _restore_code_and_config(store: Store, recorded: Run, folder: Path) -> None:
+    from mlflow.artifacts import load_text
+
+    artifacts = recorded.info.artifact_uri.rstrip("/")
+    (folder / PARAMS).write_text(load_text(f"{artifacts}/config.yaml"), encoding="utf-8")
+    if recorded.data.tags.get("git_dirty") == "true":
+        (folder / "code.patch").write_text(load_text(f"{artifacts}/code.patch"), encoding="utf-8")
+        applied = _command("git", "apply", "code.patch", cwd=folder)
+        if applied.returncode:
+            raise RetrainError(f"The uncommitted code of the run can't be applied: {applied.stderr.strip()}")
+
+
+def _restore_snapshot(dvc_hash: str, folder: Path) -> None:
+    """Check the snapshot out of this project's DVC cache, or pull it. Raises RetrainError when neither has it."""
+    cache = _command("dvc", "cache", "dir").stdout.strip()
+    local = Path(".dvc/config.local")
+    if local.is_file():
+        shutil.copy(local, folder / local)  # the addresses and keys of remotes
+    pipeline = (folder / "dvc.yaml").read_text(encoding="utf-8")
+    for name in ("dvc.yaml", "dvc.lock"):  # they name the snapshot as output of a stage
+        (folder / name).unlink(missing_ok=True)
+    out = {"md5": dvc_hash, "hash": "md5", "path": SNAPSHOT.name}
+    pointer = folder / SNAPSHOT.with_suffix(".dvc")
+    pointer.write_text(yaml.safe_dump({"outs": [out]}), encoding="utf-8")
+    _command("dvc", "cache", "dir", "--local", cache, cwd=folder)
+    restored = _command("dvc", "checkout", "--force", str(pointer), cwd=folder)
+    if restored.returncode:
+        restored = _command("dvc", "pull", "--force", str(pointer), cwd=folder)
+    if restored.returncode:
+        raise RetrainError(
+            f"The snapshot ({dvc_hash}) is neither in this project's DVC cache nor in its remote: "
+            f"{restored.stderr.strip().splitlines()[-1]}. Run this where `dvc repro` ran, or `dvc push` from there."
+        )
+    (folder / "dvc.yaml").write_text(pipeline, encoding="utf-8")
+
+
+def _train_again(folder: Path, version: ModelVersion, model: Path) -> dict:
+    """Run the commit's own `train_again` on the commit's own code."""
+    arguments = [version.tags["trained_until"], str(model), version.tags["model_sha256"], version.tags["snapshot"]]
+    code = os.pathsep.join(filter(None, [str(folder / "src"), os.environ.get("PYTHONPATH")]))
+    done = _command(
+        sys.executable, "-m", "retrain.commands.train_again", *arguments, cwd=folder, environment={"PYTHONPATH": code}
+    )
+    if done.returncode:
+        raise RetrainError(f"Training again failed: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _command(
+    *command: str, cwd: Path | None = None, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
+    return subprocess.run(
+        command, cwd=cwd, env=inherited | (environment or {}), capture_output=True, text=True, check=False
+    )

@@ -1,0 +1,53 @@
+"""What `retrain reproduce` runs inside the worktree, with the code of the recorded commit: train, compare, print JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from retrain.config import feature_types, load_params
+from retrain.data.snapshot import SnapshotStore
+from retrain.data.windows import Window
+from retrain.errors import DataError, RetrainError
+from retrain.modeling.metrics import METRICS
+from retrain.modeling.model_files import load_model
+from retrain.modeling.pipeline import predict, to_target
+from retrain.modeling.training import train
+from retrain.project import SNAPSHOT
+
+
+def train_again(trained_until: str, model: Path, sha256: str, digest: str) -> dict:
+    """Both models' predictions on the newest labelled batch, compared bit for bit.
+
+    Raises DataError when the snapshot is not the one that was recorded.
+    """
+    config = load_params()
+    snapshot = SnapshotStore(SNAPSHOT)
+    manifest = snapshot.manifest()
+    if manifest.digest != digest:
+        raise DataError(f"The snapshot has digest {manifest.digest}, and {digest} was recorded.")
+    training = train(config, manifest, snapshot, Window(datetime.min, datetime.fromisoformat(trained_until)))
+    registered = load_model(model, config.trusted_types, sha256)
+    newest = manifest.labelled[-1].period
+    rows = snapshot.read([newest])
+    now, then = (predict(pipeline, rows, feature_types(config)) for pipeline in (training.pipeline, registered))
+    return {
+        "identical": bool(np.array_equal(now, then)),
+        "different": int((now != then).sum()),
+        "largest": float(np.abs(now - then).max()),
+        "rows": len(rows),
+        "batches": [newest],
+        "log_loss": METRICS["log_loss"].value(to_target(rows, config), now),
+    }
+
+
+if __name__ == "__main__":
+    until, path, recorded, snapshot_digest = sys.argv[1:]
+    try:
+        print(json.dumps(train_again(until, Path(path), recorded, snapshot_digest)))
+    except RetrainError as error:
+        sys.exit(str(error))

@@ -1,0 +1,53 @@
+"""Repeated looks at the same rows: how they are counted, and that all of them together cost no more than one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from promotion.test_ledger import entry
+
+from retrain.promotion.looks import look_number, spent_level
+
+START, END = "2013-02-20T00:00:00", "2013-03-02T00:00:00"
+
+
+def judged(seq: int, predictions: str, start: str = START, end: str = END):
+    return dataclasses.replace(
+        entry(seq, 1, 1, None, seq), predictions=predictions, evaluation_start=start, evaluation_end=end
+    )
+
+
+def test_all_levels_add_up_to_the_configured_one() -> None:
+    levels = [spent_level(0.05, look) for look in range(1, 100_000)]
+    assert levels[0] == pytest.approx(0.04)
+    assert sum(levels) == pytest.approx(0.05, rel=1e-4) and sum(levels) <= 0.05
+    assert levels == sorted(levels, reverse=True)
+
+
+def test_every_other_challenger_on_the_window_is_a_look() -> None:
+    assert look_number([], START, END, "a") == 1
+    assert look_number([judged(0, "a"), judged(1, "b")], START, END, "c") == 3
+
+
+def test_the_same_predictions_keep_their_number() -> None:
+    entries = [judged(0, "a"), judged(1, "b"), judged(2, "a")]
+    assert look_number(entries, START, END, "a") == 1
+    assert look_number(entries, START, END, "b") == 2
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "look"),
+    [
+        ("2013-01-20T00:00:00", "2013-02-01T00:00:00", 1),  # another month
+        ("2013-02-15T00:00:00", "2013-02-25T00:00:00", 1),  # half of it
+        ("2013-02-18T00:00:00", "2013-02-28T00:00:00", 2),  # most of it
+        ("2013-01-01T00:00:00", "2013-04-01T00:00:00", 2),  # all of it
+    ],
+)
+def test_a_window_counts_that_shares_more_than_half_of_this_one(start: str, end: str, look: int) -> None:
+    assert look_number([judged(0, "a", start, end)], START, END, "b") == look
+
+
+def test_entries_of_people_and_of_older_versions_are_no_looks() -> None:
+    assert look_number([entry(0, 1, None, None, 1)], START, END, "a") == 1
