@@ -63,6 +63,11 @@ CHOICES = {
     ),
 }
 QUESTIONS = {
+    "gate-check": (
+        "retrain.commands.gate_check",
+        "put challengers of known worth before the gate, on the snapshot's history",
+        "retrain gate-check --quick\n  retrain gate-check gate=superiority",
+    ),
     "reproduce": (
         "retrain.commands.reproduce",
         "train a version again from its recorded commit, snapshot and config, and compare predictions",
@@ -111,6 +116,9 @@ def build_parser() -> argparse.ArgumentParser:
         if verb == "history":
             one.add_argument("--at", metavar="DATE", help="who served at the end of that day (UTC), and why")
             one.add_argument("--jsonl", action="store_true", help="the whole ledger as JSON Lines")
+        if verb == "gate-check":
+            one.add_argument("--quick", action="store_true", help="three batches, at most 30,000 rows to learn from")
+            one.add_argument("--batches", type=int, default=8, metavar="N", help="the newest N batches (default: 8)")
         if verb == "rollback":
             one.add_argument("--to", type=int, metavar="VERSION", help="instead of the version that last served")
         if verb in ("promote", "approve", "rollback"):

@@ -24,6 +24,7 @@ PREDICTIONS = Path("reports/predictions.parquet")
 COMPARISON = Path("reports/comparison.json")
 PROMOTION = Path("reports/promotion.json")
 REPORT = Path("reports/report.html")
+GATE_CHECK = Path("reports/gate_check.json")
 CODE = ("src", "pyproject.toml", "constraints.txt")
 
 

@@ -1,0 +1,1 @@
+"""Replays of the snapshot's own history."""

@@ -1,0 +1,263 @@
+"""Does the configured gate work on this data? Champions and challengers whose worth is known, put before it.
+
+For each of the newest batches the history up to it is taken as all that there is: a champion that knows the batches
+before, the evaluation window that the pipeline would have used, and the batch that came next, which says who was truly
+better. A promotion is wrong when the challenger is worse there than the gate allows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retrain.backtest.corruptions import flip_labels, leak_target, resample, shuffle_column
+from retrain.config import Column, ColumnType, Config, feature_types
+from retrain.data.manifest import Manifest
+from retrain.data.snapshot import SnapshotStore
+from retrain.data.windows import Window, batches_in, block_index, block_of, plan_windows
+from retrain.errors import DataError
+from retrain.modeling import pipeline
+from retrain.modeling.metrics import METRICS
+from retrain.promotion.checks import NonInferiority, Superiority
+from retrain.promotion.comparison import compare
+from retrain.promotion.figures import BASELINE, BLOCK, CHALLENGER, EVALUATION, INCUMBENT, TARGET, WINDOW
+from retrain.promotion.gate import Question, Verdict, judge
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+EQUAL, WORSE, BETTER, USUAL = "equal", "worse", "better", "usual"
+LEAK = "leaked_target"
+WRONG_AT_MOST = 0.05
+RUINED_SLICE_SHARE = 0.2  # the slice to ruin is the one nearest to this share of the rows
+
+
+@dataclass(frozen=True)
+class Era:
+    """What was known at one batch: rows before it, its rows before the evaluation window, that window, and what came next."""
+
+    batch: str
+    old: pl.DataFrame
+    fresh: pl.DataFrame
+    judged: pl.DataFrame
+    later: pl.DataFrame
+
+    @property
+    def known(self) -> pl.DataFrame:
+        return pl.concat([self.old, self.fresh])
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One comparison: the verdict, and by how much the challenger's log loss was larger on the two sets of rows."""
+
+    scenario: str
+    kind: str
+    batch: str
+    promoted: bool
+    wrong: bool
+    judged_difference: float
+    later_difference: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted Pipeline and its features."""
+
+    pipeline: Pipeline
+    features: Mapping[str, ColumnType]
+
+    def score(self, rows: pl.DataFrame) -> NDArray:
+        return pipeline.predict(self.pipeline, rows, self.features)
+
+
+def find_eras(config: Config, snapshot: SnapshotStore, count: int, most_rows: int | None) -> Iterator[Era]:
+    """The newest `count` batches that have a past and, where there is one, a next batch; oldest first.
+
+    With `most_rows`, only every so many rows of the past are kept. Raises DataError when no batch has a past.
+    """
+    manifest = snapshot.manifest()
+    labelled = manifest.labelled
+    numbers = [number for number in range(1, len(labelled)) if _splits(config, manifest, number)]
+    with_next = [number for number in numbers if number + 1 < len(labelled)] or numbers
+    if not with_next:
+        raise DataError("The gate can't be checked on one batch: a champion needs a past. Let more batches arrive.")
+    for number in with_next[-count:]:
+        yield _era(config, snapshot, manifest, number, most_rows)
+
+
+def _splits(config: Config, manifest: Manifest, number: int) -> bool:
+    try:
+        plan_windows(manifest.labelled[: number + 1], config.evaluation)
+    except DataError:
+        return False
+    return True
+
+
+def _era(config: Config, snapshot: SnapshotStore, manifest: Manifest, number: int, most_rows: int | None) -> Era:
+    labelled, time = manifest.labelled, config.data.time_column
+    windows = plan_windows(labelled[: number + 1], config.evaluation)
+    newest = labelled[number]
+    border = min(newest.first_time, windows.evaluation.start)
+    old = Window(windows.training.start, border)
+    past = old.rows(snapshot.read([batch.period for batch in batches_in(labelled, old)]), time)
+    fresh = Window(border, windows.training.end).rows(snapshot.read([newest.period]), time)
+    judging = [batch.period for batch in batches_in(labelled[: number + 1], windows.evaluation)]
+    judged = windows.evaluation.rows(snapshot.read(judging), time)
+    later = snapshot.read([labelled[number + 1].period]) if number + 1 < len(labelled) else judged
+    step = max(1, -(-(len(past) + len(fresh)) // most_rows)) if most_rows else 1
+    return Era(newest.period, past.gather_every(step), fresh.gather_every(step), judged, later)
+
+
+class GateCheck:
+    """Runs the scenarios of one era against the configured gate."""
+
+    def __init__(self, config: Config, questions: Mapping[str, Question]) -> None:
+        self.config, self.questions = config, questions
+        self.target = config.data.target_column
+
+    def trials(self, era: Era, progress: Callable[[str], None] = lambda scenario: None) -> Iterator[Trial]:
+        """Every scenario once. Models that several scenarios need are fitted once."""
+        known = era.known
+        champion, usual = self._fit(era.old), self._fit(known)
+        half = self._fit(era.old.head(len(era.old) // 2))
+        yield self._try(era, "champion against itself", EQUAL, champion, champion)
+        one, two = (self._fit(resample(known, seed), seed) for seed in (1, 2))
+        yield self._try(era, "refits with other seeds, on resampled rows", EQUAL, one, two)
+        for share in (0.05, 0.1, 0.2, 0.4):
+            progress(f"labels flipped, {share:.0%}")
+            flipped = pl.concat([era.old, flip_labels(era.fresh, self.target, share, seed=3)])
+            yield self._try(era, f"{share:.0%} of the newest labels flipped", WORSE, self._fit(flipped), champion)
+        column = self._most_used(champion, era.judged)
+        shuffled = self._fit(shuffle_column(known, column, seed=4))
+        yield self._try(era, f"column shuffled ({column})", WORSE, shuffled, champion)
+        yield self._try(era, "feature that leaks the target", WORSE, self._fit_with_leak(known), champion)
+        yield self._try(era, "only the older half of the rows", WORSE, half, champion)
+        name, ruined = self._slice(known)
+        wrong = self._fit(flip_labels(known, self.target, 1.0, seed=5, where=known.select(ruined).to_series()))
+        yield self._try(era, f"one slice ruined ({name})", WORSE, wrong, champion)
+        yield self._try(era, "champion of half the rows, then all", BETTER, usual, half)
+        noisy = self._fit(flip_labels(era.old, self.target, 0.3, seed=6))
+        yield self._try(era, "champion of 30% wrong labels, then right ones", BETTER, usual, noisy)
+        yield self._try(era, "the usual retraining", USUAL, usual, champion)
+
+    def _fit(self, rows: pl.DataFrame, seed: int | None = None) -> Model:
+        config = self.config if seed is None else dataclasses.replace(self.config, seed=self.config.seed + seed)
+        return Model(pipeline.fit(pipeline.build_pipeline(config), rows, config), feature_types(config))
+
+    def _fit_with_leak(self, rows: pl.DataFrame) -> Model:
+        """Trained with a column that is missing when it has to predict."""
+        leak = {LEAK: Column(ColumnType.numeric, nullable=True)}
+        data = dataclasses.replace(self.config.data, features=self.config.data.features | leak)
+        config = dataclasses.replace(self.config, data=data)
+        fitted = pipeline.fit(pipeline.build_pipeline(config), leak_target(rows, self.target, LEAK), config)
+        return Model(fitted, feature_types(config))
+
+    def _most_used(self, champion: Model, rows: pl.DataFrame) -> str:
+        """The feature whose shuffling costs the champion most (permutation importance, Breiman 2001)."""
+        target = self._target_of(rows)
+
+        def cost(name: str) -> float:
+            return METRICS["log_loss"].value(target, champion.score(shuffle_column(rows, name, seed=7)))
+
+        return max(list(champion.features)[:50], key=cost)
+
+    def _slice(self, rows: pl.DataFrame) -> tuple[str, pl.Expr]:
+        """The level of a category whose share of the rows is nearest to RUINED_SLICE_SHARE; without categories, a quartile."""
+        kinds = (ColumnType.categorical, ColumnType.boolean)
+        names = [name for name, kind in feature_types(self.config).items() if kind in kinds]
+        levels = [
+            (abs(count / len(rows) - RUINED_SLICE_SHARE), name, level)
+            for name in names
+            for level, count in rows[name].drop_nulls().value_counts().iter_rows()
+        ]
+        if levels:
+            _, name, level = min(levels, key=lambda entry: entry[0])
+            return f"{name}={level}", pl.col(name) == level
+        name = next(iter(self.config.data.features))
+        return f"{name} in its lowest quarter", pl.col(name) <= pl.col(name).quantile(0.25)
+
+    def _try(self, era: Era, scenario: str, kind: str, challenger: Model, incumbent: Model) -> Trial:
+        block = block_index(self.config.data.time_column, block_of(self.config.evaluation))
+        rows = era.judged.with_columns(
+            block.alias(BLOCK),
+            pl.lit(EVALUATION).alias(WINDOW),
+            pl.Series(TARGET, pipeline.to_target(era.judged, self.config)),
+            pl.Series(CHALLENGER, challenger.score(era.judged)),
+            pl.Series(INCUMBENT, incumbent.score(era.judged)),
+            pl.lit(float(era.known[self.target].mean())).alias(BASELINE),
+        )
+        asked = [question.check.metric for question in self.questions.values() if question.check.metric]
+        comparison = compare(rows, [CHALLENGER, INCUMBENT, BASELINE], asked)
+        # Latency and size are no part of this check: nothing is stored.
+        facts = {"latency_one_row_ms": 0.0, "latency_1000_rows_ms": 0.0, "model_megabytes": 0.0}
+        comparison = dataclasses.replace(comparison, facts=facts, classes=["0", "1"], rows_judged=rows)
+        promoted = judge(comparison, self.questions).verdict is Verdict.promote
+        target = self._target_of(era.later)
+        losses = [METRICS["log_loss"].value(target, model.score(era.later)) for model in (challenger, incumbent)]
+        difference = comparison.differences[INCUMBENT, "log_loss"].value
+        wrong = promoted and self._is_wrong(kind, losses[0] - losses[1], losses[1])
+        return Trial(scenario, kind, era.batch, promoted, wrong, difference, losses[0] - losses[1])
+
+    def _is_wrong(self, kind: str, worsening: float, incumbent: float) -> bool:
+        """Whether a promotion is wrong: worse afterwards by more than the gate allows; of equals, any if it demands a gain."""
+        primary = next(iter(self.questions.values())).check
+        if kind == EQUAL and isinstance(primary, Superiority):
+            return True
+        margin = 0.0
+        if isinstance(primary, NonInferiority) and primary.metric == "log_loss":
+            margin = primary.margin * (incumbent if primary.margin_is == "relative" else 1)
+        return worsening > margin
+
+    def _target_of(self, rows: pl.DataFrame) -> NDArray:
+        return pipeline.to_target(rows, self.config).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Line:
+    """All comparisons of one scenario. `failed`: wrong promotions are more than chance would make of WRONG_AT_MOST."""
+
+    scenario: str
+    kind: str
+    count: int
+    promoted: int
+    wrong: int
+    judged_difference: float
+    later_difference: float
+
+    @property
+    def failed(self) -> bool:
+        return self.kind in (EQUAL, WORSE) and share_interval(self.wrong, self.count)[0] > WRONG_AT_MOST
+
+
+def summarize(trials: Sequence[Trial]) -> list[Line]:
+    """One line for each scenario, in the order of their first trial. Names in brackets differ between batches."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(trial.scenario.split(" (")[0], []).append(trial)
+    return [
+        Line(
+            scenario,
+            group[0].kind,
+            len(group),
+            sum(trial.promoted for trial in group),
+            sum(trial.wrong for trial in group),
+            float(np.mean([trial.judged_difference for trial in group])),
+            float(np.mean([trial.later_difference for trial in group])),
+        )
+        for scenario, group in groups.items()
+    ]
+
+
+def share_interval(hits: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share (Clopper and Pearson 1934, Biometrika 26)."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, count).proportion_ci(confidence, method="exact")
+    return float(interval.low), float(interval.high)

@@ -1,0 +1,73 @@
+"""`retrain gate-check`: how often the configured gate promotes challengers whose worth is known, on the snapshot's history."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import time
+
+from retrain.backtest.gate_check import BETTER, GateCheck, Line, Trial, find_eras, share_interval, summarize
+from retrain.config import Config
+from retrain.data.snapshot import SnapshotStore
+from retrain.errors import PromotionError
+from retrain.project import GATE_CHECK, SNAPSHOT, write_json
+from retrain.promotion.gate import build_questions
+
+log = logging.getLogger("retrain")
+QUICK_BATCHES, QUICK_ROWS = 3, 30_000
+
+
+def run(config: Config, options: argparse.Namespace) -> None:
+    """Raises PromotionError when equal or worse challengers were promoted wrongly too often."""
+    check = GateCheck(config, build_questions(config.gate, has_incumbent=True))
+    batches, rows = (QUICK_BATCHES, QUICK_ROWS) if options.quick else (options.batches, None)
+    trials = _replay(check, config, batches, rows)
+    lines = summarize(trials)
+    _show(lines)
+    write_json(GATE_CHECK, [dataclasses.asdict(trial) for trial in trials])
+    failed = [line.scenario for line in lines if line.failed]
+    if failed:
+        raise PromotionError(
+            f"The gate promoted wrongly too often: {'; '.join(failed)}. Every comparison is in {GATE_CHECK}. Narrow the margin of "
+            "the primary check, raise its confidence or lengthen the evaluation window (`evaluation`), then run the command again."
+        )
+
+
+def _replay(check: GateCheck, config: Config, batches: int, rows: int | None) -> list[Trial]:
+    trials = []
+    for era in find_eras(config, SnapshotStore(SNAPSHOT), batches, rows):
+        started = time.perf_counter()
+        trials += check.trials(era)
+        log.info(
+            "Batch %s: %s rows to learn from, %.0f s", era.batch, f"{len(era.known):,}", time.perf_counter() - started
+        )
+    return trials
+
+
+def _show(lines: list[Line]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    header = ["challenger is", "how", "promoted", "95 % interval", "wrongly", "on its rows", "afterwards", ""]
+    table = Table(*header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for line in lines:
+        low, high = share_interval(line.promoted, line.count)
+        table.add_row(
+            line.kind,
+            line.scenario,
+            f"{line.promoted} of {line.count}",
+            f"{low:.0%} to {high:.0%}",
+            "" if line.kind == BETTER else str(line.wrong),
+            f"{line.judged_difference:+.4f}",
+            f"{line.later_difference:+.4f}",
+            "FAILED" if line.failed else "",
+        )
+    console = Console(highlight=False)
+    Console(highlight=False, width=max(console.width, 140)).print(table)
+    print(
+        "Differences are the challenger's log loss less the champion's: on the evaluation rows, and on the batch that came next."
+    )
+    print(
+        "A promotion is wrong if the challenger was worse afterwards than the gate allows (of equals: any, if a gain is demanded)."
+    )
