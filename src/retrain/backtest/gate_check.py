@@ -2,7 +2,7 @@
 
 For each of the newest batches the history up to it is taken as all that there is: a champion that knows the batches
 before, the evaluation window that the pipeline would have used, and the batch that came next, which says who was truly
-better. A promotion is wrong when the challenger is worse there than the gate allows.
+better. A promotion is wrong when the challenger is worse there than the gate allows, or than LARGEST_MARGIN.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 EQUAL, WORSE, BETTER, USUAL = "equal", "worse", "better", "usual"
 LEAK = "leaked_target"
 WRONG_AT_MOST = 0.05
+LARGEST_MARGIN = 0.05  # of the champion's loss: worse than that is wrong, whatever margin the gate allows
 RUINED_SLICE_SHARE = 0.2  # the slice to ruin is the one nearest to this share of the rows
 
 
@@ -61,6 +62,7 @@ class Trial:
     kind: str
     batch: str
     promoted: bool
+    reason: str
     wrong: bool
     judged_difference: float
     later_difference: float
@@ -185,7 +187,8 @@ class GateCheck:
 
     def _try(self, era: Era, scenario: str, kind: str, challenger: Model, incumbent: Model) -> Trial:
         block = block_index(self.config.data.time_column, block_of(self.config.evaluation))
-        rows = era.judged.with_columns(
+        rows = era.judged.select(
+            *self.config.data.features,
             block.alias(BLOCK),
             pl.lit(EVALUATION).alias(WINDOW),
             pl.Series(TARGET, pipeline.to_target(era.judged, self.config)),
@@ -198,12 +201,13 @@ class GateCheck:
         # Latency and size are no part of this check: nothing is stored.
         facts = {"latency_one_row_ms": 0.0, "latency_1000_rows_ms": 0.0, "model_megabytes": 0.0}
         comparison = dataclasses.replace(comparison, facts=facts, classes=["0", "1"], rows_judged=rows)
-        promoted = judge(comparison, self.questions).verdict is Verdict.promote
+        judgement = judge(comparison, self.questions)
+        promoted = judgement.verdict is Verdict.promote
         target = self._target_of(era.later)
         losses = [METRICS["log_loss"].value(target, model.score(era.later)) for model in (challenger, incumbent)]
         difference = comparison.differences[INCUMBENT, "log_loss"].value
         wrong = promoted and self._is_wrong(kind, losses[0] - losses[1], losses[1])
-        return Trial(scenario, kind, era.batch, promoted, wrong, difference, losses[0] - losses[1])
+        return Trial(scenario, kind, era.batch, promoted, judgement.reason, wrong, difference, losses[0] - losses[1])
 
     def _is_wrong(self, kind: str, worsening: float, incumbent: float) -> bool:
         """Whether a promotion is wrong: worse afterwards by more than the gate allows; of equals, any if it demands a gain."""
@@ -213,7 +217,7 @@ class GateCheck:
         margin = 0.0
         if isinstance(primary, NonInferiority) and primary.metric == "log_loss":
             margin = primary.margin * (incumbent if primary.margin_is == "relative" else 1)
-        return worsening > margin
+        return worsening > min(margin, LARGEST_MARGIN * incumbent)
 
     def _target_of(self, rows: pl.DataFrame) -> NDArray:
         return pipeline.to_target(rows, self.config).astype(np.float64)
