@@ -1,19 +1,21 @@
 """Do the gate's intervals hold what they promise? A simulation with known answers.
 
     python tests/benchmarks/coverage.py                     # some minutes
-    python tests/benchmarks/coverage.py --simulations 2000
+    python tests/benchmarks/coverage.py --part looks --simulations 2000
 
 Two models predict the same rows. Rows of one day share a shift of the truth and a shift of each model's error, so that
 they move together as they do on the flights, where the standard error of a difference in log loss is 3.3 times
 larger by day than by row. Days are independent of one another and have heavy tails (Student's t, 5 degrees of freedom).
 
-Of every simulated evaluation window three intervals for the difference are asked whether they hold the true one:
+Three parts (`--part`):
 
-- the project's: jackknife by day with Student's t (`retrain.promotion.comparison`),
-- the percentile bootstrap of whole days,
-- the usual one that takes rows for independent (for the ROC AUC: DeLong, DeLong and Clarke-Pearson 1988).
-
-Then equal models are put before the gate, where each promotion is a false one.
+- coverage: of every simulated evaluation window some intervals for the difference are asked whether they hold the true
+  one: the project's (jackknife by day with Student's t), its bootstrap-t of whole days (mean losses only), the percentile
+  bootstrap of days, and the usual one that takes rows for independent (for the ROC AUC: DeLong, DeLong and
+  Clarke-Pearson 1988);
+- looks: one window is looked at again and again, each time with a new challenger that is no better: how often is any of
+  them promoted?
+- power: how often is a challenger promoted that is truly better or worse by so much?
 """
 
 from __future__ import annotations
@@ -33,18 +35,26 @@ from rich.table import Table
 from scipy.special import expit
 from scipy.stats import norm, rankdata
 
-from retrain.modeling.metrics import roc_auc, row_log_loss
-from retrain.promotion.checks import Outcome, Superiority
-from retrain.promotion.comparison import BLOCK, CHALLENGER, INCUMBENT, TARGET, Comparison, compare
+from retrain.modeling.metrics import METRICS as PROJECT_METRICS
+from retrain.modeling.metrics import mean_replicates, row_log_loss
+from retrain.promotion.checks import NonInferiority, Outcome, Superiority
+from retrain.promotion.comparison import bootstrap_t, compare, jackknife
+from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT, TARGET, Comparison, Estimate
 
 DAYS = (7, 10, 30, 90)
 METRICS = ("log_loss", "roc_auc")
-METHODS = ("jackknife-t by day", "bootstrap by day", "normal by row")
+METHODS = ("jackknife-t by day", "bootstrap-t by day", "percentile bootstrap", "normal by row")
+LOOKS = (1, 5, 20, 100)
+LOOKED_AT_DAYS = 10
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 # A tenth of the flights' rows a day: shared shifts that are the larger for it keep the ratio of by day to by row.
 ROWS_A_DAY = (60, 110)
 TRUTH_DAYS = 40_000
+INCUMBENT_SKILL = (0.9, 0.4)
+# Challengers for the power, from clearly worse to clearly better, and the incumbent's like.
+POWER_SKILLS = ((1.15, 0.5), (1.0, 0.45), (0.95, 0.42), INCUMBENT_SKILL, (0.85, 0.38), (0.75, 0.35), (0.6, 0.3))
+POWER_DAYS = (10, 30)
 
 
 @dataclass(frozen=True)
@@ -114,8 +124,7 @@ def true_differences(case: Case, random: np.random.Generator) -> dict[str, float
     if case.equal:
         return dict.fromkeys(METRICS, 0.0)
     sample = simulate(case, TRUTH_DAYS, random)
-    weight = np.ones(len(sample.target))
-    auc = [roc_auc(sample.target, score, weight) for score in (sample.challenger, sample.incumbent)]
+    auc = [PROJECT_METRICS["roc_auc"].value(sample.target, score) for score in (sample.challenger, sample.incumbent)]
     return {"log_loss": float(sample.loss_difference().mean()), "roc_auc": auc[0] - auc[1]}
 
 
@@ -179,17 +188,20 @@ def run_trial(case: Case, days: int, truth: dict[str, float], random: np.random.
     sample = simulate(case, days, random)
     comparison = compare(sample.frame(), [CHALLENGER, INCUMBENT])
     bootstrap, by_row = bootstrap_intervals(sample, random), row_estimates(sample)
+    sums, rows = np.bincount(sample.day, sample.loss_difference()), np.bincount(sample.day)
+    studentized = {"log_loss": bootstrap_t(sums, rows, CONFIDENCE, RESAMPLES)}
     width = norm.ppf(1 - (1 - CONFIDENCE) / 2)
     covered, promoted, ratio = {}, {}, {}
     for metric in METRICS:
         estimate = comparison.differences[INCUMBENT, metric]
         value, error = by_row[metric]
-        intervals = (
-            estimate.interval(CONFIDENCE),
-            bootstrap[metric],
-            (value - width * error, value + width * error),
-        )
-        held = [low <= truth[metric] <= high for low, high in intervals]
+        by_row_interval = value - width * error, value + width * error
+        intervals = (estimate.interval(CONFIDENCE), studentized.get(metric), bootstrap[metric], by_row_interval)
+        held = [
+            low <= truth[metric] <= high if interval else None
+            for interval in intervals
+            for low, high in [interval or (0, 0)]
+        ]
         covered[metric] = dict(zip(METHODS, held, strict=True))
         promoted[metric] = promotions(comparison, metric, error)
         ratio[metric] = estimate.standard_error / error
@@ -197,18 +209,55 @@ def run_trial(case: Case, days: int, truth: dict[str, float], random: np.random.
 
 
 def promotions(comparison: Comparison, metric: str, row_error: float) -> dict[str, bool]:
-    """Whether the challenger would be promoted as the better one, by rule."""
+    """Whether the challenger would be promoted, by rule."""
     gain = -comparison.worsening(INCUMBENT, metric).value
-    gate = Superiority(metric, minimum_gain=0.0, confidence=CONFIDENCE).judge(comparison)
-    return {
-        "gate, superiority": gate.outcome is Outcome.passed,
+    rules = {"superiority": Superiority(metric, minimum_gain=0.0, confidence=CONFIDENCE)}
+    if (INCUMBENT, metric) in comparison.scores:
+        rules["non-inferiority, 2 %"] = NonInferiority(metric, 0.02, "relative", CONFIDENCE)
+    verdicts = {name: check.judge(comparison).outcome is Outcome.passed for name, check in rules.items()}
+    return verdicts | {
         "test by row": gain > norm.ppf(CONFIDENCE) * row_error,
         "better figure wins": gain > 0,
     }
 
 
-def share(answers: Sequence[bool]) -> str:
+def look_at_one_window(random: np.random.Generator) -> dict[str, NDArray]:
+    """By rule, which of 100 challengers that are no better than the incumbent it would promote: shape (looks,)."""
+    looks, days = LOOKS[-1], LOOKED_AT_DAYS
+    skill = Skill(*INCUMBENT_SKILL)
+    day = np.repeat(np.arange(days), random.integers(*ROWS_A_DAY, size=days))
+    tail = math.sqrt(3 / 5)
+    known = random.normal(-1.3, 0.7, size=len(day))
+    target = (random.random(len(day)) < expit(known + (0.5 * tail * random.standard_t(5, size=days))[day])).astype(
+        float
+    )
+    errors = skill.day * tail * random.standard_t(5, size=(looks + 1, days))[:, day]
+    scores = expit(known + errors + random.normal(0, skill.row, size=(looks + 1, len(day))))
+    losses = row_log_loss(target[None, :], scores)
+    differences = losses[1:] - losses[0]
+    rows = np.bincount(day)
+    sums = np.add.reduceat(differences, np.r_[0, np.cumsum(rows)[:-1]], axis=1)
+    estimates = [jackknife(mean_replicates(by_day, rows)) for by_day in sums]
+    gate = Superiority("log_loss", minimum_gain=0.0, confidence=CONFIDENCE)
+    row_errors = differences.std(axis=1, ddof=1) / math.sqrt(len(day))
+    return {
+        "gate, superiority": np.array([_passes(gate, estimate, look) for look, estimate in enumerate(estimates, 1)]),
+        "the same, looks for free": np.array([estimate.quantile(CONFIDENCE) < 0 for estimate in estimates]),
+        "test by row": differences.mean(axis=1) < -norm.ppf(CONFIDENCE) * row_errors,
+        "better figure wins": differences.mean(axis=1) < 0,
+    }
+
+
+def _passes(gate: Superiority, estimate: Estimate, look: int) -> bool:
+    differences = {(INCUMBENT, "log_loss"): estimate}
+    comparison = Comparison(0, LOOKED_AT_DAYS, 0.25, {}, differences, identical=False, look=look)
+    return gate.judge(comparison).outcome is Outcome.passed
+
+
+def share(answers: Sequence[bool | None]) -> str:
     """Percentage with its Monte Carlo standard error."""
+    if answers[0] is None:
+        return ""
     mean = sum(answers) / len(answers)
     return f"{100 * mean:5.1f} % ±{100 * math.sqrt(mean * (1 - mean) / len(answers)):.1f}"
 
@@ -220,36 +269,71 @@ def show(console: Console, title: str, header: Sequence[str], rows: Sequence[Seq
     console.print("", table)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Simulate the coverage of the project's intervals.")
-    parser.add_argument("--simulations", type=int, default=400, help="windows for each line (default: 400)")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    console = Console(highlight=False, width=max(Console().width, 130))
-    random, started = np.random.default_rng(options.seed), time.perf_counter()
-    coverage, false_promotions = [], []
+def steps(console: Console, count: int, title: str):
+    return track(range(count), title, console=console, transient=True, disable=not console.is_terminal)
+
+
+def show_coverage(console: Console, simulations: int, random: np.random.Generator) -> None:
+    lines = []
     for case in CASES:
         truth = true_differences(case, random)
         for days in DAYS:
-            title = f"{case.name}, {days} days"
-            quiet = not console.is_terminal
-            each = track(range(options.simulations), title, console=console, transient=True, disable=quiet)
-            trials = [run_trial(case, days, truth, random) for _ in each]
+            trials = [
+                run_trial(case, days, truth, random) for _ in steps(console, simulations, f"{case.name}, {days} days")
+            ]
             for metric in METRICS:
                 ratio = np.mean([trial.error_ratio[metric] for trial in trials])
                 line = [case.name, metric, str(days), f"{truth[metric]:+.4f}", f"{ratio:.1f}"]
-                coverage.append(
-                    line + [share([trial.covered[metric][method] for trial in trials]) for method in METHODS]
-                )
-                if case.equal:
-                    rules = trials[0].promoted[metric]
-                    counts = [share([trial.promoted[metric][rule] for trial in trials]) for rule in rules]
-                    false_promotions.append([metric, str(days), *counts])
+                lines.append(line + [share([trial.covered[metric][method] for trial in trials]) for method in METHODS])
     columns = ["models", "metric", "days", "true difference", "error ratio", *METHODS]
-    show(console, f"Intervals of {CONFIDENCE:.0%} that hold the true difference", columns, coverage)
-    show(console, "Promotions of a challenger that is no better", ["metric", "days", *rules], false_promotions)
+    show(console, f"Intervals of {CONFIDENCE:.0%} that hold the true difference", columns, lines)
     console.print("\nError ratio: standard error of the difference by day / by row.")
-    console.print(f"{options.simulations} windows a line, {time.perf_counter() - started:.0f} s")
+
+
+def show_looks(console: Console, simulations: int, random: np.random.Generator) -> None:
+    windows = [look_at_one_window(random) for _ in steps(console, simulations, "looks")]
+    rules = list(windows[0])
+    lines = [
+        [str(looks), *(share([bool(window[rule][:looks].any()) for window in windows]) for rule in rules)]
+        for looks in LOOKS
+    ]
+    title = f"Windows of {LOOKED_AT_DAYS} days in which any challenger was promoted, though none is better (log loss)"
+    show(console, title, ["looks", *rules], lines)
+
+
+def show_power(console: Console, simulations: int, random: np.random.Generator) -> None:
+    lines = []
+    for skill in POWER_SKILLS:
+        case = Case("power", Skill(*skill), Skill(*INCUMBENT_SKILL))
+        truth = true_differences(case, random)["log_loss"]
+        sample = simulate(case, TRUTH_DAYS, random)
+        incumbent = float(row_log_loss(sample.target, sample.incumbent).mean())
+        for days in POWER_DAYS:
+            trials = [
+                run_trial(case, days, {"log_loss": truth, "roc_auc": 0.0}, random)
+                for _ in steps(console, simulations, f"{skill}, {days} days")
+            ]
+            rules = trials[0].promoted["log_loss"]
+            answers = [share([trial.promoted["log_loss"][rule] for trial in trials]) for rule in rules]
+            lines.append([f"{-truth / incumbent:+.1%}", str(days), *answers])
+    show(console, "Promotions by true gain (share of the incumbent's log loss)", ["true gain", "days", *rules], lines)
+
+
+PARTS = {"coverage": show_coverage, "looks": show_looks, "power": show_power}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Simulate what the gate's intervals and verdicts hold.")
+    parser.add_argument("--part", choices=[*PARTS, "all"], default="all")
+    parser.add_argument("--simulations", type=int, default=1000, help="windows for each line (default: 1000)")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    console = Console(highlight=False, width=max(Console().width, 150))
+    for name, part in PARTS.items():
+        if options.part in (name, "all"):
+            started = time.perf_counter()
+            part(console, options.simulations, np.random.default_rng(options.seed))
+            console.print(f"\n{name}: {options.simulations} windows a line, {time.perf_counter() - started:.0f} s")
 
 
 if __name__ == "__main__":
