@@ -8,6 +8,7 @@ import polars as pl
 
 from retrain.config import Config
 from retrain.project import PREDICTIONS, REPORT, write_text
+from retrain.promotion.figures import EVALUATION, WINDOW
 from retrain.records import ChallengerRecord, ComparisonRecord, ModelRecord, PromotionRecord
 from retrain.reporting import plots, report, words
 from retrain.tracking.store import Store
@@ -17,7 +18,10 @@ def to_files(
     config: Config, trained: ChallengerRecord, compared: ComparisonRecord, promotion: PromotionRecord
 ) -> dict[str, str]:
     """Write the HTML report; returns its plots as SVG documents by name."""
-    drawn = plots.draw(pl.read_parquet(PREDICTIONS), config.data.time_column) if trained.retrained else {}
+    drawn = {}
+    if trained.retrained:
+        judged = pl.read_parquet(PREDICTIONS).filter(pl.col(WINDOW) == EVALUATION)
+        drawn = plots.draw(judged, config.data.time_column)
     write_text(REPORT, report.render(trained, compared, promotion, drawn))
     return drawn
 

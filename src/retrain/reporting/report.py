@@ -28,6 +28,8 @@ def render(
             verdict=words.VERDICTS[compared.verdict] if happened else "No retraining",
             headline=words.headline(trained, promotion) if happened else "",
             reason=compared.reason,
+            titles=words.TITLES,
+            outcome=words.outcome,
             header=header,
             rows=rows,
             compared=compared,
