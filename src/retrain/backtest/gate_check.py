@@ -259,6 +259,17 @@ def summarize(trials: Sequence[Trial]) -> list[Line]:
     ]
 
 
+def failures(lines: Sequence[Line]) -> list[str]:
+    """What was wrongly promoted too often: single scenarios, and all of a kind together, which shows it with fewer batches."""
+    failed = [line.scenario for line in lines if line.failed]
+    for kind in (EQUAL, WORSE):
+        group = [line for line in lines if line.kind == kind]
+        wrong, count = sum(line.wrong for line in group), sum(line.count for line in group)
+        if count and share_interval(wrong, count)[0] > WRONG_AT_MOST:
+            failed.append(f"{wrong} of {count} {kind} challengers together")
+    return failed
+
+
 def share_interval(hits: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
     """The exact interval of a share (Clopper and Pearson 1934, Biometrika 26)."""
     from scipy.stats import binomtest

@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import time
 
-from retrain.backtest.gate_check import BETTER, GateCheck, Line, Trial, find_eras, share_interval, summarize
+from retrain.backtest.gate_check import BETTER, GateCheck, Line, Trial, failures, find_eras, share_interval, summarize
 from retrain.config import Config
 from retrain.data.snapshot import SnapshotStore
 from retrain.errors import PromotionError
@@ -26,7 +26,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
     lines = summarize(trials)
     _show(lines)
     write_json(GATE_CHECK, [dataclasses.asdict(trial) for trial in trials])
-    failed = [line.scenario for line in lines if line.failed]
+    failed = failures(lines)
     if failed:
         raise PromotionError(
             f"The gate promoted wrongly too often: {'; '.join(failed)}. Every comparison is in {GATE_CHECK}. Narrow the margin of "

@@ -185,7 +185,7 @@ class ClassCoverage(Check):
         rows = comparison.rows_judged
         if rows is None:
             raise PromotionError("The comparison holds no rows to count classes in.")
-        found = {str(value): int(count) for value, count in rows[TARGET].value_counts().iter_rows()}
+        found = {str(value): int(count) for value, count in rows[TARGET].value_counts().sort(TARGET).iter_rows()}
         unknown = sorted(set(found) - set(comparison.classes))
         rare = {name: found.get(name, 0) for name in sorted({*found, *comparison.classes})}
         rare = {name: count for name, count in rare.items() if count < self.minimum_rows}
