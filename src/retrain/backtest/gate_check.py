@@ -177,7 +177,7 @@ class GateCheck:
         levels = [
             (abs(count / len(rows) - RUINED_SLICE_SHARE), name, level)
             for name in names
-            for level, count in rows[name].drop_nulls().value_counts().iter_rows()
+            for level, count in rows[name].drop_nulls().value_counts().sort(name).iter_rows()
         ]
         if levels:
             _, name, level = min(levels, key=lambda entry: entry[0])

@@ -261,7 +261,9 @@ def _grouped(rows: pl.DataFrame, key: pl.Expr) -> pl.DataFrame:
     """Sums and row counts by slice and block."""
     import polars as pl
 
-    return rows.group_by(key.alias(_SLICE), BLOCK).agg(pl.col(_WORSENING, _REFERENCE).sum(), pl.len()).sort(BLOCK)
+    return (
+        rows.group_by(key.alias(_SLICE), BLOCK).agg(pl.col(_WORSENING, _REFERENCE).sum(), pl.len()).sort(BLOCK, _SLICE)
+    )
 
 
 def _mean(sums: pl.DataFrame) -> Estimate:
