@@ -134,3 +134,15 @@ def test_a_version_is_trained_again_with_identical_predictions(april: Project, t
     assert "its predictions are identical" in project.run("retrain", "reproduce", "2").stdout
     (project.root / ".dvc/cache").rename(tmp_path / "elsewhere")
     assert "neither in this project's DVC cache nor in its remote" in error(project, "reproduce", "4")
+
+
+def test_a_queued_experiment_waits_for_approval(april: Project, tmp_path) -> None:
+    project = april.copy(tmp_path / "project")
+    for command in (["add", "-A", "-f", "data/incoming"], ["commit", "-qm", "april"]):
+        project.run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", *command)
+    change = "conf/model/hist_gradient_boosting.yaml:estimator.max_iter=21"
+    output = project.run("dvc", "exp", "run", "--temp", "-S", change).stdout
+    assert "passed, and waits for `retrain approve`; version 4 stays champion" in output
+    found = aliases(project)
+    assert found["champion"] == 4 and found["candidate"] == 6
+    assert promotion(project)["champion"] == 4, "the project's own reports are not the experiment's"

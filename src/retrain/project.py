@@ -48,6 +48,11 @@ def store_root() -> Path:
     return Path(os.environ.get("DVC_ROOT") or find_root()).resolve()
 
 
+def in_copy() -> bool:
+    """Whether this is a copy of the project in which DVC runs a queued experiment (`dvc exp run --queue` or `--temp`)."""
+    return store_root() != find_root().resolve()
+
+
 def running_stage() -> str | None:
     """Name of the DVC stage that runs this process, None when a person does."""
     return os.environ.get("DVC_STAGE") or None

@@ -48,12 +48,12 @@ LOOKS = (1, 5, 20, 100)
 LOOKED_AT_DAYS = 10
 CONFIDENCE = 0.95
 RESAMPLES = 1000
-# A tenth of the flights' rows a day: shared shifts that are the larger for it keep the ratio of by day to by row.
-ROWS_A_DAY = (60, 110)
-TRUTH_DAYS = 40_000
-INCUMBENT_SKILL = (0.9, 0.4)
+# As many as the flights have. With them, these shared shifts give their ratio of by day to by row.
+ROWS_A_DAY = (600, 1101)
+TRUTH_DAYS = 10_000
+INCUMBENT_SKILL = (0.3, 0.4)
 # Challengers for the power, from clearly worse to clearly better, and the incumbent's like.
-POWER_SKILLS = ((1.15, 0.5), (1.0, 0.45), (0.95, 0.42), INCUMBENT_SKILL, (0.85, 0.38), (0.75, 0.35), (0.6, 0.3))
+POWER_SKILLS = ((0.5, 0.6), (0.4, 0.5), (0.35, 0.45), INCUMBENT_SKILL, (0.25, 0.35), (0.2, 0.3), (0.1, 0.2))
 POWER_DAYS = (10, 30)
 
 
@@ -79,8 +79,8 @@ class Case:
 
 
 CASES = (
-    Case("equal", Skill(0.9, 0.4), Skill(0.9, 0.4)),
-    Case("challenger better", Skill(0.6, 0.3), Skill(0.9, 0.5)),
+    Case("equal", Skill(*INCUMBENT_SKILL), Skill(*INCUMBENT_SKILL)),
+    Case("challenger better", Skill(0.2, 0.3), Skill(0.3, 0.5)),
 )
 
 

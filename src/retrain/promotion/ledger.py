@@ -22,7 +22,7 @@ from retrain.tracking.store import LEDGER, Store, ensure_experiment
 
 # What an entry can be: the gate's verdict, a move that was refused, a person's yes to a waiting candidate, a person's
 # choice of a version over the gate's head, and a way back.
-VERDICT, REFUSAL, APPROVAL, OVERRIDE, ROLLBACK = KINDS = ("verdict", "refusal", "approval", "override", "rollback")
+VERDICT, REFUSAL, APPROVAL, OVERRIDE, ROLLBACK = ("verdict", "refusal", "approval", "override", "rollback")
 _KEY = "seq-{:06d}"
 LONGEST_PARAM = 6000
 
@@ -34,7 +34,7 @@ class Entry:
     `challenger` is the version that earned the champion its place: itself, or the one that it is the refit of.
     """
 
-    kind: str  # one of KINDS
+    kind: str  # one of those above
     verdict: str  # what the gate said; empty where a person decided
     reason: str
     champion: int | None

@@ -12,7 +12,7 @@ from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window
 from retrain.modeling.model_files import import_first
 from retrain.modeling.training import train
-from retrain.project import CHALLENGER, COMPARISON, PROMOTION, SNAPSHOT, current_commit
+from retrain.project import CHALLENGER, COMPARISON, PROMOTION, SNAPSHOT, current_commit, in_copy
 from retrain.promotion import registry
 from retrain.promotion.gate import Verdict
 from retrain.promotion.ledger import Entry, Ledger
@@ -55,7 +55,8 @@ def _circumstances(config: Config) -> Circumstances:
         comparison=hashlib.sha256(COMPARISON.read_bytes()).hexdigest()[:16],
         config=hashlib.sha256(to_yaml(config).encode()).hexdigest()[:16],
         git_commit=current_commit().sha,
-        approval_required=config.gate.approval is Approval.required,
+        # Who queues experiments wants to choose among them: none may serve just because it ended last.
+        approval_required=config.gate.approval is Approval.required or in_copy(),
     )
 
 
