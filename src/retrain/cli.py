@@ -85,6 +85,13 @@ QUESTIONS = {
         "retrain predict new.parquet --output scored.parquet",
     ),
 }
+INIT = (
+    "retrain.commands.init",
+    "look at your own data, guess its contract, write conf/data/<name>.yaml",
+    "retrain init sales.csv --target amount --time sold_at\n"
+    "  retrain init 'data/incoming/*.parquet' --target churned --time day --period week\n"
+    '  retrain init DATABASE_URL --query "select * from orders" --target late --time ordered_at',
+)
 WITH_VERSION = ("promote", "approve", "reproduce")
 SWEEP = "retrain train -m model=hist_gradient_boosting,logistic_regression strategy=full,sliding_window"
 
@@ -98,7 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(dest="verb", metavar="verb", required=True)
-    for verb, (_, text, example) in (STAGES | CHOICES | QUESTIONS).items():
+    for verb, (_, text, example) in ({"init": INIT} | STAGES | CHOICES | QUESTIONS).items():
         examples = f"{example}\n  {SWEEP}" if verb == "train" else example
         one = verbs.add_parser(
             verb,
@@ -110,6 +117,9 @@ def build_parser() -> argparse.ArgumentParser:
         one.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
         )
+        if verb == "init":
+            _add_init(one)
+            continue
         if verb == "predict":
             one.add_argument("input", type=Path, help="Parquet or CSV file with the feature columns")
             one.add_argument("--output", type=Path, required=True, help="Parquet or CSV file to write")
@@ -133,6 +143,20 @@ def build_parser() -> argparse.ArgumentParser:
         else:
             one.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides, as in conf/")
     return parser
+
+
+def _add_init(parser: argparse.ArgumentParser) -> None:
+    files = "CSV, Parquet or JSON Lines: a path, a glob in quotes, or a URL; with --query, a database"
+    parser.add_argument("files", nargs="+", metavar="FILE", help=files)
+    parser.add_argument("--target", required=True, metavar="COLUMN", help="what to predict")
+    parser.add_argument("--time", required=True, metavar="COLUMN", help="when each row happened")
+    kinds = ("hour", "day", "week", "month", "quarter", "rows")
+    parser.add_argument("--period", choices=kinds, help="length of a batch (default: guessed)")
+    parser.add_argument("--rows-per-batch", type=int, metavar="N", help="with --period rows (default: guessed)")
+    parser.add_argument("--time-format", metavar="FORMAT", help="a strptime format, epoch_s, epoch_ms or epoch_us")
+    parser.add_argument("--name", help="of the data set (default: from the file)")
+    parser.add_argument("--query", metavar="SQL", help="read what this query returns, from the database FILE")
+    parser.add_argument("--force", action="store_true", help="overwrite conf/data/<name>.yaml")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -172,6 +196,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     unknown = [argument for argument in rest if argument.startswith("-")]
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if options.verb == "init":
+        if rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        options.started_in = Path.cwd()
+        return options
     options.overrides += rest
     options.version, options.started = None, STARTED
     if options.verb in WITH_VERSION and options.overrides and options.overrides[0].isdigit():
@@ -204,6 +233,9 @@ def run(options: argparse.Namespace) -> None:
     if options.verb == "predict":
         options.input, options.output = options.input.resolve(), options.output.resolve()
     os.chdir(find_root())
+    if options.verb == "init":
+        importlib.import_module(INIT[0]).run(options)
+        return
     if options.verb == "train" and options.multirun:
         from retrain.commands import sweep
 

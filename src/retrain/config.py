@@ -15,21 +15,33 @@ from retrain.errors import ConfigError
 from retrain.project import PARAMS
 
 
+class Task(enum.Enum):
+    """What is predicted: one of two classes, one of several, or a number."""
+
+    binary = "binary"
+    multiclass = "multiclass"
+    regression = "regression"
+
+
 class ColumnType(enum.Enum):
     """How a feature is read, checked and encoded."""
 
     numeric = "numeric"
     categorical = "categorical"
     boolean = "boolean"
+    datetime = "datetime"
+    text = "text"
 
 
 class PeriodKind(enum.Enum):
-    """Length of a batch."""
+    """Length of a batch: a span of the calendar, or a fixed number of rows."""
 
+    hour = "hour"
     day = "day"
     week = "week"
     month = "month"
     quarter = "quarter"
+    rows = "rows"
 
 
 class Approval(enum.Enum):
@@ -55,12 +67,17 @@ class DataConfig:
     """Where batches come from and what they must look like."""
 
     name: str = MISSING
+    task: Task = Task.binary
+    metric: str = "log_loss"
     source: dict[str, Any] = MISSING
     period: PeriodKind = MISSING
     as_of: str | None = None
+    label_delay: str | None = None
     time_column: str = MISSING
     key_columns: list[str] = MISSING
     target_column: str = MISSING
+    positive_label: str | None = None
+    block_hours: int = 24
     features: dict[str, Column] = MISSING
     maximum_quarantine_share: float = 0.05
 
@@ -115,6 +132,14 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     trusted_types: list[str] = MISSING
+
+
+def _by_task(classification: Any, regression: Any, *, _root_: DictConfig) -> Any:
+    """In conf/, `${by_task:A,B}` is A for the two kinds of classification and B for regression."""
+    return regression if _root_.data.get("task") == Task.regression.name else classification
+
+
+OmegaConf.register_new_resolver("by_task", _by_task, replace=True)
 
 
 def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:

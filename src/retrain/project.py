@@ -80,6 +80,20 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def missing_meanwhile(path: Path) -> Iterator[None]:
+    """Take a stage's output away during the block: if the process dies in it, the next `dvc repro` runs that stage again."""
+    aside = path.with_name(f".{path.name}.aside")
+    there = path.is_file()
+    if there:
+        os.replace(path, aside)
+    try:
+        yield
+    finally:
+        if there and not path.exists():
+            os.replace(aside, path)
+
+
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -26,10 +26,10 @@ class DecisionRecord:
     snapshot: str
     newest_batch: str
     new_rows: int
-    positive_share: float
-    earlier_positive_share: float | None = None
+    target_mean: float | None = None  # of the newest batch: share of positives, or mean
+    earlier_target_mean: float | None = None
     champion_version: int | None = None
-    champion_log_loss: float | None = None
+    champion_score: float | None = None  # its loss on the newest batch
 
 
 @dataclass
@@ -62,7 +62,12 @@ class ChallengerRecord:
     evaluation_end: str = ""
     evaluation_batches: dict[str, str] = field(default_factory=dict)  # content digest by period
     missing_columns: list[str] = field(default_factory=list)  # that the incumbent was trained on and the rows lack
-    classes: list[str] = field(default_factory=list)
+    task: str = "binary"
+    classes: list[str] = field(default_factory=list)  # labels behind the target's numbers, of either model and the rows
+    unknown_classes: dict[str, dict[str, int]] = field(default_factory=dict)  # model -> class -> evaluation rows
+    new_levels: dict[str, int] = field(
+        default_factory=dict
+    )  # feature -> evaluation rows with a level unseen in training
     facts: dict[str, float] = field(default_factory=dict)  # latency and size of the challenger
     recipe: str = ""  # digest of the snapshot and of everything in the config that shapes the model
     look: int = 1
@@ -97,7 +102,7 @@ class ComparisonRecord:
     reason: str
     rows: int = 0
     blocks: int = 0
-    positive_share: float | None = None
+    target_mean: float | None = None
     look: int = 1
     provenance: dict[str, str] = field(default_factory=dict)  # model -> why it can't have seen the evaluation rows
     bootstrap: dict[str, list[float]] = field(

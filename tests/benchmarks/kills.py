@@ -49,6 +49,7 @@ from conftest import Project, flights, make_project
 from retrain.config import compose
 from retrain.data.manifest import read_manifest
 from retrain.errors import DataError, RetrainError
+from retrain.project import SOURCE_INDEX
 from retrain.promotion.ledger import OVERRIDE, ROLLBACK, VERDICT, Entry
 from retrain.promotion.registry import load_version
 from retrain.tracking.store import Store
@@ -214,7 +215,8 @@ class Remains:
 
     def litter(self) -> int:
         """Temporary files and folders that nobody will clean up, beside the results."""
-        return sum(1 for folder in ("reports", "data", "data/snapshot") for _ in (self.root / folder).glob(".*.*"))
+        found = [path for folder in ("reports", "data", "data/snapshot") for path in (self.root / folder).glob(".*.*")]
+        return sum(path.name != SOURCE_INDEX.name for path in found)
 
 
 @dataclass(frozen=True)

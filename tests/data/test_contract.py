@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import polars as pl
 import pytest
 
-from retrain.config import Column, ColumnType, DataConfig, PeriodKind
-from retrain.data.contract import REASON, Contract
+from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
+from retrain.data.contract import REASON, SUSPICIOUSLY_CONSTANT, Contract, to_times
 from retrain.data.periods import parse_period
 from retrain.errors import DataError
 
@@ -42,6 +42,13 @@ def rows(count: int = 10) -> pl.DataFrame:
             "unused": ["x"] * count,
         }
     )
+
+
+def many(edit: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+    """Enough rows for a constant target to be suspicious."""
+    minutes = [datetime(2013, 1, 1) + timedelta(minutes=number) for number in range(SUSPICIOUSLY_CONSTANT)]
+    tens = pl.concat([rows()] * (SUSPICIOUSLY_CONSTANT // 10))
+    return edit(tens.with_columns(pl.Series("id", range(len(tens))), pl.Series("time", minutes)))
 
 
 def change(column: str, row: int, value: object) -> pl.DataFrame:
@@ -102,9 +109,8 @@ def test_rows_without_label_are_kept_apart() -> None:
             "`amount` has type String, and the contract says numeric",
         ),
         (lambda: rows().with_columns(pl.col("time").cast(pl.String)), "time column `time` has type String"),
-        (lambda: rows().with_columns(pl.col("time").dt.replace_time_zone("UTC")), "carries the time zone UTC"),
         (lambda: rows().with_columns(pl.lit(2).alias("target")), "must be true/false or 1/0"),
-        (lambda: rows().with_columns(pl.lit(1).alias("target")), "is constant"),
+        (lambda: many(lambda frame: frame.with_columns(pl.lit(1).alias("target"))), "is constant"),
         (lambda: rows().with_columns(pl.lit(7).alias("id")), "10 of its 10 rows share their key, such as {'id': 7}"),
         (lambda: change("time", 0, datetime(2013, 2, 1)), "1 of its 10 rows lie outside the period"),
         (lambda: rows().with_columns(amount=-pl.col("amount")), "of its rows break the contract"),
@@ -114,6 +120,46 @@ def test_a_batch_that_breaks_the_contract_as_a_whole_is_refused(broken: Callable
     with pytest.raises(DataError, match="Batch 2013-01 is refused") as error:
         Contract(DATA).check(broken(), JANUARY)
     assert words in str(error.value) and "dvc repro" in str(error.value)
+
+
+def test_a_small_batch_may_hold_one_class() -> None:
+    checked = Contract(DATA).check(rows().with_columns(pl.lit(0.0).alias("target")), JANUARY)
+    assert checked.labelled["target"].to_list() == [False] * 10
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York"])
+def test_no_hour_of_a_change_to_or_from_daylight_saving_is_lost_or_doubled(zone: str) -> None:
+    """Every hour of a year, in its local time: in UTC they are as many, in the same order."""
+    hours = pl.datetime_range(datetime(2013, 1, 1), datetime(2013, 12, 31, 23), "1h", time_zone="UTC", eager=True)
+    naive = to_times(hours.dt.convert_time_zone(zone).alias("time"))
+    assert naive.dtype == pl.Datetime("us") and naive.n_unique() == 8760 and naive.is_sorted()
+    assert naive[0] == datetime(2013, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "expected"),
+    [
+        (Task.binary, [1.0, 0.0, None], [True, False, None]),
+        (Task.multiclass, [3, 1, None], ["3", "1", None]),
+        (Task.multiclass, ["b", "a", "b"], ["b", "a", "b"]),
+        (Task.regression, [1, 2, None], [1.0, 2.0, None]),
+        (Task.regression, [1.5, float("nan"), 2.5], [1.5, None, 2.5]),
+    ],
+)
+def test_a_target_becomes_what_its_task_says(task: Task, given: list, expected: list) -> None:
+    data = DataConfig(**(vars(DATA) | {"task": task}))
+    checked = Contract(data).check(rows(4).head(3).with_columns(pl.Series("target", given)), JANUARY)
+    assert checked.everything.sort("id")["target"].to_list() == expected
+
+
+def test_dates_and_texts_are_columns_too() -> None:
+    features = {"opened": Column(ColumnType.datetime), "comment": Column(ColumnType.text, nullable=True)}
+    data = DataConfig(**(vars(DATA) | {"features": features}))
+    frame = rows().with_columns(pl.col("time").dt.date().alias("opened"), pl.lit("good value").alias("comment"))
+    checked = Contract(data).check(frame, JANUARY)
+    assert checked.labelled.schema["opened"] == pl.Datetime("us") and checked.labelled["comment"][0] == "good value"
+    with pytest.raises(DataError, match="`opened` has type String, and the contract says datetime"):
+        Contract(data).check(frame.with_columns(pl.lit("soon").alias("opened")), JANUARY)
 
 
 def test_a_changed_rule_changes_the_digest() -> None:

@@ -129,6 +129,7 @@ def test_classes_must_be_known_and_seen_often_enough() -> None:
     both = comparison(rows(), classes=["0", "1"])
     assert ClassCoverage(50).judge(both).outcome is Outcome.passed
     assert ClassCoverage(5000).judge(both).outcome is Outcome.insufficient
-    assert ClassCoverage(50).judge(comparison(rows(), classes=["0"])).outcome is Outcome.failed
+    unknown = comparison(rows(), classes=["0", "1"], unknown_classes={"challenger": {"1": 50}})
+    assert ClassCoverage(50).judge(unknown).outcome is Outcome.failed
     one = comparison(rows().with_columns(target=pl.lit(0)), classes=["0", "1"])
     assert ClassCoverage(50).judge(one).outcome is Outcome.insufficient

@@ -196,7 +196,7 @@ def the_winner(versions: Sequence[int], results: Sequence[subprocess.CompletedPr
     assert len(won) == 1, [result.stderr for result in results]
     for result in results:
         said = " ".join(result.stderr.split())
-        assert result.returncode == 0 or "Traceback" not in said and any(reason in said for reason in reasons), said
+        assert result.returncode == 0 or ("Traceback" not in said and any(reason in said for reason in reasons)), said
     return won[0]
 
 

@@ -7,10 +7,25 @@ import polars as pl
 
 
 def flip_labels(rows: pl.DataFrame, target: str, share: float, seed: int, where: pl.Expr | None = None) -> pl.DataFrame:
-    """The labels of a random share of the rows (of those `where` is true) turned round."""
-    drawn = pl.Series(np.random.default_rng(seed).random(len(rows)) < share)
+    """The labels of a random share of the rows (of those `where` is true) made wrong.
+
+    True and false change places, a class becomes another one, and a number is mirrored at the middle of the range.
+    """
+    random = np.random.default_rng(seed)
+    drawn = pl.Series(random.random(len(rows)) < share)
     chosen = drawn if where is None else drawn & where.fill_null(False)
-    return rows.with_columns(pl.when(chosen).then(~pl.col(target)).otherwise(pl.col(target)).alias(target))
+    values = rows[target]
+    if values.dtype == pl.Boolean:
+        wrong = ~values
+    elif values.dtype == pl.String:
+        classes = values.unique().sort()
+        moved = (classes.search_sorted(values).to_numpy() + random.integers(1, max(2, len(classes)), len(rows))) % len(
+            classes
+        )
+        wrong = classes.gather(moved)
+    else:
+        wrong = values.min() + values.max() - values
+    return rows.with_columns(pl.when(chosen).then(wrong).otherwise(values).alias(target))
 
 
 def shuffle_column(rows: pl.DataFrame, name: str, seed: int) -> pl.DataFrame:
@@ -20,7 +35,9 @@ def shuffle_column(rows: pl.DataFrame, name: str, seed: int) -> pl.DataFrame:
 
 def leak_target(rows: pl.DataFrame, target: str, name: str) -> pl.DataFrame:
     """A new column that tells the target, as one that is filled in afterwards would."""
-    return rows.with_columns(pl.col(target).cast(pl.Float64).alias(name))
+    values = rows[target]
+    codes = values.cast(pl.Categorical).to_physical() if values.dtype == pl.String else values
+    return rows.with_columns(codes.cast(pl.Float64).alias(name))
 
 
 def resample(rows: pl.DataFrame, seed: int) -> pl.DataFrame:

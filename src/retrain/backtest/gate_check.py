@@ -10,27 +10,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from retrain.backtest.corruptions import flip_labels, leak_target, resample, shuffle_column
-from retrain.config import Column, ColumnType, Config, feature_types
+from retrain.config import Column, ColumnType, Config, Task, feature_types
 from retrain.data.manifest import Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in, block_index, block_of, plan_windows
 from retrain.errors import DataError
 from retrain.modeling import pipeline
-from retrain.modeling.metrics import METRICS
+from retrain.modeling.metrics import baseline_score, loss_beside
+from retrain.modeling.scoring import Model, score_rows
 from retrain.promotion.checks import NonInferiority, Superiority
 from retrain.promotion.comparison import compare
 from retrain.promotion.figures import BASELINE, BLOCK, CHALLENGER, EVALUATION, INCUMBENT, TARGET, WINDOW
 from retrain.promotion.gate import Question, Verdict, judge
-
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
 
 EQUAL, WORSE, BETTER, USUAL = "equal", "worse", "better", "usual"
 LEAK = "leaked_target"
@@ -56,7 +52,7 @@ class Era:
 
 @dataclass(frozen=True)
 class Trial:
-    """One comparison: the verdict, and by how much the challenger's log loss was larger on the two sets of rows."""
+    """One comparison: the verdict, and by how much the challenger's loss was larger on the two sets of rows."""
 
     scenario: str
     kind: str
@@ -66,17 +62,6 @@ class Trial:
     wrong: bool
     judged_difference: float
     later_difference: float
-
-
-@dataclass(frozen=True)
-class Model:
-    """A fitted Pipeline and its features."""
-
-    pipeline: Pipeline
-    features: Mapping[str, ColumnType]
-
-    def score(self, rows: pl.DataFrame) -> NDArray:
-        return pipeline.predict(self.pipeline, rows, self.features)
 
 
 def find_eras(config: Config, snapshot: SnapshotStore, count: int, most_rows: int | None) -> Iterator[Era]:
@@ -163,10 +148,10 @@ class GateCheck:
 
     def _most_used(self, champion: Model, rows: pl.DataFrame) -> str:
         """The feature whose shuffling costs the champion most (permutation importance, Breiman 2001)."""
-        target = self._target_of(rows)
 
         def cost(name: str) -> float:
-            return METRICS["log_loss"].value(target, champion.score(shuffle_column(rows, name, seed=7)))
+            shuffled = shuffle_column(rows, name, seed=7)
+            return score_rows({"champion": champion}, shuffled, self.config).loss("champion", self.config)
 
         return max(list(champion.features)[:50], key=cost)
 
@@ -187,25 +172,36 @@ class GateCheck:
 
     def _try(self, era: Era, scenario: str, kind: str, challenger: Model, incumbent: Model) -> Trial:
         block = block_index(self.config.data.time_column, block_of(self.config.evaluation))
+        data, models = self.config.data, {CHALLENGER: challenger, INCUMBENT: incumbent}
+        scored = score_rows(models, era.judged, self.config)
+        constant = baseline_score(scored.target, data.metric, data.task, len(scored.classes))
+        scores = scored.scores | {BASELINE: np.broadcast_to(constant, scored.scores[CHALLENGER].shape)}
+        dtype = pl.Array(pl.Float64, len(scored.classes)) if data.task is Task.multiclass else pl.Float64
         rows = era.judged.select(
-            *self.config.data.features,
+            *data.features,
             block.alias(BLOCK),
             pl.lit(EVALUATION).alias(WINDOW),
-            pl.Series(TARGET, pipeline.to_target(era.judged, self.config)),
-            pl.Series(CHALLENGER, challenger.score(era.judged)),
-            pl.Series(INCUMBENT, incumbent.score(era.judged)),
-            pl.lit(float(era.known[self.target].mean())).alias(BASELINE),
+            pl.Series(TARGET, scored.target),
+            *(pl.Series(name, score, dtype=dtype) for name, score in scores.items()),
         )
         asked = [question.check.metric for question in self.questions.values() if question.check.metric]
-        comparison = compare(rows, [CHALLENGER, INCUMBENT, BASELINE], asked)
+        comparison = compare(rows, list(scores), [data.metric, *asked], data.task)
         # Latency and size are no part of this check: nothing is stored.
         facts = {"latency_one_row_ms": 0.0, "latency_1000_rows_ms": 0.0, "model_megabytes": 0.0}
-        comparison = dataclasses.replace(comparison, facts=facts, classes=["0", "1"], rows_judged=rows)
+        comparison = dataclasses.replace(
+            comparison,
+            facts=facts,
+            loss=loss_beside(data.metric, data.task),
+            classes=scored.classes,
+            unknown_classes=scored.unknown_classes,
+            rows_judged=rows,
+        )
         judgement = judge(comparison, self.questions)
         promoted = judgement.verdict is Verdict.promote
-        target = self._target_of(era.later)
-        losses = [METRICS["log_loss"].value(target, model.score(era.later)) for model in (challenger, incumbent)]
-        difference = comparison.differences[INCUMBENT, "log_loss"].value
+        later = score_rows(models, era.later, self.config)
+        losses = [later.loss(name, self.config) for name in models]
+        judged = [scored.loss(name, self.config) for name in models]
+        difference = judged[0] - judged[1]
         wrong = promoted and self._is_wrong(kind, losses[0] - losses[1], losses[1])
         return Trial(scenario, kind, era.batch, promoted, judgement.reason, wrong, difference, losses[0] - losses[1])
 
@@ -215,12 +211,11 @@ class GateCheck:
         if kind == EQUAL and isinstance(primary, Superiority):
             return True
         margin = 0.0
-        if isinstance(primary, NonInferiority) and primary.metric == "log_loss":
+        if isinstance(primary, NonInferiority) and primary.metric == loss_beside(
+            self.config.data.metric, self.config.data.task
+        ):
             margin = primary.margin * (incumbent if primary.margin_is == "relative" else 1)
         return worsening > min(margin, LARGEST_MARGIN * incumbent)
-
-    def _target_of(self, rows: pl.DataFrame) -> NDArray:
-        return pipeline.to_target(rows, self.config).astype(np.float64)
 
 
 @dataclass(frozen=True)

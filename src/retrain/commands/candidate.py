@@ -18,7 +18,7 @@ from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Windows, batches_in, plan_validation, plan_windows
 from retrain.errors import DataError
 from retrain.modeling import training
-from retrain.modeling.metrics import METRICS
+from retrain.modeling.metrics import find_metric, shown_metrics
 from retrain.modeling.model_files import import_first
 from retrain.project import SNAPSHOT
 from retrain.tracking import runs
@@ -53,7 +53,7 @@ def train(config: Config, parent: str | None = None, name: str = "candidate") ->
     import_first()
     import mlflow
 
-    from retrain.modeling.pipeline import predict, to_target
+    from retrain.modeling.scoring import Model, score_rows
 
     store = open_store(config)
     tags = {
@@ -69,8 +69,10 @@ def train(config: Config, parent: str | None = None, name: str = "candidate") ->
         columns = tuple(Contract(config.data).columns)
         rows, validation = _rows(manifest.digest, batches, windows, config.data.time_column, columns)
         fitted = training.fit(config, batches, rows, windows.training)
-        target, score = to_target(validation, config), predict(fitted.pipeline, validation, feature_types(config))
-        metrics = {name: metric.value(target, score) for name, metric in METRICS.items()}
+        scored = score_rows({"candidate": Model(fitted.pipeline, feature_types(config))}, validation, config)
+        task, score = config.data.task, scored.scores["candidate"]
+        names = shown_metrics(task, [config.data.metric])
+        metrics = {name: find_metric(name, task).value(scored.target, score) for name in names}
         runs.log_dataset(config, manifest, "training")
         logged = {f"{metric}/validation": value for metric, value in metrics.items()}
         mlflow.log_metrics(logged | {"training/rows": fitted.rows, "training/fit_seconds": fitted.fit_seconds})

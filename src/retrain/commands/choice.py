@@ -9,8 +9,8 @@ from datetime import datetime
 from retrain.config import Config
 from retrain.data.snapshot import SnapshotStore
 from retrain.errors import ModelError, PromotionError, RetrainError
-from retrain.modeling.metrics import METRICS
-from retrain.project import SNAPSHOT
+from retrain.modeling.metrics import loss_beside
+from retrain.project import PROMOTION, SNAPSHOT, missing_meanwhile
 from retrain.promotion import registry
 from retrain.promotion.ledger import Entry, Ledger, current_champion
 from retrain.promotion.moves import Origin
@@ -41,18 +41,21 @@ def try_out(config: Config, store: Store, version: int, champion: Entry | None) 
 
     Raises ModelError or DataError when that fails. The champion's score is shown beside it, if it can be had.
     """
-    from retrain.modeling.pipeline import predict, to_target
+    from retrain.modeling.scoring import score_rows
 
     snapshot = SnapshotStore(SNAPSHOT)
     rows = snapshot.read([snapshot.manifest().labelled[-1].period]).tail(SAMPLE_ROWS)
 
     def score(number: int) -> float:
         model = registry.load_version(store, number, config.trusted_types)
-        return METRICS["log_loss"].value(to_target(rows, config), predict(model.pipeline, rows, model.features))
+        return score_rows({"version": model}, rows, config).loss("version", config)
+
+    loss = loss_beside(config.data.metric, config.data.task)
 
     log.info(
-        "Version %d loads and scores: log loss %.4f on the newest %d rows, which it may have been trained on",
+        "Version %d loads and scores: %s %.4f on the newest %d rows, which it may have been trained on",
         version,
+        loss,
         score(version),
         len(rows),
     )
@@ -79,8 +82,12 @@ def carry_out(
                 "since this command was started. Nothing was changed. Look at `retrain history`, then decide again."
             )
         planned = plan(entries)
-        if ledger.append(planned, len(entries)):
-            registry.follow_ledger(store, ledger)
+        # Killed between the two, `dvc repro` would have nothing to do, and the alias would stay behind.
+        with missing_meanwhile(PROMOTION):
+            appended = ledger.append(planned, len(entries))
+            if appended:
+                registry.follow_ledger(store, ledger)
+        if appended:
             return ledger.entries()[len(entries)], serving.champion if serving else None
 
 

@@ -66,7 +66,7 @@ def _show(lines: list[Line]) -> None:
     console = Console(highlight=False)
     Console(highlight=False, width=max(console.width, 140)).print(table)
     print(
-        "Differences are the challenger's log loss less the champion's: on the evaluation rows, and on the batch that came next."
+        "Differences are the challenger's loss less the champion's: on the evaluation rows, and on the batch that came next."
     )
     print(
         "A promotion is wrong if the challenger was worse afterwards than the gate allows (of equals: any, if a gain is demanded)."

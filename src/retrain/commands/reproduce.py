@@ -48,7 +48,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
         _restore_code_and_config(store, recorded, folder)
         _restore_snapshot(recorded.data.tags["snapshot_dvc"], folder)
         result = _train_again(folder, version, model)
-    outcome = f"{result['rows']:,} rows of {', '.join(result['batches'])}, log loss {result['log_loss']:.6f}"
+    outcome = f"{result['rows']:,} rows of {', '.join(result['batches'])}, {result['metric']} {result['value']:.6f}"
     commit = recorded.data.tags["git_commit"][:8]
     if not result["identical"]:
         raise RetrainError(

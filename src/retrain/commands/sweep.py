@@ -17,8 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from retrain import config as configuration
 from retrain.commands import candidate
-from retrain.config import Config
+from retrain.config import Config, DataConfig
 from retrain.errors import ConfigError, RetrainError
+from retrain.modeling.metrics import shown_metrics
+from retrain.promotion.figures import lower_is_better
+from retrain.reporting.words import TITLES
 from retrain.tracking.store import CANDIDATES, Store, ensure_experiment, open_store
 
 log = logging.getLogger("retrain")
@@ -28,7 +31,8 @@ PARENT = "RETRAIN_SWEEP_RUN"  # reaches the jobs of every launcher through the e
 
 def run(overrides: Sequence[str]) -> None:
     """Run every job, even when some fail, and print them ranked. Raises RetrainError when any failed."""
-    store = open_store(configuration.compose(CONF, _fixed(overrides)))
+    fixed = configuration.compose(CONF, _fixed(overrides))
+    store = open_store(fixed)
     experiment, _ = ensure_experiment(store, store.experiment + CANDIDATES)
     tags = {"kind": "sweep", "overrides": " ".join(overrides)}
     parent = store.client.create_run(experiment, run_name="sweep", tags=tags).info.run_id
@@ -41,7 +45,7 @@ def run(overrides: Sequence[str]) -> None:
         finished = True
     finally:
         # Hydra's own callback for the end of a multirun is not called when a job fails.
-        failed = _summarize(store, experiment, parent)
+        failed = _summarize(store, fixed.data, experiment, parent)
         store.client.set_terminated(parent, "FINISHED" if finished and not failed else "FAILED")
     if failed:
         raise RetrainError(
@@ -50,15 +54,17 @@ def run(overrides: Sequence[str]) -> None:
 
 
 def job(composed: DictConfig) -> float:
-    """One candidate; returns its log loss, for sweepers that search. A job that fails ends itself, not the sweep."""
+    """One candidate; returns its primary metric, for sweepers that search. A job that fails ends itself, not the sweep."""
     name = " ".join(HydraConfig.get().overrides.task) or "candidate"
     try:
-        trained = candidate.train(_checked(composed, name), os.environ[PARENT], name)
+        config = _checked(composed, name)
+        trained = candidate.train(config, os.environ[PARENT], name)
     except Exception as error:  # whatever a recipe raises; its run is marked as failed
         log.error("%s failed: %s", name, error)
         return math.nan
-    log.info("%s: log loss %.4f, %.1f s to fit", name, trained.metrics["log_loss"], trained.fit_seconds)
-    return trained.metrics["log_loss"]
+    metric = config.data.metric
+    log.info("%s: %s %.4f, %.1f s to fit", name, metric, trained.metrics[metric], trained.fit_seconds)
+    return trained.metrics[metric]
 
 
 def _checked(composed: DictConfig, name: str) -> Config:
@@ -85,19 +91,25 @@ def _fixed(overrides: Sequence[str]) -> list[str]:
     return [override.input_line for override in parsed if not override.is_sweep_override()]
 
 
-def _summarize(store: Store, experiment: str, parent: str) -> int:
+def _summarize(store: Store, data: DataConfig, experiment: str, parent: str) -> int:
     """Rank the children on the terminal and in the parent run; returns how many failed."""
     from rich.console import Console
     from rich.table import Table
 
     children = store.client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent}'", max_results=5000)
-    score = {child.info.run_id: child.data.metrics.get("log_loss/validation", math.inf) for child in children}
+    sign = 1 if lower_is_better(data.metric) else -1
+    score = {
+        child.info.run_id: sign * child.data.metrics.get(f"{data.metric}/validation", math.inf * sign)
+        for child in children
+    }
     children.sort(key=lambda child: score[child.info.run_id])
-    header = ["rank", "job", "log loss", "ROC AUC", "fit s", "run"]
+    shown = shown_metrics(data.task, [data.metric])
+    shown = [data.metric, *(name for name in shown if name != data.metric)][:2]
+    header = ["rank", "job", *(TITLES.get(name, name) for name in shown), "fit s", "run"]
     rows = []
     for rank, child in enumerate(children, 1):
         metrics = child.data.metrics
-        names = ("log_loss/validation", "roc_auc/validation", "training/fit_seconds")
+        names = [*(f"{name}/validation" for name in shown), "training/fit_seconds"]
         figures = [f"{metrics[name]:.4f}" if name in metrics else "failed" for name in names]
         rows.append([str(rank), child.info.run_name, *figures, child.info.run_id[:8]])
     table = Table(
@@ -117,6 +129,6 @@ def _summarize(store: Store, experiment: str, parent: str) -> int:
     store.client.set_tag(parent, "mlflow.note.content", "\n".join(lines))
     best = children[0] if children else None
     if best is not None and math.isfinite(score[best.info.run_id]):
-        store.client.log_metric(parent, "log_loss/validation", score[best.info.run_id])
+        store.client.log_metric(parent, f"{data.metric}/validation", sign * score[best.info.run_id])
         store.client.set_tag(parent, "best", best.info.run_name)
     return sum(child.info.status != "FINISHED" for child in children)

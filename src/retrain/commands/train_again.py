@@ -13,9 +13,9 @@ from retrain.config import feature_types, load_params
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window
 from retrain.errors import DataError, RetrainError
-from retrain.modeling.metrics import METRICS
+from retrain.modeling.metrics import loss_beside
 from retrain.modeling.model_files import load_model
-from retrain.modeling.pipeline import predict, to_target
+from retrain.modeling.scoring import Model, score_rows
 from retrain.modeling.training import train
 from retrain.project import SNAPSHOT
 
@@ -34,14 +34,18 @@ def train_again(trained_until: str, model: Path, sha256: str, digest: str) -> di
     registered = load_model(model, config.trusted_types, sha256)
     newest = manifest.labelled[-1].period
     rows = snapshot.read([newest])
-    now, then = (predict(pipeline, rows, feature_types(config)) for pipeline in (training.pipeline, registered))
+    features = feature_types(config)
+    models = {"now": Model(training.pipeline, features), "then": Model(registered, features)}
+    scored = score_rows(models, rows, config)
+    now, then = scored.scores["now"], scored.scores["then"]
     return {
         "identical": bool(np.array_equal(now, then)),
-        "different": int((now != then).sum()),
+        "different": int((now != then).reshape(len(rows), -1).any(axis=1).sum()),
         "largest": float(np.abs(now - then).max()),
         "rows": len(rows),
         "batches": [newest],
-        "log_loss": METRICS["log_loss"].value(to_target(rows, config), now),
+        "metric": loss_beside(config.data.metric, config.data.task),
+        "value": scored.loss("now", config),
     }
 
 

@@ -11,12 +11,21 @@ from typing import Any
 
 import polars as pl
 
-from retrain.config import Column, ColumnType, DataConfig
+from retrain.config import Column, ColumnType, DataConfig, Task
 from retrain.data.periods import Period
 from retrain.errors import DataError
 
 REASON, ROW = "quarantine_reason", "quarantine_row"
-_DTYPES = {ColumnType.numeric: pl.Float64, ColumnType.categorical: pl.String, ColumnType.boolean: pl.Boolean}
+DTYPES = {
+    ColumnType.numeric: pl.Float64,
+    ColumnType.categorical: pl.String,
+    ColumnType.boolean: pl.Boolean,
+    ColumnType.datetime: pl.Datetime("us"),
+    ColumnType.text: pl.String,
+}
+TARGET_DTYPES = {Task.binary: pl.Boolean, Task.multiclass: pl.String, Task.regression: pl.Float64}
+# A batch with so many labelled rows and one class only has lost its labels; a smaller one may just be quiet.
+SUSPICIOUSLY_CONSTANT = 500
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,12 @@ class CheckedBatch:
     labelled: pl.DataFrame
     unlabelled: pl.DataFrame
     quarantined: pl.DataFrame
+
+    @property
+    def everything(self) -> pl.DataFrame:
+        """All rows, without the reasons for quarantine."""
+        parts = (self.labelled, self.unlabelled, self.quarantined.drop(REASON, strict=False))
+        return pl.concat(parts, how="diagonal_relaxed")
 
 
 class Contract:
@@ -47,6 +62,8 @@ class Contract:
             self.data.key_columns,
             self.data.maximum_quarantine_share,
             self.data.period.name,
+            self.data.task.name,
+            self.data.positive_label,
         ]
         return hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:16]
 
@@ -73,7 +90,7 @@ class Contract:
         sound = batch.filter(pl.col(REASON).is_null()).drop(REASON).sort(self.data.time_column, *self.data.key_columns)
         target = pl.col(self.data.target_column)
         labelled = sound.filter(target.is_not_null())
-        if len(labelled) and labelled[self.data.target_column].n_unique() < 2:
+        if len(labelled) >= SUSPICIOUSLY_CONSTANT and labelled[self.data.target_column].n_unique() < 2:
             value = labelled[self.data.target_column][0]
             self._refuse(
                 period,
@@ -110,40 +127,50 @@ class Contract:
         return pl.DataFrame(series + others)
 
     def _time(self, values: pl.Series, period: Period) -> pl.Series:
-        if values.dtype == pl.Date:
-            return values.cast(pl.Datetime("us"))
-        if not isinstance(values.dtype, pl.Datetime):
+        times = to_times(values)
+        if times is None:
             self._refuse(
                 period, f"its time column `{values.name}` has type {values.dtype}, not a date or date and time"
             )
-        if values.dtype.time_zone:
-            self._refuse(
-                period,
-                f"its time column `{values.name}` carries the time zone {values.dtype.time_zone}; local or UTC times without one are expected",
-            )
-        return values.cast(pl.Datetime("us"))
+        return times
 
     def _target(self, values: pl.Series, period: Period) -> pl.Series:
+        task = self.data.task
         if _holds_nothing(values):
-            return pl.Series(values.name, [None] * len(values), dtype=pl.Boolean)
-        if values.dtype == pl.Boolean:
-            return values
-        if values.dtype.is_numeric() and values.drop_nulls().is_in([0, 1]).all():
+            return pl.Series(values.name, [None] * len(values), dtype=TARGET_DTYPES[task])
+        if task is Task.regression and values.dtype.is_numeric():
+            numbers = values.cast(pl.Float64).fill_nan(None)
+            if numbers.is_infinite().any():
+                self._refuse(period, f"its target `{values.name}` is infinite in some rows")
+            return numbers
+        if task is Task.multiclass and (is_categorical(values.dtype) or values.dtype == pl.Boolean):
+            return values.cast(pl.String)
+        label = self.data.positive_label
+        if task is Task.binary and label is not None:
+            texts = values.cast(pl.String)
+            others = texts.filter(texts != label).drop_nulls().unique().sort()
+            if len(others) > 1:
+                self._refuse(
+                    period,
+                    f"its target `{values.name}` holds {', '.join(others[:3])} beside the positive label {label}",
+                )
+            return texts == label
+        if task is Task.binary and _holds_flags(values):
             return values.cast(pl.Boolean)
-        self._refuse(period, f"its target `{values.name}` has type {values.dtype} and must be true/false or 1/0")
+        wanted = {
+            Task.binary: "true/false or 1/0",
+            Task.multiclass: "a string or a whole number for each class",
+            Task.regression: "a number",
+        }
+        self._refuse(
+            period,
+            f"its target `{values.name}` has type {values.dtype} and must be {wanted[task]} (`data.task: {task.name}`)",
+        )
 
     def _feature(self, values: pl.Series, column: Column, period: Period) -> pl.Series:
-        wanted = _DTYPES[column.type]
-        same_kind = {
-            ColumnType.numeric: values.dtype.is_numeric(),
-            ColumnType.categorical: values.dtype in (pl.String, pl.Categorical, pl.Enum) or values.dtype.is_integer(),
-            ColumnType.boolean: values.dtype == pl.Boolean,
-        }
-        if _holds_nothing(values):
-            return pl.Series(values.name, [None] * len(values), dtype=wanted)
-        if same_kind[column.type]:
-            values = values.cast(wanted)
-            return values.fill_nan(None) if wanted == pl.Float64 else values
+        converted = to_feature(values, column.type)
+        if converted is not None:
+            return converted
         self._refuse(
             period, f"its column `{values.name}` has type {values.dtype}, and the contract says {column.type.name}"
         )
@@ -185,8 +212,47 @@ class Contract:
         return pl.DataFrame(schema={ROW: pl.get_index_type(), REASON: pl.String})
 
 
+def to_feature(values: pl.Series, kind: ColumnType) -> pl.Series | None:
+    """A column as the contract's type of it, with NaN as null; None when it is of another kind."""
+    dtype = DTYPES[kind]
+    if _holds_nothing(values):
+        return pl.Series(values.name, [None] * len(values), dtype=dtype)
+    if kind is ColumnType.datetime:
+        return to_times(values)
+    same_kind = {
+        ColumnType.numeric: values.dtype.is_numeric() or values.dtype == pl.Boolean,
+        ColumnType.categorical: is_categorical(values.dtype),
+        ColumnType.boolean: _holds_flags(values),
+        ColumnType.text: values.dtype == pl.String,
+    }
+    if not same_kind[kind]:
+        return None
+    values = values.cast(dtype)
+    return values.fill_nan(None) if dtype == pl.Float64 else values
+
+
+def to_times(values: pl.Series) -> pl.Series | None:
+    """Dates and times as microseconds without a zone; None for other types. Times with a zone are turned into UTC, where no
+    hour of a change to or from daylight saving is missing or comes twice."""
+    if isinstance(values.dtype, pl.Datetime) and values.dtype.time_zone:
+        values = values.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    if values.dtype == pl.Date or isinstance(values.dtype, pl.Datetime):
+        return values.cast(pl.Datetime("us"))
+    return None
+
+
+def is_categorical(dtype: pl.DataType) -> bool:
+    """Whether a column of this type can hold levels: strings, or whole numbers that stand for them."""
+    return dtype in (pl.String, pl.Categorical, pl.Enum) or dtype.is_integer()
+
+
 def _can_be_kept(dtype: pl.DataType) -> bool:
     return not (dtype.is_nested() or dtype in (pl.Object, pl.Null))
+
+
+def _holds_flags(values: pl.Series) -> bool:
+    """Whether a column holds true and false, or numbers that are all 1 or 0."""
+    return values.dtype == pl.Boolean or (values.dtype.is_numeric() and bool(((values == 0) | (values == 1)).all()))
 
 
 def _holds_nothing(values: pl.Series) -> bool:
@@ -204,4 +270,4 @@ def _pandera_column(column: Column) -> Any:
         checks.append(pa.Check.le(column.maximum if column.maximum is not None else sys.float_info.max))
     if column.levels is not None:
         checks.append(pa.Check.isin(column.levels))
-    return pa.Column(_DTYPES[column.type], nullable=column.nullable, checks=checks)
+    return pa.Column(DTYPES[column.type], nullable=column.nullable, checks=checks)

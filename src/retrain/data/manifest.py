@@ -4,49 +4,68 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from retrain.errors import DataError
 
 MANIFEST = "manifest.json"
+TIMES = ("first_time", "last_time", "until")
 CONTENT_DIGITS = 16  # of a batch's content digest, where it is recorded with a model
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A manifest entry. Times are those of the labelled rows, None when there are none."""
+    """A manifest entry. First and last time are those of the labelled rows, None when there are none."""
 
     period: str
     revision: int
     rows: int
     unlabelled_rows: int
     quarantined_rows: int
-    positives: int
+    target_mean: float | None  # of the labelled rows: the share of positives, or the mean; None with several classes
     first_time: datetime | None
     last_time: datetime | None
     content: str  # sha256 of the rows as they arrived
     files: dict[str, str]  # name -> sha256 of its bytes
+    classes: dict[str, int] = field(default_factory=dict)  # labelled rows of each class
+    until: datetime | None = None  # the newest time of any row
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Batches of a snapshot, oldest first, and the digest of the contract that they were checked under."""
+    """Batches of a snapshot, oldest first, and the digest of the contract that they were checked under.
+
+    Labels arrive `label_delay` seconds after their row: younger batches are not counted as labelled yet.
+    """
 
     contract: str
     batches: tuple[Batch, ...]
+    label_delay: float = 0.0
 
     @property
     def digest(self) -> str:
         """32 hex digits that stand for the rows of every batch and the rules that sorted them."""
         lines = [self.contract, *(f"{batch.period} {batch.content}" for batch in self.batches)]
+        lines += [f"label delay {self.label_delay}"] if self.label_delay else []
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
     @property
     def labelled(self) -> tuple[Batch, ...]:
-        """The batches that have at least one labelled row."""
-        return tuple(batch for batch in self.batches if batch.rows)
+        """The batches that have labelled rows, all of whose labels have had the time to arrive."""
+        return tuple(batch for batch in self.batches if batch.rows and not self._waits(batch))
+
+    @property
+    def waiting(self) -> tuple[Batch, ...]:
+        """The batches whose labels may still be on their way."""
+        return tuple(batch for batch in self.batches if self._waits(batch))
+
+    def _waits(self, batch: Batch) -> bool:
+        times = [other.until for other in self.batches if other.until is not None]
+        if not self.label_delay or batch.until is None:
+            return False
+        return batch.until + timedelta(seconds=self.label_delay) > max(times)
 
     def get(self, period: str) -> Batch | None:
         return next((batch for batch in self.batches if batch.period == period), None)
@@ -57,7 +76,9 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Manifest(content["contract"], tuple(_batch_from_json(entry) for entry in content["batches"]))
+        return Manifest(
+            content["contract"], tuple(_batch_from_json(entry) for entry in content["batches"]), content["label_delay"]
+        )
     except FileNotFoundError:
         raise DataError(f"There is no snapshot yet ({path} is missing). Run `dvc repro snapshot` to make it.") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -67,5 +88,5 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _batch_from_json(entry: dict) -> Batch:
-    times = {key: datetime.fromisoformat(entry[key]) if entry[key] else None for key in ("first_time", "last_time")}
+    times = {key: datetime.fromisoformat(entry[key]) if entry[key] else None for key in TIMES}
     return Batch(**(entry | times))

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import polars as pl
 
-from retrain.data.contract import CheckedBatch
-from retrain.data.manifest import MANIFEST, Batch, Manifest, read_manifest
+from retrain.config import DataConfig, Task
+from retrain.data.contract import REASON, CheckedBatch
+from retrain.data.manifest import MANIFEST, TIMES, Batch, Manifest, read_manifest
 from retrain.errors import DataError, RetrainError
 from retrain.project import replacing, write_json
 
@@ -63,11 +64,16 @@ class SnapshotStore:
             frames.append(pl.read_parquet(io.BytesIO(content), columns=wanted))
         return pl.concat(frames, how="diagonal_relaxed")
 
+    def everything(self, batch: Batch) -> pl.DataFrame:
+        """All rows of a batch, also unlabelled and quarantined ones; not checked against the manifest."""
+        frames = [pl.read_parquet(self._path(batch.period, name)) for name in batch.files]
+        return pl.concat(frames, how="diagonal_relaxed").drop(REASON, strict=False)
+
     def intact(self, batch: Batch) -> bool:
         """Whether the batch's files are there. Their bytes are checked where they are read."""
         return all(self._path(batch.period, name).is_file() for name in batch.files)
 
-    def stage(self, period: str, revision: int, content: str, checked: CheckedBatch, time: str, target: str) -> Batch:
+    def stage(self, period: str, revision: int, content: str, checked: CheckedBatch, data: DataConfig) -> Batch:
         """Write a batch beside the snapshot and describe it. Raises RetrainError when it can't be written."""
         folder = self.staging / f"batch={period}"
         parts = {LABELLED: checked.labelled, UNLABELLED: checked.unlabelled, QUARANTINED: checked.quarantined}
@@ -77,18 +83,27 @@ class SnapshotStore:
                 with replacing(folder / name) as temporary:
                     _write_parquet(frame, temporary)
                 files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        labelled = checked.labelled
+        labelled, time = checked.labelled, data.time_column
+        target = labelled[data.target_column]
+        newest = [frame[time].max() for frame in parts.values()]
+        counts = (
+            {}
+            if data.task is Task.regression
+            else dict(target.cast(pl.String).value_counts().sort(target.name).iter_rows())
+        )
         return Batch(
             period=period,
             revision=revision,
             rows=len(labelled),
             unlabelled_rows=len(checked.unlabelled),
             quarantined_rows=len(checked.quarantined),
-            positives=int(labelled[target].sum()),
+            target_mean=None if data.task is Task.multiclass or labelled.is_empty() else float(target.mean()),
             first_time=labelled[time].min(),
             last_time=labelled[time].max(),
             content=content,
             files=files,
+            classes=counts,
+            until=max((moment for moment in newest if moment is not None), default=None),
         )
 
     def commit(self, manifest: Manifest) -> None:
@@ -105,11 +120,10 @@ class SnapshotStore:
             staged.rename(final)
         entries = [dataclasses.asdict(batch) for batch in manifest.batches]
         for entry in entries:
-            for key in ("first_time", "last_time"):
+            for key in TIMES:
                 entry[key] = entry[key].isoformat() if entry[key] else None
-        write_json(
-            self.folder / MANIFEST, {"contract": manifest.contract, "batches": entries, "digest": manifest.digest}
-        )
+        content = {"contract": manifest.contract, "label_delay": manifest.label_delay, "batches": entries}
+        write_json(self.folder / MANIFEST, content | {"digest": manifest.digest})
         keep = {f"batch={batch.period}" for batch in manifest.batches}
         for folder in self.folder.glob("batch=*"):
             if folder.name not in keep:

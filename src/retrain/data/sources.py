@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import polars as pl
 
-from retrain.errors import DataError
+from retrain.config import PeriodKind
+from retrain.data.contract import to_times
+from retrain.data.periods import period_keys
+from retrain.errors import ConfigError, DataError
+
+SUFFIXES = (".parquet", ".pq", ".csv", ".csv.gz", ".jsonl", ".ndjson")
+ROW_NUMBER = "row_number"
+EPOCH_UNITS = {"epoch_s": "s", "epoch_ms": "ms", "epoch_us": "us"}
+_PERIOD, _TIME = "retrain_period", "retrain_time"
 
 
 class Source(ABC):
@@ -29,12 +40,7 @@ class Source(ABC):
 
 
 class BatchFiles(Source):
-    """One CSV or Parquet file a batch, its name the period key."""
-
-    readers: ClassVar[dict[str, Callable[[Path], pl.DataFrame]]] = {
-        ".parquet": pl.read_parquet,
-        ".csv": lambda path: pl.read_csv(path, try_parse_dates=True, infer_schema_length=None),
-    }
+    """One CSV, Parquet or JSON Lines file a batch, its name the period key."""
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
@@ -44,7 +50,8 @@ class BatchFiles(Source):
             raise DataError(
                 f"The source folder {self.folder} is missing (`data.source.folder`). Make it, and put one file a batch into it."
             )
-        found = [path.stem for path in self.folder.iterdir() if path.suffix in self.readers]
+        files = [path.name for path in self.folder.iterdir() if path.name.endswith(SUFFIXES)]
+        found = [name.split(".")[0] for name in files]
         twice = {key for key in found if found.count(key) > 1}
         if twice:
             raise DataError(f"{self.folder} holds more than one file for {', '.join(sorted(twice))}. Keep one of each.")
@@ -55,17 +62,259 @@ class BatchFiles(Source):
         return f"{status.st_size}-{status.st_mtime_ns}"
 
     def read(self, period: str) -> pl.DataFrame:
-        path = self._path(period)
-        try:
-            return self.readers[path.suffix](path)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError(
-                f"{path} can't be read: {str(error).splitlines()[0]}. Replace the file by a whole one."
-            ) from error
+        return read_file(self._path(period))
 
     def _path(self, period: str) -> Path:
-        for suffix in self.readers:
+        for suffix in SUFFIXES:
             path = self.folder / f"{period}{suffix}"
             if path.is_file():
                 return path
         raise DataError(f"{self.folder} has no file for {period}.")
+
+
+class Table(Source):
+    """One table that is cut into batches by the time of its rows, or into batches of `rows_per_batch` rows in time order.
+
+    A batch of a fixed number of rows appears once it is full. `time_format` says how text or whole numbers become times:
+    a strptime format, or epoch_s, epoch_ms, epoch_us. With `number_rows`, a column `row_number` counts the rows of each
+    batch, as a key for tables that have none.
+    """
+
+    def __init__(
+        self,
+        time_column: str,
+        period: str,
+        rows_per_batch: int | None = None,
+        time_format: str | None = None,
+        number_rows: bool = False,
+    ) -> None:
+        self.time_column, self.period, self.rows_per_batch = time_column, PeriodKind[period], rows_per_batch
+        self.time_format, self.number_rows = time_format, number_rows
+        if (self.period is PeriodKind.rows) != (rows_per_batch is not None):
+            raise ConfigError("`data.period: rows` and `data.source.rows_per_batch` go together: set both or none.")
+
+    @abstractmethod
+    def load(self) -> pl.DataFrame:
+        """The whole table. Raises DataError if it can't be read."""
+
+    @abstractmethod
+    def stamp(self) -> str:
+        """Changes when the table does."""
+
+    def periods(self) -> list[str]:
+        return self._batches[_PERIOD].unique().to_list()
+
+    def fingerprint(self, period: str) -> str:
+        return self.stamp()
+
+    def read(self, period: str) -> pl.DataFrame:
+        rows = self._batches.filter(pl.col(_PERIOD) == period).drop(_PERIOD)
+        return rows.with_row_index(ROW_NUMBER) if self.number_rows else rows
+
+    @functools.cached_property
+    def _batches(self) -> pl.DataFrame:
+        table = self.load()
+        if self.time_column not in table.columns:
+            found = ", ".join(table.columns[:40])
+            raise DataError(f"The table has no column `{self.time_column}` (`data.time_column`). It has {found}.")
+        table = table.with_columns(parse_times(table[self.time_column], self.time_format))
+        table = table.sort(self.time_column, maintain_order=True)
+        if self.rows_per_batch is None:
+            return table.with_columns(period_keys(pl.col(self.time_column), self.period).alias(_PERIOD))
+        number = pl.int_range(pl.len()) // self.rows_per_batch
+        full = table.head(len(table) // self.rows_per_batch * self.rows_per_batch)
+        return full.with_columns(number.cast(pl.String).str.zfill(6).alias(_PERIOD))
+
+
+class Files(Table):
+    """A table in one file or several with the same columns: CSV, Parquet or JSON Lines.
+
+    `paths` is a path, a glob, or a list of them; local, or a URL of any file system that fsspec knows and whose package
+    is installed (s3://, gs://, https://, ...).
+    """
+
+    def __init__(self, paths: str | Sequence[str], **table: Any) -> None:
+        super().__init__(**table)
+        self.paths = paths
+
+    def load(self) -> pl.DataFrame:
+        return read_files(self.paths)
+
+    def stamp(self) -> str:
+        return stamp_files(self.paths)
+
+
+class SqlQuery(Table):
+    """A table that a SQL query returns, through SQLAlchemy.
+
+    The database's address is `uri`, or the content of the environment variable `uri_from_env`, where it holds a password.
+    The query is run in every `dvc repro -f snapshot`: a database has no stamp that says whether it has changed.
+    """
+
+    def __init__(self, query: str, uri: str | None = None, uri_from_env: str | None = None, **table: Any) -> None:
+        super().__init__(**table)
+        self.query, self.uri, self.uri_from_env = query, uri, uri_from_env
+
+    def load(self) -> pl.DataFrame:
+        return self._table
+
+    def stamp(self) -> str:
+        from retrain.data.snapshot import content_digest
+
+        return content_digest(self._table)
+
+    @functools.cached_property
+    def _table(self) -> pl.DataFrame:
+        uri = os.environ.get(self.uri_from_env) if self.uri_from_env else self.uri
+        if not uri:
+            raise DataError(
+                f"The address of the database is not known: set the environment variable {self.uri_from_env}, "
+                "or `data.source.uri` if it holds no password."
+            )
+        return read_query(uri, self.query)
+
+
+class WithLabels(Source):
+    """Batches whose labels lie elsewhere: `labels` are files with the key columns and the target, joined to the rows of `source`.
+
+    A row without a label there is unlabelled for now. Labels that come later make a new revision of their batch.
+    """
+
+    def __init__(
+        self, source: Source, labels: str | Sequence[str], key_columns: Sequence[str], target_column: str
+    ) -> None:
+        self.source, self.labels, self.key_columns, self.target_column = (
+            source,
+            labels,
+            list(key_columns),
+            target_column,
+        )
+
+    def periods(self) -> list[str]:
+        return self.source.periods()
+
+    def fingerprint(self, period: str) -> str:
+        return f"{self.source.fingerprint(period)} {stamp_files(self.labels)}"
+
+    def read(self, period: str) -> pl.DataFrame:
+        rows = self.source.read(period)
+        return rows.drop(self.target_column, strict=False).join(self._known, on=self.key_columns, how="left")
+
+    @functools.cached_property
+    def _known(self) -> pl.DataFrame:
+        labels = read_files(self.labels)
+        missing = [name for name in (*self.key_columns, self.target_column) if name not in labels.columns]
+        if missing:
+            raise DataError(f"The labels have no column {', '.join(missing)} (`data.source.labels`).")
+        labels = labels.select(*self.key_columns, self.target_column)
+        if labels.select(self.key_columns).is_duplicated().any():
+            raise DataError("The labels name some keys more than once (`data.source.labels`): keep the newest of each.")
+        return labels
+
+
+def read_file(path: Path | str, content: Any = None) -> pl.DataFrame:
+    """A table from one CSV, Parquet or JSON Lines file. `content` is the open file where `path` is only its name.
+
+    Raises DataError when it is missing or can't be read.
+    """
+    name = str(path)
+    given = path if content is None else content
+    try:
+        if name.endswith((".parquet", ".pq")):
+            return pl.read_parquet(given)
+        if name.endswith((".csv", ".csv.gz")):
+            return pl.read_csv(given, try_parse_dates=True, infer_schema_length=None)
+        if name.endswith((".jsonl", ".ndjson")):
+            return pl.read_ndjson(given, infer_schema_length=None)
+    except FileNotFoundError:
+        raise DataError(f"There is no file {path}.") from None
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(
+            f"{path} can't be read: {str(error).splitlines()[0]}. Replace the file by a whole one."
+        ) from error
+    raise DataError(f"{Path(name).name} must end in {', '.join(SUFFIXES)}.")
+
+
+def read_files(paths: str | Sequence[str]) -> pl.DataFrame:
+    """One table from all files that the paths, globs or URLs name. Columns that some of them lack are null there."""
+    tables = []
+    for filesystem, path in _find_files(paths):
+        with filesystem.open(path, "rb") as file:
+            tables.append(read_file(path, file.read()))
+    try:
+        return pl.concat(tables, how="diagonal_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"The files of {paths} do not fit together: {str(error).splitlines()[0]}. Give a column one type in all of them."
+        ) from error
+
+
+def stamp_files(paths: str | Sequence[str]) -> str:
+    """Changes when one of the files does: from names, sizes, and times or tags."""
+    marks = []
+    for filesystem, path in _find_files(paths):
+        info = filesystem.info(path)
+        marks.append([path, info.get("size"), *(str(info.get(key)) for key in ("mtime", "LastModified", "ETag"))])
+    return hashlib.sha256(repr(marks).encode()).hexdigest()[:32]
+
+
+def _find_files(paths: str | Sequence[str]) -> list[tuple[Any, str]]:
+    """File system and path of each file. Raises DataError when a path names none, or its file system is not installed."""
+    import fsspec
+
+    found = []
+    for path in [paths] if isinstance(paths, str) else paths:
+        try:
+            filesystem, inner = fsspec.core.url_to_fs(str(path))
+            names = filesystem.glob(inner) if any(sign in inner for sign in "*?[") else [inner]
+            names = [name for name in names if filesystem.isfile(name)]
+        except (ImportError, ValueError) as error:
+            raise DataError(f"{path} can't be opened: {error}") from error
+        if not names:
+            raise DataError(f"There is no file {path}. Mend `data.source`, or put the file there.")
+        found += [(filesystem, name) for name in sorted(names)]
+    return found
+
+
+def read_query(uri: str, query: str) -> pl.DataFrame:
+    """What a query returns. Raises DataError, without the address, when the database can't be reached or refuses it."""
+    import sqlalchemy
+
+    try:
+        engine = sqlalchemy.create_engine(uri)
+        with engine.connect() as connection:
+            return pl.read_database(sqlalchemy.text(query), connection, infer_schema_length=None)
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        cause = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
+        raise DataError(f"The query can't be read from the database: {cause}. Mend `data.source`.") from None
+
+
+def parse_times(values: pl.Series, time_format: str | None = None) -> pl.Series:
+    """A column as times without a zone. Raises DataError, with an example, when it can't be read as such."""
+    try:
+        if time_format in EPOCH_UNITS:
+            times = pl.select(pl.from_epoch(values, time_unit=EPOCH_UNITS[time_format])).to_series()
+        elif time_format is not None:
+            times = values.cast(pl.String).str.to_datetime(time_format)
+        elif values.dtype == pl.String:
+            times = _parse_text(values)
+        else:
+            times = values
+        found = to_times(times)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"`{values.name}` can't be read as time (`data.source.time_format`: {time_format}), such as {values.drop_nulls().head(1).to_list()}."
+        ) from error
+    if found is None:
+        raise DataError(
+            f"`{values.name}` has type {values.dtype}, such as {values.drop_nulls().head(1).to_list()}: say in "
+            "`data.source.time_format` how it becomes a time (a strptime format, epoch_s, epoch_ms or epoch_us)."
+        )
+    return found.alias(values.name)
+
+
+def _parse_text(values: pl.Series) -> pl.Series:
+    """ISO 8601 times, with or without a zone; those with one become UTC."""
+    text = values.drop_nulls().head(1).to_list()
+    zoned = bool(text) and (text[0].endswith("Z") or text[0][10:].count("+") == 1 or text[0][10:].count("-") == 1)
+    return values.str.to_datetime(time_zone="UTC") if zoned else values.str.to_datetime()

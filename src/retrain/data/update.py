@@ -9,14 +9,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from retrain.config import DataConfig
 from retrain.data.contract import Contract
 from retrain.data.manifest import Batch, Manifest
-from retrain.data.periods import Period, parse_period
+from retrain.data.periods import Period, parse_delay, parse_period
 from retrain.data.snapshot import SnapshotStore, content_digest
 from retrain.data.sources import Source
 from retrain.errors import DataError
 from retrain.project import write_json
+
+
+@dataclass(frozen=True)
+class RowChanges:
+    """How a revised batch differs from what was there, by key: rows that came, went, and whose values are others."""
+
+    added: int
+    removed: int
+    changed: int
+
+    def __str__(self) -> str:
+        return f"{self.added:,} rows added, {self.removed:,} removed, {self.changed:,} changed"
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,7 @@ class SnapshotChange:
     added: tuple[str, ...]
     revised: tuple[str, ...]
     removed: tuple[str, ...]
+    row_changes: dict[str, RowChanges]  # of each revised batch
     read: tuple[str, ...]  # every batch that had to be read from the source
 
 
@@ -51,6 +66,7 @@ def _update(data: DataConfig, source: Source, store: SnapshotStore, index_path: 
     index = _SourceIndex(index_path, data, source)
     batches: list[Batch] = []
     added, revised, read = [], [], []
+    row_changes: dict[str, RowChanges] = {}
     for period in wanted:
         before = old.get(period.key)
         stamp = source.fingerprint(period.key)
@@ -68,17 +84,35 @@ def _update(data: DataConfig, source: Source, store: SnapshotStore, index_path: 
         changed = before is not None and content != before.content
         revision = 1 if before is None else before.revision + changed
         checked = contract.check(arrived, period)
-        batches.append(store.stage(period.key, revision, content, checked, data.time_column, data.target_column))
+        batches.append(store.stage(period.key, revision, content, checked, data))
+        if changed and store.intact(before):
+            row_changes[period.key] = count_changes(store.everything(before), checked.everything, data.key_columns)
         if before is None:
             added.append(period.key)
         elif changed:
             revised.append(period.key)
-    manifest = Manifest(contract.digest, tuple(batches))
+    manifest = Manifest(contract.digest, tuple(batches), parse_delay(data.label_delay))
     store.commit(manifest)
     index.save()
     kept = {batch.period for batch in batches}
     removed = tuple(batch.period for batch in old.batches if batch.period not in kept)
-    return SnapshotChange(manifest, tuple(added), tuple(revised), removed, tuple(read))
+    return SnapshotChange(manifest, tuple(added), tuple(revised), removed, row_changes, tuple(read))
+
+
+def count_changes(before: pl.DataFrame, after: pl.DataFrame, keys: Sequence[str]) -> RowChanges:
+    """Rows by key, compared on the columns that both have."""
+    keys = list(keys)
+    shared = [name for name in before.columns if name in after.columns]
+    marked = after.select(shared).with_columns(
+        pl.concat_str(pl.all().cast(pl.String).fill_null("\0"), separator="\1").hash().alias("new")
+    )
+    marked_before = before.select(shared).with_columns(
+        pl.concat_str(pl.all().cast(pl.String).fill_null("\0"), separator="\1").hash().alias("old")
+    )
+    both = marked_before.select(*keys, "old").join(marked.select(*keys, "new"), on=keys, how="inner", nulls_equal=True)
+    return RowChanges(
+        len(after) - len(both), len(before) - len(both), both.filter(pl.col("old") != pl.col("new")).height
+    )
 
 
 def select_periods(keys: Sequence[str], data: DataConfig) -> list[Period]:

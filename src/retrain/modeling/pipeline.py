@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
-from retrain.config import ColumnType, Config, feature_types, instantiate
+from retrain.config import ColumnType, Config, Task, feature_types, instantiate
+from retrain.data.contract import DTYPES
 from retrain.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     import pandas as pd
     from sklearn.pipeline import Pipeline
+
 
 # Sums over rows are split by thread in BLAS, and so differ in the last bit with the number of cores.
 BLAS_THREADS = 1
@@ -27,19 +29,20 @@ def build_pipeline(config: Config) -> Pipeline:
     """
     from sklearn.pipeline import Pipeline
 
-    features = config.data.features
-    categorical = [name for name, column in features.items() if column.type is ColumnType.categorical]
-    numeric = [name for name in features if name not in categorical]
-    preprocessing = instantiate(
-        config.model.preprocessing, "model.preprocessing", categorical=categorical, numeric=numeric
-    )
+    columns = columns_by_type(feature_types(config))
+    preprocessing = instantiate(config.model.preprocessing, "model.preprocessing", **columns)
     estimator = instantiate(config.model.estimator, "model.estimator")
     given = config.model.estimator
     parameters = estimator.get_params(deep=False)
     if "categorical_features" in parameters and "categorical_features" not in given:
         # Preprocessing puts the categories first.
-        estimator.set_params(categorical_features=[True] * len(categorical) + [False] * len(numeric))
-    if not hasattr(estimator, "predict_proba"):
+        estimator.set_params(categorical_features=list(range(len(columns["categorical"]))) or None)
+    if config.data.task is Task.regression and hasattr(estimator, "predict_proba"):
+        raise ConfigError(
+            f"`model.estimator` ({given['_target_']}) is a classifier, and `data.task` is regression. Choose another `model`, or "
+            "write ${by_task:Classifier,Regressor} into its name as conf/model/hist_gradient_boosting.yaml does."
+        )
+    if config.data.task is not Task.regression and not hasattr(estimator, "predict_proba"):
         raise ConfigError(
             f"`model.estimator` ({given['_target_']}) gives no probabilities (`predict_proba`), which the comparison needs. "
             "Choose one that does, or wrap it in sklearn.calibration.CalibratedClassifierCV."
@@ -51,23 +54,43 @@ def build_pipeline(config: Config) -> Pipeline:
     return pipeline.set_params(**dict.fromkeys(unseeded, config.seed))
 
 
+def columns_by_type(features: Mapping[str, ColumnType]) -> dict[str, list[str]]:
+    """The names of the features by type, for a preprocessing to choose an encoding for each. Flags count as numbers."""
+    columns: dict[str, list[str]] = {kind.name: [] for kind in ColumnType if kind is not ColumnType.boolean}
+    for name, kind in features.items():
+        columns["numeric" if kind is ColumnType.boolean else kind.name].append(name)
+    return columns
+
+
 def to_features(rows: pl.DataFrame, features: Mapping[str, ColumnType]) -> pd.DataFrame:
-    """The raw columns of some features as pandas, numbers and flags as float64, categories as strings; missing values are NaN.
+    """The raw columns of some features as pandas; missing values are NaN.
+
+    Numbers and flags are float64, categories and texts strings, times datetime64[us].
 
     A column that the rows lack is missing in every row: that is what a model would meet in production.
     MLflow infers no signature from polars, and its servers hand a pandas frame to the model.
     """
     columns = []
     for name, kind in features.items():
-        dtype = pl.String if kind is ColumnType.categorical else pl.Float64
+        dtype = pl.Float64 if kind is ColumnType.boolean else DTYPES[kind]
         column = pl.col(name) if name in rows.columns else pl.lit(None).alias(name)
         columns.append(column.cast(dtype))
     return rows.select(columns).to_pandas()
 
 
 def to_target(rows: pl.DataFrame, config: Config) -> np.ndarray:
-    """The target as int8 of shape (rows,), 1 for positive."""
-    return rows[config.data.target_column].cast(pl.Int8).to_numpy()
+    """The target as scikit-learn takes it, shape (rows,): int8, 1 for positive; strings; or float64."""
+    target = rows[config.data.target_column]
+    if config.data.task is Task.multiclass:
+        return target.to_numpy().astype(str)
+    return target.cast(pl.Int8 if config.data.task is Task.binary else pl.Float64).to_numpy()
+
+
+def to_codes(target: np.ndarray, classes: Sequence[str], task: Task) -> np.ndarray:
+    """The target as metrics take it, float64 of shape (rows,): each class as its place in `classes`."""
+    if task is not Task.multiclass:
+        return target.astype(np.float64)
+    return np.searchsorted(np.asarray(classes), target).astype(np.float64)
 
 
 def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config) -> Pipeline:
@@ -91,23 +114,43 @@ def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config) -> Pipeline:
     return pipeline
 
 
-def predict(pipeline: Pipeline, rows: pl.DataFrame, features: Mapping[str, ColumnType]) -> np.ndarray:
-    """Probability of the positive class, float64 of shape (rows,). `features` are those that the model was trained on.
+def known_classes(pipeline: Pipeline) -> list[str]:
+    """The classes that a classifier was trained on, sorted as strings; empty for a regressor."""
+    return sorted(str(name) for name in getattr(pipeline, "classes_", ()))
 
-    Raises ModelError when the model can't score the rows, or a result isn't a number in [0, 1].
+
+def predict(
+    pipeline: Pipeline, rows: pl.DataFrame, features: Mapping[str, ColumnType], classes: Sequence[str] = ()
+) -> np.ndarray:
+    """What a model says about raw rows, float64. `features` are those that it was trained on.
+
+    Of a regressor the values, shape (rows,). Of a classifier the probability of the positive class, shape (rows,), or with
+    `classes` (sorted) that of each of them, shape (rows, classes), 0 for those that it does not know.
+    Raises ModelError when the model can't score the rows, or a result isn't a number, or no probability.
     """
     from threadpoolctl import threadpool_limits
 
+    classifies = hasattr(pipeline, "predict_proba")
     try:
         with threadpool_limits(BLAS_THREADS, user_api="blas"):
-            probabilities = pipeline.predict_proba(to_features(rows, features))
+            frame = to_features(rows, features)
+            result = pipeline.predict_proba(frame) if classifies else pipeline.predict(frame)
     except (ValueError, TypeError) as error:
         raise ModelError(
             f"A model can't score these rows: {error}. If the source no longer delivers a column that the champion was trained on, "
             "deliver it until a challenger without it has been promoted, or start over under another `tracking.registered_model`."
         ) from error
-    positive = list(pipeline.classes_).index(1)
-    scores = np.asarray(probabilities[:, positive], dtype=np.float64)
-    if not np.all((scores >= 0) & (scores <= 1)):
+    if not classifies:
+        values = np.asarray(result, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise ModelError("The model predicted values that are not finite numbers; nothing was promoted.")
+        return values
+    known = [str(name) for name in pipeline.classes_]
+    if classes:
+        scores = np.zeros((len(rows), len(classes)))
+        scores[:, [list(classes).index(name) for name in known]] = result
+    else:
+        scores = np.asarray(result[:, known.index("1")], dtype=np.float64)
+    if not np.all((scores >= 0) & (scores <= 1 + 1e-9)):
         raise ModelError("The model gave probabilities that are not numbers between 0 and 1; nothing was promoted.")
     return scores

@@ -1,26 +1,41 @@
 """Encodings of raw columns, chosen by a model's YAML. Each copes with unseen levels and missing values at prediction.
 
-Only scikit-learn's own transformers are used: a stored model then loads without any code of this project.
+Each is given the names of the features by type (flags count as numbers), and the values in the YAML.
+
+All but the parts of a date are scikit-learn's own transformers: a stored model then loads without any code of this project.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import Pipeline
+
+HASHED_TEXT_COLUMNS = 2**16
 
 
 def ordinal(
-    categorical: list[str], numeric: list[str], maximum_levels: int, missing_value: float | None = None
+    categorical: list[str],
+    numeric: list[str],
+    datetime: list[str],
+    text: list[str],
+    maximum_levels: int,
+    missing_value: float | None = None,
+    text_components: int = 32,
 ) -> ColumnTransformer:
-    """Categories as codes, most frequent `maximum_levels` apart and the rest together; numbers as they are.
+    """Categories as codes, the most frequent `maximum_levels` apart and the rest together; numbers as they are. For trees.
 
-    Output is float64 of shape (rows, len(categorical) + len(numeric)), categories first. Unseen and missing categories
-    become `missing_value`, NaN by default. For trees.
+    Output is dense float64: categories first, numbers, the parts of dates, then `text_components` for each text (latent
+    semantic analysis: a truncated SVD of its hashed words). Unseen and missing categories become `missing_value`, NaN by
+    default.
     """
     import numpy as np
     from sklearn.compose import ColumnTransformer
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import OrdinalEncoder
 
     missing = np.nan if missing_value is None else missing_value
@@ -30,13 +45,24 @@ def ordinal(
         unknown_value=missing,
         encoded_missing_value=missing,
     )
-    return ColumnTransformer([("categorical", encoder, categorical), ("numeric", "passthrough", numeric)])
+    steps: list[tuple[str, Any, Sequence[str]]] = [
+        ("categorical", encoder, categorical),
+        ("numeric", "passthrough", numeric),
+        *_dates(datetime),
+    ]
+    for name in text:
+        dense = Pipeline([("hash", _hashed_words()), ("reduce", TruncatedSVD(text_components))])
+        steps.append((f"text_{name}", dense, [name]))
+    return ColumnTransformer([step for step in steps if step[2]], sparse_threshold=0)
 
 
-def one_hot(categorical: list[str], numeric: list[str], minimum_frequency: int) -> ColumnTransformer:
+def one_hot(
+    categorical: list[str], numeric: list[str], datetime: list[str], text: list[str], minimum_frequency: int
+) -> ColumnTransformer:
     """A column for each level seen `minimum_frequency` times, one for all rarer and unseen ones; numbers standardized.
 
-    Missing numbers become the median, with a column that says so. For linear models.
+    Missing numbers become the median, with a column that says so; texts become hashed words, weighted to unit length. For
+    linear models and neural networks; sparse where that saves memory.
     """
     import numpy as np
     from sklearn.compose import ColumnTransformer
@@ -52,5 +78,41 @@ def one_hot(categorical: list[str], numeric: list[str], minimum_frequency: int) 
             ("encode", OneHotEncoder(min_frequency=minimum_frequency, handle_unknown="infrequent_if_exist")),
         ]
     )
-    numbers = Pipeline([("impute", SimpleImputer(strategy="median", add_indicator=True)), ("scale", StandardScaler())])
-    return ColumnTransformer([("categorical", categories, categorical), ("numeric", numbers, numeric)])
+
+    def numbers() -> Pipeline:
+        imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+        return Pipeline([("impute", imputer), ("scale", StandardScaler())])
+
+    steps: list[tuple[str, Any, Sequence[str]]] = [
+        ("categorical", categories, categorical),
+        ("numeric", numbers(), numeric),
+    ]
+    for name, parts, chosen in _dates(datetime):
+        steps.append((name, Pipeline([("parts", parts), ("numbers", numbers())]), chosen))
+    steps += [(f"text_{name}", _hashed_words(), [name]) for name in text]
+    return ColumnTransformer([step for step in steps if step[2]])
+
+
+def _dates(names: Sequence[str]) -> list[tuple[str, Any, Sequence[str]]]:
+    """The step for dates, none without such columns."""
+    from retrain.modeling.transformers import DateParts
+
+    return [("datetime", DateParts(), names)] if names else []
+
+
+def _hashed_words() -> Pipeline:
+    """One text column to word counts of unit length, by the hashing trick: new words need no new columns. Missing is empty."""
+    import numpy as np
+    from sklearn.feature_extraction.text import HashingVectorizer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import FunctionTransformer
+
+    return Pipeline(
+        [
+            ("nan", SimpleImputer(missing_values=np.nan, strategy="constant", fill_value="")),
+            ("none", SimpleImputer(missing_values=None, strategy="constant", fill_value="")),
+            ("flat", FunctionTransformer(np.ravel)),
+            ("hash", HashingVectorizer(n_features=HASHED_TEXT_COLUMNS, alternate_sign=False)),
+        ]
+    )

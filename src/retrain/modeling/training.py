@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import polars as pl
+from numpy.typing import NDArray
 
-from retrain.config import Config, feature_types, instantiate, to_container
+from retrain.config import ColumnType, Config, Task, feature_types, instantiate, to_container
 from retrain.data.contract import Contract
 from retrain.data.manifest import CONTENT_DIGITS, Batch, Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in
 from retrain.errors import DataError
-from retrain.modeling.pipeline import build_pipeline
+from retrain.modeling.metrics import baseline_score
+from retrain.modeling.pipeline import build_pipeline, known_classes, to_codes, to_target
 from retrain.modeling.strategies import Strategy
 
 if TYPE_CHECKING:
@@ -33,9 +35,17 @@ class Training:
     batches: tuple[str, ...]
     window: Window
     rows: int
-    positive_share: float
+    baseline: NDArray  # the best constant prediction for the training rows, shape () or (classes,)
     fit_seconds: float
     contents: dict[str, str] = field(default_factory=dict)  # content digest of each batch
+    levels: dict[str, pl.Series] = field(default_factory=dict)  # of each category, those in the training rows
+
+    def new_levels(self, rows: pl.DataFrame) -> dict[str, int]:
+        """By category, how many rows hold a level that the training rows did not."""
+        counts = {
+            name: int((~rows[name].drop_nulls().is_in(known.implode())).sum()) for name, known in self.levels.items()
+        }
+        return {name: count for name, count in counts.items() if count}
 
 
 def select_batches(config: Config, manifest: Manifest, window: Window) -> list[Batch]:
@@ -55,7 +65,7 @@ def train(config: Config, manifest: Manifest, store: SnapshotStore, window: Wind
 
 def fit(config: Config, batches: tuple[str, ...], rows: pl.DataFrame, window: Window) -> Training:
     """Fit the configured recipe on rows that are already read. Raises DataError when they hold one class only."""
-    if rows[config.data.target_column].n_unique() < 2:
+    if config.data.task is not Task.regression and rows[config.data.target_column].n_unique() < 2:
         raise DataError(
             f"The {len(rows):,} training rows of {', '.join(batches)} hold one class of `{config.data.target_column}` only. "
             "Train on more batches (`strategy`), or mend the labels."
@@ -67,13 +77,22 @@ def fit(config: Config, batches: tuple[str, ...], rows: pl.DataFrame, window: Wi
     seconds = time.perf_counter() - started
     first = rows[config.data.time_column].min()
     span = Window(max(first, window.start), window.end)
-    return Training(pipeline, batches, span, len(rows), float(rows[config.data.target_column].mean()), seconds)
+    classes = known_classes(pipeline)
+    codes = to_codes(to_target(rows, config), classes, config.data.task)
+    baseline = baseline_score(codes, config.data.metric, config.data.task, len(classes))
+    categories = [name for name, kind in feature_types(config).items() if kind is ColumnType.categorical]
+    levels = {name: rows[name].drop_nulls().unique() for name in categories}
+    return Training(pipeline, batches, span, len(rows), baseline, seconds, levels=levels)
 
 
 def recipe_digest(config: Config, manifest: Manifest) -> str:
     """Stands for all that shapes a model: the snapshot, and features, model, strategy, seed and windows in the config."""
     content = to_container(config)
-    shaping = [content["data"]["features"], *(content[key] for key in ("model", "strategy", "seed", "evaluation"))]
+    shaping = [
+        content["data"]["features"],
+        content["data"]["task"],
+        *(content[key] for key in ("model", "strategy", "seed", "evaluation")),
+    ]
     return hashlib.sha256(json.dumps([manifest.digest, shaping], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -82,12 +101,13 @@ def measure_latency(pipeline: Pipeline, rows: pl.DataFrame, config: Config) -> d
     from retrain.modeling.pipeline import to_features
 
     features = to_features(rows, feature_types(config))
+    score = pipeline.predict if config.data.task is Task.regression else pipeline.predict_proba
 
     def median_of(count: int, calls: int) -> float:
         part, seconds = features.head(count), []
         for _ in range(calls):
             started = time.perf_counter()
-            pipeline.predict_proba(part)
+            score(part)
             seconds.append(time.perf_counter() - started)
         return 1000 * statistics.median(seconds)
 

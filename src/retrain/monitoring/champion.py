@@ -8,9 +8,8 @@ from retrain.config import Config
 from retrain.data.manifest import Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, plan_windows
-from retrain.modeling.metrics import row_log_loss
 from retrain.modeling.model_files import import_first
-from retrain.modeling.pipeline import predict, to_target
+from retrain.modeling.scoring import score_rows
 from retrain.project import SNAPSHOT
 from retrain.promotion.ledger import Ledger, current_champion, find_incumbent
 from retrain.promotion.registry import load_version
@@ -18,7 +17,7 @@ from retrain.tracking.store import open_store
 
 
 def score_champion(config: Config, manifest: Manifest) -> tuple[int | None, float | None]:
-    """The champion's version, and its log loss on rows of the newest batch that it wasn't trained on; None before the first.
+    """The champion's version, and its loss on rows of the newest batch that it wasn't trained on; None before the first.
 
     After a refit on this very batch its unrefitted twin is scored in its stead.
     """
@@ -33,5 +32,4 @@ def score_champion(config: Config, manifest: Manifest) -> tuple[int | None, floa
     newest = SnapshotStore(SNAPSHOT).read([manifest.labelled[-1].period])
     rows = unseen.rows(newest, config.data.time_column)
     model = load_version(store, incumbent.version, config.trusted_types)
-    scores = predict(model.pipeline, rows, model.features)
-    return champion.champion, float(row_log_loss(to_target(rows, config), scores).mean())
+    return champion.champion, score_rows({"champion": model}, rows, config).loss("champion", config)

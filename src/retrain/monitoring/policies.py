@@ -8,12 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known when a policy is asked. `champion_score` is the incumbent's log loss on the newest batch."""
+    """What is known when a policy is asked.
+
+    `target_mean` is the share of positives or the mean of the newest batch, None with several classes; `champion_score`
+    the incumbent's loss there (`retrain.modeling.metrics.loss_beside`).
+    """
 
     newest_batch: str
     new_rows: int
-    positive_share: float
-    earlier_positive_share: float | None
+    target_mean: float | None
+    earlier_target_mean: float | None
     champion_version: int | None = None
     champion_score: float | None = None
 

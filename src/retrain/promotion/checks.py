@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from retrain.errors import ConfigError
-from retrain.promotion.figures import BASELINE, CHALLENGER, INCUMBENT, LOWER_IS_BETTER, Comparison
+from retrain.promotion.figures import BASELINE, CHALLENGER, INCUMBENT, Comparison, lower_is_better
 from retrain.promotion.looks import spent_level
 
 
@@ -83,7 +83,7 @@ class Superiority(Check):
 
 
 class BeatsBaseline(Check):
-    """The challenger is better than always predicting the share of positives in its training rows.
+    """The challenger is better than the best constant prediction for its training rows.
 
     Repeated looks at the same rows are paid for with confidence.
     """
@@ -103,7 +103,7 @@ class Limit(Check):
 
     def judge(self, comparison: Comparison) -> CheckResult:
         value = comparison.score(CHALLENGER, self.metric).value
-        passed = value <= self.limit if self.metric in LOWER_IS_BETTER else value >= self.limit
+        passed = value <= self.limit if lower_is_better(self.metric) else value >= self.limit
         reason = f"{self.metric} of the challenger is {value:.4f}, {'within' if passed else 'beyond'} the limit of {self.limit}"
         return CheckResult(_outcome(passed), reason, {"value": value, "limit": self.limit})
 

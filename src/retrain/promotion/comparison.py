@@ -15,15 +15,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retrain.config import Task
 from retrain.errors import PromotionError
-from retrain.modeling.metrics import METRICS, ROW_LOSSES, find_metric
+from retrain.modeling.metrics import find_metric, find_row_loss, shown_metrics
 from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT, TARGET, Comparison, Estimate
 
 
-def compare(predictions: pl.DataFrame, models: Sequence[str], also: Sequence[str] = ()) -> Comparison:
-    """Score models on the evaluation rows, by the project's metrics and those named in `also`.
+def compare(
+    predictions: pl.DataFrame, models: Sequence[str], also: Sequence[str] = (), task: Task = Task.binary
+) -> Comparison:
+    """Score models on the evaluation rows, by the task's metrics and those named in `also` that fit it.
 
-    `predictions` has `target` (0 or 1), `block` (int64, any numbers) and one column of probabilities for each model.
+    `predictions` has `target`, `block` (int64, any numbers) and one column of scores for each model, as
+    `retrain.modeling.metrics` says; probabilities of several classes are an array a row.
     Raises PromotionError when there are no rows or a prediction is missing.
     """
     if predictions.is_empty():
@@ -31,15 +35,17 @@ def compare(predictions: pl.DataFrame, models: Sequence[str], also: Sequence[str
             "There are no evaluation rows to compare on. Check `evaluation.share_of_newest_batch` and the newest batch."
         )
     for column in (TARGET, *models):
-        if predictions[column].is_null().any() or predictions[column].is_nan().any():
+        if predictions[column].is_null().any() or not np.isfinite(predictions[column].to_numpy()).all():
             raise PromotionError(
                 f"Some evaluation rows have no `{column}`. Run `dvc repro -f -s train` to make the predictions again."
             )
     target, codes = to_target(predictions), block_codes(predictions)
     scores = {model: predictions[model].to_numpy() for model in models}
-    names = dict.fromkeys([*METRICS, *also])
+    names = shown_metrics(task, also)
     replicates = {
-        (model, name): find_metric(name).replicates(target, scores[model], codes) for model in models for name in names
+        (model, name): find_metric(name, task).replicates(target, scores[model], codes)
+        for model in models
+        for name in names
     }
     differences = {
         (other, name): replicates[CHALLENGER, name] - replicates[other, name]
@@ -50,15 +56,16 @@ def compare(predictions: pl.DataFrame, models: Sequence[str], also: Sequence[str
     return Comparison(
         rows=len(target),
         blocks=int(codes.max()) + 1,
-        positive_share=float(target.mean()),
+        target_mean=math.nan if task is Task.multiclass else float(target.mean()),
         scores={key: jackknife(values) for key, values in replicates.items()},
         differences={key: jackknife(values) for key, values in differences.items()},
         identical=INCUMBENT in models and bool(np.array_equal(scores[CHALLENGER], scores[INCUMBENT])),
+        task=task,
     )
 
 
 def to_target(predictions: pl.DataFrame) -> NDArray:
-    """The target as float64 of shape (rows,)."""
+    """The target as float64 of shape (rows,): 0 and 1, the index of a class, or a value."""
     return predictions[TARGET].cast(pl.Float64).to_numpy()
 
 
@@ -88,7 +95,7 @@ def bootstrap_interval(
     since the plain percentile interval is too narrow with few blocks. The draws are seeded. NaN with one block.
     """
     target, codes = to_target(predictions), block_codes(predictions)
-    loss = ROW_LOSSES[metric]
+    loss = find_row_loss(metric)
     difference = loss(target, predictions[CHALLENGER].to_numpy()) - loss(target, predictions[other].to_numpy())
     return bootstrap_t(np.bincount(codes, difference), np.bincount(codes), confidence, resamples)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from retrain.config import Task
 from retrain.errors import PromotionError
 
 if TYPE_CHECKING:
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 # Columns of the stored predictions. WINDOW is EVALUATION, or the batch whose old evaluation rows are a reference.
 CHALLENGER, INCUMBENT, BASELINE = "challenger", "incumbent", "baseline"
 TARGET, BLOCK, WINDOW, EVALUATION = "target", "block", "window", "evaluation"
-LOWER_IS_BETTER = {"log_loss", "brier", "calibration_error"}
+_LOWER_IS_BETTER = {"log_loss", "brier", "calibration_error", "rmse", "mae", "mse"}
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether less of a metric is better. Of scikit-learn's scorers, more always is."""
+    return metric in _LOWER_IS_BETTER or metric.startswith("pinball_")
 
 
 class NotEnoughRows(PromotionError):
@@ -54,6 +60,8 @@ class Estimate:
 class Comparison:
     """Scores by (model, metric), and differences challenger - other by (other, metric).
 
+    `loss` is the loss of single rows for checks that look at some of the rows and name no other. `classes` are the labels
+    behind the target's numbers, `unknown_classes` those that a model was not trained on.
     `look` counts the challengers that were judged on these evaluation rows, this one included. `facts` are figures of
     the challenger that are no statistics, such as its size. `rows_judged` and `reference_rows` are the stored
     predictions with `block` and the feature columns, for checks that look at some of the rows.
@@ -61,13 +69,16 @@ class Comparison:
 
     rows: int
     blocks: int
-    positive_share: float
+    target_mean: float  # share of positives; NaN for several classes
     scores: dict[tuple[str, str], Estimate]
     differences: dict[tuple[str, str], Estimate]
     identical: bool  # challenger and incumbent gave the same predictions, bit for bit
     look: int = 1
     facts: Mapping[str, float] = field(default_factory=dict)
-    classes: Sequence[str] = ()  # those that the challenger knows
+    task: Task = Task.binary
+    loss: str = "log_loss"
+    classes: Sequence[str] = ()
+    unknown_classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     rows_judged: pl.DataFrame | None = None
     reference_rows: pl.DataFrame | None = None
 
@@ -78,7 +89,7 @@ class Comparison:
     def worsening(self, other: str, metric: str) -> Estimate:
         """By how much the challenger is worse than `other`; negative when it is better. Raises as `score` does."""
         difference = _finite(self.differences, other, metric)
-        sign = 1 if metric in LOWER_IS_BETTER else -1
+        sign = 1 if lower_is_better(metric) else -1
         return Estimate(sign * difference.value, difference.standard_error, difference.degrees_of_freedom)
 
 

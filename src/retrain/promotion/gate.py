@@ -9,6 +9,7 @@ from typing import Any
 
 from retrain.config import GateConfig, instantiate
 from retrain.errors import ConfigError, PromotionError
+from retrain.modeling.metrics import fits_task
 from retrain.promotion.checks import Check, CheckResult, Outcome
 from retrain.promotion.figures import Comparison, NotEnoughRows
 
@@ -93,6 +94,8 @@ def judge(comparison: Comparison, questions: Mapping[str, Question]) -> Judgemen
 
 
 def _ask(check: Check, comparison: Comparison) -> CheckResult:
+    if check.metric is not None and not fits_task(check.metric, comparison.task):
+        return CheckResult(Outcome.not_applicable, f"{check.metric} says nothing about {comparison.task.name}")
     try:
         return check.judge(comparison)
     except NotEnoughRows as error:

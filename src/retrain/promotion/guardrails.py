@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from retrain.config import Task
 from retrain.errors import ConfigError, PromotionError
 from retrain.promotion.checks import Check, CheckResult, Outcome, confidence_of, margin_of
 from retrain.promotion.figures import BASELINE, BLOCK, CHALLENGER, INCUMBENT, TARGET, WINDOW, Comparison, Estimate
@@ -22,22 +23,22 @@ class Slices(Check):
 
     `by` holds feature columns (each level is a slice; a number with many values is cut at its quartiles) and Polars SQL
     expressions that are true on a slice (`"distance > 2000"`); null stands for every categorical and boolean feature. A
-    slice counts from `minimum_rows` and `minimum_blocks` on. It fails when its worsening is proven to exceed the margin,
+    slice counts from `minimum_rows` and `minimum_blocks` on. `metric` is a loss of single rows; null for the one that goes
+    with the primary metric. It fails when its worsening is proven to exceed the margin,
     with p-values corrected for the number of slices (Holm 1979, Scandinavian Journal of Statistics 6).
     """
 
     def __init__(
         self,
         by: list[str] | None,
-        metric: str,
+        metric: str | None,
         margin: float,
         margin_is: str,
         confidence: float,
         minimum_rows: int,
         minimum_blocks: int,
     ) -> None:
-        self.by, self.row_loss = by, _row_loss(metric)
-        self.metric, self.confidence = metric, confidence_of(confidence)
+        self.by, self.loss, self.confidence = by, _loss_named(metric), confidence_of(confidence)
         self.margin, self.margin_is = margin_of(margin, margin_is)
         self.minimum_rows, self.minimum_blocks = minimum_rows, max(2, minimum_blocks)
         self.columns = None if by is None else tuple(dict.fromkeys(name for one in by for name in _names(one)))
@@ -46,7 +47,8 @@ class Slices(Check):
         rows = comparison.rows_judged
         if rows is None or INCUMBENT not in rows.columns:
             return NO_INCUMBENT
-        rows = _with_losses(rows, self.row_loss)
+        metric = self.loss or comparison.loss
+        rows = _with_losses(rows, metric)
         judged: dict[str, tuple[float, Estimate, float]] = {}  # slice -> p-value, worsening, margin
         small = 0
         for name, estimate, reference, size in self._slices(rows):
@@ -64,10 +66,12 @@ class Slices(Check):
         figures = {"slices": len(judged), "worse": len(worse), "largest_worsening": judged[worst][1].value}
         if worse:
             shown = ", ".join(f"{name} {judged[name][1].value:+.4f} (p {adjusted[name]:.2g})" for name in worse[:5])
-            reason = f"{self.metric}: worse by more than the margin on {len(worse)} of {len(judged)} slices: {shown}{skipped}"
+            reason = (
+                f"{metric}: worse by more than the margin on {len(worse)} of {len(judged)} slices: {shown}{skipped}"
+            )
             return CheckResult(Outcome.failed, reason, figures)
         reason = (
-            f"{self.metric}: on none of {len(judged)} slices proven worse by more than the margin; most on {worst}: "
+            f"{metric}: on none of {len(judged)} slices proven worse by more than the margin; most on {worst}: "
             f"{judged[worst][1].value:+.4f} (margin {judged[worst][2]:.4f}){skipped}"
         )
         return CheckResult(Outcome.passed, reason, figures)
@@ -91,8 +95,8 @@ class Forgetting(Check):
     applicable while there are no earlier batches, or with `evaluation.reference_windows: 0`.
     """
 
-    def __init__(self, metric: str, margin: float, margin_is: str, confidence: float) -> None:
-        self.metric, self.row_loss, self.confidence = metric, _row_loss(metric), confidence_of(confidence)
+    def __init__(self, metric: str | None, margin: float, margin_is: str, confidence: float) -> None:
+        self.loss, self.confidence = _loss_named(metric), confidence_of(confidence)
         self.margin, self.margin_is = margin_of(margin, margin_is)
 
     def judge(self, comparison: Comparison) -> CheckResult:
@@ -103,14 +107,15 @@ class Forgetting(Check):
             return CheckResult(Outcome.not_applicable, "there is no reference window yet")
         if INCUMBENT not in rows.columns:
             return NO_INCUMBENT
-        sums = _grouped(_with_losses(rows, self.row_loss), pl.lit(True))
+        metric = self.loss or comparison.loss
+        sums = _grouped(_with_losses(rows, metric), pl.lit(True))
         worsening = _mean(sums)
         incumbent = float(sums[_REFERENCE].sum() / len(rows))
         margin = self.margin * (incumbent if self.margin_is == "relative" else 1)
         proven = worsening.p_above(margin) < 1 - self.confidence
         windows = rows[WINDOW].unique().sort().to_list()
         reason = (
-            f"{self.metric} on the old evaluation rows of {', '.join(windows)}: {worsening.value:+.4f} against the incumbent's "
+            f"{metric} on the old evaluation rows of {', '.join(windows)}: {worsening.value:+.4f} against the incumbent's "
             f"{incumbent:.4f}, {'proven to be more' if proven else 'not proven to be more'} than the margin of {margin:.4f}"
         )
         figures = {"worsening": worsening.value, "incumbent": incumbent, "margin": margin, "windows": len(windows)}
@@ -118,7 +123,7 @@ class Forgetting(Check):
 
 
 class Floor(Check):
-    """The challenger scores better than always predicting the share of positives in its training rows."""
+    """The challenger scores better than the best constant prediction for its training rows."""
 
     def __init__(self, metric: str) -> None:
         self.metric = metric
@@ -131,9 +136,9 @@ class Floor(Check):
 
 
 class Churn(Check):
-    """No more than a share of the rows changes sides between incumbent and challenger, at a threshold of the probability.
+    """No more than a share of the rows changes sides between incumbent and challenger.
 
-    Whoever acts on the predictions has to live with every flip, also with those that make the average better.
+    Of two classes, at a threshold of the probability; of several, when another one is the most probable. Whoever acts on the predictions has to live with every flip, also with those that make the average better.
     """
 
     def __init__(self, threshold: float, maximum: float) -> None:
@@ -143,11 +148,17 @@ class Churn(Check):
         rows = comparison.rows_judged
         if rows is None or INCUMBENT not in rows.columns:
             return NO_INCUMBENT
-        flipped = float(((rows[CHALLENGER] >= self.threshold) != (rows[INCUMBENT] >= self.threshold)).mean())
-        moved = float((rows[CHALLENGER] - rows[INCUMBENT]).abs().mean())
+        if comparison.task is Task.regression:
+            return CheckResult(Outcome.not_applicable, "numbers have no sides to change")
+        new, old = rows[CHALLENGER].to_numpy(), rows[INCUMBENT].to_numpy()
+        if comparison.task is Task.binary:
+            changed, sides = (new >= self.threshold) != (old >= self.threshold), f"change sides at {self.threshold:g}"
+        else:
+            changed, sides = new.argmax(axis=1) != old.argmax(axis=1), "change their most probable class"
+        flipped, moved = float(changed.mean()), float(abs(new - old).mean())
         passed = flipped <= self.maximum
         reason = (
-            f"{flipped:.2%} of the rows change sides at {self.threshold:g}, {'within' if passed else 'above'} the limit of "
+            f"{flipped:.2%} of the rows {sides}, {'within' if passed else 'above'} the limit of "
             f"{self.maximum:.2%}; the mean change of a probability is {moved:.4f}"
         )
         figures = {"flipped": flipped, "mean_change": moved, "maximum": self.maximum}
@@ -185,9 +196,12 @@ class ClassCoverage(Check):
         rows = comparison.rows_judged
         if rows is None:
             raise PromotionError("The comparison holds no rows to count classes in.")
-        found = {str(value): int(count) for value, count in rows[TARGET].value_counts().sort(TARGET).iter_rows()}
-        unknown = sorted(set(found) - set(comparison.classes))
-        rare = {name: found.get(name, 0) for name in sorted({*found, *comparison.classes})}
+        if comparison.task is Task.regression:
+            return CheckResult(Outcome.not_applicable, "numbers have no classes")
+        counted = rows[TARGET].value_counts().sort(TARGET).iter_rows()
+        found = {comparison.classes[int(code)]: int(count) for code, count in counted}
+        unknown = [name for name in comparison.unknown_classes.get(CHALLENGER, ()) if name in found]
+        rare = {name: found.get(name, 0) for name in comparison.classes}
         rare = {name: count for name, count in rare.items() if count < self.minimum_rows}
         figures = {f"rows_of_class_{name}": count for name, count in found.items()}
         if unknown:
@@ -202,12 +216,13 @@ class ClassCoverage(Check):
         )
 
 
-def _row_loss(metric: str):
-    from retrain.modeling.metrics import ROW_LOSSES
+def _loss_named(metric: str | None) -> str | None:
+    """A configured loss. Raises ConfigError when it is not one of single rows."""
+    from retrain.modeling.metrics import find_row_loss
 
-    if metric not in ROW_LOSSES:
-        raise ConfigError(f"`metric` is {metric!r}, but must be a loss of single rows: {', '.join(ROW_LOSSES)}.")
-    return ROW_LOSSES[metric]
+    if metric is not None:
+        find_row_loss(metric)
+    return metric
 
 
 def _names(by: str) -> list[str]:
@@ -222,13 +237,14 @@ def _names(by: str) -> list[str]:
         raise ConfigError(f"`by` holds {by!r}, which is no SQL expression: {str(error).splitlines()[0]}") from error
 
 
-def _with_losses(rows: pl.DataFrame, row_loss) -> pl.DataFrame:
+def _with_losses(rows: pl.DataFrame, metric: str) -> pl.DataFrame:
     """The rows with the incumbent's loss, and by how much the challenger's is larger."""
     import polars as pl
 
+    from retrain.modeling.metrics import find_row_loss
     from retrain.promotion.comparison import to_target
 
-    target = to_target(rows)
+    target, row_loss = to_target(rows), find_row_loss(metric)
     incumbent = row_loss(target, rows[INCUMBENT].to_numpy())
     worsening = row_loss(target, rows[CHALLENGER].to_numpy()) - incumbent
     return rows.with_columns(pl.Series(_REFERENCE, incumbent), pl.Series(_WORSENING, worsening))

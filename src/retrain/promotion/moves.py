@@ -22,7 +22,6 @@ from retrain.promotion.looks import look_number
 from retrain.records import ChallengerRecord, ComparisonRecord, ModelRecord
 
 LONGEST_REASON = 1500  # of a param's 6,000 characters
-LEDGER_METRICS = ("log_loss", "roc_auc", "brier", "calibration_error")
 
 
 class Refused(PromotionError):
@@ -120,7 +119,7 @@ def _verdict_entry(
         figures={
             name: float(f"{value:.6g}")
             for name, value in compared.flat().items()
-            if name.split("/")[0] in LEDGER_METRICS and not (trained.incumbent and name.endswith("baseline"))
+            if not (trained.incumbent and name.endswith("baseline"))
         },
         seq=len(entries),
     )

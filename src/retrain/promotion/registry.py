@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from retrain.config import ColumnType
 from retrain.errors import ModelError, StoreError
 from retrain.modeling.model_files import load_model
+from retrain.modeling.scoring import Model
 from retrain.modeling.training import Training
 from retrain.promotion.ledger import Ledger, current_champion, waiting
 from retrain.records import ModelRecord
@@ -17,17 +16,8 @@ from retrain.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
-    from sklearn.pipeline import Pipeline
 
 CHAMPION, PREVIOUS, CHALLENGER, CANDIDATE = "champion", "previous", "challenger", "candidate"
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A version's Pipeline and the features that it was trained on, which need not be those of today's config."""
-
-    pipeline: Pipeline
-    features: dict[str, ColumnType]
 
 
 def register(store: Store, model_id: str, run_id: str, tags: Mapping[str, str]) -> int:
@@ -96,7 +86,7 @@ def get_version(store: Store, version: int) -> ModelVersion:
         ) from error
 
 
-def load_version(store: Store, version: int, trusted_types: list[str]) -> LoadedModel:
+def load_version(store: Store, version: int, trusted_types: list[str]) -> Model:
     """The model of a version, checked against the registry's digest and the list of trusted types.
 
     Raises ModelError, with the way out, when its files are gone, changed or not trusted.
@@ -106,7 +96,7 @@ def load_version(store: Store, version: int, trusted_types: list[str]) -> Loaded
     found = get_version(store, version)
     try:
         pipeline = load_model(fetch_model_file(found.source), trusted_types, found.tags.get("model_sha256"))
-        return LoadedModel(pipeline, read_features(found.source))
+        return Model(pipeline, read_features(found.source))
     except (MlflowException, OSError, ModelError) as error:
         raise ModelError(
             f"Version {version} of `{store.registered_model}` can't be loaded: {str(error).splitlines()[0]} "

@@ -7,6 +7,7 @@ import time
 import polars as pl
 
 from retrain.config import Config
+from retrain.modeling.metrics import loss_beside
 from retrain.project import PREDICTIONS, REPORT, write_text
 from retrain.promotion.figures import EVALUATION, WINDOW
 from retrain.records import ChallengerRecord, ComparisonRecord, ModelRecord, PromotionRecord
@@ -21,7 +22,9 @@ def to_files(
     drawn = {}
     if trained.retrained:
         judged = pl.read_parquet(PREDICTIONS).filter(pl.col(WINDOW) == EVALUATION)
-        drawn = plots.draw(judged, config.data.time_column)
+        drawn = plots.draw(
+            judged, config.data.time_column, config.data.task, loss_beside(config.data.metric, config.data.task)
+        )
     write_text(REPORT, report.render(trained, compared, promotion, drawn))
     return drawn
 
@@ -41,6 +44,7 @@ def to_mlflow(
     now = int(time.time() * 1000)
     figures = {"evaluation/rows": compared.rows, "evaluation/blocks": compared.blocks, "evaluation/look": compared.look}
     figures |= compared.flat()
+    figures |= {f"new_levels/{name}": rows for name, rows in trained.new_levels.items()}
     for name, check in compared.checks.items():
         figures |= {f"gate/{name}/{figure}": value for figure, value in check.figures.items()}
     metrics = [Metric(name, value, now, 0) for name, value in figures.items()]
@@ -86,6 +90,8 @@ def to_terminal(trained: ChallengerRecord, compared: ComparisonRecord, promotion
         table.add_row(*row)
     console.print()
     Console(highlight=False, width=max(console.width, 110)).print(table)
+    for line in words.news(trained):
+        console.print(f"\n{line}")
     console.print(f"\nVerdict        [bold]{compared.verdict}[/bold]. {compared.reason}")
     for name, check in compared.checks.items():
         console.print(f"  {words.outcome(check):<16}{name}: {check.reason}")

@@ -29,6 +29,7 @@ def render(
             headline=words.headline(trained, promotion) if happened else "",
             reason=compared.reason,
             titles=words.TITLES,
+            news=words.news(trained),
             outcome=words.outcome,
             header=header,
             rows=rows,

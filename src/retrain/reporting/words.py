@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retrain.promotion.figures import LOWER_IS_BETTER
+from retrain.promotion.figures import lower_is_better
 from retrain.records import (
     ChallengerRecord,
     CheckRecord,
@@ -17,6 +17,11 @@ TITLES = {
     "roc_auc": "ROC AUC",
     "brier": "Brier score",
     "calibration_error": "Calibration error",
+    "macro_f1": "Macro F1",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "mse": "MSE",
+    "r2": "R\u00b2",
 }
 VERDICTS = {
     "promote": "Promoted",
@@ -60,6 +65,18 @@ def opponent(trained: ChallengerRecord) -> str:
     return f"version {trained.incumbent.version} (trained until {trained.incumbent.trained_until[:10]})"
 
 
+def news(trained: ChallengerRecord) -> list[str]:
+    """Classes and levels among the evaluation rows that a model was not trained on, one sentence each."""
+    lines = []
+    for model, classes in trained.unknown_classes.items():
+        counted = ", ".join(f"{name} ({rows:,} rows)" for name, rows in classes.items())
+        lines.append(f"The {model} was not trained on class {counted}: it is scored with probability 0 there.")
+    if trained.new_levels:
+        counted = ", ".join(f"{name} ({rows:,} rows)" for name, rows in trained.new_levels.items())
+        lines.append(f"Levels that the challenger's training rows did not have: {counted}.")
+    return lines
+
+
 def trained_on(model: ModelRecord) -> str:
     batches = model.batches
     span = (
@@ -94,8 +111,8 @@ def score_table(compared: ComparisonRecord) -> tuple[list[str], list[list[str]]]
     other = "incumbent" if "incumbent" in models else "baseline"
     header = ["metric", *models, f"challenger - {other}"]
     rows = []
-    for metric in dict.fromkeys([*TITLES, *compared.scores["challenger"]]):
-        better = "\u2193" if metric in LOWER_IS_BETTER else "\u2191"
+    for metric in compared.scores["challenger"]:
+        better = "\u2193" if lower_is_better(metric) else "\u2191"
         cells = [score(compared.scores[model][metric]) for model in models]
         rows.append([f"{TITLES.get(metric, metric)} {better}", *cells, difference(compared.differences[other][metric])])
     return header, rows

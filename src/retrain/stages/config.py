@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 
 from retrain.config import Config, instantiate, to_yaml
-from retrain.modeling.metrics import find_metric
+from retrain.data.periods import parse_delay
+from retrain.errors import ConfigError
+from retrain.modeling.metrics import SHOWN, find_metric, fits_task
 from retrain.project import PARAMS, write_text
 from retrain.promotion.gate import build_questions
 
@@ -16,10 +18,18 @@ def run(config: Config) -> None:
     """Raises ConfigError before any stage has done work on a config that can't be used."""
     for key in ("policy", "strategy"):
         instantiate(getattr(config, key), key)
+    task, metric = config.data.task, config.data.metric
+    find_metric(metric, task)
+    if not fits_task(metric, task):
+        raise ConfigError(
+            f"`data.metric` is {metric}, which says nothing about {task.name} (`data.task`). Choose one of "
+            f"{', '.join(SHOWN[task])}, or a scorer of scikit-learn, in conf/data/."
+        )
+    parse_delay(config.data.label_delay)
     for has_incumbent in (True, False):
         for question in build_questions(config.gate, has_incumbent).values():
             if question.check.metric is not None:
-                find_metric(question.check.metric)
+                find_metric(question.check.metric, task)
     text = to_yaml(config)
     if not PARAMS.is_file() or PARAMS.read_text(encoding="utf-8") != text:
         write_text(PARAMS, text)

@@ -15,7 +15,7 @@ from retrain.config import ColumnType, Config
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import block_index, block_of
 from retrain.errors import PromotionError
-from retrain.modeling.metrics import ROW_LOSSES
+from retrain.modeling.metrics import ROW_LOSSES, loss_beside
 from retrain.promotion.comparison import bootstrap_interval, compare
 from retrain.promotion.figures import BASELINE, BLOCK, CHALLENGER, EVALUATION, INCUMBENT, WINDOW, Comparison, Estimate
 from retrain.promotion.gate import Judgement, Question, build_questions, judge
@@ -76,7 +76,10 @@ def compare_stored(
     judged = predictions.filter(pl.col(WINDOW) == EVALUATION)
     models = [name for name in (CHALLENGER, INCUMBENT, BASELINE) if name in predictions.columns]
     checks = [question.check for question in questions.values()]
-    comparison = compare(judged, models, [check.metric for check in checks if check.metric])
+    task = config.data.task
+    comparison = compare(
+        judged, models, [config.data.metric, *(check.metric for check in checks if check.metric)], task
+    )
     columns = asked_columns(checks)
     if columns is None:
         categories = (ColumnType.categorical, ColumnType.boolean)
@@ -85,7 +88,9 @@ def compare_stored(
         comparison,
         look=trained.look,
         facts=trained.facts,
+        loss=loss_beside(config.data.metric, task),
         classes=trained.classes,
+        unknown_classes=trained.unknown_classes,
         rows_judged=_with_features(config, judged, trained, columns),
         reference_rows=predictions.filter(pl.col(WINDOW) != EVALUATION),
     )
@@ -114,7 +119,7 @@ def to_record(comparison: Comparison, judgement: Judgement, questions: Mapping[s
         judgement.reason,
         comparison.rows,
         comparison.blocks,
-        comparison.positive_share,
+        comparison.target_mean if math.isfinite(comparison.target_mean) else None,
         comparison.look,
     )
     for name, result in judgement.checks.items():
@@ -125,7 +130,9 @@ def to_record(comparison: Comparison, judgement: Judgement, questions: Mapping[s
     for (other, metric), estimate in comparison.differences.items():
         record.differences.setdefault(other, {})[metric] = _figure(estimate)
     other = INCUMBENT if INCUMBENT in record.scores else BASELINE
-    for metric in ROW_LOSSES:
+    for metric in record.scores[CHALLENGER]:
+        if metric not in ROW_LOSSES:
+            continue
         interval = bootstrap_interval(comparison.rows_judged, other, metric)
         record.bootstrap[metric] = list(interval) if all(map(math.isfinite, interval)) else []
     return record

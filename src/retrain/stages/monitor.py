@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from retrain import records
-from retrain.config import Config, instantiate
+from retrain.config import Config, Task, instantiate
 from retrain.data.manifest import read_manifest
 from retrain.errors import DataError
 from retrain.monitoring.policies import Decision, Evidence, Policy
@@ -26,7 +26,9 @@ def run(config: Config) -> None:
         )
     newest, earlier = labelled[-1], labelled[:-1]
     earlier_rows = sum(batch.rows for batch in earlier)
-    share = sum(batch.positives for batch in earlier) / earlier_rows if earlier_rows else None
+    share = None
+    if earlier_rows and newest.target_mean is not None:
+        share = sum(batch.target_mean * batch.rows for batch in earlier) / earlier_rows
     champion, score = None, None
     policy: Policy = instantiate(config.policy, "policy")
     # Champion and ledger live in MLflow: importing it costs seconds, so only a policy that looks at them pays.
@@ -34,7 +36,7 @@ def run(config: Config) -> None:
         from retrain.monitoring.champion import score_champion
 
         champion, score = score_champion(config, manifest)
-    evidence = Evidence(newest.period, newest.rows, newest.positives / newest.rows, share, champion, score)
+    evidence = Evidence(newest.period, newest.rows, newest.target_mean, share, champion, score)
     decision = FIRST if policy.needs_champion and champion is None else policy.decide(evidence)
     record = DecisionRecord(
         retrain=decision.retrain,
@@ -43,16 +45,19 @@ def run(config: Config) -> None:
         snapshot=manifest.digest,
         newest_batch=newest.period,
         new_rows=newest.rows,
-        positive_share=evidence.positive_share,
-        earlier_positive_share=share,
+        target_mean=evidence.target_mean,
+        earlier_target_mean=share,
         champion_version=evidence.champion_version,
-        champion_log_loss=score,
+        champion_score=score,
     )
     records.save(DECISION, record)
     log.info("%s: %s", "Retrain" if decision.retrain else "No retraining", decision.reason)
-    if share is not None:
-        log.info(
-            "Positives: %.1f %% of batch %s, %.1f %% before", 100 * evidence.positive_share, newest.period, 100 * share
-        )
+    if share is not None and config.data.task is Task.binary:
+        log.info("Positives: %.1f %% of batch %s, %.1f %% before", 100 * newest.target_mean, newest.period, 100 * share)
+    elif share is not None:
+        log.info("Mean of the target: %.4g in batch %s, %.4g before", newest.target_mean, newest.period, share)
     if score is not None:
-        log.info("Champion version %d has log loss %.4f on batch %s", champion, score, newest.period)
+        from retrain.modeling.metrics import loss_beside
+
+        loss = loss_beside(config.data.metric, config.data.task)
+        log.info("Champion version %d has %s %.4f on batch %s", champion, loss, score, newest.period)

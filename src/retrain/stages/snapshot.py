@@ -19,6 +19,13 @@ def run(config: Config) -> None:
     for what, keys in (("added", change.added), ("revised", change.revised), ("removed", change.removed)):
         if keys:
             log.info("%s batch(es) %s: %s", len(keys), what, ", ".join(keys))
+    for period, rows in change.row_changes.items():
+        log.info(
+            "Batch %s was corrected: %s. Versions that were trained on the old rows: `retrain status`.", period, rows
+        )
+    if change.manifest.waiting:
+        names = ", ".join(batch.period for batch in change.manifest.waiting)
+        log.info("Labels of %s may still be on their way (`data.label_delay`): neither trains nor judges.", names)
     quarantined = sum(batch.quarantined_rows for batch in batches)
     unlabelled = sum(batch.unlabelled_rows for batch in batches)
     log.info(

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from retrain import project, records
-from retrain.config import Config, class_name, feature_types
+from retrain.config import Config, Task, class_name, feature_types
 from retrain.data.contract import Contract
 from retrain.data.manifest import CONTENT_DIGITS, Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, Windows, batches_in, plan_references, plan_windows
 from retrain.errors import PromotionError
 from retrain.modeling.model_files import file_digest, import_first
+from retrain.modeling.pipeline import known_classes
+from retrain.modeling.scoring import Model, Scored, score_rows
 from retrain.modeling.training import Training, measure_latency, recipe_digest, train
 from retrain.promotion import registry
 from retrain.promotion.figures import BASELINE, CHALLENGER, EVALUATION, INCUMBENT, TARGET, WINDOW
 from retrain.promotion.ledger import Ledger, find_incumbent, rolled_back
 from retrain.promotion.looks import look_number
-from retrain.promotion.registry import LoadedModel
 from retrain.records import ChallengerRecord, DecisionRecord, ModelRecord
 from retrain.tracking import runs
 from retrain.tracking.runs import StoredModel
 from retrain.tracking.store import Store, open_store
-
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
 
 log = logging.getLogger("retrain")
 
@@ -38,7 +36,7 @@ class Incumbent:
     """The champion to compare with, loaded."""
 
     record: ModelRecord
-    model: LoadedModel
+    model: Model
 
 
 def run(config: Config) -> None:
@@ -110,7 +108,10 @@ def _train(
         log.info("Training %s on rows before %s", tags["model"], windows.evaluation.start.date())
         training = train(config, manifest, snapshot, windows.training)
         rows = _rows_to_judge(config, snapshot, windows.evaluation, incumbent)
-        predictions = _predict(config, training.pipeline, training.positive_share, incumbent, rows)
+        models = {CHALLENGER: Model(training.pipeline, feature_types(config))}
+        models |= {INCUMBENT: incumbent.model} if incumbent else {}
+        scored = score_rows(models, rows, config)
+        predictions = _to_predictions(config, rows, scored, training)
         stored = _log(config, manifest, training, rows, run_id)
         facts = measure_latency(training.pipeline, rows.head(1000), config) | {"model_megabytes": stored.size / 1e6}
         version = _register(store, manifest, training, stored, run_id, recipe, facts)
@@ -136,7 +137,10 @@ def _train(
         evaluation_end=windows.evaluation.end.isoformat(),
         evaluation_batches={batch.period: batch.content[:CONTENT_DIGITS] for batch in judging},
         missing_columns=lacking,
-        classes=[str(label) for label in training.pipeline.classes_],
+        task=config.data.task.name,
+        classes=scored.classes,
+        unknown_classes={name: unknown for name, unknown in scored.unknown_classes.items() if unknown},
+        new_levels=training.new_levels(rows.filter(pl.col(WINDOW) == EVALUATION)),
         facts=facts,
         recipe=recipe,
         predictions=_write_predictions(predictions),
@@ -174,22 +178,21 @@ def _rows_to_judge(
     return pl.concat(parts, how="diagonal_relaxed")
 
 
-def _predict(
-    config: Config, pipeline: Pipeline, positive_share: float, incumbent: Incumbent | None, rows: pl.DataFrame
-) -> pl.DataFrame:
-    """Both models on the same raw rows, each with its own features and preprocessing."""
-    from retrain.modeling.pipeline import predict, to_target
-
+def _to_predictions(config: Config, rows: pl.DataFrame, scored: Scored, training: Training) -> pl.DataFrame:
+    """Window, time, keys, target and every model's scores of each row; probabilities of several classes as an array."""
     columns = list(dict.fromkeys([WINDOW, config.data.time_column, *config.data.key_columns]))
-    predictions = rows.select(columns).with_columns(
-        pl.Series(TARGET, to_target(rows, config)),
-        pl.Series(CHALLENGER, predict(pipeline, rows, feature_types(config))),
-        pl.lit(positive_share).alias(BASELINE),
+    several = config.data.task is Task.multiclass
+    dtype = pl.Array(pl.Float64, len(scored.classes)) if several else pl.Float64
+    baseline = training.baseline
+    if several:
+        baseline = np.zeros(len(scored.classes))
+        known = known_classes(training.pipeline)
+        baseline[[scored.classes.index(name) for name in known]] = training.baseline
+    return rows.select(columns).with_columns(
+        pl.Series(TARGET, scored.target.astype(np.float64 if config.data.task is Task.regression else np.int32)),
+        *(pl.Series(name, score, dtype=dtype) for name, score in scored.scores.items()),
+        pl.lit(pl.Series([baseline.tolist()], dtype=dtype)).first().alias(BASELINE),
     )
-    if incumbent is None:
-        return predictions
-    scores = predict(incumbent.model.pipeline, rows, incumbent.model.features)
-    return predictions.with_columns(pl.Series(INCUMBENT, scores))
 
 
 def _log(config: Config, manifest: Manifest, training: Training, sample: pl.DataFrame, run_id: str) -> StoredModel:

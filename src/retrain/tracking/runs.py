@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrain.config import ColumnType, Config, feature_types, to_container, to_yaml
+from retrain.config import ColumnType, Config, Task, feature_types, to_container, to_yaml
 from retrain.data.manifest import Manifest
 from retrain.errors import ModelError
 from retrain.modeling.model_files import MODEL_FILE, file_digest
@@ -90,16 +90,19 @@ def log_dataset(config: Config, manifest: Manifest, context: str) -> None:
 
 
 def feature_schema(config: Config) -> Any:
-    """MLflow's schema of the raw feature columns: strings and doubles.
+    """MLflow's schema of the raw feature columns: strings, doubles and times.
 
     A column may hold nulls, but not be left out: MLflow calls a column optional only when it may be absent.
     """
     from mlflow.types import ColSpec, DataType, Schema
 
     def spec(name: str) -> ColSpec:
-        column = config.data.features[name]
-        kind = DataType.string if column.type is ColumnType.categorical else DataType.double
-        return ColSpec(kind, name)
+        kinds = {
+            ColumnType.categorical: DataType.string,
+            ColumnType.text: DataType.string,
+            ColumnType.datetime: DataType.datetime,
+        }
+        return ColSpec(kinds.get(config.data.features[name].type, DataType.double), name)
 
     return Schema([spec(name) for name in config.data.features])
 
@@ -127,9 +130,10 @@ def log_model(config: Config, pipeline: Pipeline, name: str, sample: pl.DataFram
 
     from retrain.modeling.pipeline import to_features
 
-    signature = ModelSignature(
-        inputs=feature_schema(config), outputs=Schema([TensorSpec(np.dtype("float64"), (-1, len(pipeline.classes_)))])
-    )
+    classifies = config.data.task is not Task.regression
+    shape = (-1, len(pipeline.classes_)) if classifies else (-1,)
+    outputs = Schema([TensorSpec(np.dtype("float64"), shape)])
+    signature = ModelSignature(inputs=feature_schema(config), outputs=outputs)
     requirements = [
         f"{package}=={importlib.metadata.version(package)}"
         for package in ("mlflow", "scikit-learn", "skops", "numpy", "pandas")
@@ -143,7 +147,7 @@ def log_model(config: Config, pipeline: Pipeline, name: str, sample: pl.DataFram
             serialization_format="skops",
             skops_trusted_types=list(config.trusted_types),
             pip_requirements=requirements,
-            pyfunc_predict_fn="predict_proba",
+            pyfunc_predict_fn="predict_proba" if classifies else "predict",
         )
     except MlflowException as error:
         raise ModelError(
@@ -170,17 +174,15 @@ def read_requirements(location: str) -> list[str]:
 
 
 def read_features(location: str) -> dict[str, ColumnType]:
-    """The features that a logged model was trained on, from its signature: strings are categories, doubles are numbers."""
+    """The features that a logged model was trained on, from its signature: strings are categories, doubles numbers."""
     import mlflow
     from mlflow.models import Model
     from mlflow.types import DataType
 
     path = mlflow.artifacts.download_artifacts(f"{location.rstrip('/')}/MLmodel")
     columns = Model.load(path).signature.inputs.inputs
-    return {
-        column.name: ColumnType.categorical if column.type == DataType.string else ColumnType.numeric
-        for column in columns
-    }
+    kinds = {DataType.string: ColumnType.categorical, DataType.datetime: ColumnType.datetime}
+    return {column.name: kinds.get(column.type, ColumnType.numeric) for column in columns}
 
 
 def _why_not_stored(pipeline: Pipeline, trusted: Sequence[str]) -> str | None:

@@ -1,0 +1,198 @@
+"""`retrain init`: look at a table, guess its contract, write it to `conf/data/<name>.yaml` and choose it."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import yaml
+
+from retrain.config import PeriodKind, compose
+from retrain.data.inference import Draft, draft_contract
+from retrain.data.sources import ROW_NUMBER, read_files, read_query
+from retrain.errors import DataError
+from retrain.project import write_text
+
+CONF = Path("conf")
+URI = re.compile(r"^[a-z0-9+]+://")
+PASSWORD = re.compile(r"://[^/@:]*:[^/@]+@")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Raises DataError when the table can't be read or `conf/data/<name>.yaml` is there already."""
+    paths = [_portable(path, options.started_in) for path in options.files]
+    name = options.name or _name(paths, options.query)
+    path = CONF / "data" / f"{name}.yaml"
+    if path.exists() and not options.force:
+        raise DataError(f"{path} is there already. Choose another name with --name, or overwrite it with --force.")
+    source, table = _read(paths, options)
+    period = PeriodKind[options.period] if options.period else None
+    draft = draft_contract(table, options.target, options.time, period, options.time_format)
+    if period is PeriodKind.rows and options.rows_per_batch:
+        draft.rows_per_batch = options.rows_per_batch
+    write_text(path, to_yaml(name, source, draft, options.target, options.time))
+    _choose(name)
+    watched = _watch(paths) if not options.query else []
+    compose(CONF)  # what was written must be what the project reads
+    _report(path, table, draft, watched, options)
+
+
+def _read(paths: list[str], options: argparse.Namespace) -> tuple[dict, pl.DataFrame]:
+    """The node of the source without what it takes from the rest of the contract, and the whole table."""
+    if not options.query:
+        node = {"_target_": "retrain.data.sources.Files", "paths": paths[0] if len(paths) == 1 else paths}
+        return node, read_files(paths)
+    address = paths[0]
+    uri = os.environ.get(address) if not URI.match(address) else address
+    if not uri:
+        raise DataError(
+            f"{address} is neither the address of a database nor an environment variable that holds one. "
+            "With --query, name one of them in place of the files."
+        )
+    if uri == address and PASSWORD.search(uri):
+        raise DataError(
+            "The address holds a password, which must not get into a file. Put it into an environment variable, and name "
+            "that instead: retrain init DATABASE_URL --query ..."
+        )
+    where = {"uri": uri} if uri == address else {"uri_from_env": address}
+    return {"_target_": "retrain.data.sources.SqlQuery", "query": options.query, **where}, read_query(
+        uri, options.query
+    )
+
+
+def _portable(path: str, started_in: Path) -> str:
+    """A local path seen from the project's root if it lies inside, else absolute; a URL or a variable's name as it is."""
+    if URI.match(path) or ("/" not in path and "." not in path and not (started_in / path).exists()):
+        return path
+    absolute = Path(os.path.abspath(started_in / path))
+    root = Path.cwd()
+    return str(absolute.relative_to(root)) if absolute.is_relative_to(root) else str(absolute)
+
+
+def _name(paths: Sequence[str], query: str | None) -> str:
+    """A name for data set, experiment and model, from the first file or folder."""
+    stem = "query" if query else Path(paths[0].split("://")[-1]).name.split(".")[0]
+    if not query and any(sign in stem for sign in "*?["):
+        stem = Path(paths[0].split("://")[-1]).parent.name
+    return re.sub(r"[^a-z0-9_]+", "_", stem.lower()).strip("_") or "data"
+
+
+def to_yaml(name: str, source: dict, draft: Draft, target: str, time: str) -> str:
+    """The contract as YAML, each guess with its comment."""
+    others = {
+        "binary": "roc_auc, brier",
+        "multiclass": "macro_f1, roc_auc, brier",
+        "regression": "mae, r2, pinball_0.9",
+    }[draft.task.name]
+    node = source | {"time_column": "${data.time_column}", "period": "${data.period}"}
+    if draft.rows_per_batch:
+        node["rows_per_batch"] = draft.rows_per_batch
+    if draft.time_format:
+        node["time_format"] = draft.time_format
+    if draft.key_columns == [ROW_NUMBER]:
+        node["number_rows"] = True
+    lines = [
+        "# Guessed by `retrain init` from the data: check it, mend it, keep it. It is the contract of every batch to come.",
+        f"name: {_scalar(name)}",
+        f"task: {draft.task.name:<15}# binary, multiclass or regression",
+        f"metric: {draft.metric:<13}# what the gate's primary check compares; also {others}, any scorer of scikit-learn",
+        "source:",
+        *(f"  {key}: {_scalar(value)}" for key, value in node.items()),
+        f"period: {draft.period.name:<13}# of a batch: hour, day, week, month, quarter, or rows (source.rows_per_batch)",
+        "as_of: null          # the newest batch to use; null for all that there are",
+        "label_delay: null    # e.g. 30d: labels come so much later than their row; younger batches neither train nor judge",
+        f"time_column: {_scalar(time)}",
+        f"key_columns: [{', '.join(map(_scalar, draft.key_columns))}]   # what makes a row unique within its batch",
+        f"target_column: {_scalar(target)}",
+    ]
+    if draft.positive_label is not None:
+        lines.append(f"positive_label: {_scalar(draft.positive_label)}   # this value of the target counts as true")
+    lines += [
+        f"block_hours: {draft.block_hours:<8}# rows of one block of time move together, and are resampled together",
+        "maximum_quarantine_share: 0.05   # a batch with more broken rows than this is refused as a whole",
+        "# A row that breaks a rule below goes to quarantine. More rules: minimum, maximum, levels: [a, b].",
+        "features:",
+    ]
+    for column, feature in draft.features.items():
+        rule = f"type: {feature.type.name}" + (", nullable: true" if feature.nullable else "")
+        rule += f", minimum: {feature.minimum:g}" if feature.minimum is not None else ""
+        lines.append(f"  {_scalar(column)}: {{{rule}}}   # {_one_line(feature.note)}")
+    if time not in draft.features:
+        lines.append(f"#  {_scalar(time)}: {{type: datetime}}   # hour, weekday, month, ... of the time itself")
+    if draft.leaks:
+        lines.append("# Suspected of telling the answer, so left out. Put back what is known when one predicts:")
+        lines += [f"#  {_scalar(column)}:   # {_one_line(why)}" for column, why in draft.leaks.items()]
+    if draft.left_out:
+        lines.append("# Left out:")
+        lines += [f"#  {_scalar(column)}:   # {_one_line(why)}" for column, why in draft.left_out.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _scalar(value: object) -> str:
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).removesuffix("\n...\n").strip()
+    )
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def _choose(name: str) -> None:
+    """Make the data set the pipeline's in conf/config.yaml, with the rest of the file as it is."""
+    path = CONF / "config.yaml"
+    text = path.read_text(encoding="utf-8")
+    chosen, count = re.subn(
+        r"(?m)^( *- data: *)(\S+)( *)",
+        lambda found: f"{found[1]}{name:<{len(found[2] + found[3]) - 1}} ",
+        text,
+        count=1,
+    )
+    if not count:
+        raise DataError(f"{path} has no line `- data: ...` in its defaults. Add `- data: {name}` there.")
+    write_text(path, chosen)
+
+
+def _watch(paths: Sequence[str]) -> list[str]:
+    """Let DVC's stage `snapshot` depend on local files outside `data/incoming`; returns what it does not watch."""
+    path = Path("dvc.yaml")
+    text = path.read_text(encoding="utf-8")
+    folders = []
+    for given in paths:
+        if URI.match(given):
+            continue
+        fixed = itertools.takewhile(lambda part: not any(sign in part for sign in "*?["), Path(given).parts)
+        watched = str(Path(*fixed))
+        if not watched.startswith("data/incoming"):
+            folders.append(_scalar(watched))
+    inside = ", ".join(["data/incoming", *folders, "src/retrain/data"])
+    write_text(
+        path, re.sub(r"deps: \[data/incoming,.*?src/retrain/data,", lambda _: f"deps: [{inside},", text, count=1)
+    )
+    return [given for given in paths if URI.match(given)]
+
+
+def _report(path: Path, table: pl.DataFrame, draft: Draft, unwatched: list[str], options: argparse.Namespace) -> None:
+    size = f"{draft.rows_per_batch:,} rows" if draft.rows_per_batch else draft.period.name
+    kinds: dict[str, int] = {}
+    for feature in draft.features.values():
+        kinds[feature.type.name] = kinds.get(feature.type.name, 0) + 1
+    print(f"Read         {len(table):,} rows, {len(table.columns)} columns")
+    print(f"Task         {draft.task.name}: predict `{options.target}`, compare by {draft.metric}")
+    print(f"Batches      one a {size}: {draft.batches} so far, the newest with {draft.newest_rows:,} rows")
+    print(f"Key          {', '.join(draft.key_columns)} within a batch")
+    print(f"Features     {', '.join(f'{count} {kind}' for kind, count in kinds.items()) or 'none'}")
+    for title, notes in (("Suspicious", draft.leaks), ("Left out", draft.left_out)):
+        for number, (column, why) in enumerate(notes.items()):
+            print(f"{title if not number else '':<13}`{column}`: {why}")
+    for number, doubt in enumerate(draft.unsure):
+        print(f"{'Not sure' if not number else '':<13}{doubt}")
+    if options.query or unwatched:
+        print("Not watched  DVC can't see when the source changes: `dvc repro -f snapshot` reads it again.")
+    print(f"Written      {path}, chosen in {CONF / 'config.yaml'}")
+    print(f"Next         look through {path}, then `dvc repro`")

@@ -1,0 +1,348 @@
+"""A first contract for a table that nobody has described yet: guesses, each with its reason. Pure: a frame in, a draft out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+
+from retrain.config import ColumnType, PeriodKind, Task
+from retrain.data.contract import is_categorical, to_times
+from retrain.data.periods import period_keys
+from retrain.data.sources import EPOCH_UNITS, ROW_NUMBER, parse_times
+from retrain.errors import DataError
+
+SAMPLE_ROWS = 200_000
+MOST_CLASSES = 50
+FEW_LEVELS = 10
+LONG_TEXT, MANY_TEXTS = 30, 1000  # characters on average; different ones
+MANY_LEVELS = 0.5  # of the rows: a name for each row rather than a category
+BATCHES_WANTED = (6, 60)
+ROWS_WANTED = 1000  # a batch, for a third of it to say something
+SUSPICIOUS = 0.99  # of a perfect ranking or fit by one column alone
+FOLLOWS_TARGET = 0.95
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A guessed column of the contract, and in `note` what it was guessed from."""
+
+    type: ColumnType
+    nullable: bool
+    note: str
+    minimum: float | None = None
+
+
+@dataclass
+class Draft:
+    """A guessed contract. `unsure` and `leaks` are sentences for the person who has to check it."""
+
+    task: Task
+    metric: str
+    positive_label: str | None
+    period: PeriodKind
+    rows_per_batch: int | None
+    time_format: str | None
+    key_columns: list[str]
+    block_hours: int
+    features: dict[str, Feature] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)  # column -> why
+    unsure: list[str] = field(default_factory=list)
+    leaks: dict[str, str] = field(default_factory=dict)  # column -> why
+    batches: int = 0
+    newest_rows: int = 0
+
+
+def draft_contract(
+    table: pl.DataFrame, target: str, time: str, period: PeriodKind | None, time_format: str | None
+) -> Draft:
+    """Guess a contract. Raises DataError when target or time are not there, or can't be what they are said to be."""
+    for name, option in ((target, "--target"), (time, "--time")):
+        if name not in table.columns:
+            raise DataError(f"`{option} {name}`: the table has no such column. It has {', '.join(table.columns[:40])}.")
+    if table.is_empty():
+        raise DataError("The table has no rows, so nothing can be learnt from it.")
+    time_format = time_format or guess_time_format(table[time])
+    times = parse_times(table[time], time_format)
+    if times.null_count():
+        raise DataError(f"{times.null_count():,} rows have no `{time}`. Fill it in, or leave those rows out.")
+    table = table.with_columns(times).sort(time, maintain_order=True)
+    task, positive = guess_task(table[target])
+    kind = period or guess_period(table[time])
+    per_batch = _rows_per_batch(len(table)) if kind is PeriodKind.rows else None
+    batch = _batch_keys(table, time, kind, per_batch)
+    metric = "rmse" if task is Task.regression else "log_loss"
+    draft = Draft(task, metric, positive, kind, per_batch, time_format, [], guess_block_hours(table[time], kind))
+    draft.batches, draft.newest_rows = batch.n_unique(), int((batch == batch.max()).sum())
+    draft.key_columns = guess_keys(table, batch, target, time)
+    sample = table if len(table) <= SAMPLE_ROWS else table.gather_every(math.ceil(len(table) / SAMPLE_ROWS))
+    for name in table.columns:
+        if name not in (target, time):
+            _add_feature(draft, table[name], name in draft.key_columns)
+    find_leaks(draft, sample, target, time)
+    if not draft.features:
+        draft.features[time] = Feature(
+            ColumnType.datetime, False, "hour, weekday, month, ... of the time itself: there is nothing else"
+        )
+    _doubts(draft, table, target)
+    return draft
+
+
+def guess_task(target: pl.Series) -> tuple[Task, str | None]:
+    """The task, and where the target holds two words, the rarer of them as the positive one."""
+    known = target.drop_nulls()
+    values = known.unique().sort()
+    if len(values) < 2:
+        raise DataError(f"The target `{target.name}` holds {len(values)} value(s) only: there is nothing to predict.")
+    if known.dtype == pl.Boolean or (known.dtype.is_numeric() and values.to_list() == [0, 1]):
+        return Task.binary, None
+    if len(values) == 2:
+        counts = known.cast(pl.String).value_counts().sort("count", target.name)
+        return Task.binary, counts[target.name][0]
+    if is_categorical(known.dtype) and len(values) <= MOST_CLASSES and not _counts_something(known, values):
+        return Task.multiclass, None
+    if known.dtype.is_numeric():
+        return Task.regression, None
+    raise DataError(
+        f"The target `{target.name}` holds {len(values):,} different texts: neither a number nor at most {MOST_CLASSES} classes."
+    )
+
+
+def _counts_something(known: pl.Series, values: pl.Series) -> bool:
+    """Whole numbers with many values stand for amounts rather than for classes."""
+    return known.dtype.is_integer() and len(values) > FEW_LEVELS
+
+
+def guess_time_format(values: pl.Series) -> str | None:
+    """How whole numbers may be meant as times: seconds, milliseconds or microseconds since 1970, yyyymmdd, or a year."""
+    if not values.dtype.is_numeric():
+        return None
+    low, high = float(values.min()), float(values.max())
+    if low >= 1800 and high <= 2200 and values.dtype.is_integer():
+        return "%Y"
+    if low >= 1800_01_01 and high <= 2200_12_31 and values.dtype.is_integer():
+        return "%Y%m%d"
+    for name, unit in zip(EPOCH_UNITS, (1, 1e3, 1e6), strict=True):
+        if 1e8 * unit <= low and high <= 5e9 * unit:
+            return name
+    raise DataError(
+        f"`--time {values.name}` holds numbers from {low:g} to {high:g}, which are no times that can be recognized. "
+        "Say what they are with --time-format: a strptime format, epoch_s, epoch_ms or epoch_us."
+    )
+
+
+def guess_period(times: pl.Series) -> PeriodKind:
+    """The longest calendar period that makes 6 to 60 batches of a fair size; else a number of rows."""
+    frame = times.to_frame("time")
+    for kind in (PeriodKind.quarter, PeriodKind.month, PeriodKind.week, PeriodKind.day, PeriodKind.hour):
+        sizes = frame.select(period_keys(pl.col("time"), kind).alias("key")).group_by("key").len()["len"]
+        if BATCHES_WANTED[0] <= len(sizes) <= BATCHES_WANTED[1] and sizes.median() >= ROWS_WANTED / 5:
+            return kind
+    own = times.n_unique()  # times that are few stand for periods themselves
+    for kind in (
+        (PeriodKind.quarter, PeriodKind.month, PeriodKind.week, PeriodKind.day) if own <= BATCHES_WANTED[1] else ()
+    ):
+        if frame.select(period_keys(pl.col("time"), kind).n_unique()).item() == own:
+            return kind
+    return PeriodKind.rows
+
+
+def _rows_per_batch(rows: int) -> int:
+    """About a dozen batches, of a round number of rows."""
+    wanted = max(50, rows / 12)
+    step = 10 ** max(1, int(math.log10(wanted)) - 1)
+    return max(step, int(wanted // step * step))
+
+
+def _batch_keys(table: pl.DataFrame, time: str, kind: PeriodKind, per_batch: int | None) -> pl.Series:
+    if per_batch is not None:
+        numbers = np.minimum(np.arange(len(table)) // per_batch, max(0, len(table) // per_batch - 1))
+        return pl.Series("batch", numbers)
+    return table.select(period_keys(pl.col(time), kind).alias("batch")).to_series()
+
+
+def guess_block_hours(times: pl.Series, kind: PeriodKind) -> int:
+    """Hours of a block whose rows move together: a day, an hour where batches are hours, or the step between the times."""
+    if kind is PeriodKind.hour:
+        return 1
+    steps = times.unique().sort().diff().drop_nulls()
+    step = steps.median() if len(steps) else timedelta(0)
+    return 24 * max(1, math.ceil((step or timedelta(0)) / timedelta(days=1)))
+
+
+def guess_keys(table: pl.DataFrame, batch: pl.Series, target: str, time: str) -> list[str]:
+    """The columns that tell the rows of a batch apart: one that looks like a key, else the time with up to two others."""
+    frame = table.with_columns(batch.alias("retrain_batch"))
+
+    def unique(names: Sequence[str]) -> bool:
+        return not frame.select("retrain_batch", *names).is_duplicated().any()
+
+    names = [
+        name
+        for name, dtype in table.schema.items()
+        if name not in (target, time) and (is_categorical(dtype)) and not table[name].null_count()
+    ]
+    named = [
+        name for name in names if name.lower() in ("id", "key", "uuid", "index") or name.lower().endswith(("_id", "id"))
+    ]
+    for name in [*named, *(name for name in names if name not in named and table.schema[name] == pl.String)]:
+        if unique([name]):
+            return [name]
+    if unique([time]):
+        return [time]
+    # Few levels beside the time, such as a place or a device; the columns with the most levels come first.
+    likely = sorted(names, key=lambda name: -frame[name].n_unique())[:8]
+    for count in (1, 2):
+        for others in itertools.combinations(likely, count):
+            if unique([time, *others]):
+                return [time, *others]
+    return [ROW_NUMBER]
+
+
+def _add_feature(draft: Draft, values: pl.Series, is_key: bool) -> None:
+    """Sort a column into features and those left out."""
+    name, known = values.name, values.drop_nulls()
+    nullable = bool(values.null_count()) or (values.dtype.is_float() and bool(values.is_nan().any()))
+    levels = known.n_unique()
+    if levels < 2:
+        draft.left_out[name] = "it holds one value only" if levels else "it is empty"
+        return
+    missing = f"; {values.null_count() / len(values):.1%} missing" if nullable else ""
+    dtype = values.dtype
+    if dtype == pl.Boolean or (dtype.is_numeric() and levels == 2 and known.min() == 0 and known.max() == 1):
+        draft.features[name] = Feature(ColumnType.boolean, nullable, f"true or false{missing}")
+    elif dtype.is_numeric():
+        if is_key and dtype.is_integer() and levels > MANY_LEVELS * len(values):
+            draft.left_out[name] = "it names the row"
+            return
+        low, high = known.fill_nan(None).min() if dtype.is_float() else known.min(), known.max()
+        note = f"{levels:,} values from {low:g} to {high:g}{missing}"
+        draft.features[name] = Feature(ColumnType.numeric, nullable, note, 0 if low >= 0 else None)
+        if dtype.is_integer() and levels <= FEW_LEVELS:
+            draft.unsure.append(f"`{name}` holds {levels} whole numbers: numeric, or codes for categories?")
+    elif isinstance(dtype, pl.Datetime) or dtype == pl.Date:
+        draft.features[name] = Feature(ColumnType.datetime, nullable, f"{known.min()} to {known.max()}{missing}")
+    elif is_categorical(dtype):
+        _add_text(draft, values.cast(pl.String), nullable, levels, missing)
+    else:
+        draft.left_out[name] = f"its type {dtype} can't be a feature"
+
+
+def _add_text(draft: Draft, values: pl.Series, nullable: bool, levels: int, missing: str) -> None:
+    name, known = values.name, values.drop_nulls()
+    length = known.str.len_chars().mean()
+    if levels > MANY_LEVELS * len(known) or (length > LONG_TEXT and levels > MANY_TEXTS):
+        dates = _as_times(known)
+        if dates is not None:
+            draft.left_out[name] = "it is text that holds dates: store it as dates to use it"
+        elif length > LONG_TEXT and known.head(1000).str.contains(" ").mean() > 0.5:
+            note = f"texts of {length:.0f} characters on average{missing}"
+            draft.features[name] = Feature(ColumnType.text, nullable, note)
+        else:
+            draft.left_out[name] = (
+                f"it has a value of its own in {levels / len(known):.0%} of the rows: a name, no category"
+            )
+        return
+    common = known.value_counts(sort=True).head(3)[name].sort().to_list()
+    note = f"{levels:,} levels, such as {', '.join(str(level)[:20] for level in common)}{missing}"
+    draft.features[name] = Feature(ColumnType.categorical, nullable, note)
+
+
+def _as_times(known: pl.Series) -> pl.Series | None:
+    try:
+        return to_times(known.head(100).str.to_datetime())
+    except pl.exceptions.PolarsError:
+        return None
+
+
+def find_leaks(draft: Draft, sample: pl.DataFrame, target: str, time: str) -> None:
+    """Move columns that can't have been known in time, or tell the target by themselves, from the features to `leaks`."""
+    labelled = sample.filter(pl.col(target).is_not_null())
+    for name, feature in list(draft.features.items()):
+        why = None
+        if feature.type is ColumnType.datetime:
+            later = (sample[name] > sample[time]).mean() or 0
+            why = (
+                f"in {later:.0%} of the rows it lies after `{time}`: known only after the event?"
+                if later > 0.5
+                else None
+            )
+        if why is None and feature.nullable:
+            why = _missing_with_target(sample, name, target)
+        if why is None:
+            told = _told_by(labelled[name], labelled[target], draft.task)
+            why = f"it tells the target almost perfectly by itself ({told:.4f} of 1)" if told > SUSPICIOUS else None
+        if why is not None:
+            draft.leaks[name] = why
+            del draft.features[name]
+
+
+def _missing_with_target(sample: pl.DataFrame, name: str, target: str) -> str | None:
+    """Whether a column is there exactly where the label is, and so came with it."""
+    unlabelled = sample[target].is_null()
+    if not unlabelled.any() or unlabelled.all():
+        return None
+    missing = sample[name].is_null()
+    agree = float((missing == unlabelled).mean())
+    both = float((missing & unlabelled).sum() / unlabelled.sum())
+    if agree > FOLLOWS_TARGET and both > FOLLOWS_TARGET:
+        return f"it is missing exactly where the target is ({both:.0%} of those rows): known only after the event?"
+    return None
+
+
+def _told_by(values: pl.Series, target: pl.Series, task: Task) -> float:
+    """How well one column alone tells the target, 0 to 1, on rows that it was not learnt from: the share of the variance (of
+    the classes' indicators, for classes) that the means of its levels or of a hundred quantiles explain."""
+    if values.dtype.is_numeric() or values.dtype == pl.Boolean:
+        known = values.cast(pl.Float64)
+        ranks = known.rank("dense").fill_null(0)
+        groups = ranks if known.n_unique() <= 100 else (known.rank("average") / len(known) * 100).floor().fill_null(-1)
+    elif isinstance(values.dtype, pl.Datetime) or values.dtype == pl.Date:
+        return 0.0
+    else:
+        groups = values.cast(pl.String).fill_null("")
+    if task is Task.regression:
+        outcomes = [target.cast(pl.Float64)]
+    else:
+        outcomes = [
+            (target.cast(pl.String) == label).cast(pl.Float64) for label in target.cast(pl.String).unique().sort()
+        ]
+    learnt = pl.Series(np.arange(len(values)) % 2 == 0)
+    explained, total = 0.0, 0.0
+    for outcome in outcomes:
+        frame = pl.DataFrame({"group": groups, "outcome": outcome, "learnt": learnt})
+        means = frame.filter(pl.col("learnt")).group_by("group").agg(pl.col("outcome").mean().alias("mean"))
+        rest = frame.filter(~pl.col("learnt")).join(means, on="group", how="left")
+        center = float(frame["outcome"].mean())
+        error = ((rest["outcome"] - rest["mean"].fill_null(center)) ** 2).sum()
+        variance = ((rest["outcome"] - center) ** 2).sum()
+        explained, total = explained + variance - error, total + variance
+    return max(0.0, explained / total) if total else 0.0
+
+
+def _doubts(draft: Draft, table: pl.DataFrame, target: str) -> None:
+    """What a person should look at, beside the guesses for single columns."""
+    if draft.task is Task.multiclass and table[target].dtype.is_integer():
+        draft.unsure.append(f"`{target}` holds whole numbers: classes (multiclass), or an amount (regression)?")
+    if draft.task is Task.regression and table[target].n_unique() <= MOST_CLASSES:
+        draft.unsure.append(
+            f"`{target}` has {table[target].n_unique()} different values: an amount (regression), or classes?"
+        )
+    if draft.positive_label is not None:
+        draft.unsure.append(f"`{draft.positive_label}`, the rarer value of `{target}`, counts as positive.")
+    if draft.key_columns == [ROW_NUMBER]:
+        draft.unsure.append(
+            "No columns tell the rows apart, so they are numbered: a corrected batch must keep their order."
+        )
+    if draft.batches < BATCHES_WANTED[0]:
+        draft.unsure.append(f"There are {draft.batches} batches only; a shorter period would let more arrive.")
+    if draft.newest_rows / 3 < 500:
+        draft.unsure.append(
+            f"The newest batch has {draft.newest_rows:,} rows, and the gate asks for 500 evaluation rows (a third of it, or more "
+            "blocks of time): choose a longer period, or lower `minimum_rows` of `evidence` in conf/gate/shared/guardrails.yaml."
+        )
