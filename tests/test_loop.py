@@ -116,7 +116,7 @@ def test_policy_never_keeps_the_first_champion_and_watches_it(grown: Project) ->
     output = grown.repro()
     assert "Policy `never` keeps version 2" in output
     decision = json.loads((grown.root / "reports/decision.json").read_text())
-    assert decision["champion_version"] == 2 and 0 < decision["champion_log_loss"] < 2
+    assert decision["champion_version"] == 2 and 0 < decision["champion_score"] < 2
     assert aliases(grown) == {"challenger": 1, "champion": 2}
     assert grown.stages_run() == []
 

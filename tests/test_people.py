@@ -35,7 +35,7 @@ def test_a_rollback_restores_who_last_served_and_the_same_recipe_does_not_come_b
     assert "--reason" in error(project, "rollback")
     result = project.run("retrain", "rollback", "--reason", "complaints")
     assert "Version 2 of slice is champion now in place of version 4" in result.stdout
-    assert "Version 2 loads and scores: log loss" in result.stderr
+    assert "Version 2 loads and scores: log_loss" in result.stderr
     assert aliases(project) == {"challenger": 3, "champion": 2, "previous": 4}
     assert project.stages_run() == [], "nothing has changed for the pipeline"
     output = project.repro("-f", "-s", "train") + project.repro()

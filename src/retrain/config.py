@@ -88,6 +88,7 @@ class ModelConfig:
 
     preprocessing: dict[str, Any] = MISSING
     estimator: dict[str, Any] = MISSING
+    for_regression: dict[str, Any] = field(default_factory=dict)  # replaces parts of the estimator for that task
 
 
 @dataclass
@@ -96,7 +97,7 @@ class EvaluationConfig:
 
     share_of_newest_batch: float = MISSING
     minimum_blocks: int = MISSING
-    block_hours: int = MISSING
+    block_hours: int | None = None  # null: the data set's
     reference_windows: int = 0
 
 
@@ -132,14 +133,6 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     trusted_types: list[str] = MISSING
-
-
-def _by_task(classification: Any, regression: Any, *, _root_: DictConfig) -> Any:
-    """In conf/, `${by_task:A,B}` is A for the two kinds of classification and B for regression."""
-    return regression if _root_.data.get("task") == Task.regression.name else classification
-
-
-OmegaConf.register_new_resolver("by_task", _by_task, replace=True)
 
 
 def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:
@@ -184,6 +177,11 @@ def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], override
         raise ConfigError(f"{where}: {what}. Mend it there, then run the command again.") from error
     except OmegaConfBaseException as error:
         raise ConfigError(_first_lines(error)) from error
+    if config.evaluation.block_hours is None:
+        config.evaluation.block_hours = config.data.block_hours
+    if config.data.task is Task.regression:
+        config.model.estimator |= config.model.for_regression
+    config.model.for_regression = {}
     _check_ranges(config)
     return config
 

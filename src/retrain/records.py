@@ -56,6 +56,7 @@ class ChallengerRecord:
     run_id: str | None = None
     model: str = ""
     strategy: str = ""
+    note: str = ""  # how the strategy came to its model
     rows: int = 0
     fit_seconds: float = 0.0
     evaluation_start: str = ""

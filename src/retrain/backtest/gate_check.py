@@ -191,6 +191,7 @@ class GateCheck:
         comparison = dataclasses.replace(
             comparison,
             facts=facts,
+            metric=data.metric,
             loss=loss_beside(data.metric, data.task),
             classes=scored.classes,
             unknown_classes=scored.unknown_classes,
@@ -211,9 +212,8 @@ class GateCheck:
         if kind == EQUAL and isinstance(primary, Superiority):
             return True
         margin = 0.0
-        if isinstance(primary, NonInferiority) and primary.metric == loss_beside(
-            self.config.data.metric, self.config.data.task
-        ):
+        loss = loss_beside(self.config.data.metric, self.config.data.task)
+        if isinstance(primary, NonInferiority) and (primary.metric or self.config.data.metric) == loss:
             margin = primary.margin * (incumbent if primary.margin_is == "relative" else 1)
         return worsening > min(margin, LARGEST_MARGIN * incumbent)
 

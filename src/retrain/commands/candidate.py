@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import polars as pl
 
-from retrain.config import Config, class_name, feature_types
+from retrain.config import Config, class_name, feature_types, instantiate
 from retrain.data.contract import Contract
-from retrain.data.manifest import Manifest, read_manifest
+from retrain.data.manifest import Batch, Manifest, read_manifest
 from retrain.data.snapshot import SnapshotStore
-from retrain.data.windows import Windows, batches_in, plan_validation, plan_windows
+from retrain.data.windows import Window, batches_in, plan_validation, plan_windows
 from retrain.errors import DataError
 from retrain.modeling import training
 from retrain.modeling.metrics import find_metric, shown_metrics
 from retrain.modeling.model_files import import_first
+from retrain.modeling.scoring import Model, score_rows
+from retrain.modeling.strategies import Base, Full, Lesson, Strategy
 from retrain.project import SNAPSHOT
 from retrain.tracking import runs
 from retrain.tracking.store import CANDIDATES, open_store
@@ -53,8 +56,6 @@ def train(config: Config, parent: str | None = None, name: str = "candidate") ->
     import_first()
     import mlflow
 
-    from retrain.modeling.scoring import Model, score_rows
-
     store = open_store(config)
     tags = {
         "kind": "candidate",
@@ -65,10 +66,15 @@ def train(config: Config, parent: str | None = None, name: str = "candidate") ->
         manifest = _matching_manifest(config)
         windows = plan_validation(plan_windows(manifest.labelled, config.evaluation))
         mlflow.set_tags({"snapshot": manifest.digest, "validation_window": str(windows.evaluation)})
-        batches = tuple(batch.period for batch in training.select_batches(config, manifest, windows.training))
-        columns = tuple(Contract(config.data).columns)
-        rows, validation = _rows(manifest.digest, batches, windows, config.data.time_column, columns)
-        fitted = training.fit(config, batches, rows, windows.training)
+        batches = batches_in(manifest.labelled, windows.training)
+
+        def read(batch: Batch) -> pl.DataFrame:
+            return _rows(manifest.digest, batch.period, tuple(Contract(config.data).columns))
+
+        validating = [read(batch) for batch in batches_in(manifest.labelled, windows.evaluation)]
+        validation = windows.evaluation.rows(pl.concat(validating, how="diagonal_relaxed"), config.data.time_column)
+        base = _base(config, batches, windows.training, read)
+        fitted = training.fit(config, batches, windows.training, read, base)
         scored = score_rows({"candidate": Model(fitted.pipeline, feature_types(config))}, validation, config)
         task, score = config.data.task, scored.scores["candidate"]
         names = shown_metrics(task, [config.data.metric])
@@ -92,14 +98,20 @@ def _matching_manifest(config: Config) -> Manifest:
     return manifest
 
 
-@functools.lru_cache(maxsize=4)
-def _rows(
-    snapshot: str, batches: tuple[str, ...], windows: Windows, time_column: str, columns: tuple[str, ...]
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Training and validation rows, read once for all jobs of a sweep. `snapshot` only keys the cache."""
-    store = SnapshotStore(SNAPSHOT)
-    manifest = store.manifest()
-    validating = [batch.period for batch in batches_in(manifest.labelled, windows.evaluation)]
-    return windows.training.rows(store.read(batches, columns), time_column), windows.evaluation.rows(
-        store.read(validating, columns), time_column
-    )
+def _base(config: Config, batches: list[Batch], window: Window, read: Callable[[Batch], pl.DataFrame]) -> Base | None:
+    """For a strategy that continues: the recipe trained on all but the newest batch of the window, as a champion would be.
+
+    The champion itself may have been trained on the validation rows.
+    """
+    strategy: Strategy = instantiate(config.strategy, "strategy")
+    if not strategy.continues or len(batches) < 2:
+        return None
+    before = Window(window.start, batches[-1].first_time)
+    learnt = Full().fit(Lesson(config, batches[:-1], before, read))
+    return Base(Model(learnt.pipeline, feature_types(config)), before.end)
+
+
+@functools.lru_cache(maxsize=64)
+def _rows(snapshot: str, period: str, columns: tuple[str, ...]) -> pl.DataFrame:
+    """The labelled rows of a batch, read once for all jobs of a sweep. `snapshot` only keys the cache."""
+    return SnapshotStore(SNAPSHOT).read([period], columns)

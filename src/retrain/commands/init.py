@@ -89,7 +89,7 @@ def to_yaml(name: str, source: dict, draft: Draft, target: str, time: str) -> st
         "multiclass": "macro_f1, roc_auc, brier",
         "regression": "mae, r2, pinball_0.9",
     }[draft.task.name]
-    node = source | {"time_column": "${data.time_column}", "period": "${data.period}"}
+    node = dict(source)
     if draft.rows_per_batch:
         node["rows_per_batch"] = draft.rows_per_batch
     if draft.time_format:

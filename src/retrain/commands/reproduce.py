@@ -47,7 +47,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
     with _worktree(recorded.data.tags["git_commit"]) as folder:
         _restore_code_and_config(store, recorded, folder)
         _restore_snapshot(recorded.data.tags["snapshot_dvc"], folder)
-        result = _train_again(folder, version, model)
+        result = _train_again(folder, version, model, _continued_from(store, version))
     outcome = f"{result['rows']:,} rows of {', '.join(result['batches'])}, {result['metric']} {result['value']:.6f}"
     commit = recorded.data.tags["git_commit"][:8]
     if not result["identical"]:
@@ -135,12 +135,32 @@ def _restore_snapshot(dvc_hash: str, folder: Path) -> None:
     (folder / "dvc.yaml").write_text(pipeline, encoding="utf-8")
 
 
-def _train_again(folder: Path, version: ModelVersion, model: Path) -> dict:
+def _continued_from(store: Store, version: ModelVersion) -> list[str]:
+    """What `train_again` has to know about the version that this one was continued from, as arguments; none if it wasn't."""
+    lineage = version.tags.get("continued_from")
+    if not lineage:
+        return []
+    base = registry.require(store, int(lineage.split(", ")[0]))
+    facts = {
+        "model": str(fetch_model_file(base.source).resolve()),
+        "sha256": base.tags["model_sha256"],
+        "trained_until": base.tags["trained_until"],
+    }
+    return [json.dumps(facts)]
+
+
+def _train_again(folder: Path, version: ModelVersion, model: Path, continued: list[str]) -> dict:
     """Run the commit's own `train_again` on the commit's own code."""
     arguments = [version.tags["trained_until"], str(model), version.tags["model_sha256"], version.tags["snapshot"]]
     code = os.pathsep.join(filter(None, [str(folder / "src"), os.environ.get("PYTHONPATH")]))
     done = _command(
-        sys.executable, "-m", "retrain.commands.train_again", *arguments, cwd=folder, environment={"PYTHONPATH": code}
+        sys.executable,
+        "-m",
+        "retrain.commands.train_again",
+        *arguments,
+        *continued,
+        cwd=folder,
+        environment={"PYTHONPATH": code},
     )
     if done.returncode:
         raise RetrainError(f"Training again failed: {done.stderr.strip().splitlines()[-1]}")

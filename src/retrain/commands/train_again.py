@@ -16,12 +16,15 @@ from retrain.errors import DataError, RetrainError
 from retrain.modeling.metrics import loss_beside
 from retrain.modeling.model_files import load_model
 from retrain.modeling.scoring import Model, score_rows
+from retrain.modeling.strategies import Base
 from retrain.modeling.training import train
 from retrain.project import SNAPSHOT
 
 
-def train_again(trained_until: str, model: Path, sha256: str, digest: str) -> dict:
+def train_again(trained_until: str, model: Path, sha256: str, digest: str, continued: dict | None = None) -> dict:
     """Both models' predictions on the newest labelled batch, compared bit for bit.
+
+    `continued` says of the version that it was continued from where its file lies, its digest and `trained_until`.
 
     Raises DataError when the snapshot is not the one that was recorded.
     """
@@ -30,7 +33,11 @@ def train_again(trained_until: str, model: Path, sha256: str, digest: str) -> di
     manifest = snapshot.manifest()
     if manifest.digest != digest:
         raise DataError(f"The snapshot has digest {manifest.digest}, and {digest} was recorded.")
-    training = train(config, manifest, snapshot, Window(datetime.min, datetime.fromisoformat(trained_until)))
+    base = None
+    if continued is not None:
+        earlier = load_model(Path(continued["model"]), config.trusted_types, continued["sha256"])
+        base = Base(Model(earlier, feature_types(config)), datetime.fromisoformat(continued["trained_until"]))
+    training = train(config, manifest, snapshot, Window(datetime.min, datetime.fromisoformat(trained_until)), base)
     registered = load_model(model, config.trusted_types, sha256)
     newest = manifest.labelled[-1].period
     rows = snapshot.read([newest])
@@ -50,8 +57,8 @@ def train_again(trained_until: str, model: Path, sha256: str, digest: str) -> di
 
 
 if __name__ == "__main__":
-    until, path, recorded, snapshot_digest = sys.argv[1:]
+    until, path, recorded, snapshot_digest, *more = sys.argv[1:]
     try:
-        print(json.dumps(train_again(until, Path(path), recorded, snapshot_digest)))
+        print(json.dumps(train_again(until, Path(path), recorded, snapshot_digest, *map(json.loads, more))))
     except RetrainError as error:
         sys.exit(str(error))

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from retrain.config import PeriodKind
+from retrain.config import DataConfig, PeriodKind
 from retrain.data.contract import to_times
 from retrain.data.periods import period_keys
 from retrain.errors import ConfigError, DataError
@@ -25,6 +25,9 @@ _PERIOD, _TIME = "retrain_period", "retrain_time"
 
 class Source(ABC):
     """Batches by period key, as they arrived: labelled where the label is known, null where it isn't."""
+
+    def bind(self, data: DataConfig) -> None:  # noqa: B027 - most sources need not know
+        """Told once, before anything else, what the contract says about times, periods, keys and target."""
 
     @abstractmethod
     def periods(self) -> list[str]:
@@ -81,16 +84,14 @@ class Table(Source):
     """
 
     def __init__(
-        self,
-        time_column: str,
-        period: str,
-        rows_per_batch: int | None = None,
-        time_format: str | None = None,
-        number_rows: bool = False,
+        self, rows_per_batch: int | None = None, time_format: str | None = None, number_rows: bool = False
     ) -> None:
-        self.time_column, self.period, self.rows_per_batch = time_column, PeriodKind[period], rows_per_batch
-        self.time_format, self.number_rows = time_format, number_rows
-        if (self.period is PeriodKind.rows) != (rows_per_batch is not None):
+        self.rows_per_batch, self.time_format, self.number_rows = rows_per_batch, time_format, number_rows
+
+    def bind(self, data: DataConfig) -> None:
+        """Raises ConfigError when the length of a batch is said in two ways, or in none."""
+        self.time_column, self.period = data.time_column, data.period
+        if (self.period is PeriodKind.rows) != (self.rows_per_batch is not None):
             raise ConfigError("`data.period: rows` and `data.source.rows_per_batch` go together: set both or none.")
 
     @abstractmethod
@@ -180,15 +181,12 @@ class WithLabels(Source):
     A row without a label there is unlabelled for now. Labels that come later make a new revision of their batch.
     """
 
-    def __init__(
-        self, source: Source, labels: str | Sequence[str], key_columns: Sequence[str], target_column: str
-    ) -> None:
-        self.source, self.labels, self.key_columns, self.target_column = (
-            source,
-            labels,
-            list(key_columns),
-            target_column,
-        )
+    def __init__(self, source: Source, labels: str | Sequence[str]) -> None:
+        self.source, self.labels = source, labels
+
+    def bind(self, data: DataConfig) -> None:
+        self.key_columns, self.target_column = list(data.key_columns), data.target_column
+        self.source.bind(data)
 
     def periods(self) -> list[str]:
         return self.source.periods()

@@ -40,7 +40,7 @@ def build_pipeline(config: Config) -> Pipeline:
     if config.data.task is Task.regression and hasattr(estimator, "predict_proba"):
         raise ConfigError(
             f"`model.estimator` ({given['_target_']}) is a classifier, and `data.task` is regression. Choose another `model`, or "
-            "write ${by_task:Classifier,Regressor} into its name as conf/model/hist_gradient_boosting.yaml does."
+            "name a regressor under `for_regression` as conf/model/hist_gradient_boosting.yaml does."
         )
     if config.data.task is not Task.regression and not hasattr(estimator, "predict_proba"):
         raise ConfigError(
@@ -93,8 +93,8 @@ def to_codes(target: np.ndarray, classes: Sequence[str], task: Task) -> np.ndarr
     return np.searchsorted(np.asarray(classes), target).astype(np.float64)
 
 
-def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config) -> Pipeline:
-    """Fit on raw rows. The same rows, config and versions give the same predictions, bit for bit.
+def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config, weights: np.ndarray | None = None) -> Pipeline:
+    """Fit on raw rows, of which `weights`, shape (rows,), says how much each counts. The same rows, config and versions give the same predictions, bit for bit.
 
     Raises ModelError when scikit-learn refuses the parameters or the rows.
     """
@@ -102,7 +102,8 @@ def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config) -> Pipeline:
 
     try:
         with threadpool_limits(BLAS_THREADS, user_api="blas"):
-            pipeline.fit(to_features(rows, feature_types(config)), to_target(rows, config))
+            weighted = {} if weights is None else {f"{pipeline.steps[-1][0]}__sample_weight": weights}
+            pipeline.fit(to_features(rows, feature_types(config)), to_target(rows, config), **weighted)
     except (ValueError, TypeError) as error:
         raise ModelError(
             f"`model` can't be fitted on {len(rows):,} rows: {error} Mend conf/model/ or the override."

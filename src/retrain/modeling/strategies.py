@@ -2,48 +2,373 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
-from retrain.config import Config
+from retrain.config import Config, Task, feature_types, instantiate
 from retrain.data.manifest import Batch
-from retrain.errors import ConfigError
+from retrain.data.windows import Window, batches_in
+from retrain.errors import ConfigError, DataError
+from retrain.modeling import continuing
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
+
+    from retrain.modeling.scoring import Model
+    from retrain.records import ModelRecord
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model to continue from, until when its rows reach, and why it can't be continued, if so."""
+
+    model: Model
+    trained_until: datetime
+    record: ModelRecord | None = None  # of a registered version
+    lineage: tuple[int, ...] = ()  # its version, and those that it was continued from itself
+    refusal: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"version {self.record.version}" if self.record else "a model of the rows before"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a strategy learns from: some batches' labelled rows inside a window, in time order.
+
+    `read` gives the rows of one batch: a strategy that streams never holds more than that.
+    """
+
+    config: Config
+    batches: Sequence[Batch]
+    window: Window
+    read: Callable[[Batch], pl.DataFrame]
+    base: Base | None = None
+
+    @functools.cached_property
+    def rows(self) -> pl.DataFrame:
+        return pl.concat(list(self.parts()), how="diagonal_relaxed")
+
+    def parts(self) -> Iterator[pl.DataFrame]:
+        """The rows of one batch after the other."""
+        for batch in self.batches:
+            yield self.window.rows(self.read(batch), self.config.data.time_column)
+
+    def holding(self, batches: Sequence[Batch], window: Window | None = None) -> Lesson:
+        """The same lesson with fewer batches or a shorter window."""
+        window = window or self.window
+        return dataclasses.replace(self, batches=batches_in(batches, window), window=window)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A fitted Pipeline, how many rows of which batches it took, and what a person should know about how it came about."""
+
+    pipeline: Pipeline
+    rows: int
+    batches: Sequence[Batch] = ()
+    note: str = ""
+    continued: bool = False  # from the base's weights
 
 
 class Strategy(ABC):
     """Chooses the history that a challenger learns from, and how it learns from it."""
 
+    continues: bool = False  # from an earlier version, which is loaded for it
+    streams: bool = False  # reads batches one by one, and again, instead of keeping them
+
+    def check(self, config: Config) -> None:  # noqa: B027 - most strategies train any model
+        """Raises ConfigError when the configured model can't be trained this way."""
+
     @abstractmethod
-    def select(self, batches: Sequence[Batch]) -> list[Batch]:
+    def select(self, batches: Sequence[Batch], base: Base | None = None) -> list[Batch]:
         """The batches to train on, of those that lie before the evaluation window, oldest first."""
 
-    def fit(self, rows: pl.DataFrame, config: Config) -> Pipeline:
-        """A fitted Pipeline. From scratch unless a strategy says otherwise."""
-        from retrain.modeling import pipeline
-
-        return pipeline.fit(pipeline.build_pipeline(config), rows, config)
+    def fit(self, lesson: Lesson) -> Learnt:
+        """Learn. From scratch unless a strategy says otherwise."""
+        return from_scratch(lesson.rows, lesson.config)
 
 
 class Full(Strategy):
     """All history. Most rows, steadiest; slow to follow when the relation itself changes."""
 
-    def select(self, batches: Sequence[Batch]) -> list[Batch]:
+    def select(self, batches: Sequence[Batch], base: Base | None = None) -> list[Batch]:
         return list(batches)
 
 
 class SlidingWindow(Strategy):
-    """The newest `batches` only. Follows change quickly; forgets seasons that lie further back."""
+    """The newest `batches`, or those that reach back no further than `duration` (`90d`, `12h`, `8w`) from the newest row.
 
-    def __init__(self, batches: int) -> None:
-        if not isinstance(batches, int) or batches < 1:
+    Follows change quickly; forgets seasons that lie further back.
+    """
+
+    def __init__(self, batches: int | None = None, duration: str | None = None) -> None:
+        if (batches is None) == (duration is None):
+            raise ConfigError("`strategy` needs either `batches` or `duration`, and not both.")
+        if batches is not None and (not isinstance(batches, int) or batches < 1):
             raise ConfigError(f"`strategy.batches` is {batches!r}, but must be a whole number of at least 1.")
-        self.batches = batches
+        self.batches, self.duration = batches, _duration(duration) if duration is not None else None
 
-    def select(self, batches: Sequence[Batch]) -> list[Batch]:
-        return list(batches[-self.batches :])
+    def select(self, batches: Sequence[Batch], base: Base | None = None) -> list[Batch]:
+        if self.duration is None:
+            return list(batches[-self.batches :])
+        since = batches[-1].last_time - self.duration
+        return [batch for batch in batches if batch.last_time >= since]
+
+
+class Recency(Strategy):
+    """All history, older rows weighing less: half as much for every `half_life` batches that they are older."""
+
+    def __init__(self, half_life: float) -> None:
+        self.half_life = _positive(half_life, "half_life")
+
+    def check(self, config: Config) -> None:
+        from sklearn.utils.validation import has_fit_parameter
+
+        estimator = continuing.find_class(config)
+        if not has_fit_parameter(estimator, "sample_weight"):
+            raise ConfigError(
+                f"`strategy` Recency weighs rows, and `model.estimator` ({estimator.__name__}) takes no weights. Choose another model, "
+                "or `strategy=sliding_window`."
+            )
+
+    def select(self, batches: Sequence[Batch], base: Base | None = None) -> list[Batch]:
+        return list(batches)
+
+    def fit(self, lesson: Lesson) -> Learnt:
+        starts = [batch.first_time for batch in lesson.batches]
+        number = np.searchsorted(
+            np.array(starts, dtype="datetime64[us]"),
+            lesson.rows[lesson.config.data.time_column].to_numpy().astype("datetime64[us]"),
+            side="right",
+        )
+        weights = 0.5 ** ((len(starts) - number) / self.half_life)
+        return from_scratch(lesson.rows, lesson.config, weights)
+
+
+class Continuing(Strategy):
+    """Continues from the newest version that was trained on none of the evaluation rows, on the rows that came since.
+
+    Its encoding stays as it was fitted: new levels of a category are unseen to it. When there is no such version, when
+    features, encoding or estimator are no longer those that it was made of, or when a class has appeared that it does not
+    know, the model is trained on all history instead, and run and report say so.
+    """
+
+    continues = True
+
+    def select(self, batches: Sequence[Batch], base: Base | None = None) -> list[Batch]:
+        if base is None or base.refusal:
+            return list(batches)
+        return [batch for batch in batches if batch.last_time >= base.trained_until]
+
+    def fit(self, lesson: Lesson) -> Learnt:
+        base = lesson.base
+        if base is None or base.refusal:
+            why = base.refusal if base else "there is no version to continue from"
+            learnt = from_scratch(lesson.rows, lesson.config)
+            return dataclasses.replace(learnt, note=f"Trained on all history instead of continued: {why}.")
+        new = self.new_rows(lesson)
+        if new.is_empty():
+            raise continuing.NotContinuable(f"no rows have come since {base.name}")
+        unknown = continuing.unknown_classes(base.model.pipeline, new, lesson.config)
+        if unknown:
+            raise continuing.NotContinuable(f"class {', '.join(unknown)} is new to {base.name}")
+        note = f"Continued from {base.name}."
+        return Learnt(self.continue_from(base, new, lesson), len(new), note=note, continued=True)
+
+    def new_rows(self, lesson: Lesson) -> pl.DataFrame:
+        """The rows to continue on."""
+        time = pl.col(lesson.config.data.time_column)
+        return lesson.rows.filter(time >= lesson.base.trained_until)
+
+    @abstractmethod
+    def continue_from(self, base: Base, new: pl.DataFrame, lesson: Lesson) -> Pipeline:
+        """A Pipeline that knows what the base knows, and the new rows."""
+
+
+class WarmStart(Continuing):
+    """The base's weights are the start: `passes` over the new rows with `partial_fit`, or `trees` more for forests and boosting."""
+
+    def __init__(self, passes: int = 1, trees: int = 20) -> None:
+        self.passes, self.trees = int(_positive(passes, "passes")), int(_positive(trees, "trees"))
+
+    def check(self, config: Config) -> None:
+        continuing.check_continuable(config)
+
+    def continue_from(self, base: Base, new: pl.DataFrame, lesson: Lesson) -> Pipeline:
+        return continuing.continue_fit(base.model.pipeline, new, lesson.config, self.passes, self.trees)
+
+
+class Replay(WarmStart):
+    """As a warm start, on the new rows mixed with `old_share` times as many rows drawn from all before: against forgetting."""
+
+    def __init__(self, passes: int = 1, trees: int = 20, old_share: float = 1.0) -> None:
+        super().__init__(passes, trees)
+        self.old_share = _positive(old_share, "old_share")
+
+    def select(self, batches: Sequence[Batch], base: Base | None = None) -> list[Batch]:
+        return list(batches)
+
+    def new_rows(self, lesson: Lesson) -> pl.DataFrame:
+        """The new rows, and a uniform sample (Vitter's reservoir, 1985) of the old ones, shuffled together."""
+        new = super().new_rows(lesson)
+        old = lesson.rows.filter(pl.col(lesson.config.data.time_column) < lesson.base.trained_until)
+        drawn = old.sample(min(len(old), round(self.old_share * len(new))), seed=lesson.config.seed)
+        return pl.concat([drawn, new]).sample(fraction=1, shuffle=True, seed=lesson.config.seed)
+
+
+class Residual(Continuing):
+    """The base stays, and a small boosted model is added that learns from the new rows what it gets wrong.
+
+    One Newton step of boosting, as deep as `iterations` trees with `learning_rate` (Friedman, Hastie and Tibshirani 2000,
+    Annals of Statistics 28). A chain of more than `maximum_corrections` is trained anew on all history.
+    """
+
+    def __init__(self, iterations: int = 20, learning_rate: float = 0.1, maximum_corrections: int = 6) -> None:
+        self.iterations, self.learning_rate = (
+            int(_positive(iterations, "iterations")),
+            _positive(learning_rate, "learning_rate"),
+        )
+        self.maximum_corrections = int(_positive(maximum_corrections, "maximum_corrections"))
+
+    def continue_from(self, base: Base, new: pl.DataFrame, lesson: Lesson) -> Pipeline:
+        from retrain.modeling.corrected import add_correction, corrections_of
+
+        pipeline = base.model.pipeline
+        if len(corrections_of(pipeline[-1])) >= self.maximum_corrections:
+            raise continuing.NotContinuable(f"{base.name} has {self.maximum_corrections} corrections already")
+        return add_correction(pipeline, new, lesson.config, self.iterations, self.learning_rate)
+
+
+class Recalibrate(Continuing):
+    """The base stays as it is, and only its probabilities are scaled anew on the new rows (Platt 1999): the cheapest retraining."""
+
+    def check(self, config: Config) -> None:
+        if config.data.task is Task.regression:
+            raise ConfigError(
+                "`strategy` Recalibrate scales probabilities, and `data.task` is regression. Choose `strategy=residual`."
+            )
+
+    def continue_from(self, base: Base, new: pl.DataFrame, lesson: Lesson) -> Pipeline:
+        return continuing.recalibrate(base.model.pipeline, new, lesson.config)
+
+
+class Streaming(Strategy):
+    """All history in constant memory: `partial_fit` on one batch after the other, `passes` times.
+
+    The encoding is fitted on the newest `encoding_rows` rows, since most encodings want to see theirs at once.
+    """
+
+    streams = True
+
+    def __init__(self, passes: int = 1, encoding_rows: int = 200_000) -> None:
+        self.passes, self.encoding_rows = (
+            int(_positive(passes, "passes")),
+            int(_positive(encoding_rows, "encoding_rows")),
+        )
+
+    def check(self, config: Config) -> None:
+        continuing.check_streamable(config)
+
+    def select(self, batches: Sequence[Batch], base: Base | None = None) -> list[Batch]:
+        return list(batches)
+
+    def fit(self, lesson: Lesson) -> Learnt:
+        return Learnt(*continuing.stream(lesson, self.passes, self.encoding_rows))
+
+
+class BestOf(Strategy):
+    """Several strategies are tried on all but the newest `validation_share` of the newest batch's rows, in time; the one that
+    predicts those best is then carried out on all rows, and its result goes to the gate."""
+
+    def __init__(self, strategies: Mapping[str, Any], validation_share: float = 0.25) -> None:
+        if not strategies:
+            raise ConfigError("`strategy.strategies` names none to choose from.")
+        if not 0 < validation_share < 1:
+            raise ConfigError(f"`strategy.validation_share` is {validation_share!r}, but must be between 0 and 1.")
+        self.strategies = {
+            name: node if isinstance(node, Strategy) else instantiate(node, f"strategy.strategies.{name}")
+            for name, node in strategies.items()
+        }
+        self.validation_share = validation_share
+        self.continues = any(strategy.continues for strategy in self.strategies.values())
+
+    def check(self, config: Config) -> None:
+        for strategy in self.strategies.values():
+            strategy.check(config)
+
+    def select(self, batches: Sequence[Batch], base: Base | None = None) -> list[Batch]:
+        wanted = {batch.period for strategy in self.strategies.values() for batch in strategy.select(batches, base)}
+        return [batch for batch in batches if batch.period in wanted]
+
+    def fit(self, lesson: Lesson) -> Learnt:
+        from retrain.modeling.metrics import loss_beside
+        from retrain.modeling.scoring import Model, score_rows
+
+        config, newest = lesson.config, lesson.batches[-1]
+        time = config.data.time_column
+        times = Window(newest.first_time, lesson.window.end).rows(lesson.rows, time)[time].sort()
+        border = times[int(len(times) * (1 - self.validation_share))]
+        shorter = lesson.holding(lesson.batches, Window(lesson.window.start, border))
+        validation = Window(border, lesson.window.end).rows(lesson.rows, time)
+        losses: dict[str, float] = {}
+        for name, strategy in self.strategies.items():
+            learnt = learn(strategy, shorter)
+            model = Model(learnt.pipeline, feature_types(config))
+            losses[name] = score_rows({name: model}, validation, config).loss(name, config)
+        best = min(losses, key=lambda name: losses[name])
+        final = learn(self.strategies[best], lesson)
+        loss = loss_beside(config.data.metric, config.data.task)
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        note = f"Strategy {best} did best on {len(validation):,} inner validation rows ({loss}: {shown}). {final.note}"
+        return dataclasses.replace(final, note=note.strip())
+
+
+def learn(strategy: Strategy, lesson: Lesson) -> Learnt:
+    """Carry a strategy out on its part of a lesson; on all of it from scratch when the base proves not to be continuable."""
+    part = lesson.holding(strategy.select(lesson.batches, lesson.base))
+    try:
+        if not part.batches:
+            raise continuing.NotContinuable(f"no rows have come since {lesson.base.name}")
+        learnt = strategy.fit(part)
+    except continuing.NotContinuable as error:
+        part = dataclasses.replace(lesson, base=dataclasses.replace(lesson.base, refusal=str(error)))
+        learnt = strategy.fit(part)
+    return learnt if learnt.batches else dataclasses.replace(learnt, batches=part.batches)
+
+
+def from_scratch(rows: pl.DataFrame, config: Config, weights: np.ndarray | None = None) -> Learnt:
+    """A new Pipeline, fitted on some rows. `weights` has shape (rows,). Raises DataError when they hold one class only."""
+    from retrain.modeling import pipeline
+
+    if config.data.task is not Task.regression and rows[config.data.target_column].n_unique() < 2:
+        raise DataError(
+            f"The {len(rows):,} training rows hold one class of `{config.data.target_column}` only. Train on more batches "
+            "(`strategy`), or mend the labels."
+        )
+    return Learnt(pipeline.fit(pipeline.build_pipeline(config), rows, config, weights), len(rows))
+
+
+def _positive(value: float, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        raise ConfigError(f"`strategy.{name}` is {value!r}, but must be a number above 0.")
+    return value
+
+
+def _duration(text: str) -> timedelta:
+    match = re.fullmatch(r"(\d+)([hdw])", str(text).strip())
+    if not match:
+        raise ConfigError(
+            f"`strategy.duration` is {text!r}, but must be a number of hours, days or weeks: 12h, 90d, 8w."
+        )
+    return int(match[1]) * {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}[match[2]]

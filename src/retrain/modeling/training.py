@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
@@ -18,10 +20,9 @@ from retrain.data.contract import Contract
 from retrain.data.manifest import CONTENT_DIGITS, Batch, Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in
-from retrain.errors import DataError
 from retrain.modeling.metrics import baseline_score
 from retrain.modeling.pipeline import build_pipeline, known_classes, to_codes, to_target
-from retrain.modeling.strategies import Strategy
+from retrain.modeling.strategies import Base, Lesson, Strategy, learn
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Training:
-    """A fitted Pipeline and what it was fitted on. `window` is the span that its rows may lie in."""
+    """A fitted Pipeline and what it was fitted on. `window` is the span that its rows may lie in.
+
+    A continued model has been trained on what its base was trained on, and on `rows` more.
+    """
 
     pipeline: Pipeline
     batches: tuple[str, ...]
@@ -38,7 +42,9 @@ class Training:
     baseline: NDArray  # the best constant prediction for the training rows, shape () or (classes,)
     fit_seconds: float
     contents: dict[str, str] = field(default_factory=dict)  # content digest of each batch
-    levels: dict[str, pl.Series] = field(default_factory=dict)  # of each category, those in the training rows
+    levels: dict[str, pl.Series] = field(default_factory=dict)  # of each category, those in the training window
+    note: str = ""
+    lineage: tuple[int, ...] = ()  # the versions that it was continued from, newest first
 
     def new_levels(self, rows: pl.DataFrame) -> dict[str, int]:
         """By category, how many rows hold a level that the training rows did not."""
@@ -48,41 +54,71 @@ class Training:
         return {name: count for name, count in counts.items() if count}
 
 
-def select_batches(config: Config, manifest: Manifest, window: Window) -> list[Batch]:
-    """The batches that the strategy trains on, of those with rows in the window."""
+def train(
+    config: Config, manifest: Manifest, store: SnapshotStore, window: Window, base: Base | None = None
+) -> Training:
+    """Fit the configured recipe on what the strategy asks for of the labelled rows in the window."""
+    columns = Contract(config.data).columns
+
+    def read(batch: Batch) -> pl.DataFrame:
+        return store.read([batch.period], columns)
+
+    return fit(config, batches_in(manifest.labelled, window), window, read, base)
+
+
+def fit(
+    config: Config, batches: Sequence[Batch], window: Window, read: Callable[[Batch], pl.DataFrame], base: Base | None
+) -> Training:
+    """Fit the configured recipe on what the strategy asks for of some batches. `read` gives the rows of one of them."""
     strategy: Strategy = instantiate(config.strategy, "strategy")
-    return strategy.select(batches_in(manifest.labelled, window))
+    strategy.check(config)
+    kept: dict[str, pl.DataFrame] = {}
 
+    def read_once(batch: Batch) -> pl.DataFrame:
+        if batch.period not in kept:
+            kept[batch.period] = read(batch)
+        return kept[batch.period]
 
-def train(config: Config, manifest: Manifest, store: SnapshotStore, window: Window) -> Training:
-    """Read what the strategy asks for and fit the configured recipe on it."""
-    selected = select_batches(config, manifest, window)
-    batches = tuple(batch.period for batch in selected)
-    rows = window.rows(store.read(batches, Contract(config.data).columns), config.data.time_column)
-    contents = {batch.period: batch.content[:CONTENT_DIGITS] for batch in selected}
-    return dataclasses.replace(fit(config, batches, rows, window), contents=contents)
-
-
-def fit(config: Config, batches: tuple[str, ...], rows: pl.DataFrame, window: Window) -> Training:
-    """Fit the configured recipe on rows that are already read. Raises DataError when they hold one class only."""
-    if config.data.task is not Task.regression and rows[config.data.target_column].n_unique() < 2:
-        raise DataError(
-            f"The {len(rows):,} training rows of {', '.join(batches)} hold one class of `{config.data.target_column}` only. "
-            "Train on more batches (`strategy`), or mend the labels."
-        )
-    strategy: Strategy = instantiate(config.strategy, "strategy")
+    lesson = Lesson(config, batches, window, read if strategy.streams else read_once, base)
     build_pipeline(config)  # a recipe that can't be built fails here, and imports don't count as time to fit
+    chosen = lesson.holding(strategy.select(batches, base))
+    if not strategy.streams and chosen.batches:
+        chosen.rows  # noqa: B018 - nor does reading
     started = time.perf_counter()
-    pipeline = strategy.fit(rows, config)
+    learnt = learn(strategy, lesson)
     seconds = time.perf_counter() - started
-    first = rows[config.data.time_column].min()
-    span = Window(max(first, window.start), window.end)
-    classes = known_classes(pipeline)
-    codes = to_codes(to_target(rows, config), classes, config.data.task)
-    baseline = baseline_score(codes, config.data.metric, config.data.task, len(classes))
-    categories = [name for name, kind in feature_types(config).items() if kind is ColumnType.categorical]
-    levels = {name: rows[name].drop_nulls().unique() for name in categories}
-    return Training(pipeline, batches, span, len(rows), baseline, seconds, levels=levels)
+    used = lesson.holding(learnt.batches)
+    contents = {batch.period: batch.content[:CONTENT_DIGITS] for batch in used.batches}
+    start = max(used.batches[0].first_time, window.start)
+    lineage: tuple[int, ...] = ()
+    if learnt.continued and base is not None and base.record is not None:
+        contents = base.record.contents | contents
+        start, lineage = min(start, datetime.fromisoformat(base.record.trained_from)), base.lineage
+    return Training(
+        learnt.pipeline,
+        tuple(contents),
+        Window(start, window.end),
+        learnt.rows,
+        _baseline(learnt.pipeline, used),
+        seconds,
+        contents,
+        _levels(lesson),
+        learnt.note,
+        lineage,
+    )
+
+
+def _baseline(pipeline: Pipeline, used: Lesson) -> NDArray:
+    data, classes = used.config.data, known_classes(pipeline)
+    target = np.concatenate([to_target(rows, used.config) for rows in used.parts()])
+    return baseline_score(to_codes(target, classes, data.task), data.metric, data.task, len(classes))
+
+
+def _levels(lesson: Lesson) -> dict[str, pl.Series]:
+    """The levels of each category in the window, whatever the strategy made of them."""
+    names = [name for name, kind in feature_types(lesson.config).items() if kind is ColumnType.categorical]
+    parts = [{name: rows[name].drop_nulls().unique() for name in names} for rows in lesson.parts()]
+    return {name: pl.concat([part[name] for part in parts]).unique() for name in names}
 
 
 def recipe_digest(config: Config, manifest: Manifest) -> str:
@@ -94,6 +130,13 @@ def recipe_digest(config: Config, manifest: Manifest) -> str:
         *(content[key] for key in ("model", "strategy", "seed", "evaluation")),
     ]
     return hashlib.sha256(json.dumps([manifest.digest, shaping], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def model_digest(config: Config) -> str:
+    """Stands for features, encoding and estimator: a model with another one can't be continued."""
+    content = to_container(config)
+    shaping = [content["data"]["features"], content["data"]["task"], content["model"]]
+    return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:16]
 
 
 def measure_latency(pipeline: Pipeline, rows: pl.DataFrame, config: Config) -> dict[str, float]:

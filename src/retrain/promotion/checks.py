@@ -32,7 +32,7 @@ class CheckResult:
 class Check(ABC):
     """One question about a comparison."""
 
-    metric: str | None = None  # one that has to be measured for this question
+    metric: str | None = None  # to be measured for this question; None for the primary metric, or none at all
     columns: (
         tuple[str, ...] | None
     ) = ()  # features that the evaluation rows have to carry; None for all categories and flags
@@ -49,21 +49,22 @@ class NonInferiority(Check):
     rows are paid for with confidence (`retrain.promotion.looks`).
     """
 
-    def __init__(self, metric: str, margin: float, margin_is: str, confidence: float) -> None:
+    def __init__(self, metric: str | None, margin: float, margin_is: str, confidence: float) -> None:
         self.metric, self.confidence = metric, confidence_of(confidence)
         self.margin, self.margin_is = margin_of(margin, margin_is)
 
     def judge(self, comparison: Comparison) -> CheckResult:
-        worsening = comparison.worsening(INCUMBENT, self.metric)
+        metric = self.metric or comparison.metric
+        worsening = comparison.worsening(INCUMBENT, metric)
         margin = self.margin
         if self.margin_is == "relative":
-            margin *= abs(comparison.score(INCUMBENT, self.metric).value)
+            margin *= abs(comparison.score(INCUMBENT, metric).value)
         level = 1 - spent_level(1 - self.confidence, comparison.look)
         bound = worsening.quantile(level)
         passed = bound < margin
         relation = "below" if passed else "not below"
         reason = (
-            f"{self.metric}: at worst {bound:+.4f} against the incumbent with {_percent(level)} confidence{_look(comparison)}, "
+            f"{metric}: at worst {bound:+.4f} against the incumbent with {_percent(level)} confidence{_look(comparison)}, "
             f"{relation} the margin of {margin:.4f}"
         )
         return CheckResult(_outcome(passed), reason, {"bound": bound, "margin": margin, "confidence": level})
@@ -75,7 +76,7 @@ class Superiority(Check):
     Repeated looks at the same rows are paid for with confidence.
     """
 
-    def __init__(self, metric: str, minimum_gain: float, confidence: float) -> None:
+    def __init__(self, metric: str | None, minimum_gain: float, confidence: float) -> None:
         self.metric, self.minimum_gain, self.confidence = metric, minimum_gain, confidence_of(confidence)
 
     def judge(self, comparison: Comparison) -> CheckResult:
@@ -88,7 +89,7 @@ class BeatsBaseline(Check):
     Repeated looks at the same rows are paid for with confidence.
     """
 
-    def __init__(self, metric: str, confidence: float) -> None:
+    def __init__(self, metric: str | None, confidence: float) -> None:
         self.metric, self.confidence = metric, confidence_of(confidence)
 
     def judge(self, comparison: Comparison) -> CheckResult:
@@ -98,13 +99,16 @@ class BeatsBaseline(Check):
 class Limit(Check):
     """A metric of the challenger stays on the right side of an absolute limit, whichever way the metric runs."""
 
-    def __init__(self, metric: str, limit: float) -> None:
+    def __init__(self, metric: str | None, limit: float) -> None:
         self.metric, self.limit = metric, limit
 
     def judge(self, comparison: Comparison) -> CheckResult:
-        value = comparison.score(CHALLENGER, self.metric).value
-        passed = value <= self.limit if lower_is_better(self.metric) else value >= self.limit
-        reason = f"{self.metric} of the challenger is {value:.4f}, {'within' if passed else 'beyond'} the limit of {self.limit}"
+        metric = self.metric or comparison.metric
+        value = comparison.score(CHALLENGER, metric).value
+        passed = value <= self.limit if lower_is_better(metric) else value >= self.limit
+        reason = (
+            f"{metric} of the challenger is {value:.4f}, {'within' if passed else 'beyond'} the limit of {self.limit}"
+        )
         return CheckResult(_outcome(passed), reason, {"value": value, "limit": self.limit})
 
 
@@ -124,7 +128,10 @@ class EnoughEvidence(Check):
         return CheckResult(Outcome.passed if enough else Outcome.insufficient, reason, figures)
 
 
-def _gain(comparison: Comparison, other: str, metric: str, minimum_gain: float, confidence: float) -> CheckResult:
+def _gain(
+    comparison: Comparison, other: str, metric: str | None, minimum_gain: float, confidence: float
+) -> CheckResult:
+    metric = metric or comparison.metric
     level = 1 - spent_level(1 - confidence, comparison.look)
     bound = -comparison.worsening(other, metric).quantile(level)
     passed = bound > minimum_gain

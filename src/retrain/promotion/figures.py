@@ -60,7 +60,7 @@ class Estimate:
 class Comparison:
     """Scores by (model, metric), and differences challenger - other by (other, metric).
 
-    `loss` is the loss of single rows for checks that look at some of the rows and name no other. `classes` are the labels
+    `metric` is the primary one, for checks that name none; `loss` is the loss of single rows for checks that look at some of the rows and name no other. `classes` are the labels
     behind the target's numbers, `unknown_classes` those that a model was not trained on.
     `look` counts the challengers that were judged on these evaluation rows, this one included. `facts` are figures of
     the challenger that are no statistics, such as its size. `rows_judged` and `reference_rows` are the stored
@@ -76,6 +76,7 @@ class Comparison:
     look: int = 1
     facts: Mapping[str, float] = field(default_factory=dict)
     task: Task = Task.binary
+    metric: str = "log_loss"
     loss: str = "log_loss"
     classes: Sequence[str] = ()
     unknown_classes: Mapping[str, Sequence[str]] = field(default_factory=dict)

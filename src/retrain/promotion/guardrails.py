@@ -125,13 +125,14 @@ class Forgetting(Check):
 class Floor(Check):
     """The challenger scores better than the best constant prediction for its training rows."""
 
-    def __init__(self, metric: str) -> None:
+    def __init__(self, metric: str | None) -> None:
         self.metric = metric
 
     def judge(self, comparison: Comparison) -> CheckResult:
-        worsening = comparison.worsening(BASELINE, self.metric).value
+        metric = self.metric or comparison.metric
+        worsening = comparison.worsening(BASELINE, metric).value
         passed = worsening < 0
-        reason = f"{self.metric}: {abs(worsening):.4f} {'better' if passed else 'worse'} than the baseline"
+        reason = f"{metric}: {abs(worsening):.4f} {'better' if passed else 'worse'} than the baseline"
         return CheckResult(Outcome.passed if passed else Outcome.failed, reason, {"worsening": worsening})
 
 

@@ -172,6 +172,19 @@ def find_incumbent(entries: Sequence[Entry], evaluation_start: str) -> ModelReco
     )
 
 
+def find_base(entries: Sequence[Entry], evaluation_start: str) -> int | None:
+    """The version to continue from: of those that served, and the challengers that stood for them, the newest one that was
+    trained on no row from `evaluation_start` on, with rows in between. None before the first."""
+    for entry in reversed(served(entries)):
+        for version, until in (
+            (entry.champion, entry.trained_until),
+            (entry.challenger, entry.challenger_trained_until),
+        ):
+            if until is not None and until < evaluation_start:
+                return version
+    return None
+
+
 def _read_entry(text: str, number: int) -> Entry:
     """An entry of this or an earlier version of the project. Raises StoreError for one that can't be read."""
     try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from retrain.config import Config
 from retrain.errors import ModelError, StoreError
 from retrain.modeling.model_files import load_model
 from retrain.modeling.scoring import Model
-from retrain.modeling.training import Training
+from retrain.modeling.strategies import Base
+from retrain.modeling.training import Training, model_digest
 from retrain.promotion.ledger import Ledger, current_champion, waiting
 from retrain.records import ModelRecord
 from retrain.tracking.runs import fetch_model_file, read_features
@@ -36,8 +39,10 @@ def register(store: Store, model_id: str, run_id: str, tags: Mapping[str, str]) 
     return int(created.version)
 
 
-def version_tags(training: Training, role: str, snapshot: str, sha256: str, recipe: str) -> dict[str, str]:
-    """What every version says about itself: its part, and the rows it was trained on."""
+def version_tags(
+    training: Training, role: str, snapshot: str, sha256: str, recipe: str, model_digest: str
+) -> dict[str, str]:
+    """What every version says about itself: its part, the rows it was trained on, and the versions it was continued from."""
     return {
         "role": role,
         "trained_from": training.window.start.isoformat(),
@@ -48,6 +53,8 @@ def version_tags(training: Training, role: str, snapshot: str, sha256: str, reci
         "snapshot": snapshot,
         "model_sha256": sha256,
         "recipe": recipe,
+        "model_digest": model_digest,
+        "continued_from": ", ".join(map(str, training.lineage)),
     }
 
 
@@ -103,6 +110,19 @@ def load_version(store: Store, version: int, trusted_types: list[str]) -> Model:
             f"Champion and ledger stay as they were. Restore its files from a backup (they belong under {found.source}), "
             "or start over with a first champion under another `tracking.registered_model` in conf/tracking/."
         ) from error
+
+
+def load_base(config: Config, store: Store, version: int) -> Base:
+    """A version to continue from, with the reason why it can't be, if so. Raises ModelError when it can't be loaded."""
+    found = get_version(store, version)
+    record = model_record(found)
+    refusal = None
+    if found.tags.get("model_digest") != model_digest(config):
+        refusal = f"features, encoding or estimator are not those of version {version}"
+    earlier = [int(number) for number in found.tags.get("continued_from", "").split(", ") if number]
+    model = load_version(store, version, config.trusted_types)
+    until = datetime.fromisoformat(record.trained_until)
+    return Base(model, until, record, (version, *earlier), refusal)
 
 
 def set_alias(store: Store, alias: str, version: int) -> None:

@@ -66,8 +66,8 @@ def opponent(trained: ChallengerRecord) -> str:
 
 
 def news(trained: ChallengerRecord) -> list[str]:
-    """Classes and levels among the evaluation rows that a model was not trained on, one sentence each."""
-    lines = []
+    """How the strategy came to its model, and classes and levels that a model was not trained on; a sentence each."""
+    lines = [trained.note] if trained.note else []
     for model, classes in trained.unknown_classes.items():
         counted = ", ".join(f"{name} ({rows:,} rows)" for name, rows in classes.items())
         lines.append(f"The {model} was not trained on class {counted}: it is scored with probability 0 there.")

@@ -16,8 +16,8 @@ log = logging.getLogger("retrain")
 
 def run(config: Config) -> None:
     """Raises ConfigError before any stage has done work on a config that can't be used."""
-    for key in ("policy", "strategy"):
-        instantiate(getattr(config, key), key)
+    instantiate(config.policy, "policy")
+    instantiate(config.strategy, "strategy").check(config)
     task, metric = config.data.task, config.data.metric
     find_metric(metric, task)
     if not fits_task(metric, task):

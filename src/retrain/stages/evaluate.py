@@ -88,6 +88,7 @@ def compare_stored(
         comparison,
         look=trained.look,
         facts=trained.facts,
+        metric=config.data.metric,
         loss=loss_beside(config.data.metric, task),
         classes=trained.classes,
         unknown_classes=trained.unknown_classes,

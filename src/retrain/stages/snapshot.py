@@ -14,6 +14,7 @@ log = logging.getLogger("retrain")
 
 def run(config: Config) -> None:
     source = instantiate(config.data.source, "data.source")
+    source.bind(config.data)
     change = update_snapshot(config.data, source, SnapshotStore(SNAPSHOT), SOURCE_INDEX)
     batches = change.manifest.batches
     for what, keys in (("added", change.added), ("revised", change.revised), ("removed", change.removed)):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from retrain import project, records
-from retrain.config import Config, Task, class_name, feature_types
+from retrain.config import Config, Task, class_name, feature_types, instantiate
 from retrain.data.contract import Contract
 from retrain.data.manifest import CONTENT_DIGITS, Manifest
 from retrain.data.snapshot import SnapshotStore
@@ -18,10 +19,11 @@ from retrain.errors import PromotionError
 from retrain.modeling.model_files import file_digest, import_first
 from retrain.modeling.pipeline import known_classes
 from retrain.modeling.scoring import Model, Scored, score_rows
-from retrain.modeling.training import Training, measure_latency, recipe_digest, train
+from retrain.modeling.strategies import Base, Strategy
+from retrain.modeling.training import Training, measure_latency, model_digest, recipe_digest, train
 from retrain.promotion import registry
 from retrain.promotion.figures import BASELINE, CHALLENGER, EVALUATION, INCUMBENT, TARGET, WINDOW
-from retrain.promotion.ledger import Ledger, find_incumbent, rolled_back
+from retrain.promotion.ledger import Entry, Ledger, find_base, find_incumbent, rolled_back
 from retrain.promotion.looks import look_number
 from retrain.records import ChallengerRecord, DecisionRecord, ModelRecord
 from retrain.tracking import runs
@@ -65,10 +67,13 @@ def run(config: Config) -> None:
         return
     # Loaded before the fit: an incumbent that can't be loaded must not cost a training first.
     incumbent = _load_incumbent(config, store, find_incumbent(history, windows.evaluation.start.isoformat()))
-    record = _train(config, store, snapshot, windows, incumbent, recipe)
+    base = _load_base(config, store, history, windows)
+    record = _train(config, store, snapshot, windows, incumbent, base, recipe)
     record.reason, record.ledger_length = decision.reason, len(history)
     record.look = look_number(history, record.evaluation_start, record.evaluation_end, record.predictions[:16])
     records.save(project.CHALLENGER, record)
+    if record.note:
+        log.info("%s", record.note)
     log.info(
         "Challenger version %d: %s rows, %.1f s to fit",
         record.challenger.version,
@@ -97,8 +102,21 @@ def _load_incumbent(config: Config, store: Store, record: ModelRecord | None) ->
     return Incumbent(tagged, registry.load_version(store, record.version, config.trusted_types))
 
 
+def _load_base(config: Config, store: Store, history: Sequence[Entry], windows: Windows) -> Base | None:
+    """The version that the strategy continues from; None for one that doesn't, or before there is one."""
+    strategy: Strategy = instantiate(config.strategy, "strategy")
+    version = find_base(history, windows.evaluation.start.isoformat()) if strategy.continues else None
+    return registry.load_base(config, store, version) if version is not None else None
+
+
 def _train(
-    config: Config, store: Store, snapshot: SnapshotStore, windows: Windows, incumbent: Incumbent | None, recipe: str
+    config: Config,
+    store: Store,
+    snapshot: SnapshotStore,
+    windows: Windows,
+    incumbent: Incumbent | None,
+    base: Base | None,
+    recipe: str,
 ) -> ChallengerRecord:
     """Fit, predict and register in one MLflow run."""
     manifest = snapshot.manifest()
@@ -106,7 +124,7 @@ def _train(
     tags = _tags(config, manifest, windows, incumbent)
     with runs.start_run(store, f"retrain {newest}", config, tags) as run_id:
         log.info("Training %s on rows before %s", tags["model"], windows.evaluation.start.date())
-        training = train(config, manifest, snapshot, windows.training)
+        training = train(config, manifest, snapshot, windows.training, base)
         rows = _rows_to_judge(config, snapshot, windows.evaluation, incumbent)
         models = {CHALLENGER: Model(training.pipeline, feature_types(config))}
         models |= {INCUMBENT: incumbent.model} if incumbent else {}
@@ -114,7 +132,7 @@ def _train(
         predictions = _to_predictions(config, rows, scored, training)
         stored = _log(config, manifest, training, rows, run_id)
         facts = measure_latency(training.pipeline, rows.head(1000), config) | {"model_megabytes": stored.size / 1e6}
-        version = _register(store, manifest, training, stored, run_id, recipe, facts)
+        version = _register(config, store, manifest, training, stored, run_id, recipe, facts)
     lacking = [name for name in incumbent.model.features if name not in rows.columns] if incumbent else []
     if lacking:
         log.warning(
@@ -131,6 +149,7 @@ def _train(
         run_id=run_id,
         model=tags["model"],
         strategy=tags["strategy"],
+        note=training.note,
         rows=training.rows,
         fit_seconds=training.fit_seconds,
         evaluation_start=windows.evaluation.start.isoformat(),
@@ -211,6 +230,7 @@ def _log(config: Config, manifest: Manifest, training: Training, sample: pl.Data
 
 
 def _register(
+    config: Config,
     store: Store,
     manifest: Manifest,
     training: Training,
@@ -222,11 +242,17 @@ def _register(
     """A new version for the logged model, with the alias `challenger`; returns its number."""
     import mlflow
 
-    tags = registry.version_tags(training, "challenger", manifest.digest, stored.sha256, recipe)
+    tags = registry.version_tags(training, "challenger", manifest.digest, stored.sha256, recipe, model_digest(config))
     version = registry.register(store, stored.model_id, run_id, tags)
     registry.set_alias(store, registry.CHALLENGER, version)
     mlflow.log_metrics({f"budget/{name}": value for name, value in facts.items()})
-    mlflow.set_tag("challenger_version", str(version))
+    mlflow.set_tags(
+        {
+            "challenger_version": str(version),
+            "strategy_note": training.note,
+            "continued_from": ", ".join(map(str, training.lineage)) or "none",
+        }
+    )
     return version
 
 
