@@ -143,7 +143,7 @@ def test_the_run_in_mlflow_says_what_a_reviewer_asks(champion_project: Project) 
     (run,) = client.search_runs([experiment])
     assert run.info.status == "FINISHED"
     assert run.data.params["model.estimator.max_iter"] == "20"
-    assert run.data.params["gate.checks.primary.metric"] == "log_loss"
+    assert run.data.params["data.metric"] == "log_loss"
     for metric in (
         "log_loss/challenger",
         "roc_auc/challenger",

@@ -1,16 +1,91 @@
+"""Every strategy on real rows: what it learns from, what it keeps, and when it refuses."""
+
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from datetime import datetime
 
+import numpy as np
+import polars as pl
 import pytest
+from conftest import REPOSITORY, flights
 
+from retrain.config import Config, Task, compose, feature_types
 from retrain.data.manifest import Batch
-from retrain.errors import ConfigError
-from retrain.modeling.strategies import Full, SlidingWindow
+from retrain.data.windows import Window
+from retrain.errors import ConfigError, DataError
+from retrain.modeling.continuing import check_continuable
+from retrain.modeling.corrected import corrections_of
+from retrain.modeling.pipeline import predict
+from retrain.modeling.scoring import Model, score_rows
+from retrain.modeling.strategies import (
+    Base,
+    BestOf,
+    Full,
+    Learnt,
+    Lesson,
+    Recalibrate,
+    Recency,
+    Replay,
+    Residual,
+    SlidingWindow,
+    Strategy,
+    Streaming,
+    WarmStart,
+    learn,
+)
 
-BATCHES = [
-    Batch(f"2013-{m:02}", 1, 1, 0, 0, 0, datetime(2013, m, 1), datetime(2013, m, 28), "", {}) for m in range(1, 6)
-]
+MONTHS = ("2013-01", "2013-02", "2013-03", "2013-04")
+BORDER = datetime(2013, 4, 1)
+EVERYTHING = Window(datetime.min, datetime.max)
+
+
+def batch(period: str, rows: pl.DataFrame, target: str = "late", time: str = "scheduled_departure") -> Batch:
+    classes = {str(name): int(count) for name, count in rows[target].value_counts().iter_rows()}
+    return Batch(period, 1, len(rows), 0, 0, None, rows[time].min(), rows[time].max(), period, {}, classes)
+
+
+def months() -> dict[str, pl.DataFrame]:
+    return {
+        month: flights(month).filter(pl.col("late").is_not_null()).sort("scheduled_departure").gather_every(3)
+        for month in MONTHS
+    }
+
+
+def configured(model: str, *overrides: str) -> Config:
+    return compose(REPOSITORY / "conf", [f"model={model}", *overrides])
+
+
+def small(model: str) -> Config:
+    settings = {
+        "hist_gradient_boosting": "max_iter=20",
+        "lightgbm": "n_estimators=20",
+        "random_forest": "n_estimators=10",
+    }
+    return configured(model, f"model.estimator.{settings[model]}") if model in settings else configured(model)
+
+
+def lesson(config: Config, rows: dict[str, pl.DataFrame], base: Base | None = None) -> Lesson:
+    batches = [batch(period, part) for period, part in rows.items()]
+    return Lesson(config, batches, EVERYTHING, lambda one: rows[one.period], base)
+
+
+def base_of(config: Config, rows: dict[str, pl.DataFrame]) -> Base:
+    """A model of all months but the newest."""
+    learnt = Full().fit(lesson(config, {month: rows[month] for month in MONTHS[:-1]}))
+    return Base(Model(learnt.pipeline, feature_types(config)), BORDER)
+
+
+def loss(learnt: Learnt, rows: pl.DataFrame, config: Config) -> float:
+    return score_rows({"model": Model(learnt.pipeline, feature_types(config))}, rows, config).loss("model", config)
+
+
+BATCHES = [batch(month, part) for month, part in months().items()]
+
+
+def periods(chosen: list[Batch]) -> list[str]:
+    return [one.period for one in chosen]
 
 
 def test_full_takes_all_history() -> None:
@@ -18,11 +93,178 @@ def test_full_takes_all_history() -> None:
 
 
 def test_a_sliding_window_takes_the_newest_and_no_more_than_there_are() -> None:
-    assert [batch.period for batch in SlidingWindow(2).select(BATCHES)] == ["2013-04", "2013-05"]
+    assert periods(SlidingWindow(2).select(BATCHES)) == ["2013-03", "2013-04"]
     assert SlidingWindow(9).select(BATCHES) == BATCHES
+    assert periods(SlidingWindow(duration="31d").select(BATCHES)) == ["2013-03", "2013-04"]
+    assert periods(SlidingWindow(duration="3d").select(BATCHES)) == ["2013-04"]
 
 
-@pytest.mark.parametrize("batches", [0, -1, 1.5, "three"])
-def test_a_window_must_be_a_positive_whole_number(batches: object) -> None:
-    with pytest.raises(ConfigError, match=r"strategy\.batches"):
-        SlidingWindow(batches)
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        *((lambda value=value: SlidingWindow(value), r"strategy\.batches") for value in (0, -1, 1.5, "three")),
+        (lambda: SlidingWindow(duration="soon"), r"strategy\.duration"),
+        (lambda: SlidingWindow(), "either"),
+        (lambda: SlidingWindow(2, "3d"), "either"),
+        (lambda: Recency(0), r"strategy\.half_life"),
+        (lambda: WarmStart(passes=-1), r"strategy\.passes"),
+        (lambda: BestOf({}), r"strategy\.strategies"),
+        (lambda: BestOf({"full": Full()}, 1.5), r"strategy\.validation_share"),
+    ],
+)
+def test_a_setting_that_can_not_be_is_refused(make: Callable[[], Strategy], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make()
+
+
+def test_recency_weighs_the_newest_batch_most() -> None:
+    config, rows = small("hist_gradient_boosting"), months()
+    sharp, flat = (loss(learn(Recency(life), lesson(config, rows)), rows["2013-04"], config) for life in (0.05, 1000))
+    full = loss(learn(Full(), lesson(config, rows)), rows["2013-04"], config)
+    assert sharp < full - 0.05
+    assert flat == pytest.approx(full, abs=0.01)
+
+
+def test_recency_needs_a_model_that_takes_weights() -> None:
+    config = configured("mlp")
+    config.model.estimator["_target_"] = "sklearn.neighbors.KNeighborsClassifier"
+    with pytest.raises(ConfigError, match="takes no weights"):
+        Recency(4).check(config)
+
+
+@pytest.mark.parametrize("model", ["sgd", "mlp", "lightgbm", "random_forest"])
+@pytest.mark.parametrize("strategy", [WarmStart(passes=2, trees=5), Replay(passes=2, trees=5)])
+def test_a_warm_start_keeps_the_base_and_learns_from_the_new_rows(model: str, strategy: Strategy) -> None:
+    config, rows = small(model), months()
+    base = base_of(config, rows)
+    before = predict(base.model.pipeline, rows["2013-04"], base.model.features)
+    learnt = learn(strategy, lesson(config, rows, base))
+    assert learnt.continued and "Continued from" in learnt.note
+    assert learnt.rows == len(rows["2013-04"]) * (2 if isinstance(strategy, Replay) else 1)
+    old = predict(base.model.pipeline, rows["2013-04"], base.model.features)
+    assert np.array_equal(before, old), "the base itself is left as it was"
+    assert loss(learnt, rows["2013-04"], config) < loss(Learnt(base.model.pipeline, 0), rows["2013-04"], config)
+    again = learn(strategy, lesson(config, rows, base))
+    new = [predict(one.pipeline, rows["2013-04"], base.model.features) for one in (learnt, again)]
+    assert np.array_equal(*new)
+
+
+@pytest.mark.parametrize("model", ["hist_gradient_boosting", "sgd"])
+def test_residual_corrects_what_the_base_gets_wrong(model: str) -> None:
+    config, rows = small(model), months()
+    base = base_of(config, rows)
+    learnt = learn(Residual(), lesson(config, rows, base))
+    assert learnt.continued and learnt.rows == len(rows["2013-04"])
+    assert loss(learnt, rows["2013-04"], config) < loss(Learnt(base.model.pipeline, 0), rows["2013-04"], config)
+    twice = learn(
+        Residual(), lesson(config, rows, dataclasses.replace(base, model=Model(learnt.pipeline, base.model.features)))
+    )
+    assert len(corrections_of(twice.pipeline[-1])) == 2
+    chain = dataclasses.replace(base, model=Model(twice.pipeline, base.model.features))
+    anew = learn(Residual(maximum_corrections=2), lesson(config, rows, chain))
+    assert not anew.continued and "has 2 corrections already" in anew.note and corrections_of(anew.pipeline[-1]) == []
+    assert periods(list(anew.batches)) == list(MONTHS)
+
+
+def test_recalibrate_mends_probabilities_and_does_not_pile_up() -> None:
+    config, rows = small("hist_gradient_boosting"), months()
+    base = base_of(config, rows)
+    shifted = rows["2013-04"].with_columns(late=pl.col("late") | (pl.int_range(pl.len()) % 3 == 0))
+    rows = rows | {"2013-04": shifted}
+    once = learn(Recalibrate(), lesson(config, rows, base))
+    assert loss(once, shifted, config) < loss(Learnt(base.model.pipeline, 0), shifted, config) - 0.01
+    again = learn(
+        Recalibrate(), lesson(config, rows, dataclasses.replace(base, model=Model(once.pipeline, base.model.features)))
+    )
+    assert type(again.pipeline[-1].estimator.estimator).__name__ == "HistGradientBoostingClassifier"
+    scores = [predict(one.pipeline, shifted, base.model.features) for one in (once, again)]
+    assert np.array_equal(*scores)
+    config.data.task = Task.regression
+    with pytest.raises(ConfigError, match="regression"):
+        Recalibrate().check(config)
+
+
+def test_without_a_base_or_with_another_recipe_all_history_is_learnt_and_it_is_said() -> None:
+    config, rows = small("sgd"), months()
+    first = learn(WarmStart(), lesson(config, rows))
+    assert not first.continued and "there is no version to continue from" in first.note
+    assert first.rows == sum(map(len, rows.values()))
+    other = dataclasses.replace(
+        base_of(config, rows), refusal="features, encoding or estimator are not those of version 4"
+    )
+    refused = learn(Replay(), lesson(config, rows, other))
+    assert "are not those of version 4" in refused.note and refused.rows == first.rows
+    late = dataclasses.replace(other, refusal=None, trained_until=datetime(2014, 1, 1))
+    assert "no rows have come since" in learn(WarmStart(), lesson(config, rows, late)).note
+
+
+def test_a_new_class_is_learnt_from_scratch() -> None:
+    config = configured("sgd", "data.task=multiclass")
+    rows = {
+        month: part.with_columns(late=pl.col("late").cast(pl.Int8).cast(pl.String)) for month, part in months().items()
+    }
+    base = base_of(config, rows)
+    rows["2013-04"] = rows["2013-04"].with_columns(
+        late=pl.when(pl.int_range(pl.len()) % 4 == 0).then(pl.lit("cancelled")).otherwise("late")
+    )
+    learnt = learn(WarmStart(), lesson(config, rows, base))
+    assert "class cancelled is new" in learnt.note and "cancelled" in learnt.pipeline.classes_
+    scored = score_rows(
+        {"old": base.model, "new": Model(learnt.pipeline, base.model.features)}, rows["2013-04"], config
+    )
+    assert scored.classes == ["0", "1", "cancelled"]
+    assert scored.unknown_classes["old"]["cancelled"] > 0 and not scored.unknown_classes["new"]
+    assert (scored.scores["old"][:, 2] == 0).all() and scored.loss("old", config) > scored.loss("new", config)
+
+
+def test_trees_are_not_added_when_a_class_is_missing() -> None:
+    """scikit-learn would take the classes of the new rows for all there are, and say nothing."""
+    config, rows = small("random_forest"), months()
+    base = base_of(config, rows)
+    rows["2013-04"] = rows["2013-04"].filter(pl.col("late"))
+    learnt = learn(WarmStart(), lesson(config, rows, base))
+    assert not learnt.continued and "is missing among the new rows" in learnt.note
+
+
+@pytest.mark.parametrize("model", ["hist_gradient_boosting", "logistic_regression"])
+def test_what_can_not_be_continued_is_refused_with_what_can(model: str) -> None:
+    with pytest.raises(ConfigError, match=r"can't honestly be continued.*MLPClassifier.*LightGBM.*residual"):
+        check_continuable(configured(model))
+    with pytest.raises(ConfigError, match=r"needs all its rows at once.*SGDClassifier"):
+        Streaming().check(configured(model))
+
+
+@pytest.mark.parametrize("model", ["sgd", "mlp"])
+def test_streaming_learns_from_every_batch_and_holds_one_at_a_time(model: str) -> None:
+    config, rows = small(model), months()
+    alive: list[str] = []
+    batches = [batch(period, part) for period, part in rows.items()]
+
+    def read(one: Batch) -> pl.DataFrame:
+        alive.append(one.period)
+        return rows[one.period]
+
+    learnt = learn(Streaming(passes=2, encoding_rows=1000), Lesson(config, batches, EVERYTHING, read))
+    assert learnt.rows == sum(map(len, rows.values()))
+    assert alive == ["2013-04", *MONTHS, *MONTHS]
+    full = learn(Full(), lesson(config, rows))
+    assert loss(learnt, rows["2013-04"], config) < loss(full, rows["2013-04"], config) + 0.05
+
+
+def test_best_of_takes_the_winner_on_inner_rows_and_trains_it_on_all() -> None:
+    config, rows = small("hist_gradient_boosting"), months()
+    spoilt = rows["2013-01"].with_columns(~pl.col("late"))
+    rows = {
+        month: spoilt.with_columns(pl.col("scheduled_departure")) if month == "2013-01" else part
+        for month, part in rows.items()
+    }
+    best = BestOf({"all": Full(), "newest": SlidingWindow(2)})
+    learnt = learn(best, lesson(config, rows))
+    assert "Strategy newest did best" in learnt.note and periods(list(learnt.batches)) == ["2013-03", "2013-04"]
+    assert learnt.rows == len(rows["2013-03"]) + len(rows["2013-04"])
+
+
+def test_rows_of_one_class_teach_nothing() -> None:
+    config, rows = small("sgd"), months()
+    with pytest.raises(DataError, match="one class"):
+        learn(Full(), lesson(config, {"2013-01": rows["2013-01"].filter(pl.col("late"))}))

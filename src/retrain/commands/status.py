@@ -6,7 +6,7 @@ import argparse
 
 from retrain import records
 from retrain.config import Config
-from retrain.data.manifest import Manifest
+from retrain.data.manifest import CONTENT_DIGITS, Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.errors import DataError, RetrainError
 from retrain.project import DECISION, SNAPSHOT
@@ -21,8 +21,34 @@ def run(config: Config, options: argparse.Namespace) -> None:
     except DataError:
         manifest = None
     entries = read_ledger(config)
-    for label, text in screen(config, manifest, entries):
+    lines = screen(config, manifest, entries)
+    if manifest is not None and any(batch.revision > 1 for batch in manifest.batches):
+        lines[1:1] = _corrected(config, manifest)
+    for label, text in lines:
         print(f"{label:<14}{text}")
+
+
+def _corrected(config: Config, manifest: Manifest) -> list[tuple[str, str]]:
+    """Which versions were trained on rows of a batch that has been corrected since."""
+    if not store_may_exist(config.tracking):
+        return []
+    from retrain.promotion.registry import model_record
+
+    store = open_store(config)
+    found = store.client.search_model_versions(f"name = '{store.registered_model}'", max_results=1000)
+    versions = sorted((model_record(version) for version in found), key=lambda record: record.version)
+    lines = []
+    for batch in manifest.batches:
+        now = batch.content[:CONTENT_DIGITS]
+        stale = [str(record.version) for record in versions if record.contents.get(batch.period, now) != now]
+        if batch.revision > 1:
+            trained = (
+                f"versions {', '.join(stale)} were trained on other rows of it"
+                if stale
+                else "no version knows other rows of it"
+            )
+            lines.append(("Corrected", f"batch {batch.period} (revision {batch.revision}): {trained}"))
+    return lines
 
 
 def read_ledger(config: Config) -> list[Entry]:
@@ -51,6 +77,9 @@ def screen(config: Config, manifest: Manifest | None, entries: list[Entry]) -> l
         quarantined = sum(batch.quarantined_rows for batch in batches)
         text = f"{manifest.digest[:8]}, {len(batches)} batches, {batches[0].period} to {batches[-1].period}"
         lines.append(("Snapshot", f"{text}, {rows:,} labelled rows ({quarantined:,} quarantined)"))
+        if manifest.waiting:
+            waits = ", ".join(batch.period for batch in manifest.waiting)
+            lines.append(("", f"labels of {waits} may still be on their way (`data.label_delay`)"))
     champion = current_champion(entries)
     if champion is None:
         lines.append(("Champion", f"none yet for `{config.tracking.registered_model}`"))

@@ -26,6 +26,7 @@ BATCHES_WANTED = (6, 60)
 ROWS_WANTED = 1000  # a batch, for a third of it to say something
 SUSPICIOUS = 0.99  # of a perfect ranking or fit by one column alone
 FOLLOWS_TARGET = 0.95
+RARE_CLASS = 0.01  # of the rows: too few for a column to be suspected
 
 
 @dataclass(frozen=True)
@@ -276,7 +277,11 @@ def find_leaks(draft: Draft, sample: pl.DataFrame, target: str, time: str) -> No
             why = _missing_with_target(sample, name, target)
         if why is None:
             told = _told_by(labelled[name], labelled[target], draft.task)
-            why = f"it tells the target almost perfectly by itself ({told:.4f} of 1)" if told > SUSPICIOUS else None
+            why = (
+                f"it alone tells the target, or one of its classes, almost perfectly ({told:.4f} of 1)"
+                if told > SUSPICIOUS
+                else None
+            )
         if why is not None:
             draft.leaks[name] = why
             del draft.features[name]
@@ -296,8 +301,8 @@ def _missing_with_target(sample: pl.DataFrame, name: str, target: str) -> str | 
 
 
 def _told_by(values: pl.Series, target: pl.Series, task: Task) -> float:
-    """How well one column alone tells the target, 0 to 1, on rows that it was not learnt from: the share of the variance (of
-    the classes' indicators, for classes) that the means of its levels or of a hundred quantiles explain."""
+    """How well one column alone tells the target, or one of its classes, 0 to 1, on rows that it was not learnt from: the
+    share of the variance that the means of its levels, or of a hundred quantiles, explain."""
     if values.dtype.is_numeric() or values.dtype == pl.Boolean:
         known = values.cast(pl.Float64)
         ranks = known.rank("dense").fill_null(0)
@@ -313,7 +318,7 @@ def _told_by(values: pl.Series, target: pl.Series, task: Task) -> float:
             (target.cast(pl.String) == label).cast(pl.Float64) for label in target.cast(pl.String).unique().sort()
         ]
     learnt = pl.Series(np.arange(len(values)) % 2 == 0)
-    explained, total = 0.0, 0.0
+    told = 0.0
     for outcome in outcomes:
         frame = pl.DataFrame({"group": groups, "outcome": outcome, "learnt": learnt})
         means = frame.filter(pl.col("learnt")).group_by("group").agg(pl.col("outcome").mean().alias("mean"))
@@ -321,8 +326,9 @@ def _told_by(values: pl.Series, target: pl.Series, task: Task) -> float:
         center = float(frame["outcome"].mean())
         error = ((rest["outcome"] - rest["mean"].fill_null(center)) ** 2).sum()
         variance = ((rest["outcome"] - center) ** 2).sum()
-        explained, total = explained + variance - error, total + variance
-    return max(0.0, explained / total) if total else 0.0
+        if variance and (task is Task.regression or frame["outcome"].sum() >= RARE_CLASS * len(frame)):
+            told = max(told, 1 - error / variance)
+    return told
 
 
 def _doubts(draft: Draft, table: pl.DataFrame, target: str) -> None:

@@ -17,7 +17,10 @@ from retrain.data.contract import to_times
 from retrain.data.periods import period_keys
 from retrain.errors import ConfigError, DataError
 
-SUFFIXES = (".parquet", ".pq", ".csv", ".csv.gz", ".jsonl", ".ndjson")
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zip")
+FORMATS = (".parquet", ".pq", ".csv", ".jsonl", ".ndjson")
+SUFFIXES = (*FORMATS, *(kind + packed for kind in FORMATS[2:] for packed in COMPRESSIONS))
+MISSING_MARKS = ["", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?", ".", "-"]
 ROW_NUMBER = "row_number"
 EPOCH_UNITS = {"epoch_s": "s", "epoch_ms": "ms", "epoch_us": "us"}
 _PERIOD, _TIME = "retrain_period", "retrain_time"
@@ -210,35 +213,54 @@ class WithLabels(Source):
         return labels
 
 
-def read_file(path: Path | str, content: Any = None) -> pl.DataFrame:
-    """A table from one CSV, Parquet or JSON Lines file. `content` is the open file where `path` is only its name.
+def read_file(path: Path | str, filesystem: Any = None) -> pl.DataFrame:
+    """A table from one CSV, Parquet or JSON Lines file, the latter two also compressed. Local, or on a file system of fsspec.
 
     Raises DataError when it is missing or can't be read.
     """
     name = str(path)
-    given = path if content is None else content
+    if not name.endswith(SUFFIXES):
+        raise DataError(
+            f"{Path(name).name} must end in {', '.join(FORMATS)}; text also in {', '.join(COMPRESSIONS)} after that."
+        )
     try:
-        if name.endswith((".parquet", ".pq")):
+        given: Any = path
+        if filesystem is not None or name.endswith(COMPRESSIONS):
+            import fsspec
+
+            filesystem = filesystem or fsspec.filesystem("file")
+            with filesystem.open(name, "rb", compression="infer" if name.endswith(COMPRESSIONS) else None) as file:
+                given = file.read()
+        if name.endswith(FORMATS[:2]):
             return pl.read_parquet(given)
-        if name.endswith((".csv", ".csv.gz")):
-            return pl.read_csv(given, try_parse_dates=True, infer_schema_length=None)
-        if name.endswith((".jsonl", ".ndjson")):
-            return pl.read_ndjson(given, infer_schema_length=None)
+        if ".csv" in Path(name).suffixes:
+            return _without_markers(pl.read_csv(given, try_parse_dates=True, infer_schema_length=None))
+        return pl.read_ndjson(given, infer_schema_length=None)
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(
             f"{path} can't be read: {str(error).splitlines()[0]}. Replace the file by a whole one."
         ) from error
-    raise DataError(f"{Path(name).name} must end in {', '.join(SUFFIXES)}.")
+
+
+def _without_markers(table: pl.DataFrame) -> pl.DataFrame:
+    """Columns that hold numbers and, here and there, a mark for a missing one, as numbers with nulls."""
+    numbers = []
+    for name in (name for name, dtype in table.schema.items() if dtype == pl.String):
+        text = table[name].str.strip_chars()
+        marked = text.is_in(MISSING_MARKS)
+        values = text.cast(pl.Float64, strict=False)
+        if marked.any() and values.is_not_null().any() and (values.is_not_null() | marked | text.is_null()).all():
+            numbers.append(pl.when(marked).then(None).otherwise(values).alias(name))
+    return table.with_columns(numbers)
 
 
 def read_files(paths: str | Sequence[str]) -> pl.DataFrame:
     """One table from all files that the paths, globs or URLs name. Columns that some of them lack are null there."""
     tables = []
     for filesystem, path in _find_files(paths):
-        with filesystem.open(path, "rb") as file:
-            tables.append(read_file(path, file.read()))
+        tables.append(read_file(path, filesystem))
     try:
         return pl.concat(tables, how="diagonal_relaxed")
     except pl.exceptions.PolarsError as error:

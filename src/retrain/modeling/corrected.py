@@ -22,6 +22,7 @@ SMALLEST = 1e-6  # probability: the logit of a certain one is infinite
 SMALLEST_WEIGHT = 1e-3
 WIDEST = 2000  # sparse columns that are made dense for trees
 MINIMUM_LEAF = 100
+RIDGE = 5.0  # added to the weights of a leaf: rows that the model was sure of weigh next to nothing, and respond without bound
 
 
 class CorrectedClassifier(ClassifierMixin, BaseEstimator):
@@ -107,6 +108,7 @@ def add_correction(
         "max_iter": iterations,
         "learning_rate": learning_rate,
         "min_samples_leaf": MINIMUM_LEAF,
+        "l2_regularization": RIDGE,
         "early_stopping": False,
         "random_state": config.seed,
         "categorical_features": given.get("categorical_features"),

@@ -102,8 +102,13 @@ def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config, weights: np.ndar
 
     try:
         with threadpool_limits(BLAS_THREADS, user_api="blas"):
+            frame = to_features(rows, feature_types(config))
+            # A column without any value would stop some estimators; a constant one teaches them nothing.
+            for name in frame.columns[frame.isna().all()]:
+                constants = {"f": 0.0, "M": np.datetime64(0, "us")}
+                frame[name] = constants.get(frame[name].dtype.kind, "missing")
             weighted = {} if weights is None else {f"{pipeline.steps[-1][0]}__sample_weight": weights}
-            pipeline.fit(to_features(rows, feature_types(config)), to_target(rows, config), **weighted)
+            pipeline.fit(frame, to_target(rows, config), **weighted)
     except (ValueError, TypeError) as error:
         raise ModelError(
             f"`model` can't be fitted on {len(rows):,} rows: {error} Mend conf/model/ or the override."

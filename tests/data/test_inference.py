@@ -1,0 +1,173 @@
+"""What `retrain init` guesses from a table, and what it admits not to know."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from retrain.config import ColumnType, PeriodKind, Task
+from retrain.data.inference import Draft, draft_contract
+from retrain.errors import DataError
+
+ROWS = 4000
+
+
+def table(**columns: object) -> pl.DataFrame:
+    random = np.random.default_rng(0)
+    start = datetime(2023, 1, 1)
+    frame = pl.DataFrame(
+        {
+            "order_id": range(ROWS),
+            "sold_at": [start + timedelta(hours=4.5 * row) for row in range(ROWS)],
+            "price": random.lognormal(size=ROWS),
+            "returning": random.random(ROWS) < 0.3,
+            "country": random.choice(["DE", "FR", "NL"], ROWS),
+            "late": random.random(ROWS) < 0.2,
+        }
+    )
+    return frame.with_columns(**{name: pl.Series(values) for name, values in columns.items()})
+
+
+def draft(frame: pl.DataFrame, target: str = "late", time: str = "sold_at", period: PeriodKind | None = None) -> Draft:
+    return draft_contract(frame, target, time, period, None)
+
+
+def test_an_ordinary_table_raises_no_doubts() -> None:
+    made = draft(table())
+    assert (made.task, made.metric, made.period, made.key_columns) == (
+        Task.binary,
+        "log_loss",
+        PeriodKind.quarter,
+        ["order_id"],
+    )
+    assert {name: feature.type.name for name, feature in made.features.items()} == {
+        "price": "numeric",
+        "returning": "boolean",
+        "country": "categorical",
+    }
+    assert made.features["price"].minimum == 0 and not made.features["price"].nullable
+    assert made.left_out == {"order_id": "it names the row"} and not made.leaks
+
+
+@pytest.mark.parametrize(
+    ("target", "task", "positive"),
+    [
+        (np.arange(ROWS) % 2, Task.binary, None),
+        (np.where(np.arange(ROWS) % 3, "kept", "returned"), Task.binary, "returned"),
+        (np.array(["a", "b", "c", "d"])[np.arange(ROWS) % 4], Task.multiclass, None),
+        (np.arange(ROWS) % 5, Task.multiclass, None),
+        (np.arange(ROWS) % 40, Task.regression, None),
+        (np.arange(ROWS) / 7, Task.regression, None),
+    ],
+)
+def test_the_task_follows_from_the_target(target: np.ndarray, task: Task, positive: str | None) -> None:
+    made = draft(table(late=target))
+    assert (made.task, made.positive_label) == (task, positive)
+
+
+@pytest.mark.parametrize(
+    ("step", "period"),
+    [
+        (timedelta(hours=4.5), PeriodKind.quarter),
+        (timedelta(hours=1), PeriodKind.month),
+        (timedelta(minutes=15), PeriodKind.week),
+        (timedelta(minutes=3), PeriodKind.day),
+        (timedelta(seconds=12), PeriodKind.hour),
+        (timedelta(seconds=1), PeriodKind.rows),
+    ],
+)
+def test_the_period_follows_from_the_times(step: timedelta, period: PeriodKind) -> None:
+    made = draft(table(sold_at=[datetime(2023, 1, 1) + step * row for row in range(ROWS)]))
+    assert made.period is period
+    assert 6 <= made.batches <= 60
+
+
+def test_years_are_batches_of_their_own() -> None:
+    made = draft(table(sold_at=2000 + np.arange(ROWS) // 500))
+    assert (made.period, made.batches, made.time_format) == (PeriodKind.quarter, 8, "%Y")
+    assert made.block_hours == 24 * 366 or made.block_hours == 24 * 365
+
+
+def test_leaks_are_found_and_left_out() -> None:
+    frame = table()
+    late = frame["late"]
+    random = np.random.default_rng(1)
+    labels = pl.Series([value if row < 3500 else None for row, value in enumerate(late)])
+    made = draft(
+        frame.with_columns(
+            labels.alias("late"),
+            pl.when(late).then(30.0).otherwise(pl.Series(random.random(ROWS))).alias("delay_hours"),
+            pl.when(labels.is_null()).then(None).otherwise(pl.Series(random.random(ROWS))).alias("refund"),
+            (pl.col("sold_at") + timedelta(days=2)).alias("delivered_at"),
+            (pl.col("sold_at") - timedelta(days=2)).alias("registered_at"),
+        )
+    )
+    assert set(made.leaks) == {"delay_hours", "refund", "delivered_at"}
+    assert "almost perfectly" in made.leaks["delay_hours"] and "missing exactly where" in made.leaks["refund"]
+    assert "lies after `sold_at`" in made.leaks["delivered_at"]
+    assert made.features["registered_at"].type is ColumnType.datetime
+
+
+def test_a_column_that_tells_one_of_several_classes_is_a_leak() -> None:
+    kind = np.array(["a", "b", "c"])[np.arange(ROWS) % 3]
+    random = np.random.default_rng(2)
+    made = draft(table(late=random.permutation(kind)).with_columns((pl.col("late") == "b").alias("is_b")))
+    assert set(made.leaks) == {"is_b"}
+
+
+def test_texts_names_and_constants_are_told_apart() -> None:
+    random = np.random.default_rng(3)
+    words = ["good", "bad", "blue", "never again", "as described", "too small", "arrived late"]
+    made = draft(
+        table(
+            comment=[" ".join(random.choice(words, 8)) for _ in range(ROWS)],
+            customer=[f"customer {row}" for row in range(ROWS)],
+            shop=["the only one"] * ROWS,
+            city=random.choice([f"a city with a rather long name, number {number}" for number in range(40)], ROWS),
+        )
+    )
+    assert made.features["comment"].type is ColumnType.text
+    assert made.features["city"].type is ColumnType.categorical
+    assert set(made.left_out) == {"order_id", "customer", "shop"}
+
+
+def test_keys_are_found_among_columns_or_rows_are_numbered() -> None:
+    frame = table().drop("order_id")
+    assert draft(frame).key_columns == ["sold_at"]
+    twice = pl.concat([frame, frame.with_columns(pl.lit("BE").alias("country"))])
+    twice = twice.with_columns(
+        pl.when(pl.col("country") == "BE").then(pl.lit("BE")).otherwise(pl.lit("DE")).alias("country")
+    )
+    assert draft(twice).key_columns == ["sold_at", "country"]
+    made = draft(pl.concat([frame, frame]))
+    assert made.key_columns == ["row_number"] and any("numbered" in doubt for doubt in made.unsure)
+
+
+def test_a_series_of_its_own_has_the_time_as_feature() -> None:
+    made = draft(table().select("sold_at", "price"), target="price")
+    assert list(made.features) == ["sold_at"] and made.task is Task.regression
+
+
+@pytest.mark.parametrize(
+    ("frame", "target", "time", "words"),
+    [
+        (table(), "nothing", "sold_at", "no such column"),
+        (table(), "late", "nothing", "no such column"),
+        (table().clear(), "late", "sold_at", "no rows"),
+        (table(late=[True] * ROWS), "late", "sold_at", "nothing to predict"),
+        (table(late=[f"text {row}" for row in range(ROWS)]), "late", "sold_at", "neither a number nor"),
+        (
+            table(sold_at=[None] * 10 + [datetime(2023, 1, 1)] * (ROWS - 10)),
+            "late",
+            "sold_at",
+            "10 rows have no `sold_at`",
+        ),
+        (table(sold_at=np.random.default_rng(0).random(ROWS)), "late", "sold_at", "--time-format"),
+    ],
+)
+def test_what_can_not_be_is_refused(frame: pl.DataFrame, target: str, time: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        draft(frame, target, time)

@@ -1,0 +1,74 @@
+"""A model that goes on from its predecessor's weights, through the whole pipeline."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import Project, make_project
+from test_loop import aliases
+
+
+@pytest.fixture(scope="module")
+def continued(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A first champion, then April continued from it."""
+    project = make_project(tmp_path_factory.mktemp("continued") / "my project")
+    project.arrive("2013-01", "2013-02", "2013-03")
+    project.edit("conf/config.yaml", "- model: hist_gradient_boosting", "- model: sgd")
+    project.edit("conf/config.yaml", "- strategy: full", "- strategy: warm_start")
+    for command in (["add", "-A"], ["commit", "-qm", "warm start"]):
+        project.run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", *command)
+    output = project.repro()
+    assert "there is no version to continue from" in output and aliases(project)["champion"] == 2
+    project.arrive("2013-04")
+    project.edit("conf/data/slice.yaml", "2013-03", "2013-04")
+    assert "Continued from version 2." in project.repro()
+    return project
+
+
+def challenger(project: Project) -> dict:
+    return json.loads((project.root / "reports/challenger.json").read_text())
+
+
+def test_the_challenger_is_trained_on_the_new_rows_and_says_what_it_was_continued_from(continued: Project) -> None:
+    record = challenger(continued)
+    assert record["note"] == "Continued from version 2." and record["rows"] < 4000
+    # What its base was trained on counts as seen, too.
+    assert list(record["challenger"]["contents"]) == ["2013-01", "2013-02", "2013-03", "2013-04"]
+    version = continued.client().get_model_version("slice", str(record["challenger"]["version"]))
+    assert version.tags["continued_from"] == "2" and version.tags["training_rows"] == str(record["rows"])
+    run = continued.client().get_run(record["run_id"])
+    assert run.data.tags["continued_from"] == "2" and run.data.metrics["training/rows"] == record["rows"]
+    assert "Continued from version 2." in (continued.root / "reports/report.html").read_text()
+    assert continued.stages_run() == []
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_a_continued_version_is_reproduced_from_its_base(continued: Project, version: int) -> None:
+    if version == 4 and aliases(continued)["champion"] != 4:
+        pytest.skip("April was not promoted, so there is no refit")
+    assert "predictions are identical" in continued.run("retrain", "reproduce", str(version)).stdout
+
+
+def test_another_recipe_is_not_continued(continued: Project, tmp_path) -> None:
+    project = continued.copy(tmp_path / "project")
+    project.edit("conf/model/sgd.yaml", "alpha: 0.0001", "alpha: 0.001")
+    output = project.repro()
+    assert "features, encoding or estimator are not those of version" in output
+    assert challenger(project)["rows"] > 10_000
+
+
+def test_a_model_that_can_not_be_continued_stops_before_any_work(continued: Project, tmp_path) -> None:
+    project = continued.copy(tmp_path / "project")
+    project.edit("conf/config.yaml", "- model: sgd", "- model: hist_gradient_boosting")
+    result = project.run("dvc", "repro", check=False)
+    said = " ".join(result.stderr.split())
+    assert result.returncode != 0 and "can't honestly be continued" in said and "Traceback" not in said
+    assert "Running stage 'snapshot'" not in result.stdout
+
+
+def test_a_sweep_compares_continuing_with_training_anew(continued: Project, tmp_path) -> None:
+    project = continued.copy(tmp_path / "project")
+    output = project.run("retrain", "train", "-m", "strategy=full,warm_start,replay,residual").stdout
+    assert all(f"strategy={name}" in output for name in ("full", "replay", "residual"))
+    assert "failed" not in output
