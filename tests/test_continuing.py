@@ -16,6 +16,9 @@ def continued(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.arrive("2013-01", "2013-02", "2013-03")
     project.edit("conf/config.yaml", "- model: hist_gradient_boosting", "- model: sgd")
     project.edit("conf/config.yaml", "- strategy: full", "- strategy: warm_start")
+    # A sixth of the flights is too little for this model to beat the share of late ones in April; here it may serve all the same.
+    project.edit("conf/gate/shared/guardrails.yaml", "guardrails.Floor\n", "guardrails.Floor\n    on_failure: warn\n")
+    project.edit("conf/gate/shared/guardrails.yaml", "limit: 0.15", "limit: 0.5")
     for command in (["add", "-A"], ["commit", "-qm", "warm start"]):
         project.run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", *command)
     output = project.repro()
@@ -45,8 +48,7 @@ def test_the_challenger_is_trained_on_the_new_rows_and_says_what_it_was_continue
 
 @pytest.mark.parametrize("version", [3, 4])
 def test_a_continued_version_is_reproduced_from_its_base(continued: Project, version: int) -> None:
-    if version == 4 and aliases(continued)["champion"] != 4:
-        pytest.skip("April was not promoted, so there is no refit")
+    assert aliases(continued)["champion"] == 4, "the refit of version 3"
     assert "predictions are identical" in continued.run("retrain", "reproduce", str(version)).stdout
 
 

@@ -233,7 +233,7 @@ def look_at_one_window(random: np.random.Generator) -> dict[str, NDArray]:
     )
     errors = skill.day * tail * random.standard_t(5, size=(looks + 1, days))[:, day]
     scores = expit(known + errors + random.normal(0, skill.row, size=(looks + 1, len(day))))
-    losses = row_log_loss(target[None, :], scores)
+    losses = np.stack([row_log_loss(target, score) for score in scores])
     differences = losses[1:] - losses[0]
     rows = np.bincount(day)
     sums = np.add.reduceat(differences, np.r_[0, np.cumsum(rows)[:-1]], axis=1)

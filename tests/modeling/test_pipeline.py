@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 import skops.io
 from conftest import REPOSITORY, flights
 
-from retrain.config import ColumnType, Config, compose, feature_types
+from retrain.config import Column, ColumnType, Config, compose, feature_types
 from retrain.errors import ConfigError, ModelError
 from retrain.modeling.model_files import file_digest, load_model
-from retrain.modeling.pipeline import build_pipeline, fit, predict, to_features
+from retrain.modeling.pipeline import build_pipeline, fit, known_classes, predict, to_features
+from retrain.modeling.transformers import DateParts
 
 MODELS = sorted(
     path.stem for path in (REPOSITORY / "conf/model").glob("*.yaml") if path.stem not in ("ridge", "lightgbm")
@@ -99,3 +101,81 @@ def test_a_column_that_the_rows_lack_is_scored_as_missing_and_one_too_many_is_no
     empty = rows.with_columns(pl.lit(None, pl.Float64).alias("temp"))
     assert np.array_equal(predict(fitted, without, features), predict(fitted, empty, features))
     assert features["carrier"] is ColumnType.categorical
+
+
+TASKS = {
+    "hist_gradient_boosting": "regression",
+    "random_forest": "regression",
+    "ridge": "regression",
+    "sgd": "multiclass",
+    "mlp": "regression",
+    "lightgbm": "multiclass",
+    "logistic_regression": "multiclass",
+    "dummy": "regression",
+}
+
+
+@pytest.mark.parametrize("model", TASKS)
+def test_texts_dates_many_levels_and_every_task(model: str, rows: pl.DataFrame, tmp_path: Path) -> None:
+    """Dates and texts with gaps, thousands of levels, an empty column; stored, loaded and scored as a server would."""
+    config = recipe(
+        model, f"data.task={TASKS[model]}", f"data.metric={'rmse' if TASKS[model] == 'regression' else 'log_loss'}"
+    )
+    config.data.features = {
+        "distance": Column(ColumnType.numeric),
+        "nothing": Column(ColumnType.numeric, nullable=True),
+        "tail": Column(ColumnType.categorical, nullable=True),
+        "opened": Column(ColumnType.datetime, nullable=True),
+        "comment": Column(ColumnType.text, nullable=True),
+    }
+    number = pl.int_range(pl.len())
+    frame = rows.with_columns(
+        pl.lit(None, pl.Float64).alias("nothing"),
+        (number % 3000).cast(pl.String).alias("tail"),
+        pl.when(number % 10 > 0).then("scheduled_departure").alias("opened"),
+        pl.when(number % 7 > 0).then(pl.concat_str("carrier", "origin", "dest", separator=" flies ")).alias("comment"),
+        (pl.col("distance") if TASKS[model] == "regression" else pl.col("origin")).alias("late"),
+    )
+    fitted = fit(build_pipeline(config), frame, config)
+    features, classes = feature_types(config), known_classes(fitted)
+    scores = predict(fitted, frame, features, classes)
+    assert scores.shape == ((len(frame),) if TASKS[model] == "regression" else (len(frame), 3))
+    if model not in ("dummy", "mlp"):
+        baseline = np.abs(frame["distance"] - frame["distance"].mean()).mean() if TASKS[model] == "regression" else 0.6
+        error = (
+            np.abs(scores - frame["late"].to_numpy()).mean()
+            if TASKS[model] == "regression"
+            else 1 - scores.max(axis=1).mean()
+        )
+        assert error < baseline
+    path = tmp_path / "model.skops"
+    skops.io.dump(fitted, path)
+    loaded = load_model(path, config.trusted_types, file_digest(path))
+    odd = frame.head(3).with_columns(
+        pl.Series("tail", ["never seen", None, "1"]),
+        pl.lit(5.0).alias("nothing"),
+        pl.Series("opened", [None, None, None], dtype=pl.Datetime("us")),
+        pl.Series("comment", ["words never seen", None, ""]),
+    )
+    assert np.array_equal(predict(loaded, odd, features, classes), predict(fitted, odd, features, classes))
+    served = (
+        to_features(odd, features).astype({"tail": object, "comment": object}).where(lambda cells: cells.notna(), None)
+    )
+    served["opened"] = pd.to_datetime(served["opened"])
+    served = served.astype({"distance": float, "nothing": float})
+    said = loaded.predict(served) if TASKS[model] == "regression" else loaded.predict_proba(served)
+    assert said == pytest.approx(predict(fitted, odd, features, classes))
+
+
+def test_the_parts_of_a_date() -> None:
+    frame = pd.DataFrame({"opened": pd.to_datetime(["2013-01-31 05:30", None])})
+    parts = DateParts().fit(frame)
+    names = dict(zip(parts.get_feature_names_out(), parts.transform(frame).T, strict=True))
+    assert names["opened_weekday"][0] == 3 and names["opened_hour"][0] == 5 and names["opened_month"][0] == 1
+    assert names["opened_days_since_1970"][0] == pytest.approx(15736 + 5.5 / 24)
+    assert np.isnan([values[1] for values in names.values()]).all()
+
+
+def test_a_classifier_is_refused_for_numbers() -> None:
+    with pytest.raises(ConfigError, match="is a classifier"):
+        build_pipeline(recipe("logistic_regression", "data.task=regression", "data.metric=rmse"))

@@ -41,13 +41,9 @@ def _corrected(config: Config, manifest: Manifest) -> list[tuple[str, str]]:
     for batch in manifest.batches:
         now = batch.content[:CONTENT_DIGITS]
         stale = [str(record.version) for record in versions if record.contents.get(batch.period, now) != now]
-        if batch.revision > 1:
-            trained = (
-                f"versions {', '.join(stale)} were trained on other rows of it"
-                if stale
-                else "no version knows other rows of it"
-            )
-            lines.append(("Corrected", f"batch {batch.period} (revision {batch.revision}): {trained}"))
+        if batch.revision > 1 and stale:
+            text = f"batch {batch.period} (revision {batch.revision}): versions {', '.join(stale)} were trained on other rows of it"
+            lines.append(("Corrected", text))
     return lines
 
 
