@@ -244,3 +244,28 @@ def test_rows_that_a_model_may_have_seen_are_never_used_to_judge_it(grown: Proje
 
 def promotion_is_untouched(project: Project) -> bool:
     return aliases(project)["champion"] == 2
+
+
+def test_a_corrected_batch_names_its_rows_and_the_versions_that_knew_the_old_ones(grown: Project) -> None:
+    def corrected(batch: pl.DataFrame) -> pl.DataFrame:
+        return batch.with_columns(late=pl.when(pl.int_range(pl.len()) < 7).then(~pl.col("late")).otherwise("late")).tail(-2)
+
+    grown.arrive("2013-01", change=corrected)
+    output = grown.repro("snapshot")
+    assert "Batch 2013-01 was corrected: 0 rows added, 2 removed, 5 changed." in output
+    status = grown.run("retrain", "status").stdout
+    assert "batch 2013-01 (revision 2): versions 1, 2 were trained on other rows of it" in status
+    grown.repro()
+    assert "versions 1, 2 were trained" in grown.run("retrain", "status").stdout
+
+
+def test_batches_whose_labels_are_still_on_their_way_neither_train_nor_judge(grown: Project) -> None:
+    grown.arrive("2013-04")
+    grown.edit("conf/data/slice.yaml", "2013-03", "2013-04")
+    with (grown.root / "conf/data/slice.yaml").open("a") as file:
+        file.write("label_delay: 20d\n")
+    output = grown.repro()
+    assert "Labels of 2013-04 may still be on their way" in output
+    challenger = json.loads((grown.root / "reports/challenger.json").read_text())
+    assert challenger["newest_batch"] == "2013-03" and "2013-04" not in challenger["evaluation_batches"]
+    assert "labels of 2013-04 may still be on their way" in grown.run("retrain", "status").stdout
