@@ -74,3 +74,15 @@ def test_a_sweep_compares_continuing_with_training_anew(continued: Project, tmp_
     output = project.run("retrain", "train", "-m", "strategy=full,warm_start,replay,residual").stdout
     assert all(f"strategy={name}" in output for name in ("full", "replay", "residual"))
     assert "failed" not in output
+
+
+def test_a_refit_carries_out_the_strategy_that_won_and_is_reproduced(project: Project) -> None:
+    project.edit("conf/config.yaml", "- strategy: full", "- strategy: best_of")
+    project.run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "-qam", "best of")
+    assert "did best on" in project.repro() and aliases(project)["champion"] == 2
+    challenger, refit = (project.client().get_model_version("slice", number).tags for number in ("1", "2"))
+    assert challenger["strategy_choice"] == refit["strategy_choice"] != ""
+    if refit["strategy_choice"] == "sliding_window":
+        assert refit["batches"] == "2013-01, 2013-02, 2013-03"
+    for version in ("1", "2"):
+        assert "predictions are identical" in project.run("retrain", "reproduce", version).stdout

@@ -248,7 +248,9 @@ def promotion_is_untouched(project: Project) -> bool:
 
 def test_a_corrected_batch_names_its_rows_and_the_versions_that_knew_the_old_ones(grown: Project) -> None:
     def corrected(batch: pl.DataFrame) -> pl.DataFrame:
-        return batch.with_columns(late=pl.when(pl.int_range(pl.len()) < 7).then(~pl.col("late")).otherwise("late")).tail(-2)
+        return batch.with_columns(
+            late=pl.when(pl.int_range(pl.len()) < 7).then(~pl.col("late")).otherwise("late")
+        ).tail(-2)
 
     grown.arrive("2013-01", change=corrected)
     output = grown.repro("snapshot")

@@ -47,7 +47,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
     with _worktree(recorded.data.tags["git_commit"]) as folder:
         _restore_code_and_config(store, recorded, folder)
         _restore_snapshot(recorded.data.tags["snapshot_dvc"], folder)
-        result = _train_again(folder, version, model, _continued_from(store, version))
+        result = _train_again(folder, version, model, _more(store, version))
     outcome = f"{result['rows']:,} rows of {', '.join(result['batches'])}, {result['metric']} {result['value']:.6f}"
     commit = recorded.data.tags["git_commit"][:8]
     if not result["identical"]:
@@ -135,21 +135,23 @@ def _restore_snapshot(dvc_hash: str, folder: Path) -> None:
     (folder / "dvc.yaml").write_text(pipeline, encoding="utf-8")
 
 
-def _continued_from(store: Store, version: ModelVersion) -> list[str]:
-    """What `train_again` has to know about the version that this one was continued from, as arguments; none if it wasn't."""
+def _more(store: Store, version: ModelVersion) -> list[str]:
+    """What `train_again` has to know beside the usual, as arguments: the base of a continued version, the choice of a refit."""
+    facts = {}
     lineage = version.tags.get("continued_from")
-    if not lineage:
-        return []
-    base = registry.require(store, int(lineage.split(", ")[0]))
-    facts = {
-        "model": str(fetch_model_file(base.source).resolve()),
-        "sha256": base.tags["model_sha256"],
-        "trained_until": base.tags["trained_until"],
-    }
-    return [json.dumps(facts)]
+    if lineage:
+        base = registry.require(store, int(lineage.split(", ")[0]))
+        facts = {
+            "model": str(fetch_model_file(base.source).resolve()),
+            "sha256": base.tags["model_sha256"],
+            "trained_until": base.tags["trained_until"],
+        }
+    if version.tags.get("role") == "refit" and version.tags.get("strategy_choice"):
+        facts["choice"] = version.tags["strategy_choice"]
+    return [json.dumps(facts)] if facts else []
 
 
-def _train_again(folder: Path, version: ModelVersion, model: Path, continued: list[str]) -> dict:
+def _train_again(folder: Path, version: ModelVersion, model: Path, more: list[str]) -> dict:
     """Run the commit's own `train_again` on the commit's own code."""
     arguments = [version.tags["trained_until"], str(model), version.tags["model_sha256"], version.tags["snapshot"]]
     code = os.pathsep.join(filter(None, [str(folder / "src"), os.environ.get("PYTHONPATH")]))
@@ -158,7 +160,7 @@ def _train_again(folder: Path, version: ModelVersion, model: Path, continued: li
         "-m",
         "retrain.commands.train_again",
         *arguments,
-        *continued,
+        *more,
         cwd=folder,
         environment={"PYTHONPATH": code},
     )

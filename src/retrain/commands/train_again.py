@@ -17,14 +17,15 @@ from retrain.modeling.metrics import loss_beside
 from retrain.modeling.model_files import load_model
 from retrain.modeling.scoring import Model, score_rows
 from retrain.modeling.strategies import Base
-from retrain.modeling.training import train
+from retrain.modeling.training import settled, train
 from retrain.project import SNAPSHOT
 
 
-def train_again(trained_until: str, model: Path, sha256: str, digest: str, continued: dict | None = None) -> dict:
+def train_again(trained_until: str, model: Path, sha256: str, digest: str, more: dict | None = None) -> dict:
     """Both models' predictions on the newest labelled batch, compared bit for bit.
 
-    `continued` says of the version that it was continued from where its file lies, its digest and `trained_until`.
+    `more` says of the version that it was continued from where its `model` lies, its `sha256` and `trained_until`, and of
+    a refit which of several strategies it carries out (`choice`).
 
     Raises DataError when the snapshot is not the one that was recorded.
     """
@@ -33,11 +34,17 @@ def train_again(trained_until: str, model: Path, sha256: str, digest: str, conti
     manifest = snapshot.manifest()
     if manifest.digest != digest:
         raise DataError(f"The snapshot has digest {manifest.digest}, and {digest} was recorded.")
-    base = None
-    if continued is not None:
-        earlier = load_model(Path(continued["model"]), config.trusted_types, continued["sha256"])
-        base = Base(Model(earlier, feature_types(config)), datetime.fromisoformat(continued["trained_until"]))
-    training = train(config, manifest, snapshot, Window(datetime.min, datetime.fromisoformat(trained_until)), base)
+    more, base = more or {}, None
+    if "model" in more:
+        earlier = load_model(Path(more["model"]), config.trusted_types, more["sha256"])
+        base = Base(Model(earlier, feature_types(config)), datetime.fromisoformat(more["trained_until"]))
+    training = train(
+        settled(config, more.get("choice", "")),
+        manifest,
+        snapshot,
+        Window(datetime.min, datetime.fromisoformat(trained_until)),
+        base,
+    )
     registered = load_model(model, config.trusted_types, sha256)
     newest = manifest.labelled[-1].period
     rows = snapshot.read([newest])

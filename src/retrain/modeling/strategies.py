@@ -79,6 +79,7 @@ class Learnt:
     batches: Sequence[Batch] = ()
     note: str = ""
     continued: bool = False  # from the base's weights
+    choice: str = ""  # which of several strategies won
 
 
 class Strategy(ABC):
@@ -331,7 +332,7 @@ class BestOf(Strategy):
         loss = loss_beside(config.data.metric, config.data.task)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
         note = f"Strategy {best} did best on {len(validation):,} inner validation rows ({loss}: {shown}). {final.note}"
-        return dataclasses.replace(final, note=note.strip())
+        return dataclasses.replace(final, note=note.strip(), choice=best)
 
 
 def learn(strategy: Strategy, lesson: Lesson) -> Learnt:

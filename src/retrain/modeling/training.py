@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import statistics
@@ -44,6 +45,7 @@ class Training:
     contents: dict[str, str] = field(default_factory=dict)  # content digest of each batch
     levels: dict[str, pl.Series] = field(default_factory=dict)  # of each category, those in the training window
     note: str = ""
+    choice: str = ""  # which of several strategies won
     lineage: tuple[int, ...] = ()  # the versions that it was continued from, newest first
 
     def new_levels(self, rows: pl.DataFrame) -> dict[str, int]:
@@ -104,6 +106,7 @@ def fit(
         contents,
         _levels(lesson),
         learnt.note,
+        learnt.choice,
         lineage,
     )
 
@@ -119,6 +122,13 @@ def _levels(lesson: Lesson) -> dict[str, pl.Series]:
     names = [name for name, kind in feature_types(lesson.config).items() if kind is ColumnType.categorical]
     parts = [{name: rows[name].drop_nulls().unique() for name in names} for rows in lesson.parts()]
     return {name: pl.concat([part[name] for part in parts]).unique() for name in names}
+
+
+def settled(config: Config, choice: str) -> Config:
+    """The config with the strategy that won in place of the choice between several: a refit must not choose again."""
+    if not choice:
+        return config
+    return dataclasses.replace(config, strategy=config.strategy["strategies"][choice])
 
 
 def recipe_digest(config: Config, manifest: Manifest) -> str:

@@ -55,6 +55,7 @@ def version_tags(
         "recipe": recipe,
         "model_digest": model_digest,
         "continued_from": ", ".join(map(str, training.lineage)),
+        "strategy_choice": training.choice,
     }
 
 

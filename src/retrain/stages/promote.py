@@ -11,7 +11,7 @@ from retrain.config import Approval, Config, to_yaml
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window
 from retrain.modeling.model_files import import_first
-from retrain.modeling.training import model_digest, train
+from retrain.modeling.training import model_digest, settled, train
 from retrain.project import CHALLENGER, COMPARISON, PROMOTION, SNAPSHOT, current_commit, in_copy
 from retrain.promotion import registry
 from retrain.promotion.gate import Verdict
@@ -71,9 +71,10 @@ def refit(config: Config, store: Store, trained: ChallengerRecord) -> ModelRecor
     manifest = snapshot.manifest()
     window = Window(datetime.min, datetime.fromisoformat(trained.evaluation_end))
     log.info("Refitting with the evaluation rows included")
-    lineage = registry.get_version(store, trained.challenger.version).tags.get("continued_from")
+    challenger = registry.get_version(store, trained.challenger.version).tags
+    lineage, choice = challenger.get("continued_from"), challenger.get("strategy_choice", "")
     base = registry.load_base(config, store, int(lineage.split(", ")[0])) if lineage else None
-    training = train(config, manifest, snapshot, window, base)
+    training = train(settled(config, choice), manifest, snapshot, window, base)
     sample = snapshot.read([trained.newest_batch]).tail(5)
     with mlflow.start_run(run_id=trained.run_id):
         stored = runs.log_model(config, training.pipeline, "refit", sample)
@@ -81,7 +82,7 @@ def refit(config: Config, store: Store, trained: ChallengerRecord) -> ModelRecor
     tags = registry.version_tags(
         training, "refit", manifest.digest, stored.sha256, trained.recipe, model_digest(config)
     )
-    tags["refit_of"] = str(trained.challenger.version)
+    tags |= {"refit_of": str(trained.challenger.version), "strategy_choice": choice}
     version = registry.register(store, stored.model_id, trained.run_id, tags)
     return registry.model_record(registry.get_version(store, version))
 
