@@ -99,6 +99,7 @@ class EvaluationConfig:
     minimum_blocks: int = MISSING
     block_hours: int | None = None  # null: the data set's
     reference_windows: int = 0
+    minimum_rows: int = 0
 
 
 @dataclass
@@ -190,6 +191,7 @@ def _check_ranges(config: Config) -> None:
     rules = [
         ("evaluation.share_of_newest_batch", 0 < config.evaluation.share_of_newest_batch < 1, "between 0 and 1"),
         ("evaluation.minimum_blocks", config.evaluation.minimum_blocks >= 1, "at least 1"),
+        ("evaluation.minimum_rows", config.evaluation.minimum_rows >= 0, "at least 0"),
         ("evaluation.block_hours", config.evaluation.block_hours >= 1, "at least 1"),
         ("evaluation.reference_windows", config.evaluation.reference_windows >= 0, "at least 0"),
         ("data.maximum_quarantine_share", 0 <= config.data.maximum_quarantine_share <= 1, "from 0 to 1"),

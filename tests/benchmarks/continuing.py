@@ -25,8 +25,8 @@ from retrain.config import Config, compose, feature_types, instantiate
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.update import update_snapshot
 from retrain.data.windows import Window, batches_in, plan_references, plan_windows
+from retrain.modeling.lesson import Base
 from retrain.modeling.scoring import Model, score_rows
-from retrain.modeling.strategies import Base
 from retrain.modeling.training import train
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from datetime import datetime, timedelta
 
@@ -119,3 +120,21 @@ def test_the_window_of_short_batches_reaches_back_over_earlier_ones() -> None:
     windows = plan_windows(days, evaluation(1 / 3, minimum_blocks=5))
     assert windows.evaluation.start == datetime(2013, 1, 6) and windows.evaluation.end == datetime(2013, 1, 11)
     assert [b.period for b in batches_in(days, windows.evaluation)] == [f"2013-01-{day:02}" for day in range(6, 11)]
+
+
+def test_small_batches_make_the_window_reach_back_until_it_holds_enough_rows() -> None:
+    """Twenty batches of ten days with ten rows each: a third of the newest one is 30 rows."""
+    start = datetime(2013, 1, 1)
+    batches = [
+        batch(f"{number:06}", [start + timedelta(days=10 * number, hours=2.4 * row) for row in range(100)])
+        for number in range(20)
+    ]
+    asked = dataclasses.replace(evaluation(0.3333), minimum_rows=0)
+
+    def days(minimum_rows: int) -> float:
+        window = plan_windows(batches, dataclasses.replace(asked, minimum_rows=minimum_rows)).evaluation
+        return (window.end - window.start) / DAY
+
+    assert days(0) == days(20) == 3
+    assert days(145) == 15
+    assert days(10**6) == 80, "40 % of the time, and no more"

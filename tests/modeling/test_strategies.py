@@ -17,14 +17,12 @@ from retrain.data.windows import Window
 from retrain.errors import ConfigError, DataError
 from retrain.modeling.continuing import check_continuable
 from retrain.modeling.corrected import corrections_of
+from retrain.modeling.lesson import Base, Learnt, Lesson
 from retrain.modeling.pipeline import predict
 from retrain.modeling.scoring import Model, score_rows
 from retrain.modeling.strategies import (
-    Base,
     BestOf,
     Full,
-    Learnt,
-    Lesson,
     Recalibrate,
     Recency,
     Replay,

@@ -19,10 +19,11 @@ from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in, plan_validation, plan_windows
 from retrain.errors import DataError
 from retrain.modeling import training
+from retrain.modeling.lesson import Base, Lesson
 from retrain.modeling.metrics import find_metric, shown_metrics
 from retrain.modeling.model_files import import_first
 from retrain.modeling.scoring import Model, score_rows
-from retrain.modeling.strategies import Base, Full, Lesson, Strategy
+from retrain.modeling.strategies import Full, Strategy
 from retrain.project import SNAPSHOT
 from retrain.tracking import runs
 from retrain.tracking.store import CANDIDATES, open_store

@@ -13,10 +13,10 @@ from retrain.config import feature_types, load_params
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window
 from retrain.errors import DataError, RetrainError
+from retrain.modeling.lesson import Base
 from retrain.modeling.metrics import loss_beside
 from retrain.modeling.model_files import load_model
 from retrain.modeling.scoring import Model, score_rows
-from retrain.modeling.strategies import Base
 from retrain.modeling.training import settled, train
 from retrain.project import SNAPSHOT
 

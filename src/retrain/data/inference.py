@@ -26,6 +26,7 @@ BATCHES_WANTED = (6, 60)
 ROWS_WANTED = 1000  # a batch, for a third of it to say something
 SUSPICIOUS = 0.99  # of a perfect ranking or fit by one column alone
 FOLLOWS_TARGET = 0.95
+FEW_ROWS = 1500
 RARE_CLASS = 0.01  # of the rows: too few for a column to be suspected
 
 
@@ -347,8 +348,8 @@ def _doubts(draft: Draft, table: pl.DataFrame, target: str) -> None:
         )
     if draft.batches < BATCHES_WANTED[0]:
         draft.unsure.append(f"There are {draft.batches} batches only; a shorter period would let more arrive.")
-    if draft.newest_rows / 3 < 500:
+    if len(table) < FEW_ROWS:
         draft.unsure.append(
-            f"The newest batch has {draft.newest_rows:,} rows, and the gate asks for 500 evaluation rows (a third of it, or more "
-            "blocks of time): choose a longer period, or lower `minimum_rows` of `evidence` in conf/gate/shared/guardrails.yaml."
+            f"{len(table):,} rows are few for a model to be judged by: the gate asks for 500 evaluation rows, and some of each class "
+            "(`evidence` and `classes` in conf/gate/shared/guardrails.yaml)."
         )

@@ -13,6 +13,7 @@ from retrain.config import EvaluationConfig
 from retrain.data.manifest import Batch
 from retrain.errors import DataError
 
+LARGEST_SHARE = 0.4  # so that candidates can be chosen on as long a window before it, and still have rows to learn from
 _EPOCH = datetime(1970, 1, 5)  # a Monday, so that blocks of a week start with the week
 
 
@@ -43,6 +44,9 @@ class Windows:
 def plan_windows(batches: Sequence[Batch], evaluation: EvaluationConfig) -> Windows:
     """Evaluate on the last part, in time, of the newest batch, but on no fewer blocks than asked for; train on all before.
 
+    Where that holds fewer rows than asked for, as far as the manifest can tell, the window reaches back further, but over
+    no more than LARGEST_SHARE of the time.
+
     `batches` have labelled rows and are ordered by time. The border lies between two blocks, so that rows that move
     together stay on one side. Raises DataError when one side would be empty.
     """
@@ -62,7 +66,22 @@ def plan_windows(batches: Sequence[Batch], evaluation: EvaluationConfig) -> Wind
             f"The snapshot spans {round((end - start) / block)} block(s) of {evaluation.block_hours} hours, too few to train on some and "
             "evaluate on the rest. Let more batches arrive, or lower `evaluation.block_hours` or `evaluation.minimum_blocks`."
         )
+    while (
+        border - block >= end - (end - start) * LARGEST_SHARE and _rows_since(batches, border) < evaluation.minimum_rows
+    ):
+        border -= block
     return Windows(Window(start, border), Window(border, end))
+
+
+def _rows_since(batches: Sequence[Batch], border: datetime) -> float:
+    """About how many labelled rows lie at or after a time, as if those of a batch were spread evenly."""
+    rows = 0.0
+    for batch in batches:
+        span = (batch.last_time - batch.first_time).total_seconds()
+        left = (batch.last_time - border).total_seconds()
+        share = 1.0 if batch.first_time >= border else max(0.0, left / span) if span else 0.0
+        rows += share * batch.rows
+    return rows
 
 
 def plan_validation(windows: Windows) -> Windows:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,70 +14,13 @@ import polars as pl
 
 from retrain.config import Config, Task, feature_types, instantiate
 from retrain.data.manifest import Batch
-from retrain.data.windows import Window, batches_in
-from retrain.errors import ConfigError, DataError
+from retrain.data.windows import Window
+from retrain.errors import ConfigError
 from retrain.modeling import continuing
+from retrain.modeling.lesson import Base, Learnt, Lesson, from_scratch
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
-
-    from retrain.modeling.scoring import Model
-    from retrain.records import ModelRecord
-
-
-@dataclass(frozen=True)
-class Base:
-    """The model to continue from, until when its rows reach, and why it can't be continued, if so."""
-
-    model: Model
-    trained_until: datetime
-    record: ModelRecord | None = None  # of a registered version
-    lineage: tuple[int, ...] = ()  # its version, and those that it was continued from itself
-    refusal: str | None = None
-
-    @property
-    def name(self) -> str:
-        return f"version {self.record.version}" if self.record else "a model of the rows before"
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What a strategy learns from: some batches' labelled rows inside a window, in time order.
-
-    `read` gives the rows of one batch: a strategy that streams never holds more than that.
-    """
-
-    config: Config
-    batches: Sequence[Batch]
-    window: Window
-    read: Callable[[Batch], pl.DataFrame]
-    base: Base | None = None
-
-    @functools.cached_property
-    def rows(self) -> pl.DataFrame:
-        return pl.concat(list(self.parts()), how="diagonal_relaxed")
-
-    def parts(self) -> Iterator[pl.DataFrame]:
-        """The rows of one batch after the other."""
-        for batch in self.batches:
-            yield self.window.rows(self.read(batch), self.config.data.time_column)
-
-    def holding(self, batches: Sequence[Batch], window: Window | None = None) -> Lesson:
-        """The same lesson with fewer batches or a shorter window."""
-        window = window or self.window
-        return dataclasses.replace(self, batches=batches_in(batches, window), window=window)
-
-
-@dataclass(frozen=True)
-class Learnt:
-    """A fitted Pipeline, how many rows of which batches it took, and what a person should know about how it came about."""
-
-    pipeline: Pipeline
-    rows: int
-    batches: Sequence[Batch] = ()
-    note: str = ""
-    continued: bool = False  # from the base's weights
-    choice: str = ""  # which of several strategies won
 
 
 class Strategy(ABC):
@@ -346,18 +287,6 @@ def learn(strategy: Strategy, lesson: Lesson) -> Learnt:
         part = dataclasses.replace(lesson, base=dataclasses.replace(lesson.base, refusal=str(error)))
         learnt = strategy.fit(part)
     return learnt if learnt.batches else dataclasses.replace(learnt, batches=part.batches)
-
-
-def from_scratch(rows: pl.DataFrame, config: Config, weights: np.ndarray | None = None) -> Learnt:
-    """A new Pipeline, fitted on some rows. `weights` has shape (rows,). Raises DataError when they hold one class only."""
-    from retrain.modeling import pipeline
-
-    if config.data.task is not Task.regression and rows[config.data.target_column].n_unique() < 2:
-        raise DataError(
-            f"The {len(rows):,} training rows hold one class of `{config.data.target_column}` only. Train on more batches "
-            "(`strategy`), or mend the labels."
-        )
-    return Learnt(pipeline.fit(pipeline.build_pipeline(config), rows, config, weights), len(rows))
 
 
 def _positive(value: float, name: str) -> float:

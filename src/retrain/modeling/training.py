@@ -21,9 +21,10 @@ from retrain.data.contract import Contract
 from retrain.data.manifest import CONTENT_DIGITS, Batch, Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in
+from retrain.modeling.lesson import Base, Lesson
 from retrain.modeling.metrics import baseline_score
 from retrain.modeling.pipeline import build_pipeline, known_classes, to_codes, to_target
-from retrain.modeling.strategies import Base, Lesson, Strategy, learn
+from retrain.modeling.strategies import Strategy, learn
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from retrain.config import Config
 from retrain.errors import ModelError, StoreError
+from retrain.modeling.lesson import Base
 from retrain.modeling.model_files import load_model
 from retrain.modeling.scoring import Model
-from retrain.modeling.strategies import Base
 from retrain.modeling.training import Training, model_digest
 from retrain.promotion.ledger import Ledger, current_champion, waiting
 from retrain.records import ModelRecord

@@ -16,10 +16,11 @@ from retrain.data.manifest import CONTENT_DIGITS, Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, Windows, batches_in, plan_references, plan_windows
 from retrain.errors import PromotionError
+from retrain.modeling.lesson import Base
 from retrain.modeling.model_files import file_digest, import_first
 from retrain.modeling.pipeline import known_classes
 from retrain.modeling.scoring import Model, Scored, score_rows
-from retrain.modeling.strategies import Base, Strategy
+from retrain.modeling.strategies import Strategy
 from retrain.modeling.training import Training, measure_latency, model_digest, recipe_digest, train
 from retrain.promotion import registry
 from retrain.promotion.figures import BASELINE, CHALLENGER, EVALUATION, INCUMBENT, TARGET, WINDOW
