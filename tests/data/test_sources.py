@@ -109,6 +109,21 @@ def test_a_source_that_is_not_there_says_so(paths: str, words: str, tmp_path: Pa
         bound(Files(paths)).periods()
 
 
+class Locked(fsspec.AbstractFileSystem):
+    """A file system that lets nobody in."""
+
+    protocol = "locked"
+
+    def info(self, path: str, **options: object) -> dict:
+        raise PermissionError("Forbidden")
+
+
+def test_a_locked_door_is_not_taken_for_an_empty_room() -> None:
+    fsspec.register_implementation("locked", Locked, clobber=True)
+    with pytest.raises(DataError, match="can't be opened: Forbidden"):
+        bound(Files("locked://shop/table.csv")).periods()
+
+
 def test_files_that_do_not_fit_together_and_tables_without_the_time_are_refused(tmp_path: Path) -> None:
     write(table(), tmp_path / "a.parquet")
     write(table().with_columns(pl.lit([1]).alias("amount")), tmp_path / "b.parquet")

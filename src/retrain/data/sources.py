@@ -287,8 +287,11 @@ def _find_files(paths: str | Sequence[str]) -> list[tuple[Any, str]]:
         try:
             filesystem, inner = fsspec.core.url_to_fs(str(path))
             names = filesystem.glob(inner) if any(sign in inner for sign in "*?[") else [inner]
-            names = [name for name in names if filesystem.isfile(name)]
-        except (ImportError, ValueError) as error:
+            # Not `isfile`: it takes whatever goes wrong, such as a wrong password, for no.
+            names = [name for name in names if filesystem.info(name)["type"] == "file"]
+        except FileNotFoundError:
+            names = []
+        except (ImportError, ValueError, OSError) as error:
             raise DataError(f"{path} can't be opened: {error}") from error
         if not names:
             raise DataError(f"There is no file {path}. Mend `data.source`, or put the file there.")
