@@ -14,7 +14,7 @@ from conftest import REPOSITORY, flights
 from retrain.config import Config, Task, compose, feature_types
 from retrain.data.manifest import Batch
 from retrain.data.windows import Window
-from retrain.errors import ConfigError, DataError
+from retrain.errors import ConfigError, DataError, ModelError
 from retrain.modeling.continuing import check_continuable
 from retrain.modeling.corrected import corrections_of
 from retrain.modeling.lesson import Base, Learnt, Lesson
@@ -177,6 +177,8 @@ def test_recalibrate_mends_probabilities_and_does_not_pile_up() -> None:
     assert type(again.pipeline[-1].estimator.estimator).__name__ == "HistGradientBoostingClassifier"
     scores = [predict(one.pipeline, shifted, base.model.features) for one in (once, again)]
     assert np.array_equal(*scores)
+    one_left = rows | {"2013-04": pl.concat([shifted.filter(~pl.col("late")), shifted.filter("late").head(1)])}
+    assert "calibration needs all" in learn(Recalibrate(), lesson(config, one_left, base)).note
     config.data.task = Task.regression
     with pytest.raises(ConfigError, match="regression"):
         Recalibrate().check(config)
@@ -260,6 +262,12 @@ def test_best_of_takes_the_winner_on_inner_rows_and_trains_it_on_all() -> None:
     learnt = learn(best, lesson(config, rows))
     assert "Strategy newest did best" in learnt.note and periods(list(learnt.batches)) == ["2013-03", "2013-04"]
     assert learnt.rows == len(rows["2013-03"]) + len(rows["2013-04"])
+
+
+def test_what_scikit_learn_refuses_is_a_users_error() -> None:
+    config, rows = configured("sgd", "model.estimator.alpha=-1"), months()
+    with pytest.raises(ModelError, match="alpha"):
+        learn(Streaming(encoding_rows=100), lesson(config, rows))
 
 
 def test_rows_of_one_class_teach_nothing() -> None:

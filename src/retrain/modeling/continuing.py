@@ -150,9 +150,13 @@ def recalibrate(pipeline: Pipeline, rows: pl.DataFrame, config: Config) -> Pipel
     if isinstance(inner, CalibratedClassifierCV) and isinstance(inner.estimator, FrozenEstimator):
         inner = inner.estimator.estimator
     target = to_target(rows, config)
-    missing = sorted({str(name) for name in inner.classes_} - {str(name) for name in np.unique(target)})
+    names, counts = np.unique(target, return_counts=True)
+    enough = {str(name) for name, count in zip(names, counts, strict=True) if count > 1}
+    missing = sorted({str(name) for name in inner.classes_} - enough)
     if missing:
-        raise NotContinuable(f"class {', '.join(missing)} is missing among the new rows, and calibration needs all")
+        raise NotContinuable(
+            f"class {', '.join(missing)} is all but missing among the new rows, and calibration needs all"
+        )
     encoded = pipeline[:-1].transform(to_features(rows, feature_types(config)))
     calibrated = CalibratedClassifierCV(FrozenEstimator(inner), method="sigmoid", cv=2, ensemble=False)
     return Pipeline([*pipeline.steps[:-1], (pipeline.steps[-1][0], calibrated.fit(encoded, target))])

@@ -15,7 +15,7 @@ import polars as pl
 from retrain.config import Config, Task, feature_types, instantiate
 from retrain.data.manifest import Batch
 from retrain.data.windows import Window
-from retrain.errors import ConfigError
+from retrain.errors import ConfigError, ModelError
 from retrain.modeling import continuing
 from retrain.modeling.lesson import Base, Learnt, Lesson, from_scratch
 
@@ -277,7 +277,10 @@ class BestOf(Strategy):
 
 
 def learn(strategy: Strategy, lesson: Lesson) -> Learnt:
-    """Carry a strategy out on its part of a lesson; on all of it from scratch when the base proves not to be continuable."""
+    """Carry a strategy out on its part of a lesson; on all of it from scratch when the base proves not to be continuable.
+
+    Raises ModelError when the estimator refuses rows or parameters.
+    """
     part = lesson.holding(strategy.select(lesson.batches, lesson.base))
     try:
         if not part.batches:
@@ -286,6 +289,10 @@ def learn(strategy: Strategy, lesson: Lesson) -> Learnt:
     except continuing.NotContinuable as error:
         part = dataclasses.replace(lesson, base=dataclasses.replace(lesson.base, refusal=str(error)))
         learnt = strategy.fit(part)
+    except ValueError as error:  # of scikit-learn, about rows or parameters
+        raise ModelError(
+            f"`strategy` {type(strategy).__name__} can't train this `model` on these rows: {error} Mend conf/model/, or choose another."
+        ) from error
     return learnt if learnt.batches else dataclasses.replace(learnt, batches=part.batches)
 
 
