@@ -84,14 +84,14 @@ def replacing(path: Path) -> Iterator[Path]:
 def missing_meanwhile(path: Path) -> Iterator[None]:
     """Take a stage's output away during the block: if the process dies in it, the next `dvc repro` runs that stage again."""
     aside = path.with_name(f".{path.name}.aside")
-    there = path.is_file()
-    if there:
+    with contextlib.suppress(FileNotFoundError):
         os.replace(path, aside)
     try:
         yield
     finally:
-        if there and not path.exists():
-            os.replace(aside, path)
+        with contextlib.suppress(FileNotFoundError):
+            if not path.exists():
+                os.replace(aside, path)
 
 
 def write_text(path: Path, text: str) -> None:
