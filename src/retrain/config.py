@@ -31,6 +31,7 @@ class ColumnType(enum.Enum):
     boolean = "boolean"
     datetime = "datetime"
     text = "text"
+    sparse = "sparse"
 
 
 class PeriodKind(enum.Enum):

@@ -117,7 +117,7 @@ TASKS = {
 
 @pytest.mark.parametrize("model", TASKS)
 def test_texts_dates_many_levels_and_every_task(model: str, rows: pl.DataFrame, tmp_path: Path) -> None:
-    """Dates and texts with gaps, thousands of levels, an empty column; stored, loaded and scored as a server would."""
+    """Dates, texts and packed columns with gaps, thousands of levels, an empty column; stored, loaded and scored as a server would."""
     config = recipe(
         model, f"data.task={TASKS[model]}", f"data.metric={'rmse' if TASKS[model] == 'regression' else 'log_loss'}"
     )
@@ -127,6 +127,7 @@ def test_texts_dates_many_levels_and_every_task(model: str, rows: pl.DataFrame, 
         "tail": Column(ColumnType.categorical, nullable=True),
         "opened": Column(ColumnType.datetime, nullable=True),
         "comment": Column(ColumnType.text, nullable=True),
+        "counts": Column(ColumnType.sparse, nullable=True),
     }
     number = pl.int_range(pl.len())
     frame = rows.with_columns(
@@ -134,6 +135,9 @@ def test_texts_dates_many_levels_and_every_task(model: str, rows: pl.DataFrame, 
         (number % 3000).cast(pl.String).alias("tail"),
         pl.when(number % 10 > 0).then("scheduled_departure").alias("opened"),
         pl.when(number % 7 > 0).then(pl.concat_str("carrier", "origin", "dest", separator=" flies ")).alias("comment"),
+        pl.when(number % 5 > 0)
+        .then(pl.format("c{}:{} c{}:-1.5", number % 50, number % 3, number % 70))
+        .alias("counts"),
         (pl.col("distance") if TASKS[model] == "regression" else pl.col("origin")).alias("late"),
     )
     fitted = fit(build_pipeline(config), frame, config)
@@ -156,10 +160,13 @@ def test_texts_dates_many_levels_and_every_task(model: str, rows: pl.DataFrame, 
         pl.lit(5.0).alias("nothing"),
         pl.Series("opened", [None, None, None], dtype=pl.Datetime("us")),
         pl.Series("comment", ["words never seen", None, ""]),
+        pl.Series("counts", ["never_seen:3", None, ""]),
     )
     assert np.array_equal(predict(loaded, odd, features, classes), predict(fitted, odd, features, classes))
     served = (
-        to_features(odd, features).astype({"tail": object, "comment": object}).where(lambda cells: cells.notna(), None)
+        to_features(odd, features)
+        .astype({"tail": object, "comment": object, "counts": object})
+        .where(lambda cells: cells.notna(), None)
     )
     served["opened"] = pd.to_datetime(served["opened"])
     served = served.astype({"distance": float, "nothing": float})

@@ -14,6 +14,7 @@ import yaml
 
 from retrain.config import PeriodKind, compose
 from retrain.data.inference import Draft, draft_contract
+from retrain.data.packed import MANY_COLUMNS, numeric_columns, pack, tell_target
 from retrain.data.sources import ROW_NUMBER, read_files, read_query
 from retrain.errors import DataError
 from retrain.project import write_text
@@ -31,15 +32,29 @@ def run(options: argparse.Namespace) -> None:
     if path.exists() and not options.force:
         raise DataError(f"{path} is there already. Choose another name with --name, or overwrite it with --force.")
     source, table = _read(paths, options)
+    wide = len(table.columns)
+    source, table, told = _pack_wide(source, table, options)
     period = PeriodKind[options.period] if options.period else None
     draft = draft_contract(table, options.target, options.time, period, options.time_format)
     if period is PeriodKind.rows and options.rows_per_batch:
         draft.rows_per_batch = options.rows_per_batch
+    draft.leaks |= dict.fromkeys(told, "it alone tells the target almost perfectly: on `source.leave_out`")
     write_text(path, to_yaml(name, source, draft, options.target, options.time))
     _choose(name)
     watched = _watch(paths) if not options.query else []
     compose(CONF)  # what was written must be what the project reads
-    _report(path, table, draft, watched, options)
+    _report(path, len(table), wide, draft, watched, options)
+
+
+def _pack_wide(source: dict, table: pl.DataFrame, options: argparse.Namespace) -> tuple[dict, pl.DataFrame, list[str]]:
+    """Thousands of numeric columns as one packed column, and which of them were left out since they tell the target."""
+    names = numeric_columns(table, {options.target, options.time})
+    names = [name for name in names if name.lower() != "id" and not name.lower().endswith("_id")]
+    if len(names) <= MANY_COLUMNS or options.target not in table.columns:
+        return source, table, []
+    told = tell_target(table, names, table[options.target])
+    node = {"_target_": "retrain.data.packed.PackedColumns", "source": source, "leave_out": told}
+    return node, pack(table.drop(told), [name for name in names if name not in told], "columns"), told
 
 
 def _read(paths: list[str], options: argparse.Namespace) -> tuple[dict, pl.DataFrame]:
@@ -90,12 +105,15 @@ def to_yaml(name: str, source: dict, draft: Draft, target: str, time: str) -> st
         "regression": "mae, r2, pinball_0.9",
     }[draft.task.name]
     node = dict(source)
+    table = node
+    if "source" in node:  # of packed columns
+        table = node["source"] = dict(node["source"])
     if draft.rows_per_batch:
-        node["rows_per_batch"] = draft.rows_per_batch
+        table["rows_per_batch"] = draft.rows_per_batch
     if draft.time_format:
-        node["time_format"] = draft.time_format
+        table["time_format"] = draft.time_format
     if draft.key_columns == [ROW_NUMBER]:
-        node["number_rows"] = True
+        table["number_rows"] = True
     lines = [
         "# Guessed by `retrain init` from the data: check it, mend it, keep it. It is the contract of every batch to come.",
         f"name: {_scalar(name)}",
@@ -177,12 +195,14 @@ def _watch(paths: Sequence[str]) -> list[str]:
     return [given for given in paths if URI.match(given)]
 
 
-def _report(path: Path, table: pl.DataFrame, draft: Draft, unwatched: list[str], options: argparse.Namespace) -> None:
+def _report(
+    path: Path, rows: int, columns: int, draft: Draft, unwatched: list[str], options: argparse.Namespace
+) -> None:
     size = f"{draft.rows_per_batch:,} rows" if draft.rows_per_batch else draft.period.name
     kinds: dict[str, int] = {}
     for feature in draft.features.values():
         kinds[feature.type.name] = kinds.get(feature.type.name, 0) + 1
-    print(f"Read         {len(table):,} rows, {len(table.columns)} columns")
+    print(f"Read         {rows:,} rows, {columns:,} columns")
     print(f"Task         {draft.task.name}: predict `{options.target}`, compare by {draft.metric}")
     print(f"Batches      one a {size}: {draft.batches} so far, the newest with {draft.newest_rows:,} rows")
     print(f"Key          {', '.join(draft.key_columns)} within a batch")

@@ -22,8 +22,11 @@ DTYPES = {
     ColumnType.boolean: pl.Boolean,
     ColumnType.datetime: pl.Datetime("us"),
     ColumnType.text: pl.String,
+    ColumnType.sparse: pl.String,
 }
 TARGET_DTYPES = {Task.binary: pl.Boolean, Task.multiclass: pl.String, Task.regression: pl.Float64}
+# Of `sparse`: names with their values, such as "gene_17:2.5 gene_40:1"; what is not named is 0.
+PAIRS = r"^(\S+:[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?( |$))*$"
 # A batch with so many labelled rows and one class only has lost its labels; a smaller one may just be quiet.
 SUSPICIOUSLY_CONSTANT = 500
 
@@ -224,6 +227,7 @@ def to_feature(values: pl.Series, kind: ColumnType) -> pl.Series | None:
         ColumnType.categorical: is_categorical(values.dtype),
         ColumnType.boolean: _holds_flags(values),
         ColumnType.text: values.dtype == pl.String,
+        ColumnType.sparse: values.dtype == pl.String,
     }
     if not same_kind[kind]:
         return None
@@ -268,6 +272,8 @@ def _pandera_column(column: Column) -> Any:
         # Without a range of its own a number must at least be finite.
         checks.append(pa.Check.ge(column.minimum if column.minimum is not None else -sys.float_info.max))
         checks.append(pa.Check.le(column.maximum if column.maximum is not None else sys.float_info.max))
+    if column.type is ColumnType.sparse:
+        checks.append(pa.Check.str_matches(PAIRS, name="names with values"))
     if column.levels is not None:
         checks.append(pa.Check.isin(column.levels))
     return pa.Column(DTYPES[column.type], nullable=column.nullable, checks=checks)

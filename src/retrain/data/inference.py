@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from retrain.config import ColumnType, PeriodKind, Task
-from retrain.data.contract import is_categorical, to_times
+from retrain.data.contract import PAIRS, is_categorical, to_times
 from retrain.data.periods import period_keys
 from retrain.data.sources import EPOCH_UNITS, ROW_NUMBER, parse_times
 from retrain.errors import DataError
@@ -209,6 +209,11 @@ def guess_keys(table: pl.DataFrame, batch: pl.Series, target: str, time: str) ->
 def _add_feature(draft: Draft, values: pl.Series, is_key: bool) -> None:
     """Sort a column into features and those left out."""
     name, known = values.name, values.drop_nulls()
+    if values.dtype == pl.String and known.head(1000).str.contains(PAIRS).all() and known.str.contains(":").any():
+        draft.features[name] = Feature(
+            ColumnType.sparse, bool(values.null_count()), "columns with their values, the rest 0"
+        )
+        return
     nullable = bool(values.null_count()) or (values.dtype.is_float() and bool(values.is_nan().any()))
     levels = known.n_unique()
     if levels < 2:
@@ -276,7 +281,7 @@ def find_leaks(draft: Draft, sample: pl.DataFrame, target: str, time: str) -> No
             )
         if why is None and feature.nullable:
             why = _missing_with_target(sample, name, target)
-        if why is None:
+        if why is None and feature.type is not ColumnType.sparse:
             told = _told_by(labelled[name], labelled[target], draft.task)
             why = (
                 f"it alone tells the target, or one of its classes, almost perfectly ({told:.4f} of 1)"
@@ -342,6 +347,10 @@ def _doubts(draft: Draft, table: pl.DataFrame, target: str) -> None:
         )
     if draft.positive_label is not None:
         draft.unsure.append(f"`{draft.positive_label}`, the rarer value of `{target}`, counts as positive.")
+    if any(feature.type is ColumnType.sparse for feature in draft.features.values()):
+        draft.unsure.append(
+            "Trees see the sparse columns through 32 components only: try `model: logistic_regression` or `sgd` in conf/config.yaml."
+        )
     if draft.key_columns == [ROW_NUMBER]:
         draft.unsure.append(
             "No columns tell the rows apart, so they are numbered: a corrected batch must keep their order."

@@ -2,7 +2,7 @@
 
 Each is given the names of the features by type (flags count as numbers), and the values in the YAML.
 
-All but the parts of a date are scikit-learn's own transformers: a stored model then loads without any code of this project.
+All but the parts of a date and packs of sparse columns are scikit-learn's own transformers: a stored model then loads without any code of this project.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ def ordinal(
     numeric: list[str],
     datetime: list[str],
     text: list[str],
+    sparse: list[str],
     maximum_levels: int,
     missing_value: float | None = None,
     text_components: int = 32,
 ) -> ColumnTransformer:
     """Categories as codes, the most frequent `maximum_levels` apart and the rest together; numbers as they are. For trees.
 
-    Output is dense float64: categories first, numbers, the parts of dates, then `text_components` for each text (latent
-    semantic analysis: a truncated SVD of its hashed words). Unseen and missing categories become `missing_value`, NaN by
+    Output is dense float64: categories first, numbers, the parts of dates, then `text_components` for each text and each
+    pack of sparse columns (a truncated SVD of its hashed words, which is latent semantic analysis, or columns). Unseen and missing categories become `missing_value`, NaN by
     default.
     """
     import numpy as np
@@ -50,19 +51,25 @@ def ordinal(
         ("numeric", "passthrough", numeric),
         *_dates(datetime),
     ]
-    for name in text:
-        dense = Pipeline([("hash", _hashed_words()), ("reduce", TruncatedSVD(text_components))])
-        steps.append((f"text_{name}", dense, [name]))
+    for kind, names, hashed in (("text", text, _hashed_words), ("sparse", sparse, _hashed_columns)):
+        for name in names:
+            dense = Pipeline([("hash", hashed()), ("reduce", TruncatedSVD(text_components))])
+            steps.append((f"{kind}_{name}", dense, [name]))
     return ColumnTransformer([step for step in steps if step[2]], sparse_threshold=0)
 
 
 def one_hot(
-    categorical: list[str], numeric: list[str], datetime: list[str], text: list[str], minimum_frequency: int
+    categorical: list[str],
+    numeric: list[str],
+    datetime: list[str],
+    text: list[str],
+    sparse: list[str],
+    minimum_frequency: int,
 ) -> ColumnTransformer:
     """A column for each level seen `minimum_frequency` times, one for all rarer and unseen ones; numbers standardized.
 
-    Missing numbers become the median, with a column that says so; texts become hashed words, weighted to unit length. For
-    linear models and neural networks; sparse where that saves memory.
+    Missing numbers become the median, with a column that says so; texts become hashed words, weighted to unit length, packs
+    of sparse columns hashed columns between -1 and 1. For linear models and neural networks; sparse where that saves memory.
     """
     import numpy as np
     from sklearn.compose import ColumnTransformer
@@ -90,6 +97,7 @@ def one_hot(
     for name, parts, chosen in _dates(datetime):
         steps.append((name, Pipeline([("parts", parts), ("numbers", numbers())]), chosen))
     steps += [(f"text_{name}", _hashed_words(), [name]) for name in text]
+    steps += [(f"sparse_{name}", _hashed_columns(), [name]) for name in sparse]
     return ColumnTransformer([step for step in steps if step[2]])
 
 
@@ -116,3 +124,13 @@ def _hashed_words() -> Pipeline:
             ("hash", HashingVectorizer(n_features=HASHED_TEXT_COLUMNS, alternate_sign=False)),
         ]
     )
+
+
+def _hashed_columns() -> Pipeline:
+    """One pack of sparse columns to sparse numbers, each hashed column divided by its largest: zeros stay zeros."""
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import MaxAbsScaler
+
+    from retrain.modeling.transformers import SparsePairs
+
+    return Pipeline([("hash", SparsePairs()), ("scale", MaxAbsScaler())])

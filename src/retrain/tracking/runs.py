@@ -100,6 +100,7 @@ def feature_schema(config: Config) -> Any:
         kinds = {
             ColumnType.categorical: DataType.string,
             ColumnType.text: DataType.string,
+            ColumnType.sparse: DataType.string,
             ColumnType.datetime: DataType.datetime,
         }
         return ColSpec(kinds.get(config.data.features[name].type, DataType.double), name)
