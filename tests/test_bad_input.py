@@ -105,7 +105,7 @@ def test_a_champion_whose_files_were_deleted(grown: Project) -> None:
     shutil.rmtree(grown.root / Path(version.source).relative_to(Path(version.source).parents[4]))
     grown.arrive("2013-04")
     grown.edit("conf/data/slice.yaml", "2013-03", "2013-04")
-    grown.repro("monitor")
+    grown.repro("snapshot")
     refused(grown, "Version 2 of `slice` can't be loaded", "Restore its files from a backup")
 
 
@@ -121,7 +121,7 @@ def test_a_damaged_snapshot_trains_nothing(grown: Project) -> None:
 def test_a_second_run_at_the_same_time_is_turned_away(grown: Project) -> None:
     grown.arrive("2013-04")
     grown.edit("conf/data/slice.yaml", "2013-03", "2013-04")
-    grown.repro("monitor")
+    grown.repro("snapshot")
     first = subprocess.Popen(
         ["dvc", "repro"], cwd=grown.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

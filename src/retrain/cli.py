@@ -32,10 +32,14 @@ STAGES = {
         "bring data/snapshot to what the source holds",
         "retrain snapshot",
     ),
-    "monitor": ("retrain.stages.monitor", "ask the policy whether to retrain", "retrain monitor policy=never"),
+    "monitor": (
+        "retrain.stages.monitor",
+        "what the newest batch says, and what the policy would decide",
+        "retrain monitor policy=on_drift",
+    ),
     "train": (
         "retrain.stages.train",
-        "train a candidate (in the pipeline: the challenger)",
+        "train a candidate (in the pipeline: ask the policy, train the challenger)",
         "retrain train model=logistic_regression",
     ),
     "evaluate": (
@@ -63,6 +67,11 @@ CHOICES = {
     ),
 }
 QUESTIONS = {
+    "backtest": (
+        "retrain.commands.backtest",
+        "which policy, strategy and gate would have served best on the snapshot's history, and at what cost",
+        "retrain backtest\n  retrain backtest -m strategy=full,sliding_window policy=every,on_decay\n  retrain backtest --drills --adopt",
+    ),
     "gate-check": (
         "retrain.commands.gate_check",
         "put challengers of known worth before the gate, on the snapshot's history",
@@ -133,7 +142,10 @@ def build_parser() -> argparse.ArgumentParser:
             one.add_argument("--to", type=int, metavar="VERSION", help="instead of the version that last served")
         if verb in ("promote", "approve", "rollback"):
             one.add_argument("--reason", required=verb == "rollback", help="goes into the ledger")
-        if verb == "train":
+        if verb == "backtest":
+            one.add_argument("--drills", action="store_true", help="also replay with broken batches: who notices?")
+            one.add_argument("--adopt", action="store_true", help="write the recommendation into conf/")
+        if verb in ("train", "backtest"):
             one.add_argument(
                 "-m", "--multirun", action="store_true", help="sweep: values separated by commas, one job each"
             )
@@ -240,6 +252,15 @@ def run(options: argparse.Namespace) -> None:
         from retrain.commands import sweep
 
         sweep.run(options.overrides)
+        return
+    if options.verb == "backtest":
+        from retrain.commands import backtest
+        from retrain.config import compose
+
+        swept = [
+            override for override in options.overrides if override.split("=")[0] not in ("policy", "strategy", "gate")
+        ]
+        backtest.run(compose(Path("conf"), swept), options)
         return
     config = _config(options.overrides, in_stage=running_stage() is not None and options.verb != "config")
     if options.verb == "train" and running_stage() is None:

@@ -114,6 +114,26 @@ class GateConfig:
 
 
 @dataclass
+class MonitoringConfig:
+    """What is noticed about a new batch, and what follows."""
+
+    false_alarm_rate: float = 0.05  # of batches in which nothing has changed
+    hold_back: bool = True  # a batch that looks broken takes no part until it is released
+    release: list[str] = field(default_factory=list)  # periods of such batches that a person has looked at
+
+
+@dataclass
+class BacktestConfig:
+    """What `retrain backtest` tries with each other, as names of files in `conf/`."""
+
+    strategies: list[str] = field(default_factory=list)
+    policies: list[str] = field(default_factory=list)
+    gates: list[str] = field(default_factory=list)
+    retraining_cost: float = 0.0  # in units of the loss, over one batch
+    workers: int | None = None  # null: one for each core
+
+
+@dataclass
 class TrackingConfig:
     """Where MLflow keeps runs and models. The address itself never enters the config: it may hold a password."""
 
@@ -133,7 +153,9 @@ class Config:
     policy: dict[str, Any] = MISSING
     gate: GateConfig = field(default_factory=GateConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    monitoring: MonitoringConfig = field(default_factory=MonitoringConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    backtest: BacktestConfig = field(default_factory=BacktestConfig)
     trusted_types: list[str] = MISSING
 
 
@@ -196,6 +218,7 @@ def _check_ranges(config: Config) -> None:
         ("evaluation.block_hours", config.evaluation.block_hours >= 1, "at least 1"),
         ("evaluation.reference_windows", config.evaluation.reference_windows >= 0, "at least 0"),
         ("data.maximum_quarantine_share", 0 <= config.data.maximum_quarantine_share <= 1, "from 0 to 1"),
+        ("monitoring.false_alarm_rate", 0 < config.monitoring.false_alarm_rate < 0.5, "between 0 and 0.5"),
         ("data.key_columns", len(config.data.key_columns) > 0, "at least one column"),
         ("data.features", len(config.data.features) > 0, "at least one column"),
     ]

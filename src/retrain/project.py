@@ -18,12 +18,15 @@ from retrain.errors import ConfigError, RetrainError
 PARAMS = Path("params.yaml")
 SNAPSHOT = Path("data/snapshot")
 SOURCE_INDEX = Path("data/.source_index.json")
+MONITORING_CACHE = Path("data/.monitoring.json")  # what was measured once; losing it costs time only
 DECISION = Path("reports/decision.json")
 CHALLENGER = Path("reports/challenger.json")
 PREDICTIONS = Path("reports/predictions.parquet")
 COMPARISON = Path("reports/comparison.json")
 PROMOTION = Path("reports/promotion.json")
 REPORT = Path("reports/report.html")
+BACKTEST, BACKTEST_REPORT = Path("reports/backtest.json"), Path("reports/backtest.html")
+BACKTEST_CACHE = Path("data/.backtest")  # models and predictions of replays; losing them costs time only
 GATE_CHECK = Path("reports/gate_check.json")
 CODE = ("src", "pyproject.toml", "constraints.txt")
 

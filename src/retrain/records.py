@@ -17,8 +17,28 @@ Record = TypeVar("Record")
 
 
 @dataclass
+class ScoreRecord:
+    """A loss on a batch, with its two-sided 95 % interval."""
+
+    period: str
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass
+class ChangeRecord:
+    """How far something lies from the reference batch, how far neighbours usually do, and how often an unchanged one would."""
+
+    distance: float
+    usual: float | None
+    p_value: float | None
+    importance: float | None = None
+
+
+@dataclass
 class DecisionRecord:
-    """Written by monitor: whether to train a challenger on this snapshot, and why."""
+    """Written by train before all else: what the newest batch says, whether to train a challenger on this snapshot, and why."""
 
     retrain: bool
     reason: str
@@ -26,10 +46,18 @@ class DecisionRecord:
     snapshot: str
     newest_batch: str
     new_rows: int
-    target_mean: float | None = None  # of the newest batch: share of positives, or mean
-    earlier_target_mean: float | None = None
+    figures: dict[str, float] = field(default_factory=dict)  # that the policy decided by
     champion_version: int | None = None
-    champion_score: float | None = None  # its loss on the newest batch
+    loss: str = ""
+    scores: list[ScoreRecord] = field(default_factory=list)  # of the champion, on batches that it has not learnt from
+    expected: list[ScoreRecord] = field(default_factory=list)  # on batches whose labels are late
+    watched_batch: str = ""  # the newest, labelled or not
+    reference_batch: str = ""
+    alarms: list[str] = field(default_factory=list)
+    families: dict[str, ChangeRecord] = field(default_factory=dict)
+    features: dict[str, ChangeRecord] = field(default_factory=dict)  # the most worrying first
+    news: list[str] = field(default_factory=list)
+    held_back: dict[str, str] = field(default_factory=dict)  # batch -> why it looks broken
 
 
 @dataclass

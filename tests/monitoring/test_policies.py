@@ -1,17 +1,141 @@
+"""Each policy on situations that are easy to judge; the limits that all share; and that a no is explained as well as a yes."""
+
 from __future__ import annotations
 
-from retrain.monitoring.policies import Always, Evidence, Never
+import dataclasses
+from pathlib import Path
 
-EVIDENCE = Evidence("2013-03", 1000, 0.2, 0.25, champion_version=4, champion_score=0.5)
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+
+from retrain.config import compose, instantiate
+from retrain.errors import ConfigError
+from retrain.monitoring.policies import (
+    AllOf,
+    Always,
+    AnyOf,
+    CostAware,
+    Every,
+    Gain,
+    Never,
+    OnDecay,
+    OnDrift,
+    Policy,
+    Score,
+    Situation,
+)
+
+QUIET = Situation(
+    period="2013-06",
+    newest=5,
+    trained_through=2,
+    new_rows=900,
+    attempts=(0, 2),
+    expected=0.5,
+    drift={"features": 0.4, "target": 0.3},
+)
 
 
-def test_always_says_yes_without_looking_at_the_champion() -> None:
-    decision = Always().decide(EVIDENCE)
-    assert decision.retrain and "2013-03" in decision.reason
-    assert not Always.needs_champion
+def scores(*values: float, blocks: int = 10) -> tuple[Score, ...]:
+    random = np.random.default_rng(0)
+    return tuple(
+        Score(f"b{number}", value, blocks=tuple(random.normal(value, 0.01, blocks)))
+        for number, value in enumerate(values)
+    )
 
 
-def test_never_says_no_and_names_whom_it_keeps() -> None:
-    decision = Never().decide(EVIDENCE)
-    assert not decision.retrain and "version 4" in decision.reason
-    assert Never.needs_champion
+def changed(**values: object) -> Situation:
+    return dataclasses.replace(QUIET, **values)
+
+
+CASES = {
+    "always": (Always(), QUIET, True),
+    "never": (Never(), QUIET, False),
+    "every: not yet": (Every(4), QUIET, False),
+    "every: now": (Every(3), QUIET, True),
+    "drift: none": (OnDrift(), QUIET, False),
+    "drift: of the target": (OnDrift(), changed(drift={"features": 0.4, "target": 0.02}), True),
+    "drift: of a family that does not count": (
+        OnDrift(["features"]),
+        changed(drift={"features": 0.4, "target": 0.01}),
+        False,
+    ),
+    "drift: shared between the families": (OnDrift(), changed(drift={"features": 0.03, "target": 0.9}), False),
+    "drift: not known yet": (OnDrift(), changed(drift={"features": float("nan")}), False),
+    "decay: none": (OnDecay(), changed(scores=scores(0.5, 0.51, 0.49)), False),
+    "decay: one bad batch of three": (OnDecay(), changed(scores=scores(0.5, 0.5, 0.6)), False),
+    "decay: two bad batches of three": (OnDecay(), changed(scores=scores(0.6, 0.5, 0.6)), True),
+    "decay: not tried yet": (OnDecay(), QUIET, False),
+    "adwin: steady": (OnDecay("adwin"), changed(scores=scores(0.5, 0.5, 0.5)), False),
+    "adwin: risen": (OnDecay("adwin"), changed(scores=scores(0.5, 0.5, 0.8, blocks=60)), True),
+    "adwin: fallen": (OnDecay("adwin"), changed(scores=scores(0.8, 0.5, 0.5)), False),
+    "page-hinkley: steady": (OnDecay("page_hinkley"), changed(scores=scores(0.5, 0.5, 0.5)), False),
+    "page-hinkley: risen": (OnDecay("page_hinkley"), changed(scores=scores(0.5, 0.5, 0.8)), True),
+    "cost: nothing known": (CostAware(0.01), QUIET, True),
+    "cost: cheap": (CostAware(0.001), changed(gains=(Gain(1, 0.01), Gain(2, 0.02))), True),
+    "cost: dear": (CostAware(1.0), changed(gains=(Gain(1, 0.01), Gain(2, 0.02))), False),
+    "cost: retraining brings nothing": (CostAware(0.0), changed(gains=(Gain(1, -0.01), Gain(2, -0.02))), False),
+    "any": (AnyOf({"one": Never(), "other": Always()}), QUIET, True),
+    "all": (AllOf({"one": Never(), "other": Always()}), QUIET, False),
+    "cooldown": (Always(cooldown_batches=3), QUIET, False),
+    "cooldown is over": (Always(cooldown_batches=2), QUIET, True),
+    "maximum age": (Never(maximum_age_batches=3), QUIET, True),
+    "not that old": (Never(maximum_age_batches=4), QUIET, False),
+    "few rows": (Always(minimum_new_rows=901), QUIET, False),
+    "budget spent": (Always(budget={"retrainings": 1, "batches": 4}), QUIET, False),
+    "budget left": (Always(budget={"retrainings": 2, "batches": 4}), QUIET, True),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_decisions(name: str) -> None:
+    policy, situation, expected = CASES[name]
+    decision = policy.decide(situation)
+    assert decision.retrain is expected
+    assert (
+        len(decision.reason) > 20
+        and decision.reason.endswith(".")
+        and {"age_batches", "new_rows"} <= set(decision.figures)
+    )
+
+
+def test_the_cost_aware_cycle_is_the_cheapest_one() -> None:
+    """Against the average cost a batch of every cycle length, with a loss that grows by 0.01 a batch of age."""
+    growth = 0.01
+    for cost in (0.001, 0.01, 0.05, 0.2, 0.5):
+        policy = CostAware(cost, prior_growth=growth)
+        cycle = next(
+            age for age in range(1, 50) if policy.decide(changed(trained_through=0, newest=age, gains=())).retrain
+        )
+        averages = {length: (cost + sum(growth * age for age in range(length))) / length for length in range(1, 50)}
+        assert averages[cycle] == pytest.approx(min(averages.values()))
+
+
+def test_a_combination_says_what_each_part_said() -> None:
+    decision = AnyOf({"slow": Every(9), "fast": Every(2)}).decide(QUIET)
+    assert "slow: no" in decision.reason and "fast: yes" in decision.reason
+    assert decision.figures["slow batches_since"] == 3
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (lambda: Every(0), "policy.batches"),
+        (lambda: OnDecay("magic"), "k_of_n, adwin or page_hinkley"),
+        (lambda: OnDecay(k=3, n=2), "policy.n"),
+        (lambda: Always(budget={"retrainings": 1}), "policy.budget"),
+        (lambda: CostAware(-1), "must not be negative"),
+        (lambda: AnyOf({}), "names none"),
+    ],
+)
+def test_what_can_not_be_is_refused_by_its_key(policy: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        policy()
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "conf/policy").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_policy_can_be_built_and_asked(path: Path) -> None:
+    config = compose(REPOSITORY / "conf", [f"policy={path.stem}"])
+    policy: Policy = instantiate(config.policy, "policy")
+    assert policy.decide(QUIET).reason

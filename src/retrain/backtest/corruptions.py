@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
+
+from retrain.config import ColumnType, Config
 
 
 def flip_labels(rows: pl.DataFrame, target: str, share: float, seed: int, where: pl.Expr | None = None) -> pl.DataFrame:
@@ -43,3 +48,54 @@ def leak_target(rows: pl.DataFrame, target: str, name: str) -> pl.DataFrame:
 def resample(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
     """As many rows, drawn with replacement: what another sample of the same world would have taught."""
     return rows.sample(len(rows), with_replacement=True, seed=seed)
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """One way in which a whole batch goes wrong, by its name in CORRUPTIONS."""
+
+    kind: str
+    seed: int = 0
+
+    def apply(self, rows: pl.DataFrame, config: Config) -> pl.DataFrame:
+        """The batch as it would have arrived."""
+        return CORRUPTIONS[self.kind](rows, config, self.seed)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.seed}"
+
+
+def _flipped(rows: pl.DataFrame, config: Config, seed: int) -> pl.DataFrame:
+    return flip_labels(rows, config.data.target_column, 0.4, seed)
+
+
+def _turned(rows: pl.DataFrame, config: Config, seed: int) -> pl.DataFrame:
+    return flip_labels(rows, config.data.target_column, 1.0, seed)
+
+
+def _shuffled(rows: pl.DataFrame, config: Config, seed: int) -> pl.DataFrame:
+    """Every second feature comes from other rows."""
+    for name in list(config.data.features)[::2]:
+        rows = shuffle_column(rows, name, seed)
+    return rows
+
+
+def _other_units(rows: pl.DataFrame, config: Config, seed: int) -> pl.DataFrame:
+    """A quarter of the numbers as if miles had become kilometres."""
+    numbers = [name for name, column in config.data.features.items() if column.type is ColumnType.numeric]
+    return rows.with_columns(pl.col(name) * 1.609344 for name in numbers[::4])
+
+
+def _repeated(rows: pl.DataFrame, config: Config, seed: int) -> pl.DataFrame:
+    """The older half of the rows three times."""
+    half = rows.head(len(rows) // 2)
+    return pl.concat([half, half, rows]).sort(config.data.time_column, maintain_order=True)
+
+
+CORRUPTIONS: dict[str, Callable[[pl.DataFrame, Config, int], pl.DataFrame]] = {
+    "40% of the labels flipped": _flipped,
+    "all labels flipped": _turned,
+    "half of the columns shuffled": _shuffled,
+    "units changed": _other_units,
+    "rows repeated": _repeated,
+}

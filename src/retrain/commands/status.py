@@ -12,6 +12,7 @@ from retrain.errors import DataError, RetrainError
 from retrain.project import DECISION, SNAPSHOT
 from retrain.promotion.ledger import Entry
 from retrain.records import DecisionRecord
+from retrain.stages.monitor import describe
 from retrain.tracking.store import open_store, store_may_exist
 
 
@@ -22,10 +23,24 @@ def run(config: Config, options: argparse.Namespace) -> None:
         manifest = None
     entries = read_ledger(config)
     lines = screen(config, manifest, entries)
+    lines[-1:-1] = _decision(manifest)
     if manifest is not None and any(batch.revision > 1 for batch in manifest.batches):
         lines[1:1] = _corrected(config, manifest)
     for label, text in lines:
         print(f"{label:<14}{text}")
+
+
+def _decision(manifest: Manifest | None) -> list[tuple[str, str]]:
+    """What the policy decided on this snapshot, why, and what the newest batch showed."""
+    try:
+        decision = records.load(DECISION, DecisionRecord, "train")
+    except RetrainError:
+        return []
+    if manifest is None or decision.snapshot != manifest.digest:
+        return []
+    said, *seen = describe(decision)
+    held = [("Held back", f"{period}: {why}") for period, why in decision.held_back.items()]
+    return [*held, ("Decision", f"{decision.policy}. {said}"), *(("", line) for line in seen)]
 
 
 def _corrected(config: Config, manifest: Manifest) -> list[tuple[str, str]]:
@@ -123,7 +138,7 @@ def _next(config: Config, manifest: Manifest | None, entries: list[Entry]) -> st
 def _declined(manifest: Manifest) -> bool:
     """Whether the policy has said no to this very snapshot."""
     try:
-        decision = records.load(DECISION, DecisionRecord, "monitor")
+        decision = records.load(DECISION, DecisionRecord, "train")
     except RetrainError:
         return False
     return decision.snapshot == manifest.digest and not decision.retrain

@@ -31,6 +31,13 @@ class Batch:
     files: dict[str, str]  # name -> sha256 of its bytes
     classes: dict[str, int] = field(default_factory=dict)  # labelled rows of each class
     until: datetime | None = None  # the newest time of any row
+    suspicions: list[str] = field(default_factory=list)  # why it looks broken
+    released: bool = False  # a person says that it isn't
+
+    @property
+    def held_back(self) -> bool:
+        """Whether it takes no part in training and judging."""
+        return bool(self.suspicions) and not self.released
 
 
 @dataclass(frozen=True)
@@ -48,13 +55,14 @@ class Manifest:
     def digest(self) -> str:
         """32 hex digits that stand for the rows of every batch and the rules that sorted them."""
         lines = [self.contract, *(f"{batch.period} {batch.content}" for batch in self.batches)]
+        lines += [f"held back {batch.period}" for batch in self.batches if batch.held_back]
         lines += [f"label delay {self.label_delay}"] if self.label_delay else []
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
     @property
     def labelled(self) -> tuple[Batch, ...]:
-        """The batches that have labelled rows, all of whose labels have had the time to arrive."""
-        return tuple(batch for batch in self.batches if batch.rows and not self._waits(batch))
+        """The batches that have labelled rows, all of whose labels have had the time to arrive, and are not held back."""
+        return tuple(batch for batch in self.batches if batch.rows and not batch.held_back and not self._waits(batch))
 
     @property
     def waiting(self) -> tuple[Batch, ...]:

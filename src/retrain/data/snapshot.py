@@ -14,10 +14,13 @@ import polars as pl
 from retrain.config import DataConfig, Task
 from retrain.data.contract import REASON, CheckedBatch
 from retrain.data.manifest import MANIFEST, TIMES, Batch, Manifest, read_manifest
+from retrain.data.summary import BatchSummary, from_json, sample_rows, summarize
+from retrain.data.suspicion import find_suspicions, measure_jumps
 from retrain.errors import DataError, RetrainError
 from retrain.project import replacing, write_json
 
 LABELLED, UNLABELLED, QUARANTINED = "part.parquet", "unlabelled.parquet", "quarantine.parquet"
+SUMMARY, SAMPLE = "summary.json", "sample.parquet"
 
 
 def content_digest(frame: pl.DataFrame) -> str:
@@ -66,15 +69,43 @@ class SnapshotStore:
 
     def everything(self, batch: Batch) -> pl.DataFrame:
         """All rows of a batch, also unlabelled and quarantined ones; not checked against the manifest."""
-        frames = [pl.read_parquet(self._path(batch.period, name)) for name in batch.files]
+        names = [name for name in (LABELLED, UNLABELLED, QUARANTINED) if name in batch.files]
+        frames = [pl.read_parquet(self._path(batch.period, name)) for name in names]
         return pl.concat(frames, how="diagonal_relaxed").drop(REASON, strict=False)
 
     def intact(self, batch: Batch) -> bool:
         """Whether the batch's files are there. Their bytes are checked where they are read."""
-        return all(self._path(batch.period, name).is_file() for name in batch.files)
+        return SUMMARY in batch.files and all(self._path(batch.period, name).is_file() for name in batch.files)
 
-    def stage(self, period: str, revision: int, content: str, checked: CheckedBatch, data: DataConfig) -> Batch:
-        """Write a batch beside the snapshot and describe it. Raises RetrainError when it can't be written."""
+    def summary(self, batch: Batch) -> BatchSummary:
+        """What a batch looks like, without reading its rows. Raises DataError when it is damaged."""
+        staged = self.staging / f"batch={batch.period}" / SUMMARY
+        path = staged if staged.is_file() else self._path(batch.period, SUMMARY)
+        try:
+            return from_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path} is damaged ({error}). Restore it with `dvc checkout --force`, or delete {self.folder} and run "
+                "`dvc repro -f snapshot`."
+            ) from None
+
+    def sample(self, batch: Batch) -> pl.DataFrame:
+        """Some rows spread evenly over a batch, with time, features and target."""
+        return pl.read_parquet(self._path(batch.period, SAMPLE))
+
+    def stage(
+        self,
+        period: str,
+        revision: int,
+        content: str,
+        checked: CheckedBatch,
+        data: DataConfig,
+        earlier: Sequence[BatchSummary] = (),
+    ) -> Batch:
+        """Write a batch beside the snapshot and describe it; `earlier` are those before it that it is held against.
+
+        Raises RetrainError when it can't be written.
+        """
         folder = self.staging / f"batch={period}"
         parts = {LABELLED: checked.labelled, UNLABELLED: checked.unlabelled, QUARANTINED: checked.quarantined}
         files = {}
@@ -83,6 +114,14 @@ class SnapshotStore:
                 with replacing(folder / name) as temporary:
                     _write_parquet(frame, temporary)
                 files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        summary = summarize(checked.labelled, checked.unlabelled, data)
+        summary = dataclasses.replace(summary, jumps=measure_jumps(summary, earlier))
+        with replacing(folder / SUMMARY) as temporary:
+            temporary.write_text(summary.to_json(), encoding="utf-8")
+        with replacing(folder / SAMPLE) as temporary:
+            _write_parquet(sample_rows(checked.labelled, checked.unlabelled, data), temporary)
+        for name in (SUMMARY, SAMPLE):
+            files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         labelled, time = checked.labelled, data.time_column
         target = labelled[data.target_column]
         newest = [frame[time].max() for frame in parts.values()]
@@ -104,6 +143,7 @@ class SnapshotStore:
             files=files,
             classes=counts,
             until=max((moment for moment in newest if moment is not None), default=None),
+            suspicions=find_suspicions(summary, earlier),
         )
 
     def commit(self, manifest: Manifest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import polars as pl
 
-from retrain.config import DataConfig
+from retrain.config import DataConfig, MonitoringConfig
 from retrain.data.contract import Contract
 from retrain.data.manifest import Batch, Manifest
 from retrain.data.periods import Period, parse_delay, parse_period
 from retrain.data.snapshot import SnapshotStore, content_digest
 from retrain.data.sources import Source
+from retrain.data.summary import BatchSummary
+from retrain.data.suspicion import COMPARED
 from retrain.errors import DataError
 from retrain.project import write_json
 
@@ -45,7 +48,9 @@ class SnapshotChange:
     read: tuple[str, ...]  # every batch that had to be read from the source
 
 
-def update_snapshot(data: DataConfig, source: Source, store: SnapshotStore, index_path: Path) -> SnapshotChange:
+def update_snapshot(
+    data: DataConfig, source: Source, store: SnapshotStore, index_path: Path, monitoring: MonitoringConfig | None = None
+) -> SnapshotChange:
     """Add new batches, replace revised ones (same period, other content), remove those after `as_of`.
 
     Raises DataError for an empty source, an `as_of` before the first batch, or a batch that breaks the contract; the
@@ -53,12 +58,14 @@ def update_snapshot(data: DataConfig, source: Source, store: SnapshotStore, inde
     """
     store.discard()
     try:
-        return _update(data, source, store, index_path)
+        return _update(data, source, store, index_path, monitoring or MonitoringConfig())
     finally:
         store.discard()
 
 
-def _update(data: DataConfig, source: Source, store: SnapshotStore, index_path: Path) -> SnapshotChange:
+def _update(
+    data: DataConfig, source: Source, store: SnapshotStore, index_path: Path, monitoring: MonitoringConfig
+) -> SnapshotChange:
     contract = Contract(data)
     wanted = select_periods(source.periods(), data)
     old = _previous(store)
@@ -67,24 +74,26 @@ def _update(data: DataConfig, source: Source, store: SnapshotStore, index_path: 
     batches: list[Batch] = []
     added, revised, read = [], [], []
     row_changes: dict[str, RowChanges] = {}
+    earlier = _Earlier(store)
     for period in wanted:
         before = old.get(period.key)
         stamp = source.fingerprint(period.key)
         usable = before is not None and same_rules and store.intact(before)
         if usable and index.content(period.key, stamp) == before.content:
-            batches.append(before)
+            batches.append(_released(before, monitoring))
             continue
         arrived = source.read(period.key)
         read.append(period.key)
         content = content_digest(arrived.select(name for name in contract.columns if name in arrived.columns))
         index.set(period.key, stamp, content)
         if usable and content == before.content:
-            batches.append(before)
+            batches.append(_released(before, monitoring))
             continue
         changed = before is not None and content != before.content
         revision = 1 if before is None else before.revision + changed
         checked = contract.check(arrived, period)
-        batches.append(store.stage(period.key, revision, content, checked, data))
+        staged = store.stage(period.key, revision, content, checked, data, earlier.sound(batches))
+        batches.append(_released(staged, monitoring))
         if changed and store.intact(before):
             row_changes[period.key] = count_changes(store.everything(before), checked.everything, data.key_columns)
         if before is None:
@@ -97,6 +106,23 @@ def _update(data: DataConfig, source: Source, store: SnapshotStore, index_path: 
     kept = {batch.period for batch in batches}
     removed = tuple(batch.period for batch in old.batches if batch.period not in kept)
     return SnapshotChange(manifest, tuple(added), tuple(revised), removed, row_changes, tuple(read))
+
+
+def _released(batch: Batch, monitoring: MonitoringConfig) -> Batch:
+    return dataclasses.replace(batch, released=not monitoring.hold_back or batch.period in monitoring.release)
+
+
+class _Earlier:
+    """Summaries of the batches before a new one, each read once."""
+
+    def __init__(self, store: SnapshotStore) -> None:
+        self.store, self.known = store, {}
+
+    def sound(self, batches: Sequence[Batch]) -> list[BatchSummary]:
+        """Those of the newest batches with labels that are not held back, oldest first."""
+        newest = [batch for batch in batches if batch.rows and not batch.held_back][-COMPARED:]
+        self.known = {batch.period: self.known.get(batch.period) or self.store.summary(batch) for batch in newest}
+        return list(self.known.values())
 
 
 def count_changes(before: pl.DataFrame, after: pl.DataFrame, keys: Sequence[str]) -> RowChanges:

@@ -282,6 +282,11 @@ def loss_beside(metric: str, task: Task) -> str:
     return "mse" if task is Task.regression else "log_loss"
 
 
+def monitored_loss(metric: str, task: Task) -> str:
+    """The loss that a model is watched by over time: the metric itself if less of it is better, else the loss beside it."""
+    return metric if metric == "rmse" else loss_beside(metric, task)
+
+
 def shown_metrics(task: Task, also: Iterable[str] = ()) -> list[str]:
     """Names of the metrics to measure: those of the task, and those asked for as far as they fit it."""
     return list(dict.fromkeys([*SHOWN[task], *(name for name in also if fits_task(name, task))]))

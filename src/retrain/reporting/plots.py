@@ -31,9 +31,9 @@ def draw(predictions: pl.DataFrame, time_column: str, task: Task, loss: str) -> 
     losses = {model: find_row_loss(loss)(target, score) for model, score in scores.items()}
     first, last = (_reliability, _errors) if task is Task.regression else (_calibration, _histogram)
     return {
-        "calibration": _svg(lambda axes: first(axes, pairs)),
-        f"{loss}_by_day": _svg(lambda axes: _loss_by_day(axes, predictions[time_column], losses, loss)),
-        "predictions": _svg(lambda axes: last(axes, pairs)),
+        "calibration": svg(lambda axes: first(axes, pairs)),
+        f"{loss}_by_day": svg(lambda axes: _loss_by_day(axes, predictions[time_column], losses, loss)),
+        "predictions": svg(lambda axes: last(axes, pairs)),
     }
 
 
@@ -88,7 +88,8 @@ def _errors(axes: Axes, pairs: Pairs) -> None:
     axes.set(xlabel="observed - predicted", ylabel="rows", title="Errors")
 
 
-def _svg(paint: Callable[[Axes], None]) -> str:
+def svg(paint: Callable[[Axes], None], legend: bool = True) -> str:
+    """What `paint` draws on one pair of axes, as an SVG document."""
     # The figure's own class instead of pyplot, which would look for a screen and costs twice the import.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -98,7 +99,8 @@ def _svg(paint: Callable[[Axes], None]) -> str:
         axes = figure.subplots()
         paint(axes)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
+        if legend:
+            axes.legend(frameon=False, fontsize=8)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

@@ -1,63 +1,234 @@
-"""Stage `monitor`: look at the newest batch and ask the policy whether to retrain."""
+"""What the newest batch says about data and champion, and the policy's decision. Part of stage `train`; by itself it changes nothing."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
 
-from retrain import records
-from retrain.config import Config, Task, instantiate
-from retrain.data.manifest import read_manifest
+from retrain.config import Config, class_name, instantiate
+from retrain.data.manifest import CONTENT_DIGITS, Manifest, read_manifest
+from retrain.data.snapshot import SnapshotStore
+from retrain.data.windows import plan_windows
 from retrain.errors import DataError
-from retrain.monitoring.policies import Decision, Evidence, Policy
-from retrain.project import DECISION, SNAPSHOT
-from retrain.records import DecisionRecord
-from retrain.tracking.store import store_may_exist
+from retrain.modeling.metrics import monitored_loss
+from retrain.monitoring.policies import Decision, Gain, Policy, Situation
+from retrain.project import MONITORING_CACHE, SNAPSHOT
+from retrain.records import ChangeRecord, DecisionRecord, ScoreRecord
+from retrain.tracking.store import Store, open_store, store_may_exist
+
+if TYPE_CHECKING:
+    from retrain.monitoring.drift import Change
+    from retrain.monitoring.observation import Observation, Watched
+    from retrain.promotion.ledger import Entry
 
 log = logging.getLogger("retrain")
 FIRST = Decision(True, "There is no champion yet, so the first one is trained whatever the policy says.")
 
 
 def run(config: Config) -> None:
+    """For a person: what the policy would say now, and why."""
     manifest = read_manifest(SNAPSHOT)
-    labelled = manifest.labelled
-    if not labelled:
-        raise DataError(
-            "The snapshot has no labelled row. Set `data.as_of` to a period whose labels are known; then `dvc repro`."
-        )
-    newest, earlier = labelled[-1], labelled[:-1]
-    earlier_rows = sum(batch.rows for batch in earlier)
-    share = None
-    if earlier_rows and newest.target_mean is not None:
-        share = sum(batch.target_mean * batch.rows for batch in earlier) / earlier_rows
-    champion, score = None, None
-    policy: Policy = instantiate(config.policy, "policy")
-    # Champion and ledger live in MLflow: importing it costs seconds, so only a policy that looks at them pays.
-    if policy.needs_champion and store_may_exist(config.tracking):
-        from retrain.monitoring.champion import score_champion
+    store, entries = None, []
+    if store_may_exist(config.tracking):
+        from retrain.modeling.model_files import import_first
+        from retrain.promotion.ledger import Ledger
 
-        champion, score = score_champion(config, manifest)
-    evidence = Evidence(newest.period, newest.rows, newest.target_mean, share, champion, score)
-    decision = FIRST if policy.needs_champion and champion is None else policy.decide(evidence)
-    record = DecisionRecord(
+        import_first()
+        store = open_store(config)
+        entries = Ledger.open(store).entries()
+    show(look(config, manifest, store, entries))
+
+
+def look(config: Config, manifest: Manifest, store: Store | None, entries: Sequence[Entry]) -> DecisionRecord:
+    """Observe and decide. Raises DataError when there is no labelled row, ModelError when the champion can't be loaded."""
+    from retrain.monitoring.observation import observe
+
+    if not manifest.labelled:
+        held = [batch.period for batch in manifest.batches if batch.held_back]
+        why = f" (held back: {', '.join(held)})" if held else ""
+        raise DataError(
+            f"The snapshot has no labelled row{why}. Set `data.as_of` to a period whose labels are known; then `dvc repro`."
+        )
+    watched = _watched(config, store, entries, manifest) if store is not None else None
+    snapshot = SnapshotStore(SNAPSHOT)
+    observation: Observation = observe(config, manifest, snapshot, watched, MONITORING_CACHE)
+    policy: Policy = instantiate(config.policy, "policy")
+    situation = None
+    if watched is None:
+        decision = FIRST
+    else:
+        situation = find_situation(config, manifest, watched, entries, observation)
+        decision = _nothing_new(config, manifest, store, entries) or policy.decide(situation)
+    return _record(config, manifest, observation, situation, decision, watched)
+
+
+def _watched(config: Config, store: Store, entries: Sequence[Entry], manifest: Manifest) -> Watched | None:
+    from retrain.monitoring.observation import Watched
+    from retrain.promotion.ledger import current_champion
+    from retrain.promotion.registry import get_version, load_version
+
+    champion = current_champion(entries)
+    if champion is None:
+        return None
+    digest = get_version(store, champion.champion).tags.get("model_sha256", "")[:16]
+    model = load_version(store, champion.champion, config.trusted_types)
+    until = datetime.fromisoformat(champion.trained_until)
+    twin, twin_until = model, until
+    if (
+        until > plan_windows(manifest.labelled, config.evaluation).evaluation.start
+        and champion.challenger != champion.champion
+    ):
+        twin = load_version(store, champion.challenger, config.trusted_types)
+        twin_until = datetime.fromisoformat(champion.challenger_trained_until)
+    loss = champion.figures.get(f"{monitored_loss(config.data.metric, config.data.task)}/challenger")
+    return Watched(champion.champion, model, until, twin, twin_until, digest, loss)
+
+
+def find_situation(
+    config: Config, manifest: Manifest, watched: Watched, entries: Sequence[Entry], observation: Observation
+) -> Situation:
+    """What a policy may look at, from ledger and observation."""
+    from retrain.promotion.ledger import VERDICT
+
+    labelled = manifest.labelled
+    numbers = {batch.period: number for number, batch in enumerate(labelled)}
+
+    def through(until: str | None) -> int:
+        """The newest batch with rows before a time."""
+        known = [number for number, batch in enumerate(labelled) if until and batch.first_time.isoformat() < until]
+        return max(known, default=0)
+
+    trained = {entry.champion: entry.trained_until for entry in entries if entry.champion}
+    trained |= {entry.challenger: entry.challenger_trained_until for entry in entries}
+    loss = monitored_loss(config.data.metric, config.data.task)
+    verdicts = [entry for entry in entries if entry.kind == VERDICT and entry.newest_batch in numbers]
+    gains = [
+        Gain(
+            numbers[entry.newest_batch] - through(trained.get(entry.incumbent)),
+            -entry.figures[f"{loss}/minus_incumbent"],
+        )
+        for entry in verdicts
+        if entry.incumbent is not None and f"{loss}/minus_incumbent" in entry.figures
+    ]
+    trained_through = through(watched.trained_until.isoformat())
+    drift = observation.drift
+    return Situation(
+        period=labelled[-1].period,
+        newest=len(labelled) - 1,
+        trained_through=trained_through,
+        new_rows=sum(batch.rows for batch in labelled[trained_through + 1 :]),
+        attempts=tuple(sorted({numbers[entry.newest_batch] for entry in verdicts})),
+        scores=tuple(score for score in observation.scores if numbers[score.period] > trained_through),
+        expected=watched.loss,
+        drift={name: change.p_value for name, change in drift.families.items()} if drift else {},
+        false_alarm_rate=config.monitoring.false_alarm_rate,
+        gains=tuple(gains),
+    )
+
+
+def _nothing_new(config: Config, manifest: Manifest, store: Store, entries: Sequence[Entry]) -> Decision | None:
+    """A no, whatever the policy: all that has come since the last verdict is held back, or waits for its labels."""
+    from retrain.modeling.training import model_digest
+    from retrain.promotion.ledger import VERDICT
+    from retrain.promotion.registry import find_number, model_record
+
+    newest = manifest.batches[-1]
+    last = next((entry for entry in reversed(entries) if entry.kind == VERDICT), None)
+    if (
+        newest.period == manifest.labelled[-1].period
+        or last is None
+        or last.newest_batch != manifest.labelled[-1].period
+    ):
+        return None
+    version = find_number(store, last.challenger)
+    if version is None or version.tags.get("model_digest") != model_digest(config):
+        return None
+    batches = {batch.period: batch.content[:CONTENT_DIGITS] for batch in manifest.labelled}
+    if any(batches.get(period) != content for period, content in model_record(version).contents.items()):
+        return None
+    if newest.held_back:
+        return Decision(
+            False, f"Batch {newest.period} is held back, since it looks broken: {'; '.join(newest.suspicions)}"
+        )
+    return Decision(
+        False,
+        f"The labels of batch {newest.period} are not there yet, and nothing else has come since the last verdict.",
+    )
+
+
+def _record(
+    config: Config,
+    manifest: Manifest,
+    observation: Observation,
+    situation: Situation | None,
+    decision: Decision,
+    watched: Watched | None,
+) -> DecisionRecord:
+    newest, drift = manifest.labelled[-1], observation.drift
+    rate = config.monitoring.false_alarm_rate
+    held = {batch.period: "; ".join(batch.suspicions) for batch in manifest.batches if batch.held_back}
+    return DecisionRecord(
         retrain=decision.retrain,
         reason=decision.reason,
-        policy=type(policy).__name__,
+        policy=class_name(config.policy),
+        figures={name: float(value) for name, value in decision.figures.items() if math.isfinite(value)},
         snapshot=manifest.digest,
         newest_batch=newest.period,
-        new_rows=newest.rows,
-        target_mean=evidence.target_mean,
-        earlier_target_mean=share,
-        champion_version=evidence.champion_version,
-        champion_score=score,
+        new_rows=situation.new_rows if situation else newest.rows,
+        champion_version=watched.version if watched else None,
+        loss=monitored_loss(config.data.metric, config.data.task),
+        scores=[
+            ScoreRecord(score.period, score.value, _finite(score.low), _finite(score.high))
+            for score in observation.scores
+        ],
+        expected=[ScoreRecord(found.period, found.value, None, None) for found in observation.expected],
+        watched_batch=drift.batch if drift else "",
+        reference_batch=drift.reference if drift else "",
+        alarms=drift.alarms(rate) if drift else [],
+        families={name: _change(change) for name, change in drift.families.items()} if drift else {},
+        features={
+            name: dataclasses.replace(_change(drift.features[name]), importance=observation.importance.get(name))
+            for name in observation.ranked()
+        }
+        if drift
+        else {},
+        news=drift.news if drift else [],
+        held_back=held,
     )
-    records.save(DECISION, record)
-    log.info("%s: %s", "Retrain" if decision.retrain else "No retraining", decision.reason)
-    if share is not None and config.data.task is Task.binary:
-        log.info("Positives: %.1f %% of batch %s, %.1f %% before", 100 * newest.target_mean, newest.period, 100 * share)
-    elif share is not None:
-        log.info("Mean of the target: %.4g in batch %s, %.4g before", newest.target_mean, newest.period, share)
-    if score is not None:
-        from retrain.modeling.metrics import loss_beside
 
-        loss = loss_beside(config.data.metric, config.data.task)
-        log.info("Champion version %d has %s %.4f on batch %s", champion, loss, score, newest.period)
+
+def _change(change: Change) -> ChangeRecord:
+    return ChangeRecord(change.distance, _finite(change.usual), _finite(change.p_value))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def show(record: DecisionRecord) -> None:
+    """The decision and what led to it, in the log."""
+    for line in describe(record):
+        log.info("%s", line)
+
+
+def describe(record: DecisionRecord) -> list[str]:
+    """What was seen, a line each."""
+    lines = [f"{'Retrain' if record.retrain else 'No retraining'}: {record.reason}"]
+    for score in record.scores[-3:]:
+        spread = f" [{score.low:.4f}, {score.high:.4f}]" if score.low is not None and score.high is not None else ""
+        lines.append(
+            f"Champion version {record.champion_version} has {record.loss} {score.value:.4f}{spread} on batch {score.period}"
+        )
+    for score in record.expected:
+        lines.append(f"Expected {record.loss} {score.value:.4f} on batch {score.period}, whose labels are late")
+    if record.alarms:
+        likely = ", ".join(list(record.features)[:3])
+        lines.append(
+            f"Drift of {', '.join(record.alarms)} in batch {record.watched_batch} against {record.reference_batch}; look at {likely} first"
+        )
+    lines += [f"News of batch {record.watched_batch}: {'; '.join(record.news)}"] if record.news else []
+    return lines

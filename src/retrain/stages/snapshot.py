@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from retrain.config import Config, instantiate
+from retrain.data.manifest import Batch
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.update import update_snapshot
 from retrain.project import SNAPSHOT, SOURCE_INDEX
@@ -15,7 +16,7 @@ log = logging.getLogger("retrain")
 def run(config: Config) -> None:
     source = instantiate(config.data.source, "data.source")
     source.bind(config.data)
-    change = update_snapshot(config.data, source, SnapshotStore(SNAPSHOT), SOURCE_INDEX)
+    change = update_snapshot(config.data, source, SnapshotStore(SNAPSHOT), SOURCE_INDEX, config.monitoring)
     batches = change.manifest.batches
     for what, keys in (("added", change.added), ("revised", change.revised), ("removed", change.removed)):
         if keys:
@@ -24,6 +25,9 @@ def run(config: Config) -> None:
         log.info(
             "Batch %s was corrected: %s. Versions that were trained on the old rows: `retrain status`.", period, rows
         )
+    for batch in batches:
+        if batch.held_back:
+            log.warning("%s", how_to_release(batch))
     if change.manifest.waiting:
         names = ", ".join(batch.period for batch in change.manifest.waiting)
         log.info("Labels of %s may still be on their way (`data.label_delay`): neither trains nor judges.", names)
@@ -38,4 +42,13 @@ def run(config: Config) -> None:
         f"{sum(batch.rows for batch in batches):,}",
         f"{unlabelled:,}",
         f"{quarantined:,}",
+    )
+
+
+def how_to_release(batch: Batch) -> str:
+    """Why a batch is held back, and the ways out."""
+    return (
+        f"Batch {batch.period} looks broken and is held back: it neither trains nor judges. {batch.suspicions[0][0].upper()}"
+        f"{'; '.join(batch.suspicions)[1:]} Mend it at its source, or, if it is right, list it under `monitoring.release` in "
+        f"conf/config.yaml: [{batch.period}]; then `dvc repro`."
     )

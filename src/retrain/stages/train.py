@@ -1,7 +1,8 @@
-"""Stage `train`: fit the challenger, register it, and write what it and the incumbent predict on the evaluation rows."""
+"""Stage `train`: ask the policy, fit the challenger, register it, and write what it and the incumbent predict on the evaluation rows."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,10 +28,12 @@ from retrain.promotion.figures import BASELINE, CHALLENGER, EVALUATION, INCUMBEN
 from retrain.promotion.ledger import Entry, Ledger, find_base, find_incumbent, rolled_back
 from retrain.promotion.looks import look_number
 from retrain.records import ChallengerRecord, DecisionRecord, ModelRecord
+from retrain.stages import monitor
 from retrain.tracking import runs
 from retrain.tracking.runs import StoredModel
 from retrain.tracking.store import Store, open_store
 
+LONGEST_TAG = 4900
 log = logging.getLogger("retrain")
 
 
@@ -43,19 +46,23 @@ class Incumbent:
 
 
 def run(config: Config) -> None:
-    decision = records.load(project.DECISION, DecisionRecord, "monitor")
     snapshot = SnapshotStore(project.SNAPSHOT)
     manifest = snapshot.manifest()
-    if not decision.retrain:
-        _decline(decision.reason, manifest, decision)
-        return
-    windows = plan_windows(manifest.labelled, config.evaluation)
     import_first()
     store = open_store(config)
     ledger = Ledger.open(store)
     registry.follow_ledger(store, ledger)
     runs.end_abandoned(store)
     history = ledger.entries()
+    decision = monitor.look(config, manifest, store, history)
+    records.save(project.DECISION, decision)
+    monitor.show(decision)
+    if decision.champion_version is not None:
+        runs.log_monitoring(store, decision, len(manifest.labelled))
+    if not decision.retrain:
+        _decline(decision.reason, manifest, decision)
+        return
+    windows = plan_windows(manifest.labelled, config.evaluation)
     recipe = recipe_digest(config, manifest)
     rollback = rolled_back(history, recipe)
     if rollback is not None:
@@ -69,7 +76,7 @@ def run(config: Config) -> None:
     # Loaded before the fit: an incumbent that can't be loaded must not cost a training first.
     incumbent = _load_incumbent(config, store, find_incumbent(history, windows.evaluation.start.isoformat()))
     base = _load_base(config, store, history, windows)
-    record = _train(config, store, snapshot, windows, incumbent, base, recipe)
+    record = _train(config, store, snapshot, windows, incumbent, base, recipe, decision)
     record.reason, record.ledger_length = decision.reason, len(history)
     record.look = look_number(history, record.evaluation_start, record.evaluation_end, record.predictions[:16])
     records.save(project.CHALLENGER, record)
@@ -118,13 +125,18 @@ def _train(
     incumbent: Incumbent | None,
     base: Base | None,
     recipe: str,
+    decision: DecisionRecord,
 ) -> ChallengerRecord:
     """Fit, predict and register in one MLflow run."""
     manifest = snapshot.manifest()
     newest = manifest.labelled[-1].period
-    tags = _tags(config, manifest, windows, incumbent)
+    tags = _tags(config, manifest, windows, incumbent) | {
+        "policy": decision.policy,
+        "decision": decision.reason[:LONGEST_TAG],
+    }
     with runs.start_run(store, f"retrain {newest}", config, tags) as run_id:
         log.info("Training %s on rows before %s", tags["model"], windows.evaluation.start.date())
+        runs.log_json(dataclasses.asdict(decision), "decision.json")
         training = train(config, manifest, snapshot, windows.training, base)
         rows = _rows_to_judge(config, snapshot, windows.evaluation, incumbent)
         models = {CHALLENGER: Model(training.pipeline, feature_types(config))}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +17,14 @@ from retrain.data.manifest import Manifest
 from retrain.errors import ModelError
 from retrain.modeling.model_files import MODEL_FILE, file_digest
 from retrain.project import SNAPSHOT, current_commit
-from retrain.tracking.store import Store, ensure_experiment, first_line
+from retrain.records import DecisionRecord, ScoreRecord
+from retrain.tracking.store import MONITORING, Store, ensure_experiment, first_line
 
 if TYPE_CHECKING:
     import polars as pl
     from sklearn.pipeline import Pipeline
+
+MOST_WATCHED = 50  # features, the most worrying ones
 
 
 @contextlib.contextmanager
@@ -58,6 +63,45 @@ def end_abandoned(store: Store) -> None:
     experiment, _ = ensure_experiment(store, store.experiment)
     for run in store.client.search_runs([experiment], "attributes.status = 'RUNNING' and tags.kind = 'retraining'"):
         store.client.set_terminated(run.info.run_id, "KILLED")
+
+
+def log_json(content: Any, path: str) -> None:
+    """A JSON artifact of the active run."""
+    import mlflow
+
+    mlflow.log_dict(content, path)
+
+
+def log_monitoring(store: Store, decision: DecisionRecord, step: int) -> None:
+    """The decision, yes or no, and what was seen, in the one run that watches over a registered model; a step for each batch."""
+    from mlflow.entities import Metric
+
+    experiment, _ = ensure_experiment(store, store.experiment + MONITORING)
+    found = store.client.search_runs([experiment], max_results=1, order_by=["attributes.start_time ASC"])
+    run = found[0] if found else store.client.create_run(experiment, run_name=f"monitoring of {store.registered_model}")
+    figures = {f"p/{name}": change.p_value for name, change in decision.families.items()}
+    figures |= {f"distance/{name}": change.distance for name, change in list(decision.features.items())[:MOST_WATCHED]}
+    figures |= {
+        f"importance/{name}": change.importance for name, change in list(decision.features.items())[:MOST_WATCHED]
+    }
+    figures |= {f"policy/{name}": value for name, value in decision.figures.items()}
+    figures |= {"retrain": float(decision.retrain), "champion_version": float(decision.champion_version or 0)}
+    if decision.scores and decision.scores[-1].period == decision.newest_batch:
+        newest = decision.scores[-1]
+        figures |= {f"champion/{decision.loss}{end}": value for end, value in _with_ends(newest)}
+    figures |= {f"expected/{decision.loss}": score.value for score in decision.expected[-1:]}
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, value, now, step) for name, value in figures.items() if value is not None]
+    store.client.log_batch(run.info.run_id, metrics=metrics)
+    store.client.log_dict(
+        run.info.run_id,
+        dataclasses.asdict(decision),
+        f"decisions/{decision.watched_batch or decision.newest_batch}.json",
+    )
+
+
+def _with_ends(score: ScoreRecord) -> list[tuple[str, float | None]]:
+    return [("", score.value), ("_low", score.low), ("_high", score.high)]
 
 
 def flat_params(config: Config) -> dict[str, Any]:

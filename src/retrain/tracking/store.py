@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SERVER_TIMEOUT_SECONDS = 5
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-CANDIDATES, LEDGER = "-candidates", "-ledger"
+CANDIDATES, LEDGER, MONITORING, BACKTESTS = "-candidates", "-ledger", "-monitoring", "-backtests"
 # Lets the UI open on training runs and models instead of traces.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # Where an absolute path of the project stands in MLflow's tables (schema of mlflow 3.17).

@@ -1,0 +1,260 @@
+"""The models of a replay: each trained once, whatever policies and gates are tried with it, and kept by content.
+
+A fit is stored under a key that stands for all that shapes it: recipe, training rows, the model that it continues. So an
+interrupted backtest goes on where it was, and a second one trains nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retrain.backtest.corruptions import Corruption
+from retrain.config import Config, Task, feature_types, instantiate, to_container
+from retrain.data.contract import Contract
+from retrain.data.manifest import Batch
+from retrain.data.snapshot import SnapshotStore
+from retrain.data.windows import Window, Windows, batches_in, plan_windows
+from retrain.errors import DataError
+from retrain.modeling.lesson import Base
+from retrain.modeling.model_files import MODEL_FILE, load_model
+from retrain.modeling.pipeline import known_classes, predict
+from retrain.modeling.scoring import Model
+from retrain.modeling.training import fit as fit_recipe
+from retrain.modeling.training import settled
+
+INFO = "fit.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to train: on what was known when `batches[-1]` was the newest, without its evaluation window, or with it
+    (`refit`); some batches may be corrupted. It predicts what lies after its training rows in `predicts`."""
+
+    config: Config
+    batches: tuple[Batch, ...]  # labelled ones, oldest first
+    number: int  # of the newest, among all of the history
+    refit: bool
+    predicts: tuple[Batch, ...]
+    corruptions: dict[str, Corruption] = field(default_factory=dict)  # by period
+    base: str | None = None  # key of the model to continue
+    keep_model: bool = False
+
+    @functools.cached_property
+    def windows(self) -> Windows:
+        return plan_windows(self.batches, self.config.evaluation)
+
+    @property
+    def window(self) -> Window:
+        """The time that the training rows lie in."""
+        windows = self.windows
+        return Window(windows.training.start, windows.evaluation.end) if self.refit else windows.training
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Stands for all that shapes the model."""
+        content = to_container(self.config)
+        shaping = [content["data"]["features"], content["data"]["task"], content["data"]["target_column"]]
+        shaping += [content["data"]["metric"], content["model"], content["strategy"], content["seed"]]
+        known = batches_in(self.batches, self.window)
+        strategy = instantiate(self.config.strategy, "strategy")
+        chosen = known if strategy.continues else strategy.select(known)
+        rows = [[batch.period, batch.content, str(self.corruptions.get(batch.period, ""))] for batch in chosen]
+        text = json.dumps([shaping, rows, self.window.end.isoformat(), self.base], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained model of a replay, and where its predictions lie. `baseline` has shape (1,) or (classes,)."""
+
+    key: str
+    number: int
+    until: datetime
+    seconds: float
+    rows: int
+    classes: tuple[str, ...]
+    baseline: NDArray
+    folder: Path
+
+    def scores(self, period: str) -> NDArray:
+        """What it predicts for the rows of a batch from `until` on: float32 of shape (rows,), or (rows, classes) with several."""
+        return np.load(self.folder / f"{period}.npy")
+
+
+class Workshop:
+    """Gives the fits of jobs: stored ones, or trained here and now."""
+
+    def __init__(self, cache: Path, snapshot: Path) -> None:
+        self.cache, self.snapshot = cache, snapshot
+
+    def stored(self, job: Job) -> Fit | None:
+        folder = self.cache / job.key
+        try:
+            info = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        later = later_batches(job)
+        if any(not (folder / f"{batch.period}.npy").is_file() for batch in later):
+            return None
+        if job.keep_model and not (folder / MODEL_FILE).is_file():
+            return None
+        if info["contents"] != {batch.period: batch.content for batch in later} | info["contents"]:
+            return None  # a batch that it predicts has been revised
+        return Fit(
+            job.key,
+            job.number,
+            job.window.end,
+            info["seconds"],
+            info["rows"],
+            tuple(info["classes"]),
+            np.array(info["baseline"]),
+            folder,
+        )
+
+    def get(self, job: Job) -> Fit:
+        found = self.stored(job)
+        if found is None:
+            carry_out(job, self.cache, self.snapshot)
+            found = self.stored(job)
+        return found
+
+    def scores_of_corrupted(self, fit: Fit, config: Config, batch: Batch, corruption: Corruption) -> NDArray:
+        """What a model predicts for the rows of a batch as they arrived, from `until` on. The model must have been kept."""
+        path = fit.folder / f"{batch.period}~{hashlib.sha256(str(corruption).encode()).hexdigest()[:8]}.npy"
+        if not path.is_file():
+            pipeline = load_model(fit.folder / MODEL_FILE, config.trusted_types, None)
+            rows = read_batch(config, self.snapshot, batch, corruption)
+            rows = Window(fit.until, datetime.max).rows(rows, config.data.time_column)
+            np.save(path, predict(pipeline, rows, feature_types(config), fit.classes).astype(np.float32))
+        return np.load(path)
+
+    def prepare(self, jobs: Sequence[Job], workers: int, tick: Callable[[int, int], None]) -> int:
+        """Train what is missing, `workers` at a time, each with one thread; the largest first. `tick` is told what is done, of how many.
+
+        Returns how many there were."""
+        from joblib import Parallel, delayed, parallel_config
+
+        missing = list({job.key: job for job in jobs if self.stored(job) is None}.values())
+        missing.sort(key=lambda job: -job.number)
+        if not missing:
+            return 0
+        work = (delayed(carry_out)(job, self.cache, self.snapshot) for job in missing)
+        with parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
+            done = Parallel(return_as="generator_unordered")(work)
+            for count, _ in enumerate(done, start=1):
+                tick(count, len(missing))
+        return len(missing)
+
+
+def later_batches(job: Job) -> list[Batch]:
+    """The batches that a job's model predicts: those with rows from the end of its training rows on."""
+    return [batch for batch in job.predicts if batch.last_time >= job.window.end]
+
+
+@functools.lru_cache(maxsize=4)
+def _store(snapshot: Path) -> SnapshotStore:
+    return SnapshotStore(snapshot)
+
+
+@functools.lru_cache(maxsize=64)
+def _read(snapshot: Path, period: str, columns: tuple[str, ...], content: str) -> pl.DataFrame:
+    return _store(snapshot).read([period], columns)
+
+
+def read_batch(config: Config, snapshot: Path, batch: Batch, corruption: Corruption | None = None) -> pl.DataFrame:
+    """The labelled rows of a batch, corrupted if so asked, with the columns of the contract."""
+    rows = _read(snapshot, batch.period, tuple(Contract(config.data).columns), batch.content)
+    return rows if corruption is None else corruption.apply(rows, config)
+
+
+def carry_out(job: Job, cache: Path, snapshot: Path) -> None:
+    """Train, predict, store; all or nothing."""
+    config = job.config
+
+    def read(batch: Batch) -> pl.DataFrame:
+        return read_batch(config, snapshot, batch, job.corruptions.get(batch.period))
+
+    known = batches_in(job.batches, job.window)
+    training = fit_recipe(config, known, job.window, read, _load_base(job, cache))
+    model = Model(training.pipeline, feature_types(config))
+    classes = known_classes(training.pipeline) if config.data.task is Task.multiclass else []
+    later = later_batches(job)
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=cache, prefix=".unfinished-"))
+    try:
+        for batch in later:
+            rows = Window(job.window.end, datetime.max).rows(
+                read_batch(config, snapshot, batch), config.data.time_column
+            )
+            np.save(
+                folder / f"{batch.period}.npy",
+                predict(model.pipeline, rows, model.features, classes).astype(np.float32),
+            )
+        if job.keep_model:
+            import skops.io
+
+            skops.io.dump(training.pipeline, folder / MODEL_FILE)
+        info = {
+            "seconds": training.fit_seconds,
+            "rows": training.rows,
+            "classes": classes,
+            "baseline": np.atleast_1d(training.baseline).tolist(),
+            "contents": {batch.period: batch.content for batch in later},
+            "choice": training.choice,
+            "until": job.window.end.isoformat(),
+        }
+        (folder / INFO).write_text(json.dumps(info), encoding="utf-8")
+        shutil.rmtree(cache / job.key, ignore_errors=True)
+        os.replace(folder, cache / job.key)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _load_base(job: Job, cache: Path) -> Base | None:
+    if job.base is None:
+        return None
+    folder = cache / job.base
+    info = json.loads((folder / INFO).read_text(encoding="utf-8"))
+    pipeline = load_model(folder / MODEL_FILE, job.config.trusted_types, None)
+    return Base(Model(pipeline, feature_types(job.config)), datetime.fromisoformat(info["until"]))
+
+
+def chosen_by(fit: Fit, config: Config) -> Config:
+    """The config with the strategy that `best_of` chose, for the refit."""
+    return settled(config, json.loads((fit.folder / INFO).read_text(encoding="utf-8"))["choice"])
+
+
+def first_number(config: Config, batches: Sequence[Batch]) -> int:
+    """The first batch after which there is a champion. Raises DataError when the history is too short for a replay."""
+    for number in range(len(batches) - 1):
+        try:
+            plan_windows(batches[: number + 1], config.evaluation)
+        except DataError:
+            continue
+        return number
+    raise DataError(
+        "The history is too short to be replayed: a champion, and a batch that it serves, are needed. Let more batches arrive, or lower "
+        "`evaluation.minimum_blocks`."
+    )
+
+
+def reach_of_windows(config: Config, batches: Sequence[Batch], first: int) -> int:
+    """Over how many earlier batches an evaluation window reaches back at most."""
+    reach = 0
+    for number in range(first, len(batches)):
+        start = plan_windows(batches[: number + 1], config.evaluation).evaluation.start
+        reach = max(reach, sum(batch.last_time >= start for batch in batches[:number]))
+    return reach

@@ -1,0 +1,92 @@
+"""Which combinations a backtest lives through."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrain.backtest.replay import HIGHER, OPEN, Plan
+from retrain.config import Config, compose
+from retrain.errors import ConfigError
+
+AXES = {"policy": "policies", "strategy": "strategies", "gate": "gates"}
+BASELINE_POLICY = "always"
+NEVER_ASKED = "never asked"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Names along each axis, and the overrides that hold for all."""
+
+    policies: list[str]
+    strategies: list[str]
+    gates: list[str]
+    overrides: list[str]
+
+
+def read_grid(config: Config, overrides: Sequence[str]) -> Grid:
+    """The configured grid, with the axes that overrides name (`policy=every,on_decay`) in place of their own."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    axes = {name: list(getattr(config.backtest, field)) for name, field in AXES.items()}
+    fixed = []
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(f"An override can't be read: {str(error).splitlines()[0]}") from error
+    for override in parsed:
+        if override.key_or_group in axes:
+            several = override.is_sweep_override()
+            axes[override.key_or_group] = list(override.sweep_string_iterator()) if several else [str(override.value())]
+        elif override.is_sweep_override():
+            raise ConfigError(
+                f"`{override.input_line}`: a backtest sweeps over policy, strategy and gate. Make a file in conf/ for each value."
+            )
+        else:
+            fixed.append(override.input_line)
+    for name, values in axes.items():
+        if not values:
+            raise ConfigError(f"`backtest.{AXES[name]}` names none. Name some files of conf/{name}/, without .yaml.")
+    return Grid(axes["policy"], axes["strategy"], axes["gate"], fixed)
+
+
+def build_plans(conf: Path, grid: Grid) -> list[Plan]:
+    """Every combination, and beside them what they have to be worth: the same strategies, always retrained, without a gate and
+    with one that compares figures. Raises ConfigError for a combination that can't be."""
+
+    def composed(name: str, values: Sequence[str]) -> dict[str, Config]:
+        return {value: compose(conf, [*grid.overrides, f"{name}={value}"]) for value in values}
+
+    policies = composed("policy", list(dict.fromkeys([BASELINE_POLICY, "never", *grid.policies])))
+    strategies, gates = composed("strategy", grid.strategies), composed("gate", grid.gates)
+
+    def joined(policy: str, strategy: str) -> Config:
+        chosen = dict(policies[policy].policy)
+        if "retraining_cost" in chosen:
+            chosen["retraining_cost"] = policies[policy].backtest.retraining_cost
+        return dataclasses.replace(strategies[strategy], policy=chosen)
+
+    plans = [
+        Plan((policy, strategy, gate), joined(policy, strategy), gates[gate].gate)
+        for policy, strategy, gate in itertools.product(grid.policies, grid.strategies, grid.gates)
+    ]
+    for strategy in grid.strategies:
+        plans += [
+            Plan((BASELINE_POLICY, strategy, name), joined(BASELINE_POLICY, strategy), None) for name in (OPEN, HIGHER)
+        ]
+        plans.append(Plan(("never", strategy, OPEN), joined("never", strategy), None))
+    return list(_distinct(plans))
+
+
+def _distinct(plans: Sequence[Plan]) -> Iterator[Plan]:
+    """Plans without those that differ only in a gate that is never asked."""
+    seen = set()
+    for plan in plans:
+        names = (*plan.names[:2], NEVER_ASKED) if plan.names[0] == "never" else plan.names
+        if names not in seen:
+            seen.add(names)
+            yield dataclasses.replace(plan, names=names)

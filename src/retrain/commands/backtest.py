@@ -1,0 +1,156 @@
+"""`retrain backtest`: which policy, strategy and gate would have served best on the snapshot's history, and at what cost."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from retrain.backtest.drills import Drill, run_drills
+from retrain.backtest.fits import Workshop
+from retrain.backtest.grid import build_plans, read_grid
+from retrain.backtest.replay import HIGHER, OPEN, History, Outcome, Plan, Replay, best_sequence, loss_matrix
+from retrain.config import Config
+from retrain.data.manifest import Manifest
+from retrain.data.snapshot import SnapshotStore
+from retrain.project import BACKTEST, BACKTEST_CACHE, BACKTEST_REPORT, SNAPSHOT, write_json, write_text
+from retrain.reporting import backtest as reporting
+from retrain.reporting.backtest import Result
+
+log = logging.getLogger("retrain")
+CONF = Path("conf")
+
+
+def run(config: Config, options: argparse.Namespace) -> None:
+    """Raises DataError when the history is too short, ConfigError for a combination that can't be."""
+    started = time.perf_counter()
+    grid = read_grid(config, options.overrides)
+    plans = build_plans(CONF, grid)
+    store = SnapshotStore(SNAPSHOT)
+    manifest = store.manifest()
+    history = read_history(config, store, manifest)
+    trained = train_missing(history, plans, config.backtest.workers)
+    outcomes = [Replay(history, plan).run() for plan in plans]
+    result = summarize(config, history, plans, outcomes)
+    result.seconds = {"training": trained, "all": time.perf_counter() - started}
+    if options.drills:
+        result.drills = drill(config, history, plans, result)
+    reporting.to_terminal(result)
+    write_json(BACKTEST, reporting.to_json(result))
+    write_text(BACKTEST_REPORT, reporting.to_html(result))
+    reporting.to_mlflow(config, result, BACKTEST_REPORT)
+    log.info("Report: %s, and in MLflow", BACKTEST_REPORT)
+    if options.adopt:
+        adopt(config, result)
+
+
+def read_history(config: Config, store: SnapshotStore, manifest: Manifest) -> History:
+    """All labelled batches, with their summaries."""
+    batches = [batch for batch in manifest.batches if batch.rows and not batch.held_back]
+    summaries = [store.summary(batch) for batch in batches]
+    return History(config, batches, summaries, Workshop(BACKTEST_CACHE, SNAPSHOT))
+
+
+def train_missing(history: History, plans: Sequence[Plan], workers: int | None) -> float:
+    """Train what no earlier backtest has left behind; returns the seconds that it took."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    jobs = [job for plan in plans for job in Replay(history, plan).jobs()]
+    started = time.perf_counter()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, transient=True) as progress:
+        task = progress.add_task("Training", total=None)
+        count = history.workshop.prepare(
+            jobs, workers or os.cpu_count() or 1, lambda done, total: progress.update(task, completed=done, total=total)
+        )
+    log.info(
+        "%d models: %d trained in %.0f s, the rest known from before",
+        len({job.key for job in jobs}),
+        count,
+        time.perf_counter() - started,
+    )
+    return time.perf_counter() - started
+
+
+def summarize(config: Config, history: History, plans: Sequence[Plan], outcomes: Sequence[Outcome]) -> Result:
+    """Regret, the matrix, and what to do."""
+    cost = config.backtest.retraining_cost
+    matrices = {}
+    for plan in plans:
+        replay = Replay(history, plan)
+        if plan.names[1] not in matrices and replay.refits and not replay.continues:
+            numbers = range(history.first, len(history.batches) - 1)
+            fits = [history.workshop.get(replay.job(number, True)) for number in numbers]
+            matrix = np.full((len(history.batches), len(history.batches)), np.nan)
+            matrix[list(numbers)] = loss_matrix(history, fits)
+            matrices[plan.names[1]] = matrix
+    best, sequence = best_sequence(list(matrices.values()), history.first, cost) if matrices else (float("nan"), [])
+    return Result(
+        data=config.data.name,
+        model=config.model.estimator["_target_"].rsplit(".", 1)[-1],
+        loss=history.loss,
+        retraining_cost=cost,
+        periods=[batch.period for batch in history.batches],
+        outcomes=list(outcomes),
+        matrices=matrices,
+        best=best,
+        best_sequence=[history.batches[number].period for number in sequence],
+        growth=reporting.growth_of(next(iter(matrices.values()), np.empty((0, 0)))),
+    )
+
+
+def drill(config: Config, history: History, plans: Sequence[Plan], result: Result) -> list[Drill]:
+    """The recommended combination, and what it has to be worth, on a history with broken batches."""
+    wanted = result.recommended.policy, result.recommended.strategy, result.recommended.gate
+    chosen = [plan for plan in plans if plan.names == wanted]
+    chosen += [plan for plan in plans if plan.names in {("always", wanted[1], OPEN), ("always", wanted[1], HIGHER)}]
+    return run_drills(history, chosen, lambda replica, some: train_missing(replica, some, config.backtest.workers))
+
+
+def adopt(config: Config, result: Result) -> None:
+    """Write the recommended policy, strategy and gate into conf/config.yaml, and what was measured for `cost_aware`."""
+    import re
+
+    found, path = result.recommended, CONF / "config.yaml"
+    text = path.read_text(encoding="utf-8")
+    for group, name in (("policy", found.policy), ("strategy", found.strategy), ("gate", found.gate)):
+        if not (CONF / group / f"{name}.yaml").is_file():
+            continue  # a gate that is never asked
+        text = re.sub(
+            rf"(?m)^( *- {group}: *)(\S+)( *)",
+            lambda line, name=name: f"{line[1]}{name:<{len(line[2] + line[3]) - 1}} ",
+            text,
+            count=1,
+        )
+    write_text(path, text)
+    policy = CONF / "policy" / "cost_aware.yaml"
+    if result.growth is not None and policy.is_file():
+        text = policy.read_text(encoding="utf-8")
+        text = re.sub(r"(?m)^(prior_growth: *)\S+", lambda line: f"{line[1]}{result.growth:.6g}", text)
+        text = re.sub(r"(?m)^(retraining_cost: *)\S+", lambda line: f"{line[1]}{result.retraining_cost:g}", text)
+        write_text(policy, text)
+    log.info(
+        "Adopted: policy %s, strategy %s, gate %s in %s. `dvc repro` uses them.",
+        found.policy,
+        found.strategy,
+        found.gate,
+        path,
+    )

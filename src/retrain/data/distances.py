@@ -1,0 +1,96 @@
+"""How far two batches lie apart, from their summaries: values, and how the target follows them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrain.data.summary import OTHER, BatchSummary, ColumnSummary
+
+SHRINKAGE = 20  # rows
+KOLMOGOROV_VARIANCE = 0.8225  # E[K^2] of Kolmogorov's distribution: pi^2 / 12
+
+
+def distance(one: ColumnSummary, other: ColumnSummary) -> float:
+    """0 to 1: the Kolmogorov-Smirnov distance of numbers, the total variation distance of levels, or if that is larger, the
+    difference of the shares of missing values."""
+    missing = abs(one.null_share - other.null_share)
+    if one.atoms and other.atoms:
+        return max(missing, _largest_gap(np.array(one.atoms), np.array(other.atoms)))
+    if one.levels and other.levels:
+        return max(missing, _variation(one.levels, other.levels))
+    return missing if one.rows and other.rows else 0.0
+
+
+def _largest_gap(one: NDArray, other: NDArray) -> float:
+    points = np.concatenate([one, other])
+    shares = [np.searchsorted(atoms, points, side="right") / len(atoms) for atoms in (one, other)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+def _variation(one: dict[str, int], other: dict[str, int]) -> float:
+    totals = sum(one.values()), sum(other.values())
+    names = one.keys() | other.keys()
+    return 0.5 * sum(abs(one.get(name, 0) / totals[0] - other.get(name, 0) / totals[1]) for name in names)
+
+
+def noise(one: ColumnSummary, other: ColumnSummary) -> float:
+    """The mean square of the distance that two samples of these sizes have when nothing has changed, as if rows were independent."""
+    sizes = [column.rows - column.nulls for column in (one, other)]
+    if not all(sizes):
+        return 0.0
+    inverse = 1 / sizes[0] + 1 / sizes[1]
+    if one.atoms:
+        return KOLMOGOROV_VARIANCE * inverse
+    shares = np.array(list(one.levels.values())) / max(1, sum(one.levels.values()))
+    # The mean of |X| for a normal X is sqrt(2 / pi) of its deviation.
+    return float((0.5 * math.sqrt(2 / math.pi) * np.sqrt(shares * (1 - shares)).sum()) ** 2 * inverse)
+
+
+def unseen_share(column: ColumnSummary, history: Sequence[ColumnSummary]) -> float:
+    """The share of a category's rows whose level was counted in no earlier batch."""
+    known = {OTHER}.union(*(earlier.levels for earlier in history))
+    total = sum(column.levels.values())
+    return sum(count for name, count in column.levels.items() if name not in known) / total if total else 0.0
+
+
+def relation(batch: BatchSummary, history: Sequence[BatchSummary], name: str) -> tuple[float, float]:
+    """How the target goes with one feature, against how it did: numerator and denominator of a slope.
+
+    The slope of a regression, over the groups of the feature's rows, of the target's deviations from its mean in the batch on
+    those of earlier batches at the same place: 1 as before, 0 nothing left, -1 turned around. Those of several features add up.
+    """
+    groups = batch.features[name].groups
+    if not groups or not history:
+        return 0.0, 0.0
+    places, counts, sums = zip(*groups, strict=True)
+    rows = np.array(counts, dtype=np.float64)[:, None]
+    deviations = np.array(sums) / rows - np.array(batch.outcome_means)
+    expected = sum(_at_places(places, batch.outcomes, earlier, name) for earlier in history) / len(history)
+    weighted = rows * expected
+    return float((weighted * deviations).sum()), float((weighted * expected).sum())
+
+
+def _at_places(asked: Sequence[float | str], outcomes: Sequence[str], earlier: BatchSummary, name: str) -> NDArray:
+    """The outcomes' deviations from their means in an earlier batch, at some places; shape (places, outcomes)."""
+    expected = np.zeros((len(asked), len(outcomes)))
+    column = earlier.features.get(name)
+    if column is None or not column.groups or isinstance(asked[0], str) != isinstance(column.groups[0][0], str):
+        return expected
+    places, counts, sums = zip(*column.groups, strict=True)
+    rows, sums = np.array(counts, dtype=np.float64)[:, None], np.array(sums)
+    # Small groups say little: they are drawn to the batch's mean, as if some rows of it were among them.
+    deviations = (sums - rows * np.array(earlier.outcome_means)) / (rows + SHRINKAGE)
+    for number, outcome in enumerate(outcomes):
+        if outcome not in earlier.outcomes:
+            continue
+        line = deviations[:, earlier.outcomes.index(outcome)]
+        if isinstance(places[0], str):
+            table = dict(zip(places, line, strict=True))
+            expected[:, number] = [table.get(place, 0.0) for place in asked]
+        else:
+            expected[:, number] = np.interp(asked, places, line)
+    return expected

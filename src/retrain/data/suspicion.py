@@ -1,0 +1,171 @@
+"""Does a new batch look broken rather than drifted? Judged against how much earlier batches differed from those before them.
+
+Drift moves a batch within what the data has shown before, or slowly beyond it. Flipped labels, broken joins, other units and
+repeated rows are jumps. Only jumps are suspected here: a season is no reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from retrain.data.distances import distance, relation, unseen_share
+from retrain.data.summary import BatchSummary, ColumnSummary, Jumps
+
+FEWEST_EARLIER = 4  # batches; before that there is nothing to compare with
+PREDECESSORS = 12  # the newest batches before one, that it is held against
+COMPARED = 36  # the newest batches whose own jumps are the yardstick
+FALSE_ALARM_RATE = 0.001  # of sound batches, for their relation between features and target
+PRIOR_SPREAD, PRIOR_VALUES = 0.1, 4  # of slopes
+TURNED = -0.3  # a slope below this has turned around
+STEADY = 0.25  # a slope above this in every batch
+LARGE_STEP = 0.3  # of a share
+SCALED = 0.15  # of the logarithm
+MIDDLE = slice(13, 115, 6)  # of the quantiles: 10 to 90 %
+FEWEST_VALUES = 8
+FAR = 0.7  # of a distance of at most 1
+
+
+def measure_jumps(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> Jumps:
+    """How far a batch lies from the newest of `earlier`, oldest first."""
+    earlier = earlier[-PREDECESSORS:]
+    if not earlier:
+        return Jumps()
+    jumps, products, squares = Jumps(), 0.0, 0.0
+    for name, column in batch.features.items():
+        history = [other.features[name] for other in earlier if name in other.features]
+        if not history:
+            continue
+        distances = [distance(column, other) for other in history]
+        jumps.steps[name], jumps.nearest[name] = distances[-1], min(distances)
+        if column.levels:
+            jumps.unseen[name] = unseen_share(column, history)
+        if column.atoms:
+            jumps.factors[name] = scaled_by(column, history)
+        product, square = relation(batch, earlier, name)
+        products, squares = products + product, squares + square
+        if square > 0:
+            jumps.slopes[name] = product / square
+    return dataclasses.replace(
+        jumps,
+        slope=products / squares if squares > 0 else None,
+        target_step=distance(batch.target, earlier[-1].target) if batch.labelled else None,
+    )
+
+
+def find_suspicions(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]:
+    """Reasons, a clause each, to think that a batch is broken; `earlier` are the sound ones before it, oldest first, all with
+    their jumps."""
+    if len(earlier) < FEWEST_EARLIER:
+        return []
+    earlier = earlier[-COMPARED:]
+    return [*_relation(batch, earlier), *_values(batch, earlier), *_repeated(batch, earlier)]
+
+
+def _relation(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]:
+    """Labels that no longer go with the features: flipped, or joined to the wrong rows; or several columns that don't."""
+    slope = batch.jumps.slope
+    past = [other.jumps.slope for other in earlier if other.jumps.slope is not None]
+    if slope is None or not past:
+        return []
+    turned = slope < TURNED and min(past) > -TURNED
+    if turned or slope < _lower_bound(past, batch, earlier):
+        what = "turned around" if slope < TURNED else "all but gone" if slope < 0.15 else "much weaker than ever before"
+        return [
+            f"the relation between features and target is {what} ({slope:.2f} of what it was; earlier batches: "
+            f"{min(past):.2f} to {max(past):.2f}): labels flipped, or joined to the wrong rows?"
+        ]
+    steady, collapsed = [], []
+    for name, slope in batch.jumps.slopes.items():
+        past = [other.jumps.slopes[name] for other in earlier if name in other.jumps.slopes]
+        if len(past) < FEWEST_EARLIER or min(past) < STEADY:
+            continue  # related to the target in some batches only: its absence says nothing
+        steady.append(name)
+        if slope < min(past) / 3:
+            collapsed.append(name)
+    if len(collapsed) < max(2, 0.2 * len(steady)):
+        return []
+    return [f"{_listed(collapsed)} no longer go with the target as in every batch before: joined to the wrong rows?"]
+
+
+def _lower_bound(past: Sequence[float], batch: BatchSummary, earlier: Sequence[BatchSummary]) -> float:
+    """What the next of a series falls below with probability FALSE_ALARM_RATE (a prediction interval of normal values)."""
+    from scipy.special import stdtrit
+
+    count = len(past)
+    if count < 2:
+        return -math.inf
+    # With few values their spread is hardly known: as if PRIOR_VALUES others had been seen to vary by PRIOR_SPREAD.
+    freedom = PRIOR_VALUES + count - 1
+    variance = (PRIOR_VALUES * PRIOR_SPREAD**2 + (count - 1) * float(np.var(past, ddof=1))) / freedom
+    usual = float(np.median([other.labelled for other in earlier]))
+    # A batch of few rows, as one that is still filling up, varies more than whole ones.
+    spread = math.sqrt(variance * max(1.0, usual / batch.labelled) * (1 + 1 / count))
+    return float(np.mean(past) - stdtrit(freedom, 1 - FALSE_ALARM_RATE) * spread)
+
+
+def _values(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]:
+    """Columns whose values are unlike those of any earlier batch, or are missing as never before."""
+    reasons = []
+    for name, column in batch.features.items():
+        history = [other for other in earlier if name in other.features]
+        if len(history) < FEWEST_EARLIER or name not in batch.jumps.nearest:
+            continue
+        missing = max(other.features[name].null_share for other in history)
+        jumps, past = batch.jumps, [other.jumps for other in history if name in other.jumps.nearest]
+        farthest = max((other.nearest[name] for other in past), default=0.0)
+        if column.null_share > missing + LARGE_STEP:
+            reasons.append(f"`{name}` is missing in {column.null_share:.0%} of the rows (at most {missing:.0%} before)")
+        elif column.levels:
+            usual = max((other.unseen.get(name, 0.0) for other in past), default=0.0)
+            unseen = jumps.unseen.get(name, 0.0)
+            if unseen > usual + LARGE_STEP:
+                reasons.append(
+                    f"{unseen:.0%} of the levels of `{name}` were never seen before (at most {usual:.0%}): other codes?"
+                )
+        elif jumps.nearest[name] > max(FAR, (1 + farthest) / 2):
+            middle = float(np.median(column.atoms))
+            before = float(np.median([value for other in history for value in other.features[name].atoms]))
+            reasons.append(
+                f"`{name}` is unlike that of any earlier batch (median {middle:g}, was {before:g}): another unit?"
+            )
+        else:
+            factor = jumps.factors.get(name, 1.0)
+            usual = max((abs(math.log(other.factors.get(name, 1.0))) for other in past), default=0.0)
+            if abs(math.log(factor)) > max(SCALED, 2 * usual):
+                reasons.append(f"`{name}` is {factor:.3g} times what it was in all earlier batches: another unit?")
+    return reasons
+
+
+def scaled_by(column: ColumnSummary, history: Sequence[ColumnSummary]) -> float:
+    """The factor that turns the quantiles of the most similar earlier batch into a column's own; 1 where no one factor does."""
+    factors = []
+    for other in history:
+        if not column.atoms or not other.atoms:
+            return 1.0
+        own, earlier = np.array(column.atoms[MIDDLE]), np.array(other.atoms[MIDDLE])
+        if min(earlier.min(), own.min()) <= 0 or len(np.unique(earlier)) < FEWEST_VALUES:
+            return 1.0
+        ratios = own / earlier
+        factor = float(np.median(ratios))
+        if np.abs(np.log(ratios / factor)).max() > SCALED / 2:
+            return 1.0
+        factors.append(factor)
+    return min(factors, key=lambda factor: abs(math.log(factor)), default=1.0)
+
+
+def _repeated(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]:
+    most = max(other.repeated_share for other in earlier)
+    if batch.repeated_share > most + LARGE_STEP / 2:
+        return [
+            f"{batch.repeated_share:.0%} of the rows repeat another row in all but their key (at most {most:.0%} before)"
+        ]
+    return []
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"

@@ -1,0 +1,289 @@
+"""What a new batch says about the data and the champion: drift, scores, what labels will probably show."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retrain.config import Config, Task, feature_types
+from retrain.data.contract import Contract
+from retrain.data.distances import distance, noise
+from retrain.data.manifest import Batch, Manifest
+from retrain.data.snapshot import SnapshotStore
+from retrain.data.summary import ColumnSummary, summarize_column
+from retrain.data.windows import Window, block_index, block_of
+from retrain.modeling.metrics import find_metric, monitored_loss
+from retrain.modeling.pipeline import predict
+from retrain.modeling.scoring import Model, score_rows
+from retrain.monitoring.domain import separate
+from retrain.monitoring.drift import PREDICTIONS, ROWS, Change, Drift, Pair, calibrate, compare_batches
+from retrain.monitoring.policies import Score
+from retrain.project import write_json
+from retrain.promotion.comparison import block_codes, jackknife
+from retrain.promotion.figures import BLOCK
+
+HISTORY = 24  # batches: the yardstick of drift
+PAIRS = 12  # of them whose whole rows are compared
+MOST_SCORES = 12  # batches that the champion is scored on
+EXPECTABLE = ("log_loss", "brier")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The champion, and the version that stands in for it on rows that it was refitted with."""
+
+    version: int
+    model: Model
+    trained_until: datetime
+    stand_in: Model
+    stand_in_until: datetime
+    digest: str  # of its file
+    loss: float | None = None  # on the rows that it was promoted on
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """The loss that a champion's own probabilities let expect on rows without labels."""
+
+    period: str
+    rows: int
+    value: float
+
+
+@dataclass
+class Observation:
+    """All that was seen. `importance`, by feature: what shuffling it costs the champion on the newest labelled batch."""
+
+    drift: Drift | None = None
+    scores: list[Score] = field(default_factory=list)
+    expected: list[Expectation] = field(default_factory=list)
+    importance: dict[str, float] = field(default_factory=dict)
+
+    def ranked(self) -> list[str]:
+        """Features by drift times importance, the most worrying first: by how unlikely their change is, and what they are for."""
+        changes = self.drift.features if self.drift else {}
+
+        def weight(name: str) -> float:
+            p_value = changes[name].p_value
+            surprise = -math.log10(max(p_value, 1e-12)) if p_value == p_value else 0.0
+            return surprise * (max(0.0, self.importance.get(name, 0.0)) if self.importance else 1.0)
+
+        return sorted(changes, key=lambda name: (-weight(name), name))
+
+
+def observe(
+    config: Config, manifest: Manifest, store: SnapshotStore, watched: Watched | None, cache: Path
+) -> Observation:
+    """Look at the newest batch, labelled or not. Reads its rows, and of earlier batches summaries and samples only."""
+    sound = [batch for batch in manifest.batches if not batch.held_back and batch.rows + batch.unlabelled_rows]
+    newest = sound[-1]
+    reference = _reference(sound, watched)
+    history = [batch for batch in sound if batch.until <= max(reference.until, newest.until)][-HISTORY - 1 : -1]
+    summaries = {
+        batch.period: store.summary(batch) for batch in {b.period: b for b in (*history, reference, newest)}.values()
+    }
+    observation = Observation()
+    if reference.period != newest.period:
+        observation.drift = compare_batches(
+            summaries[newest.period],
+            summaries[reference.period],
+            [summaries[batch.period] for batch in history],
+            (newest.period, reference.period),
+        )
+    if watched is not None:
+        remembered = _Cache(cache)
+        if observation.drift is not None:
+            families = observation.drift.families
+            families[ROWS] = _whole_rows(config, store, newest, reference, history, remembered)
+            families[PREDICTIONS] = _predictions(config, store, newest, reference, history, watched)
+        observation.scores = _scores(config, manifest, store, watched, remembered)
+        observation.expected = _expected(config, manifest, store, watched, observation.scores)
+        if manifest.labelled:
+            observation.importance = _importance(config, store.sample(manifest.labelled[-1]), watched.stand_in)
+        remembered.save()
+    return observation
+
+
+def _reference(sound: Sequence[Batch], watched: Watched | None) -> Batch:
+    """The newest batch that the champion has learnt from, but not the newest of all; without a champion the one before that."""
+    earlier = sound[:-1] or sound
+    if watched is None:
+        return earlier[-1]
+    learnt = [batch for batch in earlier if batch.until < watched.trained_until]
+    return learnt[-1] if learnt else earlier[-1]
+
+
+class _Cache:
+    """What was measured once about batches that do not change. Losing it costs time, nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.used = path, {}
+        try:
+            self.known = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self.known = {}
+
+    def get(self, key: str, measure: Callable[[], list]) -> list:
+        self.used[key] = self.known[key] if key in self.known else measure()
+        return self.used[key]
+
+    def save(self) -> None:
+        if self.used != self.known:
+            write_json(self.path, self.used)
+
+
+def _whole_rows(
+    config: Config, store: SnapshotStore, newest: Batch, reference: Batch, history: Sequence[Batch], cache: _Cache
+) -> Change:
+    features, time = feature_types(config), config.data.time_column
+
+    def measure(later: Batch, earlier: Batch) -> Pair:
+        key = hashlib.sha256(f"{sorted(features)} {later.content} {earlier.content}".encode()).hexdigest()[:16]
+
+        def fresh() -> list[float]:
+            pair = separate(store.sample(earlier), store.sample(later), features, time)
+            return [pair.distance, pair.noise]
+
+        return Pair(*cache.get(f"rows {key}", fresh))
+
+    steps = list(itertools.pairwise(history))[-PAIRS:]
+    return calibrate(measure(newest, reference), [measure(later, earlier) for earlier, later in steps])[0]
+
+
+def _predictions(
+    config: Config, store: SnapshotStore, newest: Batch, reference: Batch, history: Sequence[Batch], watched: Watched
+) -> Change:
+    """The champion's stand-in is asked: its predictions on rows that it has learnt are surer than on others."""
+    samples = {
+        batch.period: store.sample(batch)
+        for batch in {b.period: b for b in (*history[-PAIRS - 1 :], reference, newest)}.values()
+    }
+    time = config.data.time_column
+    unseen = samples[reference.period].filter(pl.col(time) >= watched.stand_in_until)
+    if len(unseen) < 50:
+        unseen = samples[reference.period]
+    parts = [*list(samples.values()), unseen]
+    told = _told(config, watched.stand_in, pl.concat(parts, how="diagonal_relaxed"))
+    columns, start = [], 0
+    for part in parts:
+        columns.append(summarize_column(told[start : start + len(part)], None, None))
+        start += len(part)
+    by_period = dict(zip(samples, columns, strict=False))
+
+    def pair(later: ColumnSummary, earlier: ColumnSummary) -> Pair:
+        return Pair(distance(later, earlier), noise(later, earlier))
+
+    steps = itertools.pairwise(history[-PAIRS - 1 :])
+    past = [pair(by_period[later.period], by_period[earlier.period]) for earlier, later in steps]
+    return calibrate(pair(by_period[newest.period], columns[-1]), past)[0]
+
+
+def _told(config: Config, model: Model, rows: pl.DataFrame) -> pl.Series:
+    """What a model says about rows, as one column: a probability, a value, or the most probable class."""
+    if config.data.task is not Task.multiclass:
+        return pl.Series("told", predict(model.pipeline, rows, model.features))
+    classes = [str(name) for name in model.pipeline.classes_]
+    scores = predict(model.pipeline, rows, model.features, classes)
+    return pl.Series("told", [classes[number] for number in scores.argmax(axis=1)])
+
+
+def _scores(config: Config, manifest: Manifest, store: SnapshotStore, watched: Watched, cache: _Cache) -> list[Score]:
+    """The champion on each of the newest labelled batches that it has not learnt from; on the newest in any case, of which the
+    stand-in is scored on the rows that it has not learnt from."""
+    labelled, time = manifest.labelled, config.data.time_column
+    columns = list({*Contract(config.data).columns, *watched.model.features})
+    scores = []
+    for batch in labelled[-MOST_SCORES:]:
+        seen = batch.first_time < watched.trained_until
+        if seen and batch.period != labelled[-1].period:
+            continue
+        model, since = (watched.stand_in, watched.stand_in_until) if seen else (watched.model, batch.first_time)
+
+        def fresh(batch: Batch = batch, model: Model = model, since: datetime = since) -> list:
+            rows = Window(since, datetime.max).rows(store.read([batch.period], columns), time)
+            return score_blocks(config, model, rows) if len(rows) else []
+
+        found = cache.get(f"score {watched.digest} {batch.content} {since}", fresh)
+        if found and not seen:
+            scores.append(
+                Score(batch.period, found[0], *(math.nan if v is None else v for v in found[1:3]), tuple(found[3]))
+            )
+        elif found:
+            scores.append(Score(batch.period, found[0], *(math.nan if v is None else v for v in found[1:3])))
+    return scores
+
+
+def score_blocks(config: Config, model: Model, rows: pl.DataFrame) -> list:
+    """Loss, its interval (None where it can't be known), and the losses of single blocks."""
+    metric = find_metric(monitored_loss(config.data.metric, config.data.task), config.data.task)
+    scored = score_rows({"champion": model}, rows, config)
+    block = rows.select(block_index(config.data.time_column, block_of(config.evaluation)).alias(BLOCK))
+    codes = block_codes(block)
+    target, score = scored.target, scored.scores["champion"]
+    estimate = jackknife(metric.replicates(target, score, codes))
+    low, high = estimate.interval()
+    blocks = [metric.value(target[codes == number], score[codes == number]) for number in range(int(codes.max()) + 1)]
+    finite = [value if math.isfinite(value) else None for value in (low, high)]
+    return [estimate.value, *finite, [value for value in blocks if math.isfinite(value)]]
+
+
+def _expected(
+    config: Config, manifest: Manifest, store: SnapshotStore, watched: Watched, scores: Sequence[Score]
+) -> list[Expectation]:
+    """For batches whose labels are late: what a calibrated champion would lose, by its own probabilities, corrected by how far
+    off that was on the newest labelled batch (confidence-based performance estimation, as in NannyML)."""
+    loss = monitored_loss(config.data.metric, config.data.task)
+    waiting = [
+        batch
+        for batch in manifest.batches
+        if batch.period not in {b.period for b in manifest.labelled} and not batch.held_back
+    ]
+    if loss not in EXPECTABLE or not waiting or not manifest.labelled:
+        return []
+
+    def own(batch: Batch) -> float:
+        sample = store.sample(batch)
+        classes = [str(name) for name in watched.stand_in.pipeline.classes_]
+        return float(
+            own_loss(predict(watched.stand_in.pipeline, sample, watched.stand_in.features, classes), loss).mean()
+        )
+
+    newest = manifest.labelled[-1]
+    factor = next((score.value / own(newest) for score in scores if score.period == newest.period), 1.0)
+    return [Expectation(batch.period, batch.rows + batch.unlabelled_rows, own(batch) * factor) for batch in waiting]
+
+
+def own_loss(probabilities: NDArray, loss: str) -> NDArray:
+    """The loss that each row's probabilities, shape (rows, classes), expect of themselves; shape (rows,)."""
+    if loss == "brier":
+        expected = 1 - (probabilities**2).sum(axis=1)
+        return expected / 2 if probabilities.shape[1] == 2 else expected
+    clipped = np.clip(probabilities, np.finfo(np.float64).eps, 1)
+    return -(clipped * np.log(clipped)).sum(axis=1)
+
+
+def _importance(config: Config, sample: pl.DataFrame, model: Model) -> dict[str, float]:
+    """Permutation importance (Breiman 2001) on a sample: by how much the loss grows when a feature is dealt out anew.
+
+    All shuffled copies are scored in one call.
+    """
+    labelled = sample.filter(pl.col(config.data.target_column).is_not_null())
+    names = [name for name in model.features if name in labelled.columns]
+    if len(labelled) < 20:
+        return {}
+    copies = [labelled, *(labelled.with_columns(pl.col(name).shuffle(seed=config.seed)) for name in names)]
+    scored = score_rows({"champion": model}, pl.concat(copies), config)
+    metric = find_metric(monitored_loss(config.data.metric, config.data.task), config.data.task)
+    parts = np.split(np.arange(len(copies) * len(labelled)), len(copies))
+    losses = [metric.value(scored.target[part], scored.scores["champion"][part]) for part in parts]
+    return {name: value - losses[0] for name, value in zip(names, losses[1:], strict=True)}

@@ -1,0 +1,106 @@
+"""What is held back on real flights: broken batches, and no sound one; and the way of such a batch through the snapshot."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+
+import polars as pl
+import pytest
+from conftest import REPOSITORY, Project
+
+from retrain.backtest.corruptions import flip_labels, shuffle_column
+from retrain.config import Config, compose
+from retrain.data.contract import Contract
+from retrain.data.flights import NycFlights
+from retrain.data.periods import parse_period
+from retrain.data.summary import BatchSummary, from_json, summarize
+from retrain.data.suspicion import find_suspicions, measure_jumps
+
+MONTHS = [f"2013-{number:02}" for number in range(1, 11)]
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return compose(REPOSITORY / "conf")
+
+
+@pytest.fixture(scope="module")
+def months(config: Config) -> list[pl.DataFrame]:
+    source, contract = NycFlights(weather_lag_hours=3), Contract(config.data)
+    return [contract.check(source.read(key), parse_period(key, config.data.period)).labelled for key in MONTHS]
+
+
+def look(rows: pl.DataFrame, earlier: list[BatchSummary], config: Config) -> BatchSummary:
+    summary = summarize(rows, rows.clear(), config.data)
+    return dataclasses.replace(summary, jumps=measure_jumps(summary, earlier))
+
+
+@pytest.fixture(scope="module")
+def earlier(months: list[pl.DataFrame], config: Config) -> list[BatchSummary]:
+    summaries: list[BatchSummary] = []
+    for rows in months[:-1]:
+        summary = look(rows, summaries, config)
+        assert find_suspicions(summary, summaries) == []
+        summaries.append(summary)
+    return summaries
+
+
+def shuffle_half(rows: pl.DataFrame) -> pl.DataFrame:
+    names = ["carrier", "dest", "arrival_minute", "departure_minute", "plane_year", "plane_model"]
+    return functools.reduce(lambda frame, name: shuffle_column(frame, name, seed=1), names, rows)
+
+
+BROKEN: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = {
+    "labels turned around": (lambda rows: flip_labels(rows, "late", 1.0, seed=1), "turned around"),
+    "two labels in five wrong": (lambda rows: flip_labels(rows, "late", 0.4, seed=1), "relation between features and"),
+    "labels of other rows": (lambda rows: shuffle_column(rows, "late", seed=1), "all but gone"),
+    "columns of other rows": (shuffle_half, "no longer go with the target"),
+    "Celsius": (lambda rows: rows.with_columns((pl.col("temp") - 32) / 1.8), "another unit"),
+    "kilometres": (lambda rows: rows.with_columns(pl.col("plane_seats") * 1.609), "1.61 times"),
+    "other codes": (lambda rows: rows.with_columns(pl.col("carrier").str.to_lowercase()), "other codes"),
+    "a column that was not joined": (
+        lambda rows: rows.with_columns(plane_year=pl.lit(None, pl.Float64)),
+        "missing in 100%",
+    ),
+    "rows twice": (lambda rows: pl.concat([rows, rows.head(len(rows) // 3)]), "repeat another row"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_batch_is_suspected_and_the_reason_named(
+    name: str, months: list[pl.DataFrame], earlier: list[BatchSummary], config: Config
+) -> None:
+    breaks, words = BROKEN[name]
+    assert find_suspicions(look(months[-1], earlier, config), earlier) == []
+    suspicions = find_suspicions(look(breaks(months[-1]), earlier, config), earlier)
+    assert any(words in suspicion for suspicion in suspicions)
+
+
+def test_a_part_of_a_batch_is_not_suspected(
+    months: list[pl.DataFrame], earlier: list[BatchSummary], config: Config
+) -> None:
+    for rows in (600, 3000, 9000):
+        assert find_suspicions(look(months[-1].head(rows), earlier, config), earlier) == []
+
+
+def test_a_summary_survives_its_file(earlier: list[BatchSummary]) -> None:
+    assert from_json(earlier[-1].to_json()) == earlier[-1]
+
+
+def test_a_broken_batch_neither_trains_nor_judges_until_it_is_released(project: Project) -> None:
+    project.edit("conf/data/slice.yaml", "as_of: 2013-03", "as_of: null")
+    project.arrive(*(f"2013-0{number}" for number in range(4, 7)))
+    project.arrive("2013-07", change=lambda rows: flip_labels(rows, "late", 1.0, seed=1))
+    output = project.repro()
+    assert "Batch 2013-07 looks broken and is held back" in output and "turned around" in output
+    assert "batches 2013-01 to 2013-06" in output
+    project.arrive("2013-08")
+    assert "2013-07" not in json.loads((project.root / "reports/challenger.json").read_text())["challenger"]["batches"]
+    status = project.run("retrain", "status").stdout
+    assert "Held back" in status and "2013-07" in status
+    project.edit("conf/config.yaml", "release: []", "release: [2013-07]")
+    project.repro()
+    assert "2013-07" in json.loads((project.root / "reports/challenger.json").read_text())["challenger"]["batches"]
