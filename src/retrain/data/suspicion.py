@@ -78,6 +78,8 @@ def _relation(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]
             f"the relation between features and target is {what} ({slope:.2f} of what it was; earlier batches: "
             f"{min(past):.2f} to {max(past):.2f}): labels flipped, or joined to the wrong rows?"
         ]
+    if batch.labelled < float(np.median([other.labelled for other in earlier])) / 3:
+        return []  # too few rows for single columns to speak
     steady, collapsed = [], []
     for name, slope in batch.jumps.slopes.items():
         past = [other.jumps.slopes[name] for other in earlier if name in other.jumps.slopes]
@@ -126,6 +128,8 @@ def _values(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]:
                 reasons.append(
                     f"{unseen:.0%} of the levels of `{name}` were never seen before (at most {usual:.0%}): other codes?"
                 )
+        elif len(set(column.atoms)) < FEWEST_VALUES:
+            continue  # flags and codes have no unit, and may turn with the calendar
         elif jumps.nearest[name] > max(FAR, (1 + farthest) / 2):
             middle = float(np.median(column.atoms))
             before = float(np.median([value for other in history for value in other.features[name].atoms]))
