@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         run(options)
-        if not getattr(options, "multirun", False):  # a sweep may have workers to send home
+        if not getattr(options, "multirun", False) and options.verb != "backtest":  # there are workers to send home
             _leave()
     except KeyboardInterrupt:
         sys.exit(130)
@@ -255,12 +255,8 @@ def run(options: argparse.Namespace) -> None:
         return
     if options.verb == "backtest":
         from retrain.commands import backtest
-        from retrain.config import compose
 
-        swept = [
-            override for override in options.overrides if override.split("=")[0] not in ("policy", "strategy", "gate")
-        ]
-        backtest.run(compose(Path("conf"), swept), options)
+        backtest.run(options)
         return
     config = _config(options.overrides, in_stage=running_stage() is not None and options.verb != "config")
     if options.verb == "train" and running_stage() is None:

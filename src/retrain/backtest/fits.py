@@ -6,6 +6,7 @@ interrupted backtest goes on where it was, and a second one trains nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -22,7 +23,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retrain.backtest.corruptions import Corruption
-from retrain.config import Config, Task, feature_types, instantiate, to_container
+from retrain.config import Config, Task, feature_types, instantiate
 from retrain.data.contract import Contract
 from retrain.data.manifest import Batch
 from retrain.data.snapshot import SnapshotStore
@@ -65,14 +66,17 @@ class Job:
     @functools.cached_property
     def key(self) -> str:
         """Stands for all that shapes the model."""
-        content = to_container(self.config)
-        shaping = [content["data"]["features"], content["data"]["task"], content["data"]["target_column"]]
-        shaping += [content["data"]["metric"], content["model"], content["strategy"], content["seed"]]
+        data, config = self.config.data, self.config
+        shaping = [
+            {name: dataclasses.asdict(column) for name, column in data.features.items()},
+            dataclasses.asdict(config.model),
+        ]
+        shaping += [data.task, data.target_column, data.metric, config.strategy, config.seed]
         known = batches_in(self.batches, self.window)
         strategy = instantiate(self.config.strategy, "strategy")
         chosen = known if strategy.continues else strategy.select(known)
         rows = [[batch.period, batch.content, str(self.corruptions.get(batch.period, ""))] for batch in chosen]
-        text = json.dumps([shaping, rows, self.window.end.isoformat(), self.base], sort_keys=True)
+        text = json.dumps([shaping, rows, self.window.end.isoformat(), self.base], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
@@ -99,6 +103,7 @@ class Workshop:
 
     def __init__(self, cache: Path, snapshot: Path) -> None:
         self.cache, self.snapshot = cache, snapshot
+        self.known: dict[tuple[str, int, bool], Fit] = {}
 
     def stored(self, job: Job) -> Fit | None:
         folder = self.cache / job.key
@@ -125,11 +130,14 @@ class Workshop:
         )
 
     def get(self, job: Job) -> Fit:
-        found = self.stored(job)
-        if found is None:
-            carry_out(job, self.cache, self.snapshot)
+        name = (job.key, len(job.predicts), job.keep_model)
+        if name not in self.known:
             found = self.stored(job)
-        return found
+            if found is None:
+                carry_out(job, self.cache, self.snapshot)
+                found = self.stored(job)
+            self.known[name] = found
+        return self.known[name]
 
     def scores_of_corrupted(self, fit: Fit, config: Config, batch: Batch, corruption: Corruption) -> NDArray:
         """What a model predicts for the rows of a batch as they arrived, from `until` on. The model must have been kept."""
@@ -146,6 +154,7 @@ class Workshop:
 
         Returns how many there were."""
         from joblib import Parallel, delayed, parallel_config
+        from joblib.externals.loky import get_reusable_executor
 
         missing = list({job.key: job for job in jobs if self.stored(job) is None}.values())
         missing.sort(key=lambda job: -job.number)
@@ -156,6 +165,9 @@ class Workshop:
             done = Parallel(return_as="generator_unordered")(work)
             for count, _ in enumerate(done, start=1):
                 tick(count, len(missing))
+        get_reusable_executor().shutdown(
+            wait=True
+        )  # or it complains when the process leaves without taking itself apart
         return len(missing)
 
 

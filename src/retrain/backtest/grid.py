@@ -27,31 +27,35 @@ class Grid:
     overrides: list[str]
 
 
-def read_grid(config: Config, overrides: Sequence[str]) -> Grid:
-    """The configured grid, with the axes that overrides name (`policy=every,on_decay`) in place of their own."""
+def read_grid(conf: Path, overrides: Sequence[str]) -> tuple[Config, Grid]:
+    """The configured grid, with the axes that overrides name (`policy=every,on_decay`) in place of their own, and the config
+    without them. Raises ConfigError for a sweep over anything else, or an axis without values."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    axes = {name: list(getattr(config.backtest, field)) for name, field in AXES.items()}
-    fixed = []
+    chosen, fixed = {}, []
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
         raise ConfigError(f"An override can't be read: {str(error).splitlines()[0]}") from error
     for override in parsed:
-        if override.key_or_group in axes:
+        if override.key_or_group in AXES:
             several = override.is_sweep_override()
-            axes[override.key_or_group] = list(override.sweep_string_iterator()) if several else [str(override.value())]
+            chosen[override.key_or_group] = (
+                list(override.sweep_string_iterator()) if several else [str(override.value())]
+            )
         elif override.is_sweep_override():
             raise ConfigError(
                 f"`{override.input_line}`: a backtest sweeps over policy, strategy and gate. Make a file in conf/ for each value."
             )
         else:
             fixed.append(override.input_line)
+    config = compose(conf, fixed)
+    axes = {name: chosen.get(name) or list(getattr(config.backtest, field)) for name, field in AXES.items()}
     for name, values in axes.items():
         if not values:
             raise ConfigError(f"`backtest.{AXES[name]}` names none. Name some files of conf/{name}/, without .yaml.")
-    return Grid(axes["policy"], axes["strategy"], axes["gate"], fixed)
+    return config, Grid(axes["policy"], axes["strategy"], axes["gate"], fixed)
 
 
 def build_plans(conf: Path, grid: Grid) -> list[Plan]:
@@ -86,7 +90,8 @@ def _distinct(plans: Sequence[Plan]) -> Iterator[Plan]:
     """Plans without those that differ only in a gate that is never asked."""
     seen = set()
     for plan in plans:
-        names = (*plan.names[:2], NEVER_ASKED) if plan.names[0] == "never" else plan.names
-        if names not in seen:
+        never = (*plan.names[:2], NEVER_ASKED)
+        names = never if plan.names[0] == "never" and plan.gate is not None else plan.names
+        if names not in seen and not (names[0] == "never" and never in seen):
             seen.add(names)
             yield dataclasses.replace(plan, names=names)

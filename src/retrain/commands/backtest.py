@@ -26,10 +26,10 @@ log = logging.getLogger("retrain")
 CONF = Path("conf")
 
 
-def run(config: Config, options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
     """Raises DataError when the history is too short, ConfigError for a combination that can't be."""
     started = time.perf_counter()
-    grid = read_grid(config, options.overrides)
+    config, grid = read_grid(CONF, options.overrides)
     plans = build_plans(CONF, grid)
     store = SnapshotStore(SNAPSHOT)
     manifest = store.manifest()
@@ -67,7 +67,8 @@ def train_missing(history: History, plans: Sequence[Plan], workers: int | None) 
         TimeRemainingColumn,
     )
 
-    jobs = [job for plan in plans for job in Replay(history, plan).jobs()]
+    asked = (job for plan in plans for job in Replay(history, plan).jobs())
+    jobs = {job.key: job for job in sorted(asked, key=lambda job: (job.keep_model, len(job.predicts)))}
     started = time.perf_counter()
     columns = (
         TextColumn("{task.description}"),
@@ -79,11 +80,13 @@ def train_missing(history: History, plans: Sequence[Plan], workers: int | None) 
     with Progress(*columns, transient=True) as progress:
         task = progress.add_task("Training", total=None)
         count = history.workshop.prepare(
-            jobs, workers or os.cpu_count() or 1, lambda done, total: progress.update(task, completed=done, total=total)
+            list(jobs.values()),
+            workers or os.cpu_count() or 1,
+            lambda done, total: progress.update(task, completed=done, total=total),
         )
     log.info(
         "%d models: %d trained in %.0f s, the rest known from before",
-        len({job.key for job in jobs}),
+        len(jobs),
         count,
         time.perf_counter() - started,
     )

@@ -1,0 +1,148 @@
+"""`retrain backtest` on six months of every sixth flight, and its parts on numbers that are easy to check."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import Project
+
+from retrain.backtest.replay import best_sequence
+from retrain.reporting.backtest import growth_of
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    from conftest import make_project
+
+    project = make_project(tmp_path_factory.mktemp("backtest") / "my project")
+    project.arrive(*(f"2013-0{number}" for number in range(1, 7)))
+    project.edit("conf/data/slice.yaml", "as_of: 2013-03", "as_of: null")
+    project.edit("conf/config.yaml", "strategies: [full, sliding_window, recency]", "strategies: [full, residual]")
+    project.repro("snapshot")
+    project.run("retrain", "backtest")
+    return project
+
+
+def figures(project: Project) -> dict:
+    return json.loads((project.root / "reports/backtest.json").read_text())
+
+
+def test_every_combination_is_ranked_beside_what_it_has_to_be_worth(replayed: Project) -> None:
+    found = figures(replayed)["outcomes"]
+    names = {(line["policy"], line["strategy"], line["gate"]) for line in found}
+    for policy, strategy in itertools.product(
+        ("always", "every", "on_drift", "on_decay", "cost_aware"), ("full", "residual")
+    ):
+        assert {(policy, strategy, "non_inferiority"), (policy, strategy, "superiority")} <= names
+    assert ("always", "full", "always promote") in names and ("never", "full", "never asked") in names
+    costs = [line["cost"] for line in found]
+    assert costs == sorted(costs)
+    by_name = {(line["policy"], line["strategy"], line["gate"]): line for line in found}
+    never, freshest = by_name["never", "full", "never asked"], by_name["always", "full", "always promote"]
+    assert never["retrainings"] == 0 and freshest["retrainings"] == freshest["promotions"] == 4
+    assert list(never["served"]) == ["2013-02", "2013-03", "2013-04", "2013-05", "2013-06"]
+    assert never["loss"] == pytest.approx(np.mean(list(never["served"].values())))
+    assert never["served"]["2013-02"] == freshest["served"]["2013-02"], "both begin with the same champion"
+    assert never["loss_low"] < never["loss"] < never["loss_high"]
+    assert all(event["reason"] for line in found for event in line["events"])
+
+
+def test_what_was_served_stands_in_the_matrix_and_nothing_cost_less_than_the_best_sequence(replayed: Project) -> None:
+    found = figures(replayed)
+    matrix = np.array(found["matrices"]["full"], dtype=float)
+    freshest = next(
+        line for line in found["outcomes"] if (line["strategy"], line["gate"]) == ("full", "always promote")
+    )
+    assert list(freshest["served"].values()) == pytest.approx([matrix[n - 1, n] for n in range(1, 6)])
+    assert np.isnan(matrix[np.tril_indices(6)]).all(), "no model is scored on what it has learnt"
+    assert all(line["cost"] >= found["best_cost"] - 1e-12 for line in found["outcomes"] if line["strategy"] == "full")
+
+
+def test_a_second_backtest_trains_nothing_and_finds_the_same_and_a_lost_model_is_trained_again(
+    replayed: Project,
+) -> None:
+    before = figures(replayed)["outcomes"]
+    first = replayed.run("retrain", "backtest").stderr
+    assert " 0 trained" in first and figures(replayed)["outcomes"] == before
+    shutil.rmtree(
+        next(path for path in (replayed.root / "data/.backtest").iterdir() if len(list(path.glob("2013-*.npy"))) > 2)
+    )
+    replayed.run("retrain", "backtest")
+    after = figures(replayed)["outcomes"]
+    assert [line["loss"] for line in after] == [line["loss"] for line in before]
+
+
+def test_an_axis_on_the_command_line_takes_the_place_of_the_configured_one(replayed: Project) -> None:
+    replayed.run("retrain", "backtest", "-m", "strategy=full", "policy=every,on_decay", "gate=superiority")
+    names = {(line["policy"], line["strategy"], line["gate"]) for line in figures(replayed)["outcomes"]}
+    assert {("every", "full", "superiority"), ("on_decay", "full", "superiority")} < names
+    assert {strategy for _, strategy, _ in names} == {"full"}
+    refused = replayed.run("retrain", "backtest", "-m", "seed=1,2", check=False)
+    assert refused.returncode == 1 and "sweeps over policy, strategy and gate" in " ".join(refused.stderr.split())
+
+
+def test_the_report_stands_alone_and_is_in_mlflow(replayed: Project) -> None:
+    html = (replayed.root / "reports/backtest.html").read_text()
+    assert (
+        html.count("<svg") >= 3
+        and "<script" not in html
+        and "http"
+        not in html.replace("http://www.w3.org", "")
+        .replace("http://purl.org", "")
+        .replace("http://creativecommons.org", "")
+        .replace("https://matplotlib.org", "")
+    )
+    client = replayed.client()
+    experiment = client.get_experiment_by_name("slice-backtests")
+    runs = client.search_runs([experiment.experiment_id], "tags.kind = 'backtest'")
+    assert "backtest.html" in [file.path for file in client.list_artifacts(runs[0].info.run_id)]
+    children = client.search_runs([experiment.experiment_id], f"tags.mlflow.parentRunId = '{runs[0].info.run_id}'")
+    assert len(children) == len(figures(replayed)["outcomes"])
+
+
+def test_drills_show_who_notices_and_adopting_writes_the_recommendation(replayed: Project) -> None:
+    asked = ("strategy=full", "policy=every", "gate=superiority")
+    output = replayed.run("retrain", "backtest", "--drills", "--adopt", "-m", *asked)
+    drills = figures(replayed)["drills"]
+    turned = [line for line in drills if line["kind"] == "all labels flipped"]
+    assert {line["monitored"] for line in turned} == {True, False} and all(line["broken"] == 1 for line in turned)
+    assert "With one broken batch in six" in output.stdout
+    config = (replayed.root / "conf/config.yaml").read_text()
+    assert "policy: every " in config and "gate: superiority " in config
+    assert "prior_growth: null" not in (replayed.root / "conf/policy/cost_aware.yaml").read_text()
+    replayed.run("retrain", "config")
+
+
+def test_the_best_sequence_is_that_of_trying_all() -> None:
+    random = np.random.default_rng(0)
+    for cost in (0.0, 0.02, 0.1, 1.0):
+        count = 7
+        matrix = np.full((count, count), np.nan)
+        matrix[np.triu_indices(count, 1)] = random.random(count * (count - 1) // 2)
+        totals = []
+        for retrained in itertools.product((False, True), repeat=count - 2):
+            model, total = 0, 0.0
+            for served in range(1, count):
+                if served > 1 and retrained[served - 2]:
+                    model, total = served - 1, total + cost
+                total += matrix[model, served]
+            totals.append(total / (count - 1))
+        best, sequence = best_sequence([matrix], 0, cost)
+        assert best == pytest.approx(min(totals))
+        model, total = 0, cost * len(sequence)
+        for served in range(1, count):
+            model = served - 1 if served - 1 in sequence else model
+            total += matrix[model, served]
+        assert total / (count - 1) == pytest.approx(best), "the sequence costs what it is said to cost"
+
+
+def test_growth_is_the_slope_of_ageing() -> None:
+    matrix = np.full((6, 6), np.nan)
+    for trained, served in itertools.combinations(range(6), 2):
+        matrix[trained, served] = 0.5 + 0.03 * (served - trained - 1)
+    assert growth_of(matrix) == pytest.approx(0.03)
+    assert growth_of(matrix[:0]) is None
