@@ -19,7 +19,7 @@ from retrain.data.periods import Period, parse_delay, parse_period
 from retrain.data.snapshot import SnapshotStore, content_digest
 from retrain.data.sources import Source
 from retrain.data.summary import BatchSummary
-from retrain.data.suspicion import COMPARED
+from retrain.data.suspicion import COMPARED, find_suspicions, measure_jumps
 from retrain.errors import DataError
 from retrain.project import write_json
 
@@ -80,14 +80,14 @@ def _update(
         stamp = source.fingerprint(period.key)
         usable = before is not None and same_rules and store.intact(before)
         if usable and index.content(period.key, stamp) == before.content:
-            batches.append(_released(before, monitoring))
+            batches.append(_released(earlier.look_again(before, batches), monitoring))
             continue
         arrived = source.read(period.key)
         read.append(period.key)
         content = content_digest(arrived.select(name for name in contract.columns if name in arrived.columns))
         index.set(period.key, stamp, content)
         if usable and content == before.content:
-            batches.append(_released(before, monitoring))
+            batches.append(_released(earlier.look_again(before, batches), monitoring))
             continue
         changed = before is not None and content != before.content
         revision = 1 if before is None else before.revision + changed
@@ -123,6 +123,15 @@ class _Earlier:
         newest = [batch for batch in batches if batch.rows and not batch.held_back][-COMPARED:]
         self.known = {batch.period: self.known.get(batch.period) or self.store.summary(batch) for batch in newest}
         return list(self.known.values())
+
+    def look_again(self, batch: Batch, before: Sequence[Batch]) -> Batch:
+        """A batch that looked broken, seen beside what has been released since: what changed for good is suspected once only."""
+        if not batch.suspicions:
+            return batch
+        sound = self.sound(before)
+        summary = self.store.summary(batch)
+        summary = dataclasses.replace(summary, jumps=measure_jumps(summary, sound))
+        return dataclasses.replace(batch, suspicions=find_suspicions(summary, sound))
 
 
 def count_changes(before: pl.DataFrame, after: pl.DataFrame, keys: Sequence[str]) -> RowChanges:
