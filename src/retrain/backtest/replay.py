@@ -108,10 +108,12 @@ class Outcome:
     @property
     def estimate(self) -> Estimate:
         """The mean loss with its standard error over all blocks of time."""
-        replicates = [self.loss]
-        for losses in self.served:
-            replicates += list(self.loss + (losses.without_blocks() - losses.value) / len(self.served))
-        return jackknife(np.array(replicates))
+        values = np.array([losses.value for losses in self.served])
+        left = [self.loss + (losses.without_blocks() - losses.value) / len(values) for losses in self.served]
+        if len(values) > 1 and not all(np.isfinite(part).all() for part in left):  # a block a batch: leave out batches
+            left = [(values.sum() - values) / (len(values) - 1)]
+        replicates = np.concatenate([[self.loss], *left])
+        return jackknife(replicates)
 
     @property
     def retrainings(self) -> int:
