@@ -154,7 +154,6 @@ class Workshop:
 
         Returns how many there were."""
         from joblib import Parallel, delayed, parallel_config
-        from joblib.externals.loky import get_reusable_executor
 
         missing = list({job.key: job for job in jobs if self.stored(job) is None}.values())
         missing.sort(key=lambda job: -job.number)
@@ -165,9 +164,6 @@ class Workshop:
             done = Parallel(return_as="generator_unordered")(work)
             for count, _ in enumerate(done, start=1):
                 tick(count, len(missing))
-        get_reusable_executor().shutdown(
-            wait=True
-        )  # or it complains when the process leaves without taking itself apart
         return len(missing)
 
 
