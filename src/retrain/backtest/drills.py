@@ -49,7 +49,9 @@ def break_history(history: History, kind: str, monitored: bool) -> History:
         summaries.append(summary)
         if batch.period not in hidden:
             sound.append(summary)
-    return History(history.config, history.batches, summaries, history.workshop, corruptions, frozenset(hidden))
+    return History(
+        history.config, history.batches, summaries, history.workshop, corruptions, frozenset(hidden), history.metrics
+    )
 
 
 def run_drills(

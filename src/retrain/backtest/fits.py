@@ -66,12 +66,9 @@ class Job:
     @functools.cached_property
     def key(self) -> str:
         """Stands for all that shapes the model."""
-        data, config = self.config.data, self.config
-        shaping = [
-            {name: dataclasses.asdict(column) for name, column in data.features.items()},
-            dataclasses.asdict(config.model),
-        ]
-        shaping += [data.task, data.target_column, data.metric, config.strategy, config.seed]
+        config = self.config
+        shaping = [Contract(config.data).digest, config.data.metric, dataclasses.asdict(config.model), config.strategy]
+        shaping += [config.seed, code_digest()]
         known = batches_in(self.batches, self.window)
         strategy = instantiate(self.config.strategy, "strategy")
         chosen = known if strategy.continues else strategy.select(known)
@@ -165,6 +162,17 @@ class Workshop:
             for count, _ in enumerate(done, start=1):
                 tick(count, len(missing))
         return len(missing)
+
+
+@functools.cache
+def code_digest() -> str:
+    """Stands for the code that makes a model of rows, and the libraries under it: a fit of other code is another fit."""
+    import sklearn
+
+    from retrain import modeling
+
+    files = sorted(Path(modeling.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join([sklearn.__version__.encode(), *(file.read_bytes() for file in files)])).hexdigest()
 
 
 def later_batches(job: Job) -> list[Batch]:

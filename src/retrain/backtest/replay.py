@@ -150,8 +150,9 @@ class History:
         workshop: Workshop,
         corruptions: Mapping[str, Corruption] | None = None,
         hidden: frozenset[str] = frozenset(),
+        metrics: Sequence[str] = (),
     ) -> None:
-        """`hidden`: corrupted batches that the monitor holds back."""
+        """`hidden`: corrupted batches that the monitor holds back. `metrics`: all that any gate will ask for."""
         self.config, self.batches, self.summaries, self.workshop = config, tuple(batches), list(summaries), workshop
         self.corruptions, self.hidden = dict(corruptions or {}), hidden
         self.first = first_number(config, batches)
@@ -159,6 +160,7 @@ class History:
         self.loss = monitored_loss(config.data.metric, config.data.task)
         self.row_loss = find_row_loss(loss_beside(config.data.metric, config.data.task))
         self.rooted = self.loss == "rmse"
+        self.metrics = tuple(dict.fromkeys([self.loss, *metrics]))
         self._rows: dict[tuple[int, bool], pl.DataFrame] = {}
         self._losses: dict[tuple[str, int, bool], Losses] = {}
         self._drift: dict[tuple[int, int], dict[str, float]] = {}
@@ -197,13 +199,18 @@ class History:
         """How often an unchanged batch would differ as much as one does from another, in any feature and in the target."""
         key = (number, reference)
         if key not in self._drift:
-            history = self.summaries[max(0, number - HISTORY) : number]
+            sound = [
+                summary
+                for batch, summary in zip(self.batches[:number], self.summaries[:number], strict=True)
+                if batch.period not in self.hidden
+            ]
+            history = sound[-HISTORY:]
             names = (self.batches[number].period, self.batches[reference].period)
             drift = compare_batches(self.summaries[number], self.summaries[reference], history, names)
             self._drift[key] = {name: change.p_value for name, change in drift.families.items()}
         return self._drift[key]
 
-    def compare(self, challenger: Fit, incumbent: Fit, number: int, metrics: Sequence[str]) -> Comparison:
+    def compare(self, challenger: Fit, incumbent: Fit, number: int) -> Comparison:
         """The two on the evaluation window of a batch, as the pipeline compares them."""
         key = (challenger.key, incumbent.key, number)
         if key not in self._comparisons:
@@ -224,7 +231,7 @@ class History:
                 {name: np.concatenate(found) for name, found in scores.items()},
                 {CHALLENGER: challenger.classes, INCUMBENT: incumbent.classes},
                 challenger.baseline,
-                metrics,
+                self.metrics,
             )
         return self._comparisons[key]
 
@@ -348,11 +355,7 @@ class Replay:
         challenger = workshop.get(job)
         event.seconds = challenger.seconds
         incumbent = champion.serving if champion.serving.until <= job.windows.evaluation.start else champion.challenger
-        metrics = [
-            self.history.loss,
-            *(question.check.metric for question in self.questions.values() if question.check.metric),
-        ]
-        comparison = history.compare(challenger, incumbent, newest, metrics)
+        comparison = history.compare(challenger, incumbent, newest)
         event.promoted, event.gate = self._verdict(comparison, (challenger.key, incumbent.key, newest))
         refit = dataclasses.replace(self.job(newest, True, job.base), config=chosen_by(challenger, self.config))
         newcomer = challenger
@@ -364,14 +367,11 @@ class Replay:
         after = history.losses(newcomer, newest + 1).value
         event.wrong = event.promoted and after > before * (1 + NOTABLE)
         event.missed = not event.promoted and after < before * (1 - NOTABLE)
-        gain = Gain(newest - champion.number, -comparison.differences[INCUMBENT, self._loss_name()].value)
+        gain = Gain(newest - champion.number, -comparison.differences[INCUMBENT, history.loss].value)
         if event.promoted:
-            loss = comparison.scores[CHALLENGER, self._loss_name()].value
+            loss = comparison.scores[CHALLENGER, history.loss].value
             champion = Champion(self.plan.names[1], newest, newcomer, challenger, loss)
         return event, champion, gain
-
-    def _loss_name(self) -> str:
-        return self.history.loss
 
     def _verdict(self, comparison: Comparison, key: tuple) -> tuple[bool, str]:
         gate = self.plan.names[2]

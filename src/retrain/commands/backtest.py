@@ -19,6 +19,7 @@ from retrain.config import Config
 from retrain.data.manifest import Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.project import BACKTEST, BACKTEST_CACHE, BACKTEST_REPORT, SNAPSHOT, write_json, write_text
+from retrain.promotion.gate import build_questions
 from retrain.reporting import backtest as reporting
 from retrain.reporting.backtest import Result
 
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
     plans = build_plans(CONF, grid)
     store = SnapshotStore(SNAPSHOT)
     manifest = store.manifest()
-    history = read_history(config, store, manifest)
+    history = read_history(config, store, manifest, plans)
     trained = train_missing(history, plans, config.backtest.workers)
     outcomes = [Replay(history, plan).run() for plan in plans]
     result = summarize(config, history, plans, outcomes)
@@ -49,11 +50,14 @@ def run(options: argparse.Namespace) -> None:
         adopt(config, result)
 
 
-def read_history(config: Config, store: SnapshotStore, manifest: Manifest) -> History:
+def read_history(config: Config, store: SnapshotStore, manifest: Manifest, plans: Sequence[Plan]) -> History:
     """All labelled batches, with their summaries."""
     batches = [batch for batch in manifest.batches if batch.rows and not batch.held_back]
     summaries = [store.summary(batch) for batch in batches]
-    return History(config, batches, summaries, Workshop(BACKTEST_CACHE, SNAPSHOT))
+    gates = {plan.names[2]: plan.gate for plan in plans if plan.gate is not None}
+    questions = [question for gate in gates.values() for question in build_questions(gate, True).values()]
+    metrics = [question.check.metric for question in questions if question.check.metric]
+    return History(config, batches, summaries, Workshop(BACKTEST_CACHE, SNAPSHOT), metrics=metrics)
 
 
 def train_missing(history: History, plans: Sequence[Plan], workers: int | None) -> float:

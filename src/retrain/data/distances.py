@@ -61,7 +61,7 @@ def relation(batch: BatchSummary, history: Sequence[BatchSummary], name: str) ->
     """How the target goes with one feature, against how it did: numerator and denominator of a slope.
 
     The slope of a regression, over the groups of the feature's rows, of the target's deviations from its mean in the batch on
-    those of earlier batches at the same place: 1 as before, 0 nothing left, -1 turned around. Those of several features add up.
+    those of earlier batches at the same place: about 1 as before (somewhat more where earlier groups were small), 0 nothing left, -1 turned around. Those of several features add up.
     """
     groups = batch.features[name].groups
     if not groups or not history:

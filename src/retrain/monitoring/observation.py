@@ -88,7 +88,7 @@ def observe(
     sound = [batch for batch in manifest.batches if not batch.held_back and batch.rows + batch.unlabelled_rows]
     newest = sound[-1]
     reference = _reference(sound, watched)
-    history = [batch for batch in sound if batch.until <= max(reference.until, newest.until)][-HISTORY - 1 : -1]
+    history = sound[-HISTORY - 1 : -1]
     summaries = {
         batch.period: store.summary(batch) for batch in {b.period: b for b in (*history, reference, newest)}.values()
     }

@@ -25,6 +25,9 @@ def run(config: Config) -> None:
         log.info(
             "Batch %s was corrected: %s. Versions that were trained on the old rows: `retrain status`.", period, rows
         )
+    unknown = set(config.monitoring.release) - {batch.period for batch in batches}
+    if unknown:
+        log.warning("`monitoring.release` lists %s, which the snapshot does not have.", ", ".join(sorted(unknown)))
     for batch in batches:
         if batch.held_back:
             log.warning("%s", how_to_release(batch))

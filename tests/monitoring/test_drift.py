@@ -1,0 +1,153 @@
+"""Drift against the data's own history: silent where nothing or only the season has changed, loud and named where something has."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
+from retrain.data.distances import SHRINKAGE, distance, relation, unseen_share
+from retrain.data.summary import GROUPS, BatchSummary, summarize, summarize_column
+from retrain.monitoring.domain import separate
+from retrain.monitoring.drift import FEATURES, TARGET, Pair, calibrate, compare_batches
+
+DATA = DataConfig(
+    name="d",
+    task=Task.binary,
+    source={},
+    period=PeriodKind.month,
+    time_column="t",
+    key_columns=["id"],
+    target_column="y",
+    features={
+        "x": Column(ColumnType.numeric, nullable=True),
+        "z": Column(ColumnType.numeric),
+        "color": Column(ColumnType.categorical),
+    },
+)
+
+
+def rows(seed: int, count: int = 2000, shift: float = 0.0) -> pl.DataFrame:
+    random = np.random.default_rng(seed)
+    x, z = random.normal(shift, 1, count), random.normal(0, 1, count)
+    return pl.DataFrame(
+        {
+            "id": np.arange(count),
+            "t": [datetime(2024, 1, 1) + timedelta(minutes=row) for row in range(count)],
+            "x": x,
+            "z": z,
+            "color": random.choice(["red", "green", "blue"], count, p=[0.5, 0.3, 0.2]),
+            "y": random.random(count) < 1 / (1 + np.exp(-z)),
+        }
+    )
+
+
+def look(frame: pl.DataFrame) -> BatchSummary:
+    return summarize(frame, frame.clear(), DATA)
+
+
+HISTORY = [look(rows(seed)) for seed in range(10)]
+
+
+def against_history(frame: pl.DataFrame, history: list[BatchSummary] = HISTORY):
+    return compare_batches(look(frame), history[-1], history, ("new", "old"))
+
+
+def test_an_unchanged_batch_of_any_size_raises_no_alarm() -> None:
+    for seed, count in ((50, 200), (51, 2000), (52, 20_000)):
+        assert against_history(rows(seed, count)).alarms(0.05) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "family", "feature"),
+    [
+        (pl.col("x") + 0.5, FEATURES, "x"),
+        (pl.col("z") * 1.6, FEATURES, "z"),
+        (pl.when(pl.col("id") % 3 == 0).then(pl.lit("blue")).otherwise("color").alias("color"), FEATURES, "color"),
+        (pl.when(pl.col("id") % 3 == 0).then(None).otherwise("x").alias("x"), FEATURES, "x"),
+        ((pl.col("y") | (pl.col("id") % 4 == 0)).alias("y"), TARGET, None),
+    ],
+)
+def test_a_change_is_found_and_named(change: pl.Expr, family: str, feature: str | None) -> None:
+    drift = against_history(rows(50).with_columns(change))
+    assert drift.alarms(0.05) == [family]
+    if feature:
+        assert min(drift.features, key=lambda name: drift.features[name].p_value) == feature
+
+
+def test_a_season_that_comes_back_is_no_alarm_but_the_same_step_without_one_is() -> None:
+    seasons = [look(rows(seed, shift=0.5 * (seed % 2))) for seed in range(10)]
+    assert against_history(rows(50, shift=0.0), seasons).alarms(0.05) == []
+    assert against_history(rows(50, shift=0.5)).alarms(0.05) == [FEATURES]
+
+
+def test_without_a_history_there_is_no_alarm() -> None:
+    drift = against_history(rows(50, shift=3), HISTORY[:3])
+    assert drift.alarms(0.05) == [] and drift.features["x"].distance > 0.8
+
+
+def test_the_p_value_is_the_share_of_unchanged_pairs_that_lie_as_far_apart() -> None:
+    """Logarithms of normal size: of a thousand new ones, five in a hundred lie above the 5 % limit."""
+    random = np.random.default_rng(0)
+    below = 0
+    for _ in range(1000):
+        values = np.exp(random.normal(-2, 0.4, 21))
+        change = calibrate(Pair(values[0], 0.0), [Pair(value, 0.0) for value in values[1:]])[0]
+        below += change.p_value < 0.05
+    assert 30 <= below <= 70
+
+
+def test_news_are_named() -> None:
+    changed = rows(50).with_columns(
+        pl.lit(None, pl.Float64).alias("x"), pl.lit(1.0).alias("z"), pl.lit("pink").alias("color")
+    )
+    news = against_history(changed).news
+    assert any("`x` has vanished" in line for line in news)
+    assert any("`z` has become constant" in line for line in news)
+    assert any("100% of the rows have levels of `color` that no batch had before" in line for line in news)
+    fewer = dataclasses.replace(look(rows(50)), features={"x": look(rows(50)).features["x"]})
+    assert "`z` is gone" in compare_batches(fewer, HISTORY[-1], HISTORY, ("new", "old")).news
+    assert "`z` is new" in compare_batches(look(rows(50)), fewer, HISTORY, ("new", "old")).news
+
+
+def test_the_distance_of_numbers_is_that_of_kolmogorov_and_smirnov() -> None:
+    from scipy.stats import ks_2samp
+
+    random = np.random.default_rng(0)
+    for other in (random.normal(0.3, 1, 5000), random.integers(0, 4, 5000).astype(float)):
+        one = random.normal(0, 1, 5000)
+        columns = [summarize_column(pl.Series(values), None, None) for values in (one, other)]
+        assert distance(*columns) == pytest.approx(ks_2samp(one, other).statistic, abs=1 / 128)
+
+
+def test_the_distance_of_levels_is_half_the_sum_of_the_differences() -> None:
+    one = summarize_column(pl.Series(["a"] * 6 + ["b"] * 4), None, None)
+    other = summarize_column(pl.Series(["a"] * 3 + ["b"] * 3 + ["c"] * 4), None, None)
+    assert distance(one, other) == pytest.approx(0.4)
+    assert unseen_share(other, [one]) == pytest.approx(0.4)
+
+
+def test_the_relation_to_the_target_is_1_as_before_0_shuffled_and_minus_1_turned_round() -> None:
+    def slope(frame: pl.DataFrame) -> float:
+        product, square = relation(look(frame), HISTORY, "z")
+        return product / square
+
+    drawn_to_the_mean = (2000 / GROUPS + SHRINKAGE) / (2000 / GROUPS)  # what small groups of earlier batches said
+    assert slope(rows(50, 8000)) == pytest.approx(drawn_to_the_mean, abs=0.1)
+    assert slope(rows(50, 8000).with_columns(pl.col("y").shuffle(1))) == pytest.approx(0, abs=0.1)
+    assert slope(rows(50, 8000).with_columns(~pl.col("y"))) == pytest.approx(-drawn_to_the_mean, abs=0.1)
+
+
+def test_whole_rows_show_what_no_column_shows_alone() -> None:
+    kinds = {"x": ColumnType.numeric, "z": ColumnType.numeric, "color": ColumnType.categorical}
+    one, same = rows(1, 1000), rows(2, 1000)
+    together = same.with_columns(
+        pl.Series("x", np.sort(same["x"].to_numpy())), pl.Series("z", np.sort(same["z"].to_numpy()))
+    )
+    assert against_history(together.with_columns(y=same["y"].shuffle(1))).alarms(0.05) == []
+    unchanged, changed = separate(one, same, kinds, "t"), separate(one, together, kinds, "t")
+    assert unchanged.distance < 3 * unchanged.noise**0.5 < 0.3 < changed.distance

@@ -1,0 +1,102 @@
+"""What the pipeline sees and writes down about a new batch, on real flights: labelled, and with its labels still on the way."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import Project
+
+from retrain.modeling.metrics import row_brier, row_log_loss
+from retrain.monitoring.drift import Change, Drift
+from retrain.monitoring.observation import Observation, own_loss
+
+
+def decision(project: Project) -> dict:
+    return json.loads((project.root / "reports/decision.json").read_text())
+
+
+def arrive(project: Project, *months: str, **options: object) -> str:
+    project.edit("conf/data/slice.yaml", "as_of: 2013-03", "as_of: null")
+    project.arrive(*months, **options)
+    return project.repro()
+
+
+def test_a_labelled_batch_is_scored_compared_and_ranked(grown: Project) -> None:
+    output = arrive(grown, "2013-04", "2013-05", "2013-06")
+    seen = decision(grown)
+    assert [score["period"] for score in seen["scores"]] == ["2013-04", "2013-05", "2013-06"]
+    assert all(score["low"] < score["value"] < score["high"] for score in seen["scores"])
+    assert "Champion version 2 has log_loss" in output and "on batch 2013-06" in output
+    assert (seen["watched_batch"], seen["reference_batch"]) == ("2013-06", "2013-03")
+    assert set(seen["families"]) == {"features", "target", "predictions", "whole rows"}
+    importances = {name: line["importance"] for name, line in seen["features"].items()}
+    assert max(importances, key=importances.get) == "departure_minute", "late in the day, delays have piled up"
+    run = grown.client().search_runs(
+        [grown.client().get_experiment_by_name("slice-monitoring").experiment_id], max_results=2
+    )
+    assert len(run) == 1 and run[0].data.metrics["champion/log_loss"] == pytest.approx(seen["scores"][-1]["value"])
+    retraining = grown.client().get_run(json.loads((grown.root / "reports/challenger.json").read_text())["run_id"])
+    assert retraining.data.tags["policy"] == "Always" and "2013-06" in retraining.data.tags["decision"]
+
+
+def test_the_score_of_the_champion_is_that_of_scikit_learn_on_what_it_predicts(grown: Project) -> None:
+    from sklearn.metrics import log_loss
+
+    grown.edit("conf/config.yaml", "policy: always", "policy: never")
+    arrive(grown, "2013-04")
+    april, scored = grown.root / "data/snapshot/batch=2013-04/part.parquet", grown.root / "scored.parquet"
+    grown.run("retrain", "predict", str(april), "--output", str(scored))
+    wanted = log_loss(pl.read_parquet(april)["late"], pl.read_parquet(scored)["prediction"])
+    assert decision(grown)["scores"][-1]["value"] == pytest.approx(wanted)
+
+
+def test_while_labels_are_late_nothing_is_trained_and_the_loss_is_expected(grown: Project) -> None:
+    grown.edit("conf/data/slice.yaml", "block_hours: 24", "block_hours: 24\nlabel_delay: 20d")
+    grown.repro("snapshot")
+    output = arrive(grown, "2013-04")
+    seen = decision(grown)
+    assert not seen["retrain"] and "The labels of batch 2013-04 are not there yet" in seen["reason"]
+    assert seen["watched_batch"] == "2013-04" and [line["period"] for line in seen["expected"]] == ["2013-04"]
+    assert "target" not in seen["families"] or seen["families"]["target"] is not None
+    assert "Expected log_loss" in output and 0.2 < seen["expected"][0]["value"] < 0.9
+    grown.arrive("2013-05")  # now April's labels have had their time
+    assert "Challenger version" in grown.repro()
+    real = next(score for score in decision(grown)["scores"] if score["period"] == "2013-04")
+    assert seen["expected"][0]["value"] == pytest.approx(real["value"], rel=0.35)
+
+
+def test_policy_on_drift_retrains_on_a_changed_column_and_not_on_a_quiet_month(grown: Project) -> None:
+    grown.edit("conf/config.yaml", "policy: always", "policy: on_drift")
+    grown.edit("conf/config.yaml", "hold_back: true ", "hold_back: false")
+    grown.edit("conf/policy/on_drift.yaml", "families: null ", "families: [features]")
+    arrive(grown, "2013-04", "2013-05", "2013-06", "2013-07")
+    quiet = decision(grown)
+    late = grown.copy(grown.root.parent / "changed")
+    late.arrive("2013-08", change=lambda rows: rows.with_columns(pl.col("distance") * 3 + 500))
+    late.repro()
+    changed = decision(late)
+    assert changed["retrain"] and "features" in changed["alarms"]
+    assert next(iter(changed["features"])) == "distance" or changed["features"]["distance"]["p_value"] < 1e-3
+    assert changed["families"]["features"]["p_value"] < quiet["families"]["features"]["p_value"]
+
+
+def test_the_loss_that_probabilities_expect_of_themselves_is_the_loss_if_they_are_right() -> None:
+    random = np.random.default_rng(0)
+    positive = random.beta(1, 3, 200_000)
+    probabilities, target = np.column_stack([1 - positive, positive]), (random.random(200_000) < positive).astype(float)
+    assert own_loss(probabilities, "log_loss").mean() == pytest.approx(row_log_loss(target, positive).mean(), abs=0.005)
+    assert own_loss(probabilities, "brier").mean() == pytest.approx(row_brier(target, positive).mean(), abs=0.003)
+    several = random.dirichlet([1, 2, 3], 200_000)
+    drawn = (several.cumsum(axis=1) < random.random((200_000, 1))).sum(axis=1).astype(float)
+    for loss, rows in (("log_loss", row_log_loss), ("brier", row_brier)):
+        assert own_loss(several, loss).mean() == pytest.approx(rows(drawn, several).mean(), abs=0.006)
+
+
+def test_features_are_ranked_by_drift_and_importance_together() -> None:
+    features = {"drifted": Change(0.5, 0.1, 1e-6), "used": Change(0.1, 0.1, 0.5), "both": Change(0.4, 0.1, 1e-4)}
+    seen = Observation(Drift("new", "old", features), importance={"drifted": 0.0, "used": 0.2, "both": 0.1})
+    assert seen.ranked()[0] == "both"
+    assert Observation(Drift("new", "old", features)).ranked() == ["drifted", "both", "used"]
