@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from conftest import Project
 
-from retrain.backtest.replay import best_sequence
-from retrain.reporting.backtest import growth_of
+from retrain.backtest.regret import best_sequence, growth_of
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +84,32 @@ def test_an_axis_on_the_command_line_takes_the_place_of_the_configured_one(repla
     assert refused.returncode == 1 and "sweeps over policy, strategy and gate" in " ".join(refused.stderr.split())
 
 
+def test_a_metric_that_only_the_second_gate_asks_for_is_measured_too(replayed: Project) -> None:
+    gate = (replayed.root / "conf/gate/superiority.yaml").read_text()
+    own = "  accuracy: {_target_: retrain.promotion.checks.Limit, metric: balanced_accuracy, limit: 0.1}\n"
+    (replayed.root / "conf/gate/own.yaml").write_text(gate + own)
+    replayed.run("retrain", "backtest", "-m", "strategy=full", "policy=every", "gate=superiority,own")
+    found = {line["gate"]: line for line in figures(replayed)["outcomes"] if line["policy"] == "every"}
+    assert found["own"]["loss"] == found["superiority"]["loss"]
+
+
+def test_labels_that_come_late_are_known_late(replayed: Project) -> None:
+    late = replayed.copy(replayed.root.parent / "late")
+    late.edit("conf/data/slice.yaml", "block_hours: 24", "block_hours: 24\nlabel_delay: 20d")
+    late.run("retrain", "backtest", "-m", "strategy=full", "policy=always,never", "gate=superiority")
+    found = figures(late)
+    freshest = next(
+        line for line in found["outcomes"] if line["gate"] == "always promote" and line["policy"] == "always"
+    )
+    matrix = np.array(found["matrices"]["full"], dtype=float)
+    assert list(freshest["served"]) == ["2013-03", "2013-04", "2013-05", "2013-06"], (
+        "January's labels are there in February"
+    )
+    assert list(freshest["served"].values()) == pytest.approx([matrix[n - 2, n] for n in range(2, 6)])
+    assert [event["period"] for event in freshest["events"]] == ["2013-02", "2013-03", "2013-04"]
+    assert all(line["cost"] >= found["best_cost"] - 1e-12 for line in found["outcomes"])
+
+
 def test_the_report_stands_alone_and_is_in_mlflow(replayed: Project) -> None:
     html = (replayed.root / "reports/backtest.html").read_text()
     assert (
@@ -109,7 +134,12 @@ def test_drills_show_who_notices_and_adopting_writes_the_recommendation(replayed
     output = replayed.run("retrain", "backtest", "--drills", "--adopt", "-m", *asked)
     drills = figures(replayed)["drills"]
     turned = [line for line in drills if line["kind"] == "all labels flipped"]
-    assert {line["monitored"] for line in turned} == {True, False} and all(line["broken"] == 1 for line in turned)
+    assert all(line["broken"] == 1 for line in turned)
+    held = next(line for line in turned if line["monitored"])
+    open_door = next(line for line in turned if line["gate"] == "always promote")
+    assert (held["held_back"], open_door["held_back"], open_door["promoted"]) == (1, 0, 1)
+    assert open_door["loss"] > open_door["clean"] * 1.05, "who takes every model takes that one"
+    assert held["loss"] < held["clean"] * 1.03
     assert "With one broken batch in six" in output.stdout
     config = (replayed.root / "conf/config.yaml").read_text()
     assert "policy: every " in config and "gate: superiority " in config
@@ -131,7 +161,7 @@ def test_the_best_sequence_is_that_of_trying_all() -> None:
                     model, total = served - 1, total + cost
                 total += matrix[model, served]
             totals.append(total / (count - 1))
-        best, sequence = best_sequence([matrix], 0, cost)
+        best, sequence = best_sequence([matrix], {served: served - 1 for served in range(1, count)}, cost)
         assert best == pytest.approx(min(totals))
         model, total = 0, cost * len(sequence)
         for served in range(1, count):

@@ -11,20 +11,8 @@ from conftest import REPOSITORY
 
 from retrain.config import compose, instantiate
 from retrain.errors import ConfigError
-from retrain.monitoring.policies import (
-    AllOf,
-    Always,
-    AnyOf,
-    CostAware,
-    Every,
-    Gain,
-    Never,
-    OnDecay,
-    OnDrift,
-    Policy,
-    Score,
-    Situation,
-)
+from retrain.monitoring.policies import AllOf, Always, AnyOf, CostAware, Every, Never, OnDecay, OnDrift
+from retrain.monitoring.policy import Gain, Policy, Score, Situation
 
 QUIET = Situation(
     period="2013-06",

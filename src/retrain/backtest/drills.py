@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from retrain.backtest.corruptions import CORRUPTIONS, Corruption
 from retrain.backtest.fits import read_batch
-from retrain.backtest.replay import History, Outcome, Plan, Replay
+from retrain.backtest.history import History
+from retrain.backtest.replay import Outcome, Plan, Replay
 from retrain.data.summary import BatchSummary, summarize
 from retrain.data.suspicion import find_suspicions, measure_jumps
 

@@ -15,7 +15,8 @@ import numpy as np
 import polars as pl
 
 from retrain.backtest.corruptions import flip_labels, leak_target, resample, shuffle_column
-from retrain.config import Column, ColumnType, Config, Task, feature_types
+from retrain.backtest.judging import compare_scored
+from retrain.config import Column, ColumnType, Config, feature_types
 from retrain.data.manifest import Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in, block_index, block_of, plan_windows
@@ -24,8 +25,7 @@ from retrain.modeling import pipeline
 from retrain.modeling.metrics import baseline_score, loss_beside
 from retrain.modeling.scoring import Model, score_rows
 from retrain.promotion.checks import NonInferiority, Superiority
-from retrain.promotion.comparison import compare
-from retrain.promotion.figures import BASELINE, BLOCK, CHALLENGER, EVALUATION, INCUMBENT, TARGET, WINDOW
+from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT
 from retrain.promotion.gate import Question, Verdict, judge
 
 EQUAL, WORSE, BETTER, USUAL = "equal", "worse", "better", "usual"
@@ -175,28 +175,9 @@ class GateCheck:
         data, models = self.config.data, {CHALLENGER: challenger, INCUMBENT: incumbent}
         scored = score_rows(models, era.judged, self.config)
         constant = baseline_score(scored.target, data.metric, data.task, len(scored.classes))
-        scores = scored.scores | {BASELINE: np.broadcast_to(constant, scored.scores[CHALLENGER].shape)}
-        dtype = pl.Array(pl.Float64, len(scored.classes)) if data.task is Task.multiclass else pl.Float64
-        rows = era.judged.select(
-            *data.features,
-            block.alias(BLOCK),
-            pl.lit(EVALUATION).alias(WINDOW),
-            pl.Series(TARGET, scored.target),
-            *(pl.Series(name, score, dtype=dtype) for name, score in scores.items()),
-        )
         asked = [question.check.metric for question in self.questions.values() if question.check.metric]
-        comparison = compare(rows, list(scores), [data.metric, *asked], data.task)
-        # Latency and size are no part of this check: nothing is stored.
-        facts = {"latency_one_row_ms": 0.0, "latency_1000_rows_ms": 0.0, "model_megabytes": 0.0}
-        comparison = dataclasses.replace(
-            comparison,
-            facts=facts,
-            metric=data.metric,
-            loss=loss_beside(data.metric, data.task),
-            classes=scored.classes,
-            unknown_classes=scored.unknown_classes,
-            rows_judged=rows,
-        )
+        rows = era.judged.select(*data.features, block.alias(BLOCK))
+        comparison = compare_scored(self.config, rows, scored, constant, asked)
         judgement = judge(comparison, self.questions)
         promoted = judgement.verdict is Verdict.promote
         later = score_rows(models, era.later, self.config)

@@ -14,14 +14,16 @@ import numpy as np
 from retrain.backtest.drills import Drill, run_drills
 from retrain.backtest.fits import Workshop
 from retrain.backtest.grid import build_plans, read_grid
-from retrain.backtest.replay import HIGHER, OPEN, History, Outcome, Plan, Replay, best_sequence, loss_matrix
+from retrain.backtest.history import History
+from retrain.backtest.regret import best_sequence, growth_of, loss_matrix
+from retrain.backtest.replay import HIGHER, OPEN, Outcome, Plan, Replay
+from retrain.backtest.result import Result
 from retrain.config import Config
 from retrain.data.manifest import Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.project import BACKTEST, BACKTEST_CACHE, BACKTEST_REPORT, SNAPSHOT, write_json, write_text
 from retrain.promotion.gate import build_questions
 from retrain.reporting import backtest as reporting
-from retrain.reporting.backtest import Result
 
 log = logging.getLogger("retrain")
 CONF = Path("conf")
@@ -109,7 +111,7 @@ def summarize(config: Config, history: History, plans: Sequence[Plan], outcomes:
             matrix = np.full((len(history.batches), len(history.batches)), np.nan)
             matrix[list(numbers)] = loss_matrix(history, fits)
             matrices[plan.names[1]] = matrix
-    best, sequence = best_sequence(list(matrices.values()), history.first, cost) if matrices else (float("nan"), [])
+    best, sequence = best_sequence(list(matrices.values()), history.served, cost) if matrices else (float("nan"), [])
     return Result(
         data=config.data.name,
         model=config.model.estimator["_target_"].rsplit(".", 1)[-1],
@@ -120,7 +122,7 @@ def summarize(config: Config, history: History, plans: Sequence[Plan], outcomes:
         matrices=matrices,
         best=best,
         best_sequence=[history.batches[number].period for number in sequence],
-        growth=reporting.growth_of(next(iter(matrices.values()), np.empty((0, 0)))),
+        growth=growth_of(next(iter(matrices.values()), np.empty((0, 0)))),
     )
 
 

@@ -27,7 +27,7 @@ from retrain.modeling.pipeline import predict
 from retrain.modeling.scoring import Model, score_rows
 from retrain.monitoring.domain import separate
 from retrain.monitoring.drift import PREDICTIONS, ROWS, Change, Drift, Pair, calibrate, compare_batches
-from retrain.monitoring.policies import Score
+from retrain.monitoring.policy import Score
 from retrain.project import write_json
 from retrain.promotion.comparison import block_codes, jackknife
 from retrain.promotion.figures import BLOCK

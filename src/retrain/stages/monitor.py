@@ -15,7 +15,7 @@ from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import plan_windows
 from retrain.errors import DataError
 from retrain.modeling.metrics import monitored_loss
-from retrain.monitoring.policies import Decision, Gain, Policy, Situation
+from retrain.monitoring.policy import Decision, Gain, Policy, Situation
 from retrain.project import MONITORING_CACHE, SNAPSHOT
 from retrain.records import ChangeRecord, DecisionRecord, ScoreRecord
 from retrain.tracking.store import Store, open_store, store_may_exist

@@ -1,0 +1,170 @@
+"""The batches of a replay, each read once: rows to judge on, losses of models, drift between batches."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from retrain.backtest.corruptions import Corruption
+from retrain.backtest.fits import Fit, Workshop, first_number, reach_of_windows, read_batch
+from retrain.backtest.judging import compare_scored, spread_classes, to_scored
+from retrain.config import Config, Task
+from retrain.data.manifest import Batch
+from retrain.data.periods import parse_delay
+from retrain.data.summary import BatchSummary
+from retrain.data.windows import Window, block_index, block_of, plan_windows
+from retrain.modeling.metrics import find_row_loss, loss_beside, monitored_loss
+from retrain.monitoring.drift import compare_batches
+from retrain.promotion.comparison import block_codes
+from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT, Comparison
+
+HISTORY = 24  # batches, the yardstick of drift
+
+
+@dataclass(frozen=True)
+class Losses:
+    """A model on a batch: the sum of row losses and the rows of each block of time, both of shape (blocks,)."""
+
+    sums: NDArray
+    rows: NDArray
+    rooted: bool  # the loss is the square root of the mean
+
+    @property
+    def value(self) -> float:
+        return self._finish(self.sums.sum() / self.rows.sum())
+
+    def without_blocks(self) -> NDArray:
+        """The loss without each block in turn, shape (blocks,)."""
+        rows = self.rows.sum() - self.rows
+        left = np.divide(self.sums.sum() - self.sums, rows, out=np.full(len(rows), np.nan), where=rows > 0)
+        return np.sqrt(left) if self.rooted else left
+
+    def blocks(self) -> tuple[float, ...]:
+        return tuple(self._finish(value) for value in self.sums / self.rows)
+
+    def _finish(self, value: float) -> float:
+        return math.sqrt(value) if self.rooted else float(value)
+
+
+class History:
+    """What a replay needs to know about the batches, each read once: rows to judge on, losses of models, drift between batches."""
+
+    def __init__(
+        self,
+        config: Config,
+        batches: Sequence[Batch],
+        summaries: Sequence[BatchSummary],
+        workshop: Workshop,
+        corruptions: Mapping[str, Corruption] | None = None,
+        hidden: frozenset[str] = frozenset(),
+        metrics: Sequence[str] = (),
+    ) -> None:
+        """`hidden`: corrupted batches that the monitor holds back. `metrics`: all that any gate will ask for."""
+        self.config, self.batches, self.summaries, self.workshop = config, tuple(batches), list(summaries), workshop
+        self.corruptions, self.hidden = dict(corruptions or {}), hidden
+        self.first = first_number(config, batches)
+        self.reach = reach_of_windows(config, batches, self.first)
+        self.loss = monitored_loss(config.data.metric, config.data.task)
+        self.row_loss = find_row_loss(loss_beside(config.data.metric, config.data.task))
+        self.rooted = self.loss == "rmse"
+        self.metrics = tuple(dict.fromkeys([self.loss, *metrics]))
+        self._rows: dict[tuple[int, bool], pl.DataFrame] = {}
+        self._losses: dict[tuple[str, int, bool], Losses] = {}
+        self._drift: dict[tuple[int, int], dict[str, float]] = {}
+        self._comparisons: dict[tuple[str, str, int], Comparison] = {}
+        self.verdicts: dict[tuple, tuple[bool, str]] = {}
+
+    @functools.cached_property
+    def served(self) -> dict[int, int]:
+        """The batches that a champion serves, by number, with the newest one whose labels are there when they come."""
+        delay = timedelta(seconds=parse_delay(self.config.data.label_delay))
+        served = {}
+        for number in range(self.first, len(self.batches) - 1):
+            arrived = self.batches[number].until
+            labelled = [index for index in range(number + 1) if self.batches[index].until + delay <= arrived]
+            if labelled and labelled[-1] >= self.first:
+                served[number + 1] = labelled[-1]
+        return served
+
+    def known(self, number: int) -> tuple[Batch, ...]:
+        """The labelled batches that take part up to a number."""
+        return tuple(batch for batch in self.batches[: number + 1] if batch.period not in self.hidden)
+
+    def rows(self, number: int, corrupted: bool = False) -> pl.DataFrame:
+        """The rows of a batch in time order with block; as they arrived (`corrupted`), or as they truly were."""
+        key = (number, corrupted and self.batches[number].period in self.corruptions)
+        if key not in self._rows:
+            batch = self.batches[number]
+            corruption = self.corruptions.get(batch.period) if key[1] else None
+            read = read_batch(self.config, self.workshop.snapshot, batch, corruption)
+            block = block_index(self.config.data.time_column, block_of(self.config.evaluation))
+            self._rows[key] = read.with_columns(block.alias(BLOCK))
+        return self._rows[key]
+
+    def losses(self, fit: Fit, number: int, corrupted: bool = False) -> Losses:
+        """A model on the rows of a batch as they truly were, or as they arrived (`corrupted`)."""
+        corrupted = corrupted and self.batches[number].period in self.corruptions
+        key = (fit.key, number, corrupted)
+        if key not in self._losses:
+            rows = Window(fit.until, datetime.max).rows(self.rows(number, corrupted), self.config.data.time_column)
+            scores = self.scores(fit, number) if corrupted else fit.scores(self.batches[number].period)
+            scored = to_scored(self.config, rows, {CHALLENGER: scores}, {CHALLENGER: fit.classes})
+            codes = block_codes(rows)
+            values = self.row_loss(scored.target, scored.scores[CHALLENGER])
+            self._losses[key] = Losses(np.bincount(codes, values), np.bincount(codes), self.rooted)
+        return self._losses[key]
+
+    def drift(self, number: int, reference: int) -> dict[str, float]:
+        """How often an unchanged batch would differ as much as one does from another, in any feature and in the target."""
+        key = (number, reference)
+        if key not in self._drift:
+            sound = [
+                summary
+                for batch, summary in zip(self.batches[:number], self.summaries[:number], strict=True)
+                if batch.period not in self.hidden
+            ]
+            history = sound[-HISTORY:]
+            names = (self.batches[number].period, self.batches[reference].period)
+            drift = compare_batches(self.summaries[number], self.summaries[reference], history, names)
+            self._drift[key] = {name: change.p_value for name, change in drift.families.items()}
+        return self._drift[key]
+
+    def compare(self, challenger: Fit, incumbent: Fit, number: int) -> Comparison:
+        """The two on the evaluation window of a batch, as the pipeline compares them."""
+        key = (challenger.key, incumbent.key, number)
+        if key not in self._comparisons:
+            batches = self.known(number)
+            window = plan_windows(batches, self.config.evaluation).evaluation
+            time, parts, scores = self.config.data.time_column, [], {CHALLENGER: [], INCUMBENT: []}
+            for index in range(number + 1):
+                if self.batches[index].period in self.hidden or self.batches[index].last_time < window.start:
+                    continue
+                rows = self.rows(index, corrupted=True)
+                parts.append(window.rows(rows, time))
+                for name, fit in ((CHALLENGER, challenger), (INCUMBENT, incumbent)):
+                    times = Window(fit.until, datetime.max).rows(rows, time)[time]
+                    scores[name].append(self.scores(fit, index)[(times >= window.start).to_numpy()])
+            rows = pl.concat(parts, how="diagonal_relaxed")
+            found = {name: np.concatenate(values) for name, values in scores.items()}
+            classes = {CHALLENGER: challenger.classes, INCUMBENT: incumbent.classes}
+            scored = to_scored(self.config, rows, found, classes)
+            constant = challenger.baseline
+            if self.config.data.task is Task.multiclass:
+                constant = spread_classes(constant[None, :], challenger.classes, scored.classes)[0]
+            self._comparisons[key] = compare_scored(self.config, rows, scored, constant, self.metrics)
+        return self._comparisons[key]
+
+    def scores(self, fit: Fit, number: int) -> NDArray:
+        """What a model predicts for the rows of a batch as they arrived."""
+        batch = self.batches[number]
+        corruption = self.corruptions.get(batch.period)
+        if corruption is None:
+            return fit.scores(batch.period)
+        return self.workshop.scores_of_corrupted(fit, self.config, batch, corruption)

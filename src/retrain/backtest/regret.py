@@ -1,0 +1,62 @@
+"""In hindsight: how models aged, and the least that any sequence of retrainings could have cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrain.backtest.fits import Fit
+from retrain.backtest.history import History
+
+
+def loss_matrix(history: History, fits: Sequence[Fit]) -> NDArray:
+    """The loss of each model (rows, in the order of `fits`) on each batch (columns); NaN on those that it has learnt from."""
+    matrix = np.full((len(fits), len(history.batches)), np.nan)
+    for row, fit in enumerate(fits):
+        for number in range(fit.number + 1, len(history.batches)):
+            matrix[row, number] = history.losses(fit, number).value
+    return matrix
+
+
+def best_sequence(
+    matrices: Sequence[NDArray], served: Mapping[int, int], retraining_cost: float
+) -> tuple[float, list[int]]:
+    """The least total cost a batch that any sequence of retrainings could have had, and after which batches it retrains.
+
+    By dynamic programming, backwards: `matrices`, one for each strategy, hold the loss of the model trained through batch i on
+    batch j, shape (batches, batches). `served` holds for each batch to serve the newest one that could be learnt from when it
+    came. The first champion comes free; after every batch one may keep the model or pay for the newest one of any strategy.
+    """
+    stacked = np.stack(matrices)
+    strategies, _, count = stacked.shape
+    first = min(served.values())
+    value = np.zeros((strategies, count))  # by serving model, what is still to come
+    choices: dict[int, NDArray] = {}
+    for number, newest in sorted(served.items(), reverse=True):
+        keep = np.where(np.isnan(stacked[:, :, number]), np.inf, stacked[:, :, number]) + value
+        switched = keep[:, newest] + retraining_cost
+        best = int(np.argmin(switched))
+        switch = (keep > switched[best]) & (newest > first)
+        choices[number] = np.where(switch, best, -1)
+        value = np.where(switch, switched[best], keep)
+    start = int(np.argmin(value[:, first]))
+    retrained, state = [], (start, first)
+    for number, newest in sorted(served.items()):
+        if choices[number][state] >= 0:
+            state = (int(choices[number][state]), newest)
+            retrained.append(newest)
+    return float(value[start, first]) / len(served), retrained
+
+
+def growth_of(matrix: NDArray) -> float | None:
+    """Loss that each batch of age adds, over the whole matrix: least squares through the origin, against the freshest model."""
+    products = squares = 0.0
+    for served in range(len(matrix)):
+        known = np.flatnonzero(np.isfinite(matrix[:, served]))
+        for trained in known[:-1]:
+            age = known[-1] - trained
+            products += age * (matrix[trained, served] - matrix[known[-1], served])
+            squares += age**2
+    return max(0.0, products / squares) if squares else None

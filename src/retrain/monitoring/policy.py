@@ -1,0 +1,127 @@
+"""What a policy is told, what it says, and the limits that all policies keep to.
+
+Batches are counted from 0, the oldest; only labelled ones count.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from retrain.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Score:
+    """The champion's loss on a batch that it has not learnt from, with its 95 % interval, and the losses of its blocks of time."""
+
+    period: str
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+    blocks: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a retraining brought: how many batches the champion had not learnt from, and by how much less the new model lost."""
+
+    age: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that a policy may look at. `newest` is the number of the newest labelled batch, `trained_through` that of the newest
+    one that the champion has learnt from, `attempts` those at which challengers were trained, promoted or not."""
+
+    period: str
+    newest: int
+    trained_through: int
+    new_rows: int  # labelled ones that have come since
+    attempts: tuple[int, ...] = ()
+    scores: tuple[Score, ...] = ()  # of the batches after `trained_through`, oldest first
+    expected: float | None = None  # the champion's loss on the rows that it was promoted on
+    drift: Mapping[str, float] = field(default_factory=dict)  # family -> how often an unchanged batch differs as much
+    false_alarm_rate: float = 0.05
+    gains: tuple[Gain, ...] = ()
+
+    @property
+    def age(self) -> int:
+        """Batches that have come since the champion learnt."""
+        return self.newest - self.trained_through
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether to train a challenger, and why, with the figures that it was decided by: also when the answer is no."""
+
+    retrain: bool
+    reason: str
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+class Policy(ABC):
+    """Decides on a new snapshot. Never asked before there is a champion: the first one is always trained.
+
+    Whatever a policy wants, it waits for `cooldown_batches` after the last retraining, promoted or not, and for
+    `minimum_new_rows` labelled rows that the champion has not learnt from, spends at most `budget: {retrainings, batches}`,
+    and lets no champion grow older than `maximum_age_batches`.
+    """
+
+    def __init__(
+        self,
+        cooldown_batches: int = 0,
+        maximum_age_batches: int | None = None,
+        minimum_new_rows: int = 0,
+        budget: Mapping[str, int] | None = None,
+    ) -> None:
+        self.cooldown_batches = at_least(cooldown_batches, 0, "cooldown_batches")
+        self.maximum_age_batches = maximum_age_batches and at_least(maximum_age_batches, 1, "maximum_age_batches")
+        self.minimum_new_rows = at_least(minimum_new_rows, 0, "minimum_new_rows")
+        if budget is not None and set(budget) != {"retrainings", "batches"}:
+            raise ConfigError(
+                "`policy.budget` needs `retrainings` and `batches`: at most so many within so many batches."
+            )
+        self.budget = dict(budget) if budget else None
+
+    def decide(self, situation: Situation) -> Decision:
+        """The decision, its limits considered, with its reason, full sentences."""
+        wanted = self.want(situation)
+        figures = {"age_batches": situation.age, "new_rows": situation.new_rows} | wanted.figures
+        held = self._held(situation)
+        if held:
+            wish = "It would retrain" if wanted.retrain else "It would not retrain either"
+            return Decision(False, f"{held} {wish}: {wanted.reason}", figures)
+        if not wanted.retrain and self.maximum_age_batches and situation.age >= self.maximum_age_batches:
+            reason = (
+                f"The champion is {situation.age} batches old, and `maximum_age_batches` is {self.maximum_age_batches}."
+            )
+            return Decision(True, f"{reason} But for that: {wanted.reason}", figures)
+        return Decision(wanted.retrain, wanted.reason, figures)
+
+    def _held(self, situation: Situation) -> str:
+        """Why there can be no retraining now, empty if there can."""
+        since = situation.newest - max(situation.attempts, default=situation.trained_through)
+        if since <= self.cooldown_batches and self.cooldown_batches:
+            return f"The last retraining was {since} batches ago, within `cooldown_batches` {self.cooldown_batches}."
+        if situation.new_rows < self.minimum_new_rows:
+            return f"{situation.new_rows:,} new rows are fewer than `minimum_new_rows` {self.minimum_new_rows:,}."
+        if self.budget:
+            first = situation.newest - self.budget["batches"] + 1
+            spent = sum(attempt >= first for attempt in situation.attempts)
+            if spent >= self.budget["retrainings"]:
+                return f"{spent} retrainings within {self.budget['batches']} batches have used up the budget."
+        return ""
+
+    @abstractmethod
+    def want(self, situation: Situation) -> Decision:
+        """What the policy would do without its limits."""
+
+
+def at_least(value: int, least: int, name: str) -> int:
+    """A configured whole number. Raises ConfigError for anything else, or a smaller one."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"`policy.{name}` is {value!r}, but must be a whole number of at least {least}.")
+    return value
