@@ -9,15 +9,21 @@ from __future__ import annotations
 import dataclasses
 import time
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
+from retrain.backtest.corruptions import CORRUPTIONS
+from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task, compose
+from retrain.data.contract import Contract
+from retrain.data.flights import NycFlights
+from retrain.data.periods import parse_period
 from retrain.data.summary import BatchSummary, from_json, summarize
-from retrain.data.suspicion import find_suspicions, measure_jumps
+from retrain.data.suspicion import FEWEST_EARLIER, find_suspicions, measure_jumps
 from retrain.monitoring.drift import compare_batches
 
+REPOSITORY = Path(__file__).parents[2]
 FEATURES, ROWS = 100, 1_000_000
 
 
@@ -73,7 +79,32 @@ def false_alarms(size: int, season: float, histories: int = 150, batches: int = 
     return alarms / histories, held / histories
 
 
+def suspected() -> None:
+    """Of the flights' months from the fifth on: how many are suspected as they are, and broken in each of the known ways."""
+    config = compose(REPOSITORY / "conf")
+    source, contract = NycFlights(weather_lag_hours=3), Contract(config.data)
+    months = [
+        contract.check(source.read(key), parse_period(key, config.data.period)).labelled
+        for key in sorted(source.periods())
+    ]
+
+    def look(month: pl.DataFrame, earlier: list[BatchSummary]) -> BatchSummary:
+        summary = summarize(month, month.clear(), config.data)
+        return dataclasses.replace(summary, jumps=measure_jumps(summary, earlier))
+
+    summaries: list[BatchSummary] = []
+    for month in months:
+        summaries.append(look(month, summaries))
+    numbers = range(FEWEST_EARLIER, len(months))
+    for name, breaks in {"as they are": lambda rows, config, seed: rows, **CORRUPTIONS}.items():
+        found = [
+            bool(find_suspicions(look(breaks(months[n], config, 3), summaries[:n]), summaries[:n])) for n in numbers
+        ]
+        print(f"flights, {name}: {sum(found)} of {len(found)} months held back")
+
+
 def main() -> None:
+    suspected()
     for batches in (12, 120):
         print(f"{batches} earlier batches: {measure(batches):.1f} s for a million rows of {FEATURES} features")
     for size in (300, 3000):
