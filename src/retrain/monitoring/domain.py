@@ -18,6 +18,7 @@ def separate(one: pl.DataFrame, other: pl.DataFrame, features: Mapping[str, Colu
     than chance (a classifier two-sample test; Lopez-Paz and Oquab 2017)."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
+    from threadpoolctl import threadpool_limits
 
     names = [name for name in features if name in one.columns and name in other.columns]
     rows = pl.concat([one.select(time, *names), other.select(time, *names)], how="vertical_relaxed")
@@ -25,10 +26,13 @@ def separate(one: pl.DataFrame, other: pl.DataFrame, features: Mapping[str, Colu
     label = np.repeat([0, 1], [len(one), len(other)])
     fold = np.concatenate([np.arange(len(one)) % 2, np.arange(len(other)) % 2])
     scores = np.zeros(len(rows))
-    for number in (0, 1):
-        model = HistGradientBoostingClassifier(max_iter=20, max_leaf_nodes=8, early_stopping=False, random_state=0)
-        model.fit(encoded[fold == number], label[fold == number])
-        scores[fold != number] = model.predict_proba(encoded[fold != number])[:, 1]
+    with threadpool_limits(
+        1
+    ):  # for so few rows threads cost more than they bring, beside busy neighbours most of the time
+        for number in (0, 1):
+            model = HistGradientBoostingClassifier(max_iter=20, max_leaf_nodes=8, early_stopping=False, random_state=0)
+            model.fit(encoded[fold == number], label[fold == number])
+            scores[fold != number] = model.predict_proba(encoded[fold != number])[:, 1]
     gini = 2 * np.mean([roc_auc_score(label[fold == number], scores[fold == number]) for number in (0, 1)]) - 1
     # The variance of the AUC of two samples from one distribution (Mann and Whitney 1947).
     chance = (len(rows) + 1) / (12 * max(1, len(one)) * max(1, len(other)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -103,14 +104,18 @@ def load_version(store: Store, version: int, trusted_types: list[str]) -> Model:
 
     found = get_version(store, version)
     try:
-        pipeline = load_model(fetch_model_file(found.source), trusted_types, found.tags.get("model_sha256"))
-        return Model(pipeline, read_features(found.source))
+        return _load(found.source, found.tags.get("model_sha256"), tuple(trusted_types))
     except (MlflowException, OSError, ModelError) as error:
         raise ModelError(
             f"Version {version} of `{store.registered_model}` can't be loaded: {str(error).splitlines()[0]} "
             f"Champion and ledger stay as they were. Restore its files from a backup (they belong under {found.source}), "
             "or start over with a first champion under another `tracking.registered_model` in conf/tracking/."
         ) from error
+
+
+@functools.lru_cache(maxsize=4)  # one that is watched is compared with, and perhaps continued, in the same process
+def _load(source: str, sha256: str | None, trusted_types: tuple[str, ...]) -> Model:
+    return Model(load_model(fetch_model_file(source), trusted_types, sha256), read_features(source))
 
 
 def load_base(config: Config, store: Store, version: int) -> Base:
