@@ -47,6 +47,8 @@ def test_every_combination_is_ranked_beside_what_it_has_to_be_worth(replayed: Pr
     assert never["loss"] == pytest.approx(np.mean(list(never["served"].values())))
     assert never["served"]["2013-02"] == freshest["served"]["2013-02"], "both begin with the same champion"
     assert never["loss_low"] < never["loss"] < never["loss_high"]
+    for value, (low, high) in zip(never["served"].values(), never["served_intervals"], strict=True):
+        assert low < value < high
     assert all(event["reason"] for line in found for event in line["events"])
 
 

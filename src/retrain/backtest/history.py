@@ -22,7 +22,7 @@ from retrain.data.summary import BatchSummary
 from retrain.data.windows import Window, block_index, block_of, plan_windows
 from retrain.modeling.metrics import find_row_loss, loss_beside, monitored_loss
 from retrain.monitoring.drift import compare_batches
-from retrain.promotion.comparison import block_codes
+from retrain.promotion.comparison import block_codes, jackknife
 from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT, Comparison
 
 HISTORY = 24  # batches, the yardstick of drift
@@ -45,6 +45,10 @@ class Losses:
         rows = self.rows.sum() - self.rows
         left = np.divide(self.sums.sum() - self.sums, rows, out=np.full(len(rows), np.nan), where=rows > 0)
         return np.sqrt(left) if self.rooted else left
+
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the loss, over its blocks; NaN with one block."""
+        return jackknife(np.concatenate([[self.value], self.without_blocks()])).interval()
 
     def blocks(self) -> tuple[float, ...]:
         return tuple(self._finish(value) for value in self.sums / self.rows)

@@ -114,6 +114,9 @@ def to_json(result: Result) -> dict[str, Any]:
                 "missed_promotions": outcome.count("missed"),
                 "fit_seconds": outcome.seconds,
                 "served": dict(zip(outcome.periods, [losses.value for losses in outcome.served], strict=True)),
+                "served_intervals": [
+                    [end if math.isfinite(end) else None for end in losses.interval()] for losses in outcome.served
+                ],
                 "events": [vars(event) for event in outcome.events],
             }
         )
@@ -194,6 +197,8 @@ def _over_time(axes: Axes, result: Result) -> None:
                 markersize=3,
                 label=name,
             )
+    low, high = np.array([losses.interval() for losses in chosen.served]).T
+    axes.fill_between(range(len(chosen.served)), low, high, alpha=0.15, linewidth=0, label="recommended, 95 %")
     step = max(1, len(chosen.periods) // 8)
     axes.set_xticks(range(0, len(chosen.periods), step), chosen.periods[::step], rotation=45, fontsize=7)
     axes.set(ylabel=result.title, title="Loss of the serving model")
