@@ -1,0 +1,56 @@
+"""Total costs of the policies over a range of costs of a retraining, beside the best sequence: python tests/benchmarks/costs.py
+
+Run it in a project whose snapshot is there (`dvc repro snapshot`). Strategy `full`, no gate, so that policies alone differ. Models are
+those of `retrain backtest`; what is missing is trained first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from retrain.backtest.history import History
+from retrain.backtest.regret import best_sequence, loss_matrix
+from retrain.backtest.replay import OPEN, Plan, Replay
+from retrain.commands.backtest import read_history, train_missing
+from retrain.config import Config, compose
+from retrain.data.snapshot import SnapshotStore
+from retrain.project import SNAPSHOT
+
+CONF = Path("conf")
+POLICIES = ("always", "every", "on_drift", "on_decay", "any_of", "cost_aware", "never")
+COSTS = (0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1)
+
+
+def main() -> None:
+    config = compose(CONF, ["strategy=full"])
+    policies = {name: dict(compose(CONF, [f"policy={name}"]).policy) for name in POLICIES}
+    store = SnapshotStore(SNAPSHOT)
+    history = read_history(config, store, store.manifest(), [])
+    plan = Plan(("always", "full", OPEN), dataclasses.replace(config, policy=policies["always"]), None)
+    train_missing(history, [plan], None)
+    matrix = freshest_matrix(history, Replay(history, plan))
+    print("cost    " + "".join(f"{name:>13}" for name in POLICIES) + "   best  cost_aware to best")
+    for cost in COSTS:
+        policies["cost_aware"]["retraining_cost"] = cost
+        found = {name: replay(history, config, name, policy) for name, policy in policies.items()}
+        best, _ = best_sequence([matrix], history.served, cost)
+        cells = "".join(f"{outcome.cost(cost):9.4f} ({outcome.retrainings:>2})"[:13] for outcome in found.values())
+        print(f"{cost:<8}{cells}  {best:.4f}  {found['cost_aware'].cost(cost) / best - 1:+.1%}")
+
+
+def replay(history: History, config: Config, name: str, policy: dict):
+    return Replay(history, Plan((name, "full", OPEN), dataclasses.replace(config, policy=policy), None)).run()
+
+
+def freshest_matrix(history: History, replay: Replay) -> np.ndarray:
+    numbers = sorted({history.first, *history.served.values()})
+    matrix = np.full((len(history.batches),) * 2, np.nan)
+    matrix[numbers] = loss_matrix(history, [history.workshop.get(replay.job(number, True)) for number in numbers])
+    return matrix
+
+
+if __name__ == "__main__":
+    main()
