@@ -32,12 +32,13 @@ def main() -> None:
     plan = Plan(("always", "full", OPEN), dataclasses.replace(config, policy=policies["always"]), None)
     train_missing(history, [plan], None)
     matrix = freshest_matrix(history, Replay(history, plan))
+    print("loss and cost of retraining a batch, and retrainings")
     print("cost    " + "".join(f"{name:>13}" for name in POLICIES) + "   best  cost_aware to best")
     for cost in COSTS:
         policies["cost_aware"]["retraining_cost"] = cost
         found = {name: replay(history, config, name, policy) for name, policy in policies.items()}
         best, _ = best_sequence([matrix], history.served, cost)
-        cells = "".join(f"{outcome.cost(cost):9.4f} ({outcome.retrainings:>2})"[:13] for outcome in found.values())
+        cells = "".join(f"{outcome.cost(cost):9.4f}{outcome.retrainings:>4}" for outcome in found.values())
         print(f"{cost:<8}{cells}  {best:.4f}  {found['cost_aware'].cost(cost) / best - 1:+.1%}")
 
 
