@@ -120,17 +120,22 @@ def flat_params(config: Config) -> dict[str, Any]:
 
 
 def log_dataset(config: Config, manifest: Manifest, context: str) -> None:
-    """The snapshot as dataset input of the active run: its digest stands for every row, unlike MLflow's own sampling."""
+    """The snapshot as dataset input of the active run: its digest stands for every row, unlike MLflow's own sampling.
+
+    Of jobs that enter the same snapshot at the same moment MLflow refuses all but one; the second time they find it.
+    """
     import mlflow
     from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.exceptions import MlflowException
 
     from retrain.tracking.dataset_source import SnapshotSource
 
     source = SnapshotSource(str(SNAPSHOT), [batch.period for batch in manifest.batches], current_commit().sha)
-    mlflow.log_input(
-        MetaDataset(source, name=config.data.name, digest=manifest.digest, schema=feature_schema(config)),
-        context=context,
-    )
+    dataset = MetaDataset(source, name=config.data.name, digest=manifest.digest, schema=feature_schema(config))
+    try:
+        mlflow.log_input(dataset, context=context)
+    except MlflowException:
+        mlflow.log_input(dataset, context=context)
 
 
 def feature_schema(config: Config) -> Any:
