@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import Project
 
-from retrain.backtest.regret import best_sequence, growth_of
+from retrain.backtest.regret import best_sequence, measure_forecast
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_drills_show_who_notices_and_adopting_writes_the_recommendation(replayed
     assert "With one broken batch in six" in output.stdout
     config = (replayed.root / "conf/config.yaml").read_text()
     assert "policy: every " in config and "gate: superiority " in config
-    assert "prior_growth: null" not in (replayed.root / "conf/policy/cost_aware.yaml").read_text()
+    assert "prior_learning: null" not in (replayed.root / "conf/policy/cost_aware.yaml").read_text()
     replayed.run("retrain", "config")
 
 
@@ -172,9 +172,10 @@ def test_the_best_sequence_is_that_of_trying_all() -> None:
         assert total / (count - 1) == pytest.approx(best), "the sequence costs what it is said to cost"
 
 
-def test_growth_is_the_slope_of_ageing() -> None:
+def test_ageing_and_learning_are_read_off_the_matrix() -> None:
     matrix = np.full((6, 6), np.nan)
     for trained, served in itertools.combinations(range(6), 2):
-        matrix[trained, served] = 0.5 + 0.03 * (served - trained - 1)
-    assert growth_of(matrix) == pytest.approx(0.03)
-    assert growth_of(matrix[:0]) is None
+        matrix[trained, served] = 0.5 + 0.03 * (served - trained - 1) + 0.2 / (trained + 1)
+    found = measure_forecast(matrix)
+    assert (found.ageing, found.learning) == (pytest.approx(0.03, rel=1e-3), pytest.approx(0.2, rel=1e-3))
+    assert measure_forecast(matrix[:0]) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from conftest import REPOSITORY
 
 from retrain.config import compose, instantiate
 from retrain.errors import ConfigError
+from retrain.monitoring.forecast import Forecast, fit_forecast, plan_ahead
 from retrain.monitoring.policies import AllOf, Always, AnyOf, CostAware, Every, Never, OnDecay, OnDrift
 from retrain.monitoring.policy import Gain, Policy, Score, Situation
 
@@ -60,10 +62,12 @@ CASES = {
     "adwin: fallen": (OnDecay("adwin"), changed(scores=scores(0.8, 0.5, 0.5)), False),
     "page-hinkley: steady": (OnDecay("page_hinkley"), changed(scores=scores(0.5, 0.5, 0.5)), False),
     "page-hinkley: risen": (OnDecay("page_hinkley"), changed(scores=scores(0.5, 0.5, 0.8)), True),
-    "cost: nothing known": (CostAware(0.01), QUIET, True),
-    "cost: cheap": (CostAware(0.001), changed(gains=(Gain(1, 0.01), Gain(2, 0.02))), True),
-    "cost: dear": (CostAware(1.0), changed(gains=(Gain(1, 0.01), Gain(2, 0.02))), False),
-    "cost: retraining brings nothing": (CostAware(0.0), changed(gains=(Gain(1, -0.01), Gain(2, -0.02))), False),
+    "cost: no retraining yet, cheap": (CostAware(0.01), QUIET, True),
+    "cost: no retraining yet, dear": (CostAware(1.0), QUIET, False),
+    "cost: nothing to judge by": (CostAware(0.01), changed(expected=None), False),
+    "cost: cheap": (CostAware(0.02), changed(gains=(Gain(1, 1, 0.01), Gain(2, 1, 0.01))), True),
+    "cost: dear": (CostAware(0.5), changed(gains=(Gain(1, 1, 0.01), Gain(2, 1, 0.01))), False),
+    "cost: retraining brings nothing": (CostAware(0.01), changed(gains=(Gain(1, 1, -0.1), Gain(2, 1, -0.1))), False),
     "any": (AnyOf({"one": Never(), "other": Always()}), QUIET, True),
     "all": (AllOf({"one": Never(), "other": Always()}), QUIET, False),
     "cooldown": (Always(cooldown_batches=3), QUIET, False),
@@ -90,14 +94,41 @@ def test_decisions(name: str) -> None:
 
 def test_the_cost_aware_cycle_is_the_cheapest_one() -> None:
     """Against the average cost a batch of every cycle length, with a loss that grows by 0.01 a batch of age."""
-    growth = 0.01
+    ageing = 0.01
     for cost in (0.001, 0.01, 0.05, 0.2, 0.5):
-        policy = CostAware(cost, prior_growth=growth)
+        policy = CostAware(cost, horizon_batches=200, prior_ageing=ageing, prior_learning=0.0)
         cycle = next(
             age for age in range(1, 50) if policy.decide(changed(trained_through=0, newest=age, gains=())).retrain
         )
-        averages = {length: (cost + sum(growth * age for age in range(length))) / length for length in range(1, 50)}
+        averages = {length: (cost + sum(ageing * age for age in range(length))) / length for length in range(1, 50)}
         assert averages[cycle] == pytest.approx(min(averages.values()))
+
+
+def test_the_plan_is_the_cheapest_of_all() -> None:
+    forecast, horizon = Forecast(ageing=0.004, learning=0.3), 6
+    for known, come, cost in itertools.product((1, 3), (3, 5), (0.0, 0.01, 0.05, 0.2)):
+        totals: dict[bool, list[float]] = {True: [], False: []}
+        for retrained in itertools.product((False, True), repeat=horizon):
+            model, total = known, 0.0
+            for step, retrains in enumerate(retrained):
+                if retrains:
+                    model, total = come + step, total + cost
+                total += forecast.excess(model, come + step)
+            totals[retrained[0]].append(total)
+        keep, retrain = plan_ahead(forecast, known, come, cost, horizon)
+        assert (keep, retrain) == (pytest.approx(min(totals[False])), pytest.approx(min(totals[True])))
+
+
+def test_a_forecast_is_learnt_from_what_retrainings_brought() -> None:
+    true = Forecast(ageing=0.002, learning=0.1)
+    gains = [
+        Gain(known, added, true.excess(known, known + added) - true.excess(known + added, known + added))
+        for known, added in itertools.product(range(1, 9), range(1, 4))
+    ]
+    learnt = fit_forecast(gains, Forecast(0.5, 0.5), 1e-9)
+    assert (learnt.ageing, learnt.learning) == (pytest.approx(true.ageing), pytest.approx(true.learning))
+    assert fit_forecast([], Forecast(0.03, 0.2), 1) == Forecast(pytest.approx(0.03), pytest.approx(0.2))
+    assert fit_forecast([Gain(1, 1, -0.5)] * 9, Forecast(0.03, 0.2), 1) == Forecast(0, 0), "nothing can be gained"
 
 
 def test_a_combination_says_what_each_part_said() -> None:
@@ -113,7 +144,10 @@ def test_a_combination_says_what_each_part_said() -> None:
         (lambda: OnDecay("magic"), "k_of_n, adwin or page_hinkley"),
         (lambda: OnDecay(k=3, n=2), "policy.n"),
         (lambda: Always(budget={"retrainings": 1}), "policy.budget"),
-        (lambda: CostAware(-1), "must not be negative"),
+        (lambda: CostAware(-1), "policy.retraining_cost"),
+        (lambda: CostAware(1, prior_ageing=-1), "policy.prior_ageing"),
+        (lambda: CostAware(1, prior_weight=0), "policy.prior_weight"),
+        (lambda: CostAware(1, horizon_batches=0), "policy.horizon_batches"),
         (lambda: AnyOf({}), "names none"),
     ],
 )

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from retrain.backtest.fits import Fit
 from retrain.backtest.history import History
+from retrain.monitoring.forecast import Forecast, fit_forecast
+from retrain.monitoring.policy import Gain
 
 
 def loss_matrix(history: History, fits: Sequence[Fit]) -> NDArray:
@@ -50,13 +52,13 @@ def best_sequence(
     return float(value[start, first]) / len(served), retrained
 
 
-def growth_of(matrix: NDArray) -> float | None:
-    """Loss that each batch of age adds, over the whole matrix: least squares through the origin, against the freshest model."""
-    products = squares = 0.0
+def measure_forecast(matrix: NDArray) -> Forecast | None:
+    """How models age and what more data is worth, over the whole matrix: each model against the freshest one on every batch."""
+    gains = []
     for served in range(len(matrix)):
         known = np.flatnonzero(np.isfinite(matrix[:, served]))
-        for trained in known[:-1]:
-            age = known[-1] - trained
-            products += age * (matrix[trained, served] - matrix[known[-1], served])
-            squares += age**2
-    return max(0.0, products / squares) if squares else None
+        gains += [
+            Gain(int(trained) + 1, int(known[-1] - trained), float(matrix[trained, served] - matrix[known[-1], served]))
+            for trained in known[:-1]
+        ]
+    return fit_forecast(gains, Forecast(0.0, 0.0), 1e-6) if gains else None

@@ -205,7 +205,8 @@ class Replay:
         after = history.losses(newcomer, newest + 1).value
         event.wrong = event.promoted and after > before * (1 + NOTABLE)
         event.missed = not event.promoted and after < before * (1 - NOTABLE)
-        gain = Gain(newest - champion.number, -comparison.differences[INCUMBENT, history.loss].value)
+        brought = -comparison.differences[INCUMBENT, history.loss].value
+        gain = Gain(champion.number + 1, newest - champion.number, brought)
         if event.promoted:
             loss = comparison.scores[CHALLENGER, history.loss].value
             champion = Champion(self.plan.names[1], newest, newcomer, challenger, loss)

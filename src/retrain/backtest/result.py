@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from retrain.backtest.drills import Drill
 from retrain.backtest.replay import HIGHER, OPEN, Outcome
+from retrain.monitoring.forecast import Forecast
 from retrain.reporting.words import TITLES
 
 
@@ -25,7 +26,7 @@ class Result:
     matrices: dict[str, NDArray]  # strategy -> loss of the model trained through batch i (rows) on batch j (columns)
     best: float
     best_sequence: list[str]
-    growth: float | None
+    forecast: Forecast | None
     seconds: dict[str, float] = field(default_factory=dict)
     drills: list[Drill] = field(default_factory=list)
 

@@ -15,7 +15,7 @@ from retrain.backtest.drills import Drill, run_drills
 from retrain.backtest.fits import Workshop
 from retrain.backtest.grid import build_plans, read_grid
 from retrain.backtest.history import History
-from retrain.backtest.regret import best_sequence, growth_of, loss_matrix
+from retrain.backtest.regret import best_sequence, loss_matrix, measure_forecast
 from retrain.backtest.replay import HIGHER, OPEN, Outcome, Plan, Replay
 from retrain.backtest.result import Result
 from retrain.config import Config
@@ -122,7 +122,7 @@ def summarize(config: Config, history: History, plans: Sequence[Plan], outcomes:
         matrices=matrices,
         best=best,
         best_sequence=[history.batches[number].period for number in sequence],
-        growth=growth_of(next(iter(matrices.values()), np.empty((0, 0)))),
+        forecast=measure_forecast(next(iter(matrices.values()), np.empty((0, 0)))),
     )
 
 
@@ -151,10 +151,15 @@ def adopt(config: Config, result: Result) -> None:
         )
     write_text(path, text)
     policy = CONF / "policy" / "cost_aware.yaml"
-    if result.growth is not None and policy.is_file():
+    if result.forecast is not None and policy.is_file():
         text = policy.read_text(encoding="utf-8")
-        text = re.sub(r"(?m)^(prior_growth: *)\S+", lambda line: f"{line[1]}{result.growth:.6g}", text)
-        text = re.sub(r"(?m)^(retraining_cost: *)\S+", lambda line: f"{line[1]}{result.retraining_cost:g}", text)
+        measured = {
+            "prior_ageing": result.forecast.ageing,
+            "prior_learning": result.forecast.learning,
+            "retraining_cost": result.retraining_cost,
+        }
+        for key, value in measured.items():
+            text = re.sub(rf"(?m)^({key}: *)\S+", lambda line, value=value: f"{line[1]}{value:.6g}", text)
         write_text(policy, text)
     log.info(
         "Adopted: policy %s, strategy %s, gate %s in %s. `dvc repro` uses them.",

@@ -8,6 +8,7 @@ from typing import Any
 
 from retrain.config import instantiate
 from retrain.errors import ConfigError
+from retrain.monitoring.forecast import Forecast, fit_forecast, plan_ahead
 from retrain.monitoring.policy import Decision, Policy, Situation, at_least
 
 
@@ -134,49 +135,68 @@ class CostAware(Policy):
     """When a retraining costs less than staying stale. `retraining_cost` is what a retraining must save to be worth it, in units of
     the loss over one batch; put in what your computing, reviewing and risk are worth.
 
-    The cost of being `age` batches old is forecast as growth * age. `growth` is learnt from what earlier retrainings brought, with
-    `prior_growth` counting as much as `prior_weight` of them (`retrain backtest` measures it). A champion is replaced when its
-    next batch is expected to cost more than the average of a whole cycle, retraining included, has cost so far: the optimal rule
-    for a renewal process (the marginal value theorem; Charnov 1976). Costs are those of Mahadevan and Mathioudakis (2024,
-    "Cost-aware retraining for machine learning") and of Regol et al. (ICML 2025, "When to retrain a machine learning model").
+    What staying stale costs is forecast from what earlier retrainings brought (`retrain.monitoring.forecast`): the loss that each
+    batch of age adds (`prior_ageing`), and what more data is worth (`prior_learning`: loss times batches; null: LEARNING times
+    the champion's loss). These priors count as much as `prior_weight` retrainings; `retrain backtest --adopt` measures them. Of
+    all plans for the next `horizon_batches` the cheapest is followed for one batch, then planned again. Costs are those of
+    Mahadevan and Mathioudakis (2024, "Cost-aware retraining for machine learning") and of Regol et al. (ICML 2025, "When to
+    retrain a machine learning model").
     """
 
+    LEARNING = 0.3  # supported by the histories in docs/backtests.md
+
     def __init__(
-        self, retraining_cost: float, prior_growth: float | None = None, prior_weight: float = 3, **limits: Any
+        self,
+        retraining_cost: float,
+        horizon_batches: int = 8,
+        prior_ageing: float = 0.0,
+        prior_learning: float | None = None,
+        prior_weight: float = 1.0,
+        **limits: Any,
     ) -> None:
         super().__init__(**limits)
-        if retraining_cost < 0:
-            raise ConfigError(f"`policy.retraining_cost` is {retraining_cost!r}, but must not be negative.")
-        self.retraining_cost, self.prior_growth, self.prior_weight = retraining_cost, prior_growth, prior_weight
+        for name, value in (("retraining_cost", retraining_cost), ("prior_ageing", prior_ageing)):
+            if value < 0:
+                raise ConfigError(f"`policy.{name}` is {value!r}, but must not be negative.")
+        if prior_weight <= 0:
+            raise ConfigError(f"`policy.prior_weight` is {prior_weight!r}, but must be above 0.")
+        self.retraining_cost, self.horizon = retraining_cost, at_least(horizon_batches, 1, "horizon_batches")
+        self.prior_ageing, self.prior_learning, self.prior_weight = prior_ageing, prior_learning, prior_weight
 
     def want(self, situation: Situation) -> Decision:
-        growth = self.growth(situation)
-        if growth is None:
-            return Decision(True, "No retraining has shown yet what it brings, so one is tried.")
-        age = situation.age  # on the batch that comes next
-        next_excess = growth * (age + 1) - growth
-        so_far = sum(growth * number for number in range(age))
-        average = (self.retraining_cost + so_far) / max(1, age)
+        forecast = self.forecast(situation)
+        if forecast is None:
+            return Decision(
+                False, "The champion has not been tried on a labelled batch yet, so nothing can be forecast."
+            )
+        known, come = situation.trained_through + 1, situation.newest + 1
+        keep, retrain = plan_ahead(forecast, known, come, self.retraining_cost, self.horizon)
         figures = {
-            "growth": growth,
-            "next_excess": next_excess,
-            "average_cost": average,
+            "ageing": forecast.ageing,
+            "learning": forecast.learning,
+            "cost_kept": keep,
+            "cost_retrained": retrain,
             "retraining_cost": self.retraining_cost,
         }
         reason = (
-            f"Being {age} batches old is expected to cost {next_excess:.4f} on the next batch ({growth:.5f} a batch of age); a cycle "
-            f"of {age} batches with its retraining costs {average:.4f} a batch on average."
+            f"Over the next {self.horizon} batches the cheapest plan that retrains now is expected to cost {retrain:.4f}, the cheapest "
+            f"that does not {keep:.4f} (by {len(situation.gains)} earlier retrainings a batch of age costs {forecast.ageing:.5f}, and "
+            f"the model, which knows {known} of {come} batches, would gain "
+            f"{forecast.learning / known - forecast.learning / come:.5f} from the others)."
         )
-        return Decision(next_excess >= average and next_excess > 0, reason, figures)
+        return Decision(retrain < keep, reason, figures)
 
-    def growth(self, situation: Situation) -> float | None:
-        """Loss that each batch of age adds: least squares through the origin; None without a prior or a single gain."""
-        gains = [gain for gain in situation.gains if gain.age > 0]
-        products = sum(gain.age * gain.value for gain in gains)
-        squares = sum(gain.age**2 for gain in gains)
-        if self.prior_growth is not None:
-            products, squares = products + self.prior_weight * self.prior_growth, squares + self.prior_weight
-        return max(0.0, products / squares) if squares else None
+    def forecast(self, situation: Situation) -> Forecast | None:
+        """From prior and gains; None without anything that says how large a loss is here."""
+        learning = self.prior_learning
+        if learning is None:
+            loss = situation.expected
+            if loss is None:
+                loss = next((score.value for score in reversed(situation.scores)), None)
+            if loss is None:
+                return None
+            learning = self.LEARNING * abs(loss)
+        return fit_forecast(situation.gains, Forecast(self.prior_ageing, learning), self.prior_weight)
 
 
 class _Combined(Policy):

@@ -25,9 +25,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Gain:
-    """What a retraining brought: how many batches the champion had not learnt from, and by how much less the new model lost."""
+    """What a retraining brought: how many batches the champion knew, how many more the challenger, and by how much less it lost."""
 
-    age: int
+    known: int
+    added: int
     value: float
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,7 +130,7 @@ def to_json(result: Result) -> dict[str, Any]:
         "retraining_cost": result.retraining_cost,
         "best_cost": result.best if math.isfinite(result.best) else None,
         "best_sequence": result.best_sequence,
-        "growth": result.growth,
+        "forecast": dataclasses.asdict(result.forecast) if result.forecast else None,
         "recommendation": recommend(result),
         "seconds": result.seconds,
         "outcomes": outcomes,

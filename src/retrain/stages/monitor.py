@@ -106,14 +106,12 @@ def find_situation(
     trained |= {entry.challenger: entry.challenger_trained_until for entry in entries}
     loss = monitored_loss(config.data.metric, config.data.task)
     verdicts = [entry for entry in entries if entry.kind == VERDICT and entry.newest_batch in numbers]
-    gains = [
-        Gain(
-            numbers[entry.newest_batch] - through(trained.get(entry.incumbent)),
-            -entry.figures[f"{loss}/minus_incumbent"],
-        )
-        for entry in verdicts
-        if entry.incumbent is not None and f"{loss}/minus_incumbent" in entry.figures
-    ]
+    gains = []
+    for entry in verdicts:
+        known = through(trained.get(entry.incumbent)) + 1
+        if entry.incumbent is not None and f"{loss}/minus_incumbent" in entry.figures:
+            added = numbers[entry.newest_batch] + 1 - known
+            gains.append(Gain(known, added, -entry.figures[f"{loss}/minus_incumbent"]))
     trained_through = through(watched.trained_until.isoformat())
     drift = observation.drift
     return Situation(
