@@ -13,7 +13,7 @@ from retrain.backtest.replay import Outcome, Plan, Replay
 from retrain.data.summary import BatchSummary, summarize
 from retrain.data.suspicion import find_suspicions, measure_jumps
 
-ONE_IN, FIRST_BROKEN = 6, 5  # batches; the first one comes when there is a history to compare it with
+ONE_IN, FIRST_BROKEN = 6, 4  # batches; the first one comes when there is a history to compare it with
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ FALSE_ALARM_RATE = 0.001  # of sound batches, for their relation between feature
 PRIOR_SPREAD, PRIOR_VALUES = 0.1, 4  # of slopes
 TURNED = -0.3  # a slope below this has turned around
 STEADY = 0.25  # a slope above this in every batch
+COLLAPSED = 1 / 3  # of the least slope of any batch
 LARGE_STEP = 0.3  # of a share
 SCALED = 0.15  # of the logarithm
 MIDDLE = slice(13, 115, 6)  # of the quantiles: 10 to 90 %
@@ -72,7 +73,7 @@ def _relation(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]
     if slope is None or not past:
         return []
     turned = slope < TURNED and min(past) > -TURNED
-    if turned or slope < _lower_bound(past, batch, earlier):
+    if turned or slope < _lower_bound(past, batch, earlier) or _other_labels(batch, earlier, min(past)):
         what = "turned around" if slope < TURNED else "all but gone" if slope < 0.15 else "much weaker than ever before"
         return [
             f"the relation between features and target is {what} ({slope:.2f} of what it was; earlier batches: "
@@ -86,11 +87,19 @@ def _relation(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]
         if len(past) < FEWEST_EARLIER or min(past) < STEADY:
             continue  # related to the target in some batches only: its absence says nothing
         steady.append(name)
-        if slope < min(past) / 3:
+        if slope < COLLAPSED * min(past):
             collapsed.append(name)
     if len(collapsed) < max(2, 0.2 * len(steady)):
         return []
     return [f"{_listed(collapsed)} no longer go with the target as in every batch before: joined to the wrong rows?"]
+
+
+def _other_labels(batch: BatchSummary, earlier: Sequence[BatchSummary], least: float) -> bool:
+    """Two signs at once, each too weak by itself when the history is short: the relation is far below the `least` one of any
+    batch before, and the target has moved twice as far as ever."""
+    steps = [other.jumps.target_step for other in earlier if other.jumps.target_step is not None]
+    moved = batch.jumps.target_step is not None and batch.jumps.target_step > 2 * max(steps, default=math.inf)
+    return moved and least > STEADY and batch.jumps.slope < COLLAPSED * least
 
 
 def _lower_bound(past: Sequence[float], batch: BatchSummary, earlier: Sequence[BatchSummary]) -> float:
