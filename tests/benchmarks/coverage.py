@@ -213,7 +213,8 @@ def promotions(comparison: Comparison, metric: str, row_error: float) -> dict[st
     gain = -comparison.worsening(INCUMBENT, metric).value
     rules = {"superiority": Superiority(metric, minimum_gain=0.0, confidence=CONFIDENCE)}
     if (INCUMBENT, metric) in comparison.scores:
-        rules["non-inferiority, 2 %"] = NonInferiority(metric, 0.02, "relative", CONFIDENCE)
+        for margin in (0.02, 0.05):
+            rules[f"non-inferiority, {margin:.0%}"] = NonInferiority(metric, margin, "relative", CONFIDENCE)
     verdicts = {name: check.judge(comparison).outcome is Outcome.passed for name, check in rules.items()}
     return verdicts | {
         "test by row": gain > norm.ppf(CONFIDENCE) * row_error,

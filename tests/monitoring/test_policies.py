@@ -27,10 +27,10 @@ QUIET = Situation(
 )
 
 
-def scores(*values: float, blocks: int = 10) -> tuple[Score, ...]:
+def scores(*values: float, blocks: int = 10, difficulty: float = float("nan")) -> tuple[Score, ...]:
     random = np.random.default_rng(0)
     return tuple(
-        Score(f"b{number}", value, blocks=tuple(random.normal(value, 0.01, blocks)))
+        Score(f"b{number}", value, blocks=tuple(random.normal(value, 0.01, blocks)), difficulty=difficulty)
         for number, value in enumerate(values)
     )
 
@@ -57,6 +57,16 @@ CASES = {
     "decay: one bad batch of three": (OnDecay(), changed(scores=scores(0.5, 0.5, 0.6)), False),
     "decay: two bad batches of three": (OnDecay(), changed(scores=scores(0.6, 0.5, 0.6)), True),
     "decay: not tried yet": (OnDecay(), QUIET, False),
+    "decay: two batches that are hard for everybody": (
+        OnDecay(),
+        changed(scores=scores(0.6, 0.5, 0.6, difficulty=0.72), expected_difficulty=0.6),
+        False,
+    ),
+    "decay: no worse than before, but on two easy batches": (
+        OnDecay(),
+        changed(scores=scores(0.5, 0.5, 0.5, difficulty=0.5), expected_difficulty=0.6),
+        True,
+    ),
     "adwin: steady": (OnDecay("adwin"), changed(scores=scores(0.5, 0.5, 0.5)), False),
     "adwin: risen": (OnDecay("adwin"), changed(scores=scores(0.5, 0.5, 0.8, blocks=60)), True),
     "adwin: fallen": (OnDecay("adwin"), changed(scores=scores(0.8, 0.5, 0.5)), False),

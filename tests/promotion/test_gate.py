@@ -59,9 +59,9 @@ def shipped(name: str, has_incumbent: bool = True) -> dict:
     [
         (-0.01, Verdict.promote),
         (0.0, Verdict.promote),
-        (0.005, Verdict.promote),
-        (0.0095, Verdict.keep),
-        (0.02, Verdict.keep),
+        (0.02, Verdict.promote),
+        (0.0245, Verdict.keep),
+        (0.03, Verdict.keep),
     ],
 )
 def test_non_inferiority_lets_pass_what_is_at_most_a_margin_worse(difference: float, verdict: Verdict) -> None:
@@ -69,7 +69,7 @@ def test_non_inferiority_lets_pass_what_is_at_most_a_margin_worse(difference: fl
 
 
 def test_non_inferiority_keeps_what_it_can_not_be_sure_of() -> None:
-    judgement = judge(comparison(0.0, error=0.01), shipped("non_inferiority"))
+    judgement = judge(comparison(0.0, error=0.02), shipped("non_inferiority"))
     assert judgement.verdict is Verdict.keep and "primary" in judgement.reason
 
 

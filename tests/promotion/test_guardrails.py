@@ -11,8 +11,8 @@ import pytest
 from retrain.errors import ConfigError, PromotionError
 from retrain.promotion.checks import Outcome
 from retrain.promotion.comparison import compare
-from retrain.promotion.figures import Comparison
-from retrain.promotion.guardrails import Budget, Churn, ClassCoverage, Forgetting, Slices
+from retrain.promotion.figures import Comparison, Estimate
+from retrain.promotion.guardrails import Budget, Churn, ClassCoverage, Deterioration, Forgetting, Slices
 
 DAYS, ROWS = 10, 400
 LIMITS = {"metric": "log_loss", "margin": 0.1, "margin_is": "relative", "confidence": 0.95}
@@ -48,6 +48,34 @@ def comparison(frame: pl.DataFrame, **more: object) -> Comparison:
 
 def slices(by: list[str] | None, minimum_rows: int = 50, minimum_blocks: int = 5) -> Slices:
     return Slices(by, **LIMITS, minimum_rows=minimum_rows, minimum_blocks=minimum_blocks)
+
+
+@pytest.mark.parametrize(
+    ("worsening", "error", "outcome"),
+    [
+        (-0.01, 0.001, Outcome.passed),
+        (0.03, 0.001, Outcome.failed),
+        (0.03, 0.02, Outcome.passed),  # in doubt for the challenger: it is the primary check that asks for proof
+        (0.0105, 0.001, Outcome.passed),
+        (0.013, 0.001, Outcome.failed),
+    ],
+)
+@pytest.mark.parametrize("than", ["incumbent", "baseline"])
+@pytest.mark.parametrize("margin", [(0.02, "relative"), (0.01, "absolute")])
+def test_only_proven_deterioration_fails(
+    worsening: float, error: float, outcome: Outcome, than: str, margin: tuple[float, str]
+) -> None:
+    """The margin is 0.01 either way: 2 % of a loss of 0.5."""
+    other = "baseline" if than == "incumbent" else "incumbent"
+    scores = {(than, "log_loss"): Estimate(0.5, 0.1, 9), (other, "log_loss"): Estimate(9.0, 0.1, 9)}
+    differences = {
+        (than, "log_loss"): Estimate(worsening, error, 9),
+        (other, "log_loss"): Estimate(-worsening, error, 9),
+    }
+    made = Comparison(5000, 10, 0.2, scores, differences, identical=False, metric="log_loss")
+    result = Deterioration(None, *margin, 0.95, than).judge(made)
+    assert result.outcome is outcome and than in result.reason
+    assert ("not proven" in result.reason) == (outcome is Outcome.passed)
 
 
 def test_equal_models_pass_on_every_slice() -> None:
@@ -94,6 +122,8 @@ def test_a_slice_that_can_not_be_cut_is_an_error() -> None:
         slices(["size >"])
     with pytest.raises(ConfigError, match="loss of single rows"):
         Slices(None, **(LIMITS | {"metric": "roc_auc"}), minimum_rows=1, minimum_blocks=1)
+    with pytest.raises(ConfigError, match="incumbent or baseline"):
+        Deterioration(**LIMITS, than="champion")
 
 
 def test_forgetting_is_measured_on_the_reference_windows() -> None:

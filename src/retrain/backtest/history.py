@@ -21,6 +21,7 @@ from retrain.data.periods import parse_delay
 from retrain.data.summary import BatchSummary
 from retrain.data.windows import Window, block_index, block_of, plan_windows
 from retrain.modeling.metrics import find_row_loss, loss_beside, monitored_loss
+from retrain.modeling.scoring import difficulty
 from retrain.monitoring.drift import compare_batches
 from retrain.promotion.comparison import block_codes, jackknife
 from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT, Comparison
@@ -81,6 +82,7 @@ class History:
         self.metrics = tuple(dict.fromkeys([self.loss, *metrics]))
         self._rows: dict[tuple[int, bool], pl.DataFrame] = {}
         self._losses: dict[tuple[str, int, bool], Losses] = {}
+        self._difficulties: dict[tuple[int, datetime], float] = {}
         self._drift: dict[tuple[int, int], dict[str, float]] = {}
         self._comparisons: dict[tuple[str, str, int], Comparison] = {}
         self.verdicts: dict[tuple, tuple[bool, str]] = {}
@@ -124,6 +126,13 @@ class History:
             values = self.row_loss(scored.target, scored.scores[CHALLENGER])
             self._losses[key] = Losses(np.bincount(codes, values), np.bincount(codes), self.rooted)
         return self._losses[key]
+
+    def difficulty(self, number: int, since: datetime = datetime.min) -> float:
+        """How hard the rows of a batch are, as they arrived, from a time on."""
+        if (number, since) not in self._difficulties:
+            rows = Window(since, datetime.max).rows(self.rows(number, corrupted=True), self.config.data.time_column)
+            self._difficulties[number, since] = difficulty(rows, self.config)
+        return self._difficulties[number, since]
 
     def drift(self, number: int, reference: int) -> dict[str, float]:
         """How often an unchanged batch would differ as much as one does from another, in any feature and in the target."""

@@ -31,7 +31,8 @@ class Champion:
     number: int
     serving: Fit
     challenger: Fit
-    loss: float | None = None  # on the rows that it was promoted on
+    loss: float  # of the challenger, on the rows that it was promoted on
+    difficulty: float  # of those rows
 
 
 @dataclass
@@ -161,7 +162,8 @@ class Replay:
         challenger = self.history.workshop.get(self.job(number, refit=False))
         serving = self.history.workshop.get(self.job(number, refit=True)) if self.refits else challenger
         loss = self.history.losses(challenger, number).value
-        return Champion(self.plan.names[1], number, serving, challenger, loss)
+        hard = self.history.difficulty(number, challenger.until)
+        return Champion(self.plan.names[1], number, serving, challenger, loss, hard)
 
     def _situation(self, newest: int, champion: Champion, attempts: list[int], gains: list[Gain]) -> Situation:
         history = self.history
@@ -169,7 +171,8 @@ class Replay:
         scores = []
         for number in numbers:
             losses = history.losses(champion.serving, number, corrupted=True)
-            scores.append(Score(history.batches[number].period, losses.value, blocks=losses.blocks()))
+            hard = history.difficulty(number)
+            scores.append(Score(history.batches[number].period, losses.value, blocks=losses.blocks(), difficulty=hard))
         return Situation(
             period=history.batches[newest].period,
             newest=newest,
@@ -178,6 +181,7 @@ class Replay:
             attempts=tuple(attempts),
             scores=tuple(scores),
             expected=champion.loss,
+            expected_difficulty=champion.difficulty,
             drift=history.drift(newest, champion.number),
             false_alarm_rate=self.config.monitoring.false_alarm_rate,
             gains=tuple(gains),
@@ -209,7 +213,8 @@ class Replay:
         gain = Gain(champion.number + 1, newest - champion.number, brought)
         if event.promoted:
             loss = comparison.scores[CHALLENGER, history.loss].value
-            champion = Champion(self.plan.names[1], newest, newcomer, challenger, loss)
+            hard = history.difficulty(newest, job.windows.evaluation.start)
+            champion = Champion(self.plan.names[1], newest, newcomer, challenger, loss, hard)
         return event, champion, gain
 
     def _verdict(self, comparison: Comparison, key: tuple) -> tuple[bool, str]:

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retrain.config import ColumnType, Config, Task
-from retrain.modeling.metrics import find_metric, loss_beside
+from retrain.modeling.metrics import baseline_score, find_metric, loss_beside, monitored_loss
 from retrain.modeling.pipeline import known_classes, predict, to_codes, to_target
 
 if TYPE_CHECKING:
@@ -42,6 +42,15 @@ class Scored:
         """The primary metric of a model, or the loss of single rows that stands in for it."""
         metric = find_metric(loss_beside(config.data.metric, config.data.task))
         return metric.value(self.target, self.scores[model])
+
+
+def difficulty(rows: pl.DataFrame, config: Config) -> float:
+    """The loss of the best constant prediction for these very labelled rows: how hard they are for whoever knows no feature."""
+    task, target = config.data.task, to_target(rows, config)
+    classes = np.unique(target) if task is Task.multiclass else []
+    codes, loss = to_codes(target, classes, task), monitored_loss(config.data.metric, task)
+    constant = baseline_score(codes, loss, task, len(classes))
+    return find_metric(loss, task).value(codes, np.broadcast_to(constant, (len(codes), *constant.shape)))
 
 
 def score_rows(models: Mapping[str, Model], rows: pl.DataFrame, config: Config) -> Scored:

@@ -21,10 +21,10 @@ from retrain.data.distances import distance, noise
 from retrain.data.manifest import Batch, Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.summary import ColumnSummary, summarize_column
-from retrain.data.windows import Window, block_index, block_of
+from retrain.data.windows import Window, batches_in, block_index, block_of
 from retrain.modeling.metrics import find_metric, monitored_loss
 from retrain.modeling.pipeline import predict
-from retrain.modeling.scoring import Model, score_rows
+from retrain.modeling.scoring import Model, difficulty, score_rows
 from retrain.monitoring.domain import separate
 from retrain.monitoring.drift import PREDICTIONS, ROWS, Change, Drift, Pair, calibrate, compare_batches
 from retrain.monitoring.policy import Score
@@ -49,6 +49,7 @@ class Watched:
     stand_in_until: datetime
     digest: str  # of its file
     loss: float | None = None  # on the rows that it was promoted on
+    promoted_on: Window | None = None  # the time of those rows
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Observation:
     scores: list[Score] = field(default_factory=list)
     expected: list[Expectation] = field(default_factory=list)
     importance: dict[str, float] = field(default_factory=dict)
+    expected_difficulty: float = math.nan  # of the rows that the champion was promoted on
 
     def ranked(self) -> list[str]:
         """Features by drift times importance, the most worrying first: by how unlikely their change is, and what they are for."""
@@ -107,6 +109,7 @@ def observe(
             families[ROWS] = _whole_rows(config, store, newest, reference, history, remembered)
             families[PREDICTIONS] = _predictions(config, store, newest, reference, history, watched)
         observation.scores = _scores(config, manifest, store, watched, remembered)
+        observation.expected_difficulty = _expected_difficulty(config, manifest, store, watched, remembered)
         observation.expected = _expected(config, manifest, store, watched, observation.scores)
         if manifest.labelled:
             observation.importance = _importance(config, store.sample(manifest.labelled[-1]), watched.stand_in)
@@ -213,18 +216,33 @@ def _scores(config: Config, manifest: Manifest, store: SnapshotStore, watched: W
             rows = Window(since, datetime.max).rows(store.read([batch.period], columns), time)
             return score_blocks(config, model, rows) if len(rows) else []
 
-        found = cache.get(f"score {watched.digest} {batch.content} {since}", fresh)
-        if found and not seen:
-            scores.append(
-                Score(batch.period, found[0], *(math.nan if v is None else v for v in found[1:3]), tuple(found[3]))
-            )
-        elif found:
-            scores.append(Score(batch.period, found[0], *(math.nan if v is None else v for v in found[1:3])))
+        found = cache.get(f"scores {watched.digest} {batch.content} {since}", fresh)
+        if found:
+            value, low, high, hard = (math.nan if figure is None else figure for figure in found[:4])
+            scores.append(Score(batch.period, value, low, high, () if seen else tuple(found[4]), hard))
     return scores
 
 
+def _expected_difficulty(
+    config: Config, manifest: Manifest, store: SnapshotStore, watched: Watched, cache: _Cache
+) -> float:
+    """How hard the rows were that the champion was promoted on; NaN when they are no longer there."""
+    window = watched.promoted_on
+    batches = batches_in(manifest.labelled, window) if window else []
+    if not batches:
+        return math.nan
+
+    def fresh() -> list[float]:
+        names = [config.data.time_column, config.data.target_column]
+        rows = window.rows(store.read([batch.period for batch in batches], names), names[0])
+        return [difficulty(rows, config)] if len(rows) else []
+
+    found = cache.get(f"difficulty {window} {' '.join(batch.content for batch in batches)}", fresh)
+    return found[0] if found else math.nan
+
+
 def score_blocks(config: Config, model: Model, rows: pl.DataFrame) -> list:
-    """Loss, its interval (None where it can't be known), and the losses of single blocks."""
+    """Loss, its interval and difficulty (None where they can't be known), and the losses of single blocks."""
     metric = find_metric(monitored_loss(config.data.metric, config.data.task), config.data.task)
     scored = score_rows({"champion": model}, rows, config)
     block = rows.select(block_index(config.data.time_column, block_of(config.evaluation)).alias(BLOCK))
@@ -233,7 +251,7 @@ def score_blocks(config: Config, model: Model, rows: pl.DataFrame) -> list:
     estimate = jackknife(metric.replicates(target, score, codes))
     low, high = estimate.interval()
     blocks = [metric.value(target[codes == number], score[codes == number]) for number in range(int(codes.max()) + 1)]
-    finite = [value if math.isfinite(value) else None for value in (low, high)]
+    finite = [value if math.isfinite(value) else None for value in (low, high, difficulty(rows, config))]
     return [estimate.value, *finite, [value for value in blocks if math.isfinite(value)]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from retrain.config import instantiate
 from retrain.errors import ConfigError
 from retrain.monitoring.forecast import Forecast, fit_forecast, plan_ahead
-from retrain.monitoring.policy import Decision, Policy, Situation, at_least
+from retrain.monitoring.policy import Decision, Policy, Score, Situation, at_least
 
 
 class Always(Policy):
@@ -71,7 +72,9 @@ class OnDecay(Policy):
     """When the champion has become worse. Sees only what matters, but only when labels show it, and a hard season looks like decay.
 
     `detector`: `k_of_n` (its loss was above `tolerance` times that at its promotion on `k` of the newest `n` batches), or `adwin`
-    or `page_hinkley` on the losses of single blocks of time (Bifet and Gavalda 2007; Page 1954), by river.
+    or `page_hinkley` on the losses of single blocks of time (Bifet and Gavalda 2007; Page 1954), by river. For `k_of_n` the loss
+    is taken relative to that of the best constant on the same rows, as a skill score is (Murphy 1988, Monthly Weather Review
+    116): a batch that is hard for everybody is no decay.
     """
 
     def __init__(
@@ -101,13 +104,19 @@ class OnDecay(Policy):
             return Decision(
                 False, "The champion's loss at its promotion is not known, so decay can't be told.", figures
             )
-        limit = self.tolerance * situation.expected
-        worse = sum(score.value > limit for score in situation.scores[-self.n :])
+        newest = situation.scores[-self.n :]
+        limits = [self._limit(score, situation) for score in newest]
+        worse = sum(score.value > limit for score, limit in zip(newest, limits, strict=True))
         reason = (
-            f"On {worse} of the newest {min(self.n, len(situation.scores))} batches the champion lost more than {limit:.4f} "
-            f"({self.tolerance:g} times its loss at promotion); {self.k} of {self.n} are needed."
+            f"On {worse} of the newest {len(newest)} batches the champion lost more than {self.tolerance:g} times its loss at "
+            f"promotion, {situation.expected:.4f}, adjusted to how hard each batch is ({limits[-1]:.4f} on the newest one, where it "
+            f"lost {newest[-1].value:.4f}); {self.k} of {self.n} are needed."
         )
-        return Decision(worse >= self.k, reason, figures | {"worse_batches": worse, "limit": limit})
+        return Decision(worse >= self.k, reason, figures | {"worse_batches": worse, "limit": limits[-1]})
+
+    def _limit(self, score: Score, situation: Situation) -> float:
+        harder = score.difficulty / situation.expected_difficulty if situation.expected_difficulty else math.nan
+        return self.tolerance * situation.expected * (harder if math.isfinite(harder) else 1.0)
 
     def _stream(self, situation: Situation, figures: dict[str, float]) -> Decision:
         from river.drift import ADWIN, PageHinkley

@@ -14,13 +14,17 @@ from retrain.errors import ConfigError
 
 @dataclass(frozen=True)
 class Score:
-    """The champion's loss on a batch that it has not learnt from, with its 95 % interval, and the losses of its blocks of time."""
+    """The champion's loss on a batch that it has not learnt from, with its 95 % interval, and the losses of its blocks of time.
+
+    `difficulty` is the loss of the best constant prediction for the same rows.
+    """
 
     period: str
     value: float
     low: float = float("nan")
     high: float = float("nan")
     blocks: tuple[float, ...] = ()
+    difficulty: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Situation:
     attempts: tuple[int, ...] = ()
     scores: tuple[Score, ...] = ()  # of the batches after `trained_through`, oldest first
     expected: float | None = None  # the champion's loss on the rows that it was promoted on
+    expected_difficulty: float = float("nan")  # the loss of the best constant on them
     drift: Mapping[str, float] = field(default_factory=dict)  # family -> how often an unchanged batch differs as much
     false_alarm_rate: float = 0.05
     gains: tuple[Gain, ...] = ()

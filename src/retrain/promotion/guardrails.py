@@ -122,18 +122,35 @@ class Forgetting(Check):
         return CheckResult(Outcome.failed if proven else Outcome.passed, reason, figures)
 
 
-class Floor(Check):
-    """The challenger scores better than the best constant prediction for its training rows."""
+class Deterioration(Check):
+    """A metric of the challenger is not proven worse than another's by more than a margin.
 
-    def __init__(self, metric: str | None) -> None:
-        self.metric = metric
+    `than` names the other: the incumbent, or the baseline, the best constant prediction for the training rows.
+    `margin_is` relative: a share of the other's score; absolute: in units of the metric.
+    """
+
+    def __init__(
+        self, metric: str | None, margin: float, margin_is: str, confidence: float, than: str = INCUMBENT
+    ) -> None:
+        if than not in (INCUMBENT, BASELINE):
+            raise ConfigError(f"`than` is {than!r}, but must be {INCUMBENT} or {BASELINE}.")
+        self.metric, self.confidence, self.than = metric, confidence_of(confidence), than
+        self.margin, self.margin_is = margin_of(margin, margin_is)
 
     def judge(self, comparison: Comparison) -> CheckResult:
         metric = self.metric or comparison.metric
-        worsening = comparison.worsening(BASELINE, metric).value
-        passed = worsening < 0
-        reason = f"{metric}: {abs(worsening):.4f} {'better' if passed else 'worse'} than the baseline"
-        return CheckResult(Outcome.passed if passed else Outcome.failed, reason, {"worsening": worsening})
+        worsening = comparison.worsening(self.than, metric)
+        margin = self.margin
+        if self.margin_is == "relative":
+            margin *= abs(comparison.score(self.than, metric).value)
+        bound = worsening.quantile(1 - self.confidence)
+        passed = bound <= margin
+        reason = (
+            f"{metric}: {worsening.value:+.4f} against the {self.than}, {'not ' if passed else ''}proven worse "
+            f"by more than {margin:.4f} (p {worsening.p_above(margin):.2g})"
+        )
+        figures = {"worsening": worsening.value, "bound": bound, "margin": margin}
+        return CheckResult(Outcome.passed if passed else Outcome.failed, reason, figures)
 
 
 class Churn(Check):

@@ -10,13 +10,17 @@ from retrain.config import Config
 from retrain.modeling.metrics import loss_beside
 from retrain.project import PREDICTIONS, REPORT, write_text
 from retrain.promotion.figures import EVALUATION, WINDOW
-from retrain.records import ChallengerRecord, ComparisonRecord, ModelRecord, PromotionRecord
+from retrain.records import ChallengerRecord, ComparisonRecord, DecisionRecord, ModelRecord, PromotionRecord
 from retrain.reporting import plots, report, words
 from retrain.tracking.store import Store
 
 
 def to_files(
-    config: Config, trained: ChallengerRecord, compared: ComparisonRecord, promotion: PromotionRecord
+    config: Config,
+    decision: DecisionRecord,
+    trained: ChallengerRecord,
+    compared: ComparisonRecord,
+    promotion: PromotionRecord,
 ) -> dict[str, str]:
     """Write the HTML report; returns its plots as SVG documents by name."""
     drawn = {}
@@ -25,7 +29,7 @@ def to_files(
         drawn = plots.draw(
             judged, config.data.time_column, config.data.task, loss_beside(config.data.metric, config.data.task)
         )
-    write_text(REPORT, report.render(trained, compared, promotion, drawn))
+    write_text(REPORT, report.render(decision, trained, compared, promotion, drawn))
     return drawn
 
 

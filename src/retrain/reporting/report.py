@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retrain.records import ChallengerRecord, ComparisonRecord, PromotionRecord
+from retrain.records import ChallengerRecord, ComparisonRecord, DecisionRecord, PromotionRecord
 from retrain.reporting import words
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -12,7 +12,11 @@ COLORS = {"promote": "#2e7d4f", "keep": "#8a5a00", "insufficient_evidence": "#6b
 
 
 def render(
-    trained: ChallengerRecord, compared: ComparisonRecord, promotion: PromotionRecord, plots: dict[str, str]
+    decision: DecisionRecord,
+    trained: ChallengerRecord,
+    compared: ComparisonRecord,
+    promotion: PromotionRecord,
+    plots: dict[str, str],
 ) -> str:
     """The report as HTML. `plots` are SVG documents by name."""
     from jinja2 import Environment
@@ -33,6 +37,8 @@ def render(
             outcome=words.outcome,
             header=header,
             rows=rows,
+            number=lambda value: "" if value is None else f"{value:.3g}",
+            decision=decision,
             compared=compared,
             trained=trained,
             promotion=promotion,

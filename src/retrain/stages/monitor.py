@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from retrain.config import Config, class_name, instantiate
 from retrain.data.manifest import CONTENT_DIGITS, Manifest, read_manifest
 from retrain.data.snapshot import SnapshotStore
-from retrain.data.windows import plan_windows
+from retrain.data.windows import Window, plan_windows
 from retrain.errors import DataError
 from retrain.modeling.metrics import monitored_loss
 from retrain.monitoring.policy import Decision, Gain, Policy, Situation
@@ -85,7 +85,10 @@ def _watched(config: Config, store: Store, entries: Sequence[Entry], manifest: M
         twin = load_version(store, champion.challenger, config.trusted_types)
         twin_until = datetime.fromisoformat(champion.challenger_trained_until)
     loss = champion.figures.get(f"{monitored_loss(config.data.metric, config.data.task)}/challenger")
-    return Watched(champion.champion, model, until, twin, twin_until, digest, loss)
+    window = None
+    if champion.evaluation_start:
+        window = Window(*(datetime.fromisoformat(t) for t in (champion.evaluation_start, champion.evaluation_end)))
+    return Watched(champion.champion, model, until, twin, twin_until, digest, loss, window)
 
 
 def find_situation(
@@ -122,6 +125,7 @@ def find_situation(
         attempts=tuple(sorted({numbers[entry.newest_batch] for entry in verdicts})),
         scores=tuple(score for score in observation.scores if numbers[score.period] > trained_through),
         expected=watched.loss,
+        expected_difficulty=observation.expected_difficulty,
         drift={name: change.p_value for name, change in drift.families.items()} if drift else {},
         false_alarm_rate=config.monitoring.false_alarm_rate,
         gains=tuple(gains),

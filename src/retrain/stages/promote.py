@@ -12,12 +12,12 @@ from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window
 from retrain.modeling.model_files import import_first
 from retrain.modeling.training import model_digest, settled, train
-from retrain.project import CHALLENGER, COMPARISON, PROMOTION, SNAPSHOT, current_commit, in_copy
+from retrain.project import CHALLENGER, COMPARISON, DECISION, PROMOTION, SNAPSHOT, current_commit, in_copy
 from retrain.promotion import registry
 from retrain.promotion.gate import Verdict
 from retrain.promotion.ledger import Entry, Ledger
 from retrain.promotion.moves import Circumstances, Refused, plan_entry, plan_refusal
-from retrain.records import ChallengerRecord, ComparisonRecord, ModelRecord, PromotionRecord
+from retrain.records import ChallengerRecord, ComparisonRecord, DecisionRecord, ModelRecord, PromotionRecord
 from retrain.reporting import publish
 from retrain.tracking import runs
 from retrain.tracking.store import Store, open_store
@@ -26,11 +26,12 @@ log = logging.getLogger("retrain")
 
 
 def run(config: Config) -> None:
+    decision = records.load(DECISION, DecisionRecord, "train")
     trained = records.load(CHALLENGER, ChallengerRecord, "train")
     compared = records.load(COMPARISON, ComparisonRecord, "evaluate")
     if not trained.retrained:
         record = PromotionRecord(None, False, None, None, None)
-        publish.to_files(config, trained, compared, record)
+        publish.to_files(config, decision, trained, compared, record)
         records.save(PROMOTION, record)
         log.info("The champion stays as it is: %s", trained.reason)
         return
@@ -44,7 +45,7 @@ def run(config: Config) -> None:
     champion = registry.follow_ledger(store, ledger)
     moved = entry.moved and champion == entry.champion  # a later command may have moved it on
     record = PromotionRecord(compared.verdict, moved, champion, entry.previous, entry.seq, entry.candidate)
-    drawn = publish.to_files(config, trained, compared, record)
+    drawn = publish.to_files(config, decision, trained, compared, record)
     publish.to_mlflow(store, trained, compared, record, newcomer, drawn)
     records.save(PROMOTION, record)
     publish.to_terminal(trained, compared, record)
