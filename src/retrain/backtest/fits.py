@@ -33,6 +33,7 @@ from retrain.modeling.lesson import Base
 from retrain.modeling.model_files import MODEL_FILE, load_model
 from retrain.modeling.pipeline import known_classes, predict
 from retrain.modeling.scoring import Model
+from retrain.modeling.strategies import Strategy
 from retrain.modeling.training import fit as fit_recipe
 from retrain.modeling.training import settled
 
@@ -67,11 +68,13 @@ class Job:
     def key(self) -> str:
         """Stands for all that shapes the model."""
         config = self.config
-        shaping = [Contract(config.data).digest, config.data.metric, dataclasses.asdict(config.model), config.strategy]
-        shaping += [config.seed, code_digest()]
+        strategy: Strategy = instantiate(config.strategy, "strategy")
         known = batches_in(self.batches, self.window)
-        strategy = instantiate(self.config.strategy, "strategy")
         chosen = known if strategy.continues else strategy.select(known)
+        shaping = [Contract(config.data).digest, config.data.metric, dataclasses.asdict(config.model)]
+        shaping += [config.seed, code_digest()]
+        if type(strategy).fit is not Strategy.fit:  # others only choose rows, and the same rows give the same model
+            shaping.append(config.strategy)
         rows = [[batch.period, batch.content, str(self.corruptions.get(batch.period, ""))] for batch in chosen]
         text = json.dumps([shaping, rows, self.window.end.isoformat(), self.base], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -76,6 +76,8 @@ class History:
         self.corruptions, self.hidden = dict(corruptions or {}), hidden
         self.first = first_number(config, batches)
         self.reach = reach_of_windows(config, batches, self.first)
+        if self.reach:  # then windows reach over hidden ones as well
+            self.reach += len(hidden)
         self.loss = monitored_loss(config.data.metric, config.data.task)
         self.row_loss = find_row_loss(loss_beside(config.data.metric, config.data.task))
         self.rooted = self.loss == "rmse"

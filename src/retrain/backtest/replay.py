@@ -144,7 +144,7 @@ class Replay:
     def job(self, number: int, refit: bool, base: str | None = None) -> Job:
         """The job of a challenger, or of its refit. A challenger that will be refitted predicts no further than it may be asked."""
         history = self.history
-        through = None if refit or not self.refits else number + max(1, history.reach) + 1
+        through = None if refit or not self.refits else number + history.reach + 1
         keep = self.continues or bool(history.corruptions)
         predicts = history.batches[:through]
         return Job(self.config, history.known(number), number, refit, predicts, history.corruptions, base, keep)

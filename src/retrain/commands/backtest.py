@@ -73,7 +73,9 @@ def train_missing(history: History, plans: Sequence[Plan], workers: int | None) 
         TimeRemainingColumn,
     )
 
-    asked = (job for plan in plans for job in Replay(history, plan).jobs())
+    # Which models are needed does not depend on policy and gate, but for the refit.
+    replays = {(replay.plan.names[1], replay.refits): replay for replay in (Replay(history, plan) for plan in plans)}
+    asked = (job for replay in replays.values() for job in replay.jobs())
     jobs = {job.key: job for job in sorted(asked, key=lambda job: (job.keep_model, len(job.predicts)))}
     started = time.perf_counter()
     columns = (
