@@ -5,12 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Project
 
+from retrain.backtest.grid import build_plans, read_grid
 from retrain.backtest.regret import best_sequence, measure_forecast
+from retrain.backtest.replay import Replay
+from retrain.commands.backtest import CONF, read_history
+from retrain.data.snapshot import SnapshotStore
+from retrain.project import SNAPSHOT
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +67,29 @@ def test_what_was_served_stands_in_the_matrix_and_nothing_cost_less_than_the_bes
     assert list(freshest["served"].values()) == pytest.approx([matrix[n - 1, n] for n in range(1, 6)])
     assert np.isnan(matrix[np.tril_indices(6)]).all(), "no model is scored on what it has learnt"
     assert all(line["cost"] >= found["best_cost"] - 1e-12 for line in found["outcomes"] if line["strategy"] == "full")
+
+
+def test_a_replayed_policy_sees_the_drift_that_the_pipeline_sees(
+    replayed: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A champion of January to March looks at June: live, and in a replay, which trains the same model once more."""
+    project = replayed.copy(tmp_path / "live")
+    project.edit("conf/config.yaml", "policy: always", "policy: on_drift")
+    project.edit("conf/data/slice.yaml", "as_of: null", "as_of: 2013-03")
+    project.repro()
+    project.edit("conf/data/slice.yaml", "as_of: 2013-03", "as_of: null")
+    project.repro()
+    live = json.loads((project.root / "reports/decision.json").read_text())
+    assert (live["watched_batch"], live["reference_batch"]) == ("2013-06", "2013-03")
+
+    monkeypatch.chdir(project.root)
+    config, grid = read_grid(CONF, ["policy=on_drift", "strategy=full", "gate=non_inferiority"])
+    plans, store = build_plans(CONF, grid), SnapshotStore(SNAPSHOT)
+    history = read_history(config, store, store.manifest(), plans)
+    champion = history.workshop.get(Replay(history, plans[0]).job(2, refit=True))
+    drift = history.drift(5, 2, champion)
+    assert set(drift) == {"features", "target", "predictions", "whole rows"}
+    assert drift == pytest.approx({name: change["p_value"] for name, change in live["families"].items()}, rel=1e-3)
 
 
 def test_a_second_backtest_trains_nothing_and_finds_the_same_and_a_lost_model_is_trained_again(

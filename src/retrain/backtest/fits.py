@@ -27,6 +27,7 @@ from retrain.config import Config, Task, feature_types, instantiate
 from retrain.data.contract import Contract
 from retrain.data.manifest import Batch
 from retrain.data.snapshot import SnapshotStore
+from retrain.data.summary import sample_rows
 from retrain.data.windows import Window, Windows, batches_in, plan_windows
 from retrain.errors import DataError
 from retrain.modeling.lesson import Base
@@ -36,8 +37,10 @@ from retrain.modeling.scoring import Model
 from retrain.modeling.strategies import Strategy
 from retrain.modeling.training import fit as fit_recipe
 from retrain.modeling.training import settled
+from retrain.monitoring.drift import PAIRS
+from retrain.monitoring.observation import Cache
 
-INFO = "fit.json"
+INFO, KNOWN = "fit.json", "known.npz"
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,18 @@ class Fit:
         """What it predicts for the rows of a batch from `until` on: float32 of shape (rows,), or (rows, classes) with several."""
         return np.load(self.folder / f"{period}.npy")
 
+    def scores_of_known(self) -> dict[str, NDArray]:
+        """What it predicts for the sample rows of the newest batches that it has learnt from, by period."""
+        with np.load(self.folder / KNOWN) as stored:
+            return dict(stored)
+
 
 class Workshop:
     """Gives the fits of jobs: stored ones, or trained here and now."""
 
     def __init__(self, cache: Path, snapshot: Path) -> None:
         self.cache, self.snapshot = cache, snapshot
+        self.remembered = Cache(cache / "rows.json")  # which pairs of batches can be told apart
         self.known: dict[tuple[str, int, bool], Fit] = {}
 
     def stored(self, job: Job) -> Fit | None:
@@ -112,7 +121,7 @@ class Workshop:
         except (OSError, ValueError):
             return None
         later = later_batches(job)
-        if any(not (folder / f"{batch.period}.npy").is_file() for batch in later):
+        if any(not (folder / name).is_file() for name in (KNOWN, *(f"{batch.period}.npy" for batch in later))):
             return None
         if job.keep_model and not (folder / MODEL_FILE).is_file():
             return None
@@ -222,6 +231,12 @@ def carry_out(job: Job, cache: Path, snapshot: Path) -> None:
                 folder / f"{batch.period}.npy",
                 predict(model.pipeline, rows, model.features, classes).astype(np.float32),
             )
+        seen = [batch for batch in job.batches if batch.first_time < job.window.end][-PAIRS - 1 :]
+        samples = [sample_rows((rows := read(batch)), rows.clear(), config.data) for batch in seen]
+        told = predict(model.pipeline, pl.concat(samples, how="diagonal_relaxed"), model.features, classes)
+        borders = np.cumsum([len(sample) for sample in samples])[:-1]
+        periods = [batch.period for batch in seen]
+        np.savez(folder / KNOWN, **dict(zip(periods, np.split(told.astype(np.float32), borders), strict=True)))
         if job.keep_model:
             import skops.io
 

@@ -18,15 +18,22 @@ from retrain.backtest.judging import compare_scored, spread_classes, to_scored
 from retrain.config import Config, Task
 from retrain.data.manifest import Batch
 from retrain.data.periods import parse_delay
-from retrain.data.summary import BatchSummary
+from retrain.data.summary import BatchSummary, ColumnSummary, sample_places, sample_rows, summarize_column
 from retrain.data.windows import Window, block_index, block_of, plan_windows
 from retrain.modeling.metrics import find_row_loss, loss_beside, monitored_loss
 from retrain.modeling.scoring import difficulty
-from retrain.monitoring.drift import compare_batches
+from retrain.monitoring.drift import (
+    HISTORY,
+    PAIRS,
+    PREDICTIONS,
+    ROWS,
+    Pair,
+    against_neighbours,
+    compare_batches,
+)
+from retrain.monitoring.observation import as_column, column_pair, separate_once
 from retrain.promotion.comparison import block_codes, jackknife
 from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT, Comparison
-
-HISTORY = 24  # batches, the yardstick of drift
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,8 @@ class History:
         self._rows: dict[tuple[int, bool], pl.DataFrame] = {}
         self._losses: dict[tuple[str, int, bool], Losses] = {}
         self._difficulties: dict[tuple[int, datetime], float] = {}
-        self._drift: dict[tuple[int, int], dict[str, float]] = {}
+        self._drift: dict[tuple[int, int, str], dict[str, float]] = {}
+        self._said: dict[tuple[str, int], ColumnSummary] = {}
         self._comparisons: dict[tuple[str, str, int], Comparison] = {}
         self.verdicts: dict[tuple, tuple[bool, str]] = {}
 
@@ -136,20 +144,47 @@ class History:
             self._difficulties[number, since] = difficulty(rows, self.config)
         return self._difficulties[number, since]
 
-    def drift(self, number: int, reference: int) -> dict[str, float]:
-        """How often an unchanged batch would differ as much as one does from another, in any feature and in the target."""
-        key = (number, reference)
+    def drift(self, number: int, reference: int, fit: Fit) -> dict[str, float]:
+        """How often an unchanged batch would differ as much as one does from another: in any feature, in the target, in whole
+        rows, and in what a model predicts."""
+        key = (number, reference, fit.key)
         if key not in self._drift:
-            sound = [
-                summary
-                for batch, summary in zip(self.batches[:number], self.summaries[:number], strict=True)
-                if batch.period not in self.hidden
-            ]
-            history = sound[-HISTORY:]
+            history = [index for index in range(number) if self.batches[index].period not in self.hidden][-HISTORY:]
             names = (self.batches[number].period, self.batches[reference].period)
-            drift = compare_batches(self.summaries[number], self.summaries[reference], history, names)
-            self._drift[key] = {name: change.p_value for name, change in drift.families.items()}
+            summaries = [self.summaries[index] for index in history]
+            families = compare_batches(self.summaries[number], self.summaries[reference], summaries, names).families
+            families[ROWS] = against_neighbours(self._row_pair, number, reference, history)
+            told = [self._told(fit, index) for index in (number, reference, *history[-PAIRS - 1 :])]
+            families[PREDICTIONS] = against_neighbours(column_pair, told[0], told[1], told[2:])
+            self._drift[key] = {name: change.p_value for name, change in families.items()}
         return self._drift[key]
+
+    def _row_pair(self, later: int, earlier: int) -> Pair:
+        def samples() -> tuple[pl.DataFrame, pl.DataFrame]:
+            return self._sample(later), self._sample(earlier)
+
+        contents = [
+            f"{self.batches[index].content} {self.corruptions.get(self.batches[index].period, '')}"
+            for index in (later, earlier)
+        ]
+        return separate_once(self.config, samples, tuple(contents), self.workshop.remembered)
+
+    def _sample(self, number: int) -> pl.DataFrame:
+        rows = self.rows(number, corrupted=True)
+        return sample_rows(rows, rows.clear(), self.config.data)
+
+    def _told(self, fit: Fit, number: int) -> ColumnSummary:
+        """What a model says about the sample rows of a batch, as a column."""
+        key = (fit.key, number)
+        if key not in self._said:
+            batch = self.batches[number]
+            if batch.first_time < fit.until:
+                scores = fit.scores_of_known()[batch.period]
+            else:
+                scores = self.scores(fit, number)
+                scores = scores[sample_places(len(scores))]
+            self._said[key] = summarize_column(as_column(scores, fit.classes), None, None)
+        return self._said[key]
 
     def compare(self, challenger: Fit, incumbent: Fit, number: int) -> Comparison:
         """The two on the evaluation window of a batch, as the pipeline compares them."""

@@ -7,6 +7,8 @@ serves the batch that comes next.
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -110,6 +112,26 @@ class Plan:
     gate: GateConfig | None
 
 
+class _OnDemand(Mapping[str, float]):
+    """Figures that are measured when somebody looks at them: most policies never do."""
+
+    def __init__(self, measure: Callable[[], Mapping[str, float]]) -> None:
+        self._measure = measure
+
+    @functools.cached_property
+    def _figures(self) -> Mapping[str, float]:
+        return self._measure()
+
+    def __getitem__(self, name: str) -> float:
+        return self._figures[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._figures)
+
+    def __len__(self) -> int:
+        return len(self._figures)
+
+
 class Replay:
     """Lives through a history with one combination."""
 
@@ -144,7 +166,9 @@ class Replay:
     def job(self, number: int, refit: bool, base: str | None = None) -> Job:
         """The job of a challenger, or of its refit. A challenger that will be refitted predicts no further than it may be asked."""
         history = self.history
-        through = None if refit or not self.refits else number + history.reach + 1
+        # A continued one that is kept back is never refitted: the next batch shows by itself what it was worth.
+        reach = max(1, history.reach) if self.continues else history.reach
+        through = None if refit or not self.refits else number + reach + 1
         keep = self.continues or bool(history.corruptions)
         predicts = history.batches[:through]
         return Job(self.config, history.known(number), number, refit, predicts, history.corruptions, base, keep)
@@ -182,7 +206,7 @@ class Replay:
             scores=tuple(scores),
             expected=champion.loss,
             expected_difficulty=champion.difficulty,
-            drift=history.drift(newest, champion.number),
+            drift=_OnDemand(lambda: history.drift(newest, champion.number, champion.serving)),
             false_alarm_rate=self.config.monitoring.false_alarm_rate,
             gains=tuple(gains),
         )

@@ -39,6 +39,7 @@ def run(options: argparse.Namespace) -> None:
     history = read_history(config, store, manifest, plans)
     trained = train_missing(history, plans, config.backtest.workers)
     outcomes = [Replay(history, plan).run() for plan in plans]
+    history.workshop.remembered.save()
     result = summarize(config, history, plans, outcomes)
     result.seconds = {"training": trained, "all": time.perf_counter() - started}
     if options.drills:

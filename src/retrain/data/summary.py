@@ -119,8 +119,12 @@ def sample_rows(labelled: pl.DataFrame, unlabelled: pl.DataFrame, data: DataConf
     """Some rows spread evenly over a batch, with time, target and features: for what needs whole rows."""
     names = list(dict.fromkeys([data.time_column, *data.features, data.target_column]))
     rows = labelled if len(labelled) else unlabelled
-    chosen = np.unique(np.linspace(0, max(0, len(rows) - 1), min(len(rows), SAMPLE_ROWS)).astype(np.int64))
-    return rows.select(names)[chosen]
+    return rows.select(names)[sample_places(len(rows))]
+
+
+def sample_places(count: int) -> NDArray:
+    """Which of so many rows are sampled: int64 of shape (at most SAMPLE_ROWS,)."""
+    return np.unique(np.linspace(0, max(0, count - 1), min(count, SAMPLE_ROWS)).astype(np.int64))
 
 
 def to_comparable(rows: pl.DataFrame, name: str, kind: ColumnType, time_column: str) -> pl.Series:

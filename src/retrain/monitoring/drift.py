@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from retrain.data.distances import distance, noise, unseen_share
 from retrain.data.summary import BatchSummary, ColumnSummary
 
+B = TypeVar("B")  # whatever stands for a batch
+
+HISTORY = 24  # batches: the yardstick of drift
+PAIRS = 12  # of them where rows are compared, or predictions
 FEWEST_STEPS = 3  # between neighbouring batches; with fewer there is no yardstick
 PRIOR_SPREAD, PRIOR_VALUES = 0.5, 3  # of the logarithm of a distance over its usual size
 SMALLEST = 1e-3
@@ -102,6 +107,12 @@ def calibrate(pair: Pair, past: Sequence[Pair]) -> tuple[Change, float, list[flo
     score = (value - float(np.mean(values))) / spread
     scores = [(other - float(np.mean(values))) / spread for other in values]
     return Change(pair.distance, math.sqrt(real + pair.noise), _tail(score, len(past), freedom)), score, scores
+
+
+def against_neighbours(measure: Callable[[B, B], Pair], newest: B, reference: B, history: Sequence[B]) -> Change:
+    """How far one batch lies from another, a later from an earlier one, beside how far neighbours of the newest PAIRS do."""
+    steps = list(itertools.pairwise(history))[-PAIRS:]
+    return calibrate(measure(newest, reference), [measure(later, earlier) for earlier, later in steps])[0]
 
 
 def _any_of(features: Mapping[str, tuple[Change, float, list[float]]]) -> Change:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -23,17 +22,25 @@ from retrain.data.snapshot import SnapshotStore
 from retrain.data.summary import ColumnSummary, summarize_column
 from retrain.data.windows import Window, batches_in, block_index, block_of
 from retrain.modeling.metrics import find_metric, monitored_loss
-from retrain.modeling.pipeline import predict
+from retrain.modeling.pipeline import known_classes, predict
 from retrain.modeling.scoring import Model, difficulty, score_rows
 from retrain.monitoring.domain import separate
-from retrain.monitoring.drift import PREDICTIONS, ROWS, Change, Drift, Pair, calibrate, compare_batches
+from retrain.monitoring.drift import (
+    HISTORY,
+    PAIRS,
+    PREDICTIONS,
+    ROWS,
+    Change,
+    Drift,
+    Pair,
+    against_neighbours,
+    compare_batches,
+)
 from retrain.monitoring.policy import Score
 from retrain.project import write_json
 from retrain.promotion.comparison import block_codes, jackknife
 from retrain.promotion.figures import BLOCK
 
-HISTORY = 24  # batches: the yardstick of drift
-PAIRS = 12  # of them whose whole rows are compared
 MOST_SCORES = 12  # batches that the champion is scored on
 EXPECTABLE = ("log_loss", "brier")
 
@@ -103,7 +110,7 @@ def observe(
             (newest.period, reference.period),
         )
     if watched is not None:
-        remembered = _Cache(cache)
+        remembered = Cache(cache)
         if observation.drift is not None:
             families = observation.drift.families
             families[ROWS] = _whole_rows(config, store, newest, reference, history, remembered)
@@ -126,7 +133,7 @@ def _reference(sound: Sequence[Batch], watched: Watched | None) -> Batch:
     return learnt[-1] if learnt else earlier[-1]
 
 
-class _Cache:
+class Cache:
     """What was measured once about batches that do not change. Losing it costs time, nothing else."""
 
     def __init__(self, path: Path) -> None:
@@ -146,21 +153,28 @@ class _Cache:
 
 
 def _whole_rows(
-    config: Config, store: SnapshotStore, newest: Batch, reference: Batch, history: Sequence[Batch], cache: _Cache
+    config: Config, store: SnapshotStore, newest: Batch, reference: Batch, history: Sequence[Batch], cache: Cache
 ) -> Change:
-    features, time = feature_types(config), config.data.time_column
-
     def measure(later: Batch, earlier: Batch) -> Pair:
-        key = hashlib.sha256(f"{sorted(features)} {later.content} {earlier.content}".encode()).hexdigest()[:16]
+        names = (later.content, earlier.content)
+        return separate_once(config, lambda: (store.sample(later), store.sample(earlier)), names, cache)
 
-        def fresh() -> list[float]:
-            pair = separate(store.sample(earlier), store.sample(later), features, time)
-            return [pair.distance, pair.noise]
+    return against_neighbours(measure, newest, reference, history)
 
-        return Pair(*cache.get(f"rows {key}", fresh))
 
-    steps = list(itertools.pairwise(history))[-PAIRS:]
-    return calibrate(measure(newest, reference), [measure(later, earlier) for earlier, later in steps])[0]
+def separate_once(
+    config: Config, samples: Callable[[], tuple[pl.DataFrame, pl.DataFrame]], names: tuple[str, str], cache: Cache
+) -> Pair:
+    """Whether the samples of a later and an earlier batch can be told apart; remembered by the `names` of their contents."""
+    features = feature_types(config)
+    key = hashlib.sha256(f"{sorted(features)} {names[0]} {names[1]}".encode()).hexdigest()[:16]
+
+    def fresh() -> list[float]:
+        later, earlier = samples()
+        pair = separate(earlier, later, features, config.data.time_column)
+        return [pair.distance, pair.noise]
+
+    return Pair(*cache.get(f"rows {key}", fresh))
 
 
 def _predictions(
@@ -176,31 +190,35 @@ def _predictions(
     if len(unseen) < 50:
         unseen = samples[reference.period]
     parts = [*list(samples.values()), unseen]
-    told = _told(config, watched.stand_in, pl.concat(parts, how="diagonal_relaxed"))
+    told = told_by(config, watched.stand_in, pl.concat(parts, how="diagonal_relaxed"))
     columns, start = [], 0
     for part in parts:
         columns.append(summarize_column(told[start : start + len(part)], None, None))
         start += len(part)
     by_period = dict(zip(samples, columns, strict=False))
-
-    def pair(later: ColumnSummary, earlier: ColumnSummary) -> Pair:
-        return Pair(distance(later, earlier), noise(later, earlier))
-
-    steps = itertools.pairwise(history[-PAIRS - 1 :])
-    past = [pair(by_period[later.period], by_period[earlier.period]) for earlier, later in steps]
-    return calibrate(pair(by_period[newest.period], columns[-1]), past)[0]
+    past = [by_period[batch.period] for batch in history[-PAIRS - 1 :]]
+    return against_neighbours(column_pair, by_period[newest.period], columns[-1], past)
 
 
-def _told(config: Config, model: Model, rows: pl.DataFrame) -> pl.Series:
+def column_pair(later: ColumnSummary, earlier: ColumnSummary) -> Pair:
+    """How far two columns lie apart."""
+    return Pair(distance(later, earlier), noise(later, earlier))
+
+
+def told_by(config: Config, model: Model, rows: pl.DataFrame) -> pl.Series:
     """What a model says about rows, as one column: a probability, a value, or the most probable class."""
-    if config.data.task is not Task.multiclass:
-        return pl.Series("told", predict(model.pipeline, rows, model.features))
-    classes = [str(name) for name in model.pipeline.classes_]
-    scores = predict(model.pipeline, rows, model.features, classes)
+    classes = known_classes(model.pipeline) if config.data.task is Task.multiclass else []
+    return as_column(predict(model.pipeline, rows, model.features, classes), classes)
+
+
+def as_column(scores: NDArray, classes: Sequence[str]) -> pl.Series:
+    """Scores of shape (rows,), or (rows, classes), as one column: the values, or the most probable class."""
+    if not classes:
+        return pl.Series("told", scores)
     return pl.Series("told", [classes[number] for number in scores.argmax(axis=1)])
 
 
-def _scores(config: Config, manifest: Manifest, store: SnapshotStore, watched: Watched, cache: _Cache) -> list[Score]:
+def _scores(config: Config, manifest: Manifest, store: SnapshotStore, watched: Watched, cache: Cache) -> list[Score]:
     """The champion on each of the newest labelled batches that it has not learnt from; on the newest in any case, of which the
     stand-in is scored on the rows that it has not learnt from."""
     labelled, time = manifest.labelled, config.data.time_column
@@ -224,7 +242,7 @@ def _scores(config: Config, manifest: Manifest, store: SnapshotStore, watched: W
 
 
 def _expected_difficulty(
-    config: Config, manifest: Manifest, store: SnapshotStore, watched: Watched, cache: _Cache
+    config: Config, manifest: Manifest, store: SnapshotStore, watched: Watched, cache: Cache
 ) -> float:
     """How hard the rows were that the champion was promoted on; NaN when they are no longer there."""
     window = watched.promoted_on
