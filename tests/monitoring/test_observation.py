@@ -34,6 +34,9 @@ def test_a_labelled_batch_is_scored_compared_and_ranked(grown: Project) -> None:
     assert set(seen["families"]) == {"features", "target", "predictions", "whole rows"}
     importances = {name: line["importance"] for name, line in seen["features"].items()}
     assert max(importances, key=importances.get) == "departure_minute", "late in the day, delays have piled up"
+    report = (grown.root / "reports/report.html").read_text()
+    assert "Log loss of champion version 2" in report and f"{seen['scores'][-1]['value']:.4f} [" in report
+    assert "Drift of batch 2013-06 against 2013-03" in report and "<td>whole rows</td>" in report
     run = grown.client().search_runs(
         [grown.client().get_experiment_by_name("slice-monitoring").experiment_id], max_results=2
     )

@@ -113,14 +113,14 @@ def with_action(action: object) -> GateConfig:
 
 
 def test_a_check_that_warns_does_not_stop_a_promotion_but_is_said() -> None:
-    judgement = judge(comparison(0.02), build_questions(with_action("warn"), True))
+    judgement = judge(comparison(0.03), build_questions(with_action("warn"), True))
     assert judgement.verdict is Verdict.promote and "Warning: primary (log_loss" in judgement.reason
 
 
 @pytest.mark.parametrize("off", ["off", False])
 def test_a_check_that_is_off_is_not_asked(off: object) -> None:
     """YAML reads a bare `off` as false."""
-    judgement = judge(comparison(0.02), build_questions(with_action(off), True))
+    judgement = judge(comparison(0.03), build_questions(with_action(off), True))
     assert judgement.verdict is Verdict.promote and "primary" not in judgement.checks
 
 

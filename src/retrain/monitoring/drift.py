@@ -39,7 +39,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Change:
-    """A distance, its usual size between neighbours, and how often an unchanged batch would lie as far off; NaN without history."""
+    """A distance, its usual size between neighbours, and how often an unchanged batch would lie as far off; NaN without history.
+
+    Of several features together the distance is the largest one, which has no usual size.
+    """
 
     distance: float
     usual: float
@@ -125,7 +128,7 @@ def _any_of(features: Mapping[str, tuple[Change, float, list[float]]]) -> Change
     past = [max(scores[len(scores) - steps + number] for _, scores in known) for number in range(steps)]
     spread, freedom = _spread(past)
     score = (max(score for score, _ in known) - float(np.mean(past))) / spread
-    return Change(largest, float(np.mean(past)), _tail(score, steps, freedom))
+    return Change(largest, math.nan, _tail(score, steps, freedom))
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:

@@ -146,8 +146,8 @@ class Deterioration(Check):
         bound = worsening.quantile(1 - self.confidence)
         passed = bound <= margin
         reason = (
-            f"{metric}: {worsening.value:+.4f} against the {self.than}, {'not ' if passed else ''}proven worse "
-            f"by more than {margin:.4f} (p {worsening.p_above(margin):.2g})"
+            f"{metric}: {abs(worsening.value):.4f} {'better' if worsening.value < 0 else 'worse'} than the {self.than}, "
+            f"{'not ' if passed else ''}proven worse{f' by more than {margin:.4f}' if margin else ''}"
         )
         figures = {"worsening": worsening.value, "bound": bound, "margin": margin}
         return CheckResult(Outcome.passed if passed else Outcome.failed, reason, figures)
