@@ -7,12 +7,13 @@ import functools
 import json
 from collections.abc import Callable
 
+import numpy as np
 import polars as pl
 import pytest
 from conftest import REPOSITORY, Project
 
 from retrain.backtest.corruptions import flip_labels, shuffle_column
-from retrain.config import Config, compose
+from retrain.config import Column, ColumnType, Config, compose
 from retrain.data.contract import Contract
 from retrain.data.flights import NycFlights
 from retrain.data.periods import parse_period
@@ -77,6 +78,45 @@ def test_a_broken_batch_is_suspected_and_the_reason_named(
     assert find_suspicions(look(months[-1], earlier, config), earlier) == []
     suspicions = find_suspicions(look(breaks(months[-1]), earlier, config), earlier)
     assert any(words in suspicion for suspicion in suspicions)
+
+
+def test_after_four_batches_flipped_labels_show_by_two_signs_together(
+    months: list[pl.DataFrame], earlier: list[BatchSummary], config: Config
+) -> None:
+    """The relation is far weaker than ever, and the target has moved: neither alone would be enough so early."""
+    flipped = look(flip_labels(months[4], "late", 0.4, seed=1), earlier[:4], config)
+    assert any("relation between features and" in reason for reason in find_suspicions(flipped, earlier[:4]))
+    still = dataclasses.replace(flipped, jumps=dataclasses.replace(flipped.jumps, target_step=0.05))
+    assert find_suspicions(still, earlier[:4]) == []
+
+
+@pytest.mark.parametrize(
+    ("times", "words"), [(1.3, []), (1.609, ["times what it was"]), (0.3048, ["times what it was"])]
+)
+@pytest.mark.parametrize("season", [0.0, 1.0])
+def test_a_unit_shows_in_numbers_around_zero_and_a_restless_batch_does_not(
+    times: float, words: list[str], season: float, config: Config
+) -> None:
+    """Half of the earlier batches lie elsewhere: it is enough that the others are a multiple."""
+    random = np.random.default_rng(0)
+    features = {"score": Column(ColumnType.numeric)}
+    data = dataclasses.replace(config.data, features=features, key_columns=[])
+    config = dataclasses.replace(config, data=data)
+
+    def batch(number: int, factor: float = 1.0) -> pl.DataFrame:
+        drawn = random.normal(0.3, 1, 3000)
+        late = random.random(3000) < 1 / (1 + np.exp(1 - drawn))
+        start = pl.datetime(2013, 1, 1) + pl.duration(days=30 * number)
+        values = (drawn + season * (number % 2)) * factor
+        return pl.DataFrame({"score": values, "late": late}).with_columns(start.alias(data.time_column))
+
+    summaries: list[BatchSummary] = []
+    for number in range(8):
+        summaries.append(look(batch(number), summaries, config))
+        assert find_suspicions(summaries[-1], summaries[:-1]) == []
+    found = find_suspicions(look(batch(8, times), summaries, config), summaries)
+    assert [reason for reason in found if not any(word in reason for word in words)] == []
+    assert len(found) == len(words)
 
 
 def test_a_part_of_a_batch_is_not_suspected(

@@ -25,6 +25,7 @@ STEADY = 0.25  # a slope above this in every batch
 COLLAPSED = 1 / 3  # of the least slope of any batch
 LARGE_STEP = 0.3  # of a share
 SCALED = 0.15  # of the logarithm
+SCALED_AROUND_ZERO = 0.4  # where a larger spread may be all that has changed, as of returns in a restless month
 MIDDLE = slice(13, 115, 6)  # of the quantiles: 10 to 90 %
 FEWEST_VALUES = 8
 FAR = 0.7  # of a distance of at most 1
@@ -148,25 +149,33 @@ def _values(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]:
         else:
             factor = jumps.factors.get(name, 1.0)
             usual = max((abs(math.log(other.factors.get(name, 1.0))) for other in past), default=0.0)
-            if abs(math.log(factor)) > max(SCALED, 2 * usual):
+            least = SCALED if column.atoms[MIDDLE][0] > 0 else SCALED_AROUND_ZERO
+            if abs(math.log(factor)) > max(least, 2 * usual):
                 reasons.append(f"`{name}` is {factor:.3g} times what it was in all earlier batches: another unit?")
     return reasons
 
 
 def scaled_by(column: ColumnSummary, history: Sequence[ColumnSummary]) -> float:
-    """The factor that turns the quantiles of the most similar earlier batch into a column's own; 1 where no one factor does."""
+    """The factor that turns the quantiles of earlier batches into a column's own, of the most similar one; 1 where no one factor
+    does for half of them."""
     factors = []
     for other in history:
         if not column.atoms or not other.atoms:
-            return 1.0
+            continue
         own, earlier = np.array(column.atoms[MIDDLE]), np.array(other.atoms[MIDDLE])
-        if min(earlier.min(), own.min()) <= 0 or len(np.unique(earlier)) < FEWEST_VALUES:
-            return 1.0
-        ratios = own / earlier
-        factor = float(np.median(ratios))
-        if np.abs(np.log(ratios / factor)).max() > SCALED / 2:
-            return 1.0
-        factors.append(factor)
+        if len(np.unique(earlier)) < FEWEST_VALUES:
+            continue
+        if min(earlier.min(), own.min()) > 0:
+            ratios = own / earlier
+            factor = float(np.median(ratios))
+            fits = np.abs(np.log(ratios / factor)).max() <= SCALED / 2
+        else:
+            factor = float(own @ earlier / (earlier @ earlier))
+            fits = factor > 0 and np.abs(own - factor * earlier).max() <= SCALED / 2 * np.abs(own).max()
+        if fits:
+            factors.append(factor)
+    if len(factors) < len(history) / 2:
+        return 1.0
     return min(factors, key=lambda factor: abs(math.log(factor)), default=1.0)
 
 
