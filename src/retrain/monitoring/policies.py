@@ -187,11 +187,12 @@ class CostAware(Policy):
             "cost_retrained": retrain,
             "retraining_cost": self.retraining_cost,
         }
+        count = len(situation.gains)
         reason = (
-            f"Over the next {self.horizon} batches the cheapest plan that retrains now is expected to cost {retrain:.4f}, the cheapest "
-            f"that does not {keep:.4f} (by {len(situation.gains)} earlier retrainings a batch of age costs {forecast.ageing:.5f}, and "
-            f"the model, which knows {known} of {come} batches, would gain "
-            f"{forecast.learning / known - forecast.learning / come:.5f} from the others)."
+            f"The cheapest plan for the next {self.horizon} batches that retrains now costs {retrain:.4f} by forecast, the cheapest that "
+            f"waits {keep:.4f}. A batch of age costs {forecast.ageing:.5f}, and a model that knows {come} batches instead of {known} "
+            f"loses {forecast.learning / known - forecast.learning / come:.5f} less: learnt from {count} earlier "
+            f"retraining{'' if count == 1 else 's'}."
         )
         return Decision(retrain < keep, reason, figures)
 
