@@ -137,6 +137,8 @@ def test_a_forecast_is_learnt_from_what_retrainings_brought() -> None:
     ]
     learnt = fit_forecast(gains, Forecast(0.5, 0.5), 1e-9)
     assert (learnt.ageing, learnt.learning) == (pytest.approx(true.ageing), pytest.approx(true.learning))
+    strange = [Gain(3, -1, 0.4), Gain(2, 1, float("nan"))]
+    assert fit_forecast([*gains, *strange], Forecast(0.5, 0.5), 1e-9) == learnt
     assert fit_forecast([], Forecast(0.03, 0.2), 1) == Forecast(pytest.approx(0.03), pytest.approx(0.2))
     assert fit_forecast([Gain(1, 1, -0.5)] * 9, Forecast(0.03, 0.2), 1) == Forecast(0, 0), "nothing can be gained"
 

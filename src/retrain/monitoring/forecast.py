@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,8 @@ def fit_forecast(gains: Sequence[Gain], prior: Forecast, prior_weight: float) ->
     bring what it says of one batch of age, and of a second batch."""
     from scipy.optimize import nnls
 
+    # After a rollback a challenger may have known fewer batches than the model it was compared with.
+    gains = [gain for gain in gains if gain.added > 0 and math.isfinite(gain.value)]
     rows = [[gain.added, 1 / gain.known - 1 / (gain.known + gain.added)] for gain in gains]
     values = [gain.value for gain in gains]
     weight = prior_weight**0.5
