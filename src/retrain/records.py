@@ -179,7 +179,7 @@ def save(path: Path, record: Any) -> None:
 
 def load(path: Path, kind: type[Record], made_by: str) -> Record:
     """Raises RetrainError naming the stage when the file is missing, damaged or of another version of this project."""
-    content = read_json(path, made_by)
+    content = _literal(read_json(path, made_by))
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), content))
     except (OmegaConfBaseException, ValueError, TypeError) as error:
@@ -187,3 +187,12 @@ def load(path: Path, kind: type[Record], made_by: str) -> Record:
             f"{path} does not fit this version of the project ({str(error).splitlines()[0]}). "
             f"Run `dvc repro -f -s {made_by}` to make it again."
         ) from error
+
+
+def _literal(content: Any) -> Any:
+    """JSON in which nothing is an interpolation, whatever names the data have."""
+    if isinstance(content, dict):
+        return {key: _literal(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_literal(value) for value in content]
+    return content.replace("${", "\\${") if isinstance(content, str) else content

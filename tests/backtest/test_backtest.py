@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -11,10 +12,14 @@ import numpy as np
 import pytest
 from conftest import Project
 
+from retrain.backtest.corruptions import Corruption
+from retrain.backtest.drills import break_history
 from retrain.backtest.grid import build_plans, read_grid
+from retrain.backtest.history import History
 from retrain.backtest.regret import best_sequence, measure_forecast
 from retrain.backtest.replay import Replay
 from retrain.commands.backtest import CONF, read_history
+from retrain.config import compose
 from retrain.data.snapshot import SnapshotStore
 from retrain.project import SNAPSHOT
 
@@ -90,6 +95,31 @@ def test_a_replayed_policy_sees_the_drift_that_the_pipeline_sees(
     drift = history.drift(5, 2, champion)
     assert set(drift) == {"features", "target", "predictions", "whole rows"}
     assert drift == pytest.approx({name: change["p_value"] for name, change in live["families"].items()}, rel=1e-3)
+
+
+def test_models_of_the_same_rows_are_one_and_other_questions_another(
+    replayed: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(replayed.root)
+    _, grid = read_grid(CONF, ["policy=always", "strategy=full,sliding_window", "gate=non_inferiority"])
+    config, plans = compose(CONF, []), build_plans(CONF, grid)
+    store = SnapshotStore(SNAPSHOT)
+    history = read_history(config, store, store.manifest(), plans)
+    broken = break_history(history, "all labels flipped", monitored=False)
+    by_strategy = {plan.names[1]: plan for plan in plans}
+
+    def key(history: History, strategy: str, number: int) -> str:
+        return Replay(history, by_strategy[strategy]).job(number, refit=True).key
+
+    assert key(history, "full", 2) == key(history, "sliding_window", 2), "three batches are all that there are"
+    assert key(history, "full", 4) != key(history, "sliding_window", 4)
+    first = next(iter(broken.corruptions))
+    assert [batch.period for batch in history.batches].index(first) == 4
+    assert key(history, "full", 3) == key(broken, "full", 3) and key(history, "full", 4) != key(broken, "full", 4)
+    # A window that has left the broken batch behind gives the same model, which is asked about other rows.
+    earlier = Replay(broken, by_strategy["sliding_window"]).job(4, refit=True)
+    other = dataclasses.replace(earlier, corruptions={history.batches[0].period: Corruption("rows repeated", 0)})
+    assert other.key != dataclasses.replace(earlier, corruptions={}).key
 
 
 def test_a_second_backtest_trains_nothing_and_finds_the_same_and_a_lost_model_is_trained_again(
@@ -176,6 +206,11 @@ def test_drills_show_who_notices_and_adopting_writes_the_recommendation(replayed
     assert "policy: every " in config and "gate: superiority " in config
     assert "prior_learning: null" not in (replayed.root / "conf/policy/cost_aware.yaml").read_text()
     replayed.run("retrain", "config")
+
+
+def test_blocks_that_do_not_end_with_a_batch_are_replayed(replayed: Project) -> None:
+    project_wide = ["policy=on_drift", "strategy=full", "gate=non_inferiority", "evaluation.block_hours=168"]
+    assert "Recommended" in replayed.run("retrain", "backtest", *project_wide).stdout
 
 
 def test_the_best_sequence_is_that_of_trying_all() -> None:

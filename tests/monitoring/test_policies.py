@@ -67,6 +67,11 @@ CASES = {
         changed(scores=scores(0.5, 0.5, 0.5, difficulty=0.5), expected_difficulty=0.6),
         True,
     ),
+    "decay: rows of one class only say nothing about how hard a batch is": (
+        OnDecay(),
+        changed(scores=scores(0.002, 0.002, 0.002, difficulty=2e-16), expected=0.05, expected_difficulty=0.1),
+        False,
+    ),
     "adwin: steady": (OnDecay("adwin"), changed(scores=scores(0.5, 0.5, 0.5)), False),
     "adwin: risen": (OnDecay("adwin"), changed(scores=scores(0.5, 0.5, 0.8, blocks=60)), True),
     "adwin: fallen": (OnDecay("adwin"), changed(scores=scores(0.8, 0.5, 0.5)), False),

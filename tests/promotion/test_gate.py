@@ -34,8 +34,11 @@ def comparison(
     differences["baseline", "log_loss"] = Estimate(baseline, error, blocks - 1)
     differences["incumbent", "roc_auc"] = Estimate(auc, error, blocks - 1)
     scores = {
-        (model, metric): Estimate(0.5, error, blocks - 1) for model in ("challenger", "incumbent") for metric in METRICS
+        (model, metric): Estimate(0.5, error, blocks - 1)
+        for model in ("challenger", "incumbent", "baseline")
+        for metric in METRICS
     }
+    scores["baseline", "log_loss"] = Estimate(0.55, error, blocks - 1)
     scores["challenger", "calibration_error"] = Estimate(0.02, error, blocks - 1)
     return Comparison(
         rows,

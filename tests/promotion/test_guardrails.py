@@ -12,7 +12,7 @@ from retrain.errors import ConfigError, PromotionError
 from retrain.promotion.checks import Outcome
 from retrain.promotion.comparison import compare
 from retrain.promotion.figures import Comparison, Estimate
-from retrain.promotion.guardrails import Budget, Churn, ClassCoverage, Deterioration, Forgetting, Slices
+from retrain.promotion.guardrails import Budget, Churn, ClassCoverage, Deterioration, Floor, Forgetting, Slices
 
 DAYS, ROWS = 10, 400
 LIMITS = {"metric": "log_loss", "margin": 0.1, "margin_is": "relative", "confidence": 0.95}
@@ -60,22 +60,37 @@ def slices(by: list[str] | None, minimum_rows: int = 50, minimum_blocks: int = 5
         (0.013, 0.001, Outcome.failed),
     ],
 )
-@pytest.mark.parametrize("than", ["incumbent", "baseline"])
 @pytest.mark.parametrize("margin", [(0.02, "relative"), (0.01, "absolute")])
 def test_only_proven_deterioration_fails(
-    worsening: float, error: float, outcome: Outcome, than: str, margin: tuple[float, str]
+    worsening: float, error: float, outcome: Outcome, margin: tuple[float, str]
 ) -> None:
     """The margin is 0.01 either way: 2 % of a loss of 0.5."""
-    other = "baseline" if than == "incumbent" else "incumbent"
-    scores = {(than, "log_loss"): Estimate(0.5, 0.1, 9), (other, "log_loss"): Estimate(9.0, 0.1, 9)}
-    differences = {
-        (than, "log_loss"): Estimate(worsening, error, 9),
-        (other, "log_loss"): Estimate(-worsening, error, 9),
-    }
+    scores = {("incumbent", "log_loss"): Estimate(0.5, 0.1, 9), ("baseline", "log_loss"): Estimate(9.0, 0.1, 9)}
+    differences = {("incumbent", "log_loss"): Estimate(worsening, error, 9)}
     made = Comparison(5000, 10, 0.2, scores, differences, identical=False, metric="log_loss")
-    result = Deterioration(None, *margin, 0.95, than).judge(made)
-    assert result.outcome is outcome and than in result.reason
+    result = Deterioration(None, *margin, 0.95).judge(made)
+    assert result.outcome is outcome
     assert ("not proven" in result.reason) == (outcome is Outcome.passed)
+
+
+@pytest.mark.parametrize(
+    ("worsening", "error", "incumbent", "outcome"),
+    [
+        (-0.01, 0.02, 0.4, Outcome.passed),
+        (0.0, 0.0, 0.4, Outcome.failed),  # the constant itself, where the incumbent is better than it
+        (0.01, 0.02, 0.4, Outcome.failed),
+        (0.01, 0.02, 0.6, Outcome.passed),  # rows that are hard for both
+        (0.0, 0.0, 0.6, Outcome.failed),  # the constant is no model
+        (0.05, 0.001, 0.6, Outcome.failed),  # proven worse, whatever the incumbent is
+    ],
+)
+def test_who_falls_below_the_constant_where_the_incumbent_does_not_fails(
+    worsening: float, error: float, incumbent: float, outcome: Outcome
+) -> None:
+    scores = {("incumbent", "log_loss"): Estimate(incumbent, 0.1, 9), ("baseline", "log_loss"): Estimate(0.5, 0.1, 9)}
+    differences = {("baseline", "log_loss"): Estimate(worsening, error, 9)}
+    made = Comparison(5000, 10, 0.2, scores, differences, identical=False, metric="log_loss")
+    assert Floor(None, 0.95).judge(made).outcome is outcome
 
 
 def test_equal_models_pass_on_every_slice() -> None:
@@ -122,8 +137,6 @@ def test_a_slice_that_can_not_be_cut_is_an_error() -> None:
         slices(["size >"])
     with pytest.raises(ConfigError, match="loss of single rows"):
         Slices(None, **(LIMITS | {"metric": "roc_auc"}), minimum_rows=1, minimum_blocks=1)
-    with pytest.raises(ConfigError, match="incumbent or baseline"):
-        Deterioration(**LIMITS, than="champion")
 
 
 def test_forgetting_is_measured_on_the_reference_windows() -> None:

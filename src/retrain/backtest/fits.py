@@ -67,9 +67,14 @@ class Job:
         windows = self.windows
         return Window(windows.training.start, windows.evaluation.end) if self.refit else windows.training
 
+    @property
+    def sampled(self) -> list[Batch]:
+        """The newest batches that it knows, on whose sample rows it is asked as well."""
+        return [batch for batch in self.batches if batch.first_time < self.window.end][-PAIRS - 1 :]
+
     @functools.cached_property
     def key(self) -> str:
-        """Stands for all that shapes the model."""
+        """Stands for all that shapes the model, and what it is asked."""
         config = self.config
         strategy: Strategy = instantiate(config.strategy, "strategy")
         known = batches_in(self.batches, self.window)
@@ -78,8 +83,9 @@ class Job:
         shaping += [config.seed, code_digest()]
         if type(strategy).fit is not Strategy.fit:  # others only choose rows, and the same rows give the same model
             shaping.append(config.strategy)
+        told = [[batch.period, batch.content, str(self.corruptions.get(batch.period, ""))] for batch in self.sampled]
         rows = [[batch.period, batch.content, str(self.corruptions.get(batch.period, ""))] for batch in chosen]
-        text = json.dumps([shaping, rows, self.window.end.isoformat(), self.base], sort_keys=True, default=str)
+        text = json.dumps([shaping, rows, told, self.window.end.isoformat(), self.base], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
@@ -182,8 +188,10 @@ def code_digest() -> str:
     import sklearn
 
     from retrain import modeling
+    from retrain.backtest import corruptions
+    from retrain.data import summary
 
-    files = sorted(Path(modeling.__file__).parent.glob("*.py"))
+    files = [*sorted(Path(modeling.__file__).parent.glob("*.py")), Path(corruptions.__file__), Path(summary.__file__)]
     return hashlib.sha256(b"".join([sklearn.__version__.encode(), *(file.read_bytes() for file in files)])).hexdigest()
 
 
@@ -231,11 +239,10 @@ def carry_out(job: Job, cache: Path, snapshot: Path) -> None:
                 folder / f"{batch.period}.npy",
                 predict(model.pipeline, rows, model.features, classes).astype(np.float32),
             )
-        seen = [batch for batch in job.batches if batch.first_time < job.window.end][-PAIRS - 1 :]
-        samples = [sample_rows((rows := read(batch)), rows.clear(), config.data) for batch in seen]
+        samples = [sample_rows((rows := read(batch)), rows.clear(), config.data) for batch in job.sampled]
         told = predict(model.pipeline, pl.concat(samples, how="diagonal_relaxed"), model.features, classes)
         borders = np.cumsum([len(sample) for sample in samples])[:-1]
-        periods = [batch.period for batch in seen]
+        periods = [batch.period for batch in job.sampled]
         np.savez(folder / KNOWN, **dict(zip(periods, np.split(told.astype(np.float32), borders), strict=True)))
         if job.keep_model:
             import skops.io

@@ -109,6 +109,10 @@ class History:
                 served[number + 1] = labelled[-1]
         return served
 
+    def place(self, number: int) -> int:
+        """The number of a batch among those that take part."""
+        return len(self.known(number)) - 1
+
     def known(self, number: int) -> tuple[Batch, ...]:
         """The labelled batches that take part up to a number."""
         return tuple(batch for batch in self.batches[: number + 1] if batch.period not in self.hidden)
@@ -178,9 +182,8 @@ class History:
         key = (fit.key, number)
         if key not in self._said:
             batch = self.batches[number]
-            if batch.first_time < fit.until:
-                scores = fit.scores_of_known()[batch.period]
-            else:
+            scores = fit.scores_of_known().get(batch.period)
+            if scores is None:
                 scores = self.scores(fit, number)
                 scores = scores[sample_places(len(scores))]
             self._said[key] = summarize_column(as_column(scores, fit.classes), None, None)

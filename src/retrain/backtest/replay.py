@@ -16,6 +16,7 @@ import numpy as np
 from retrain.backtest.fits import Fit, Job, chosen_by
 from retrain.backtest.history import History, Losses
 from retrain.config import Config, GateConfig, instantiate
+from retrain.modeling.scoring import difficulty
 from retrain.monitoring.policy import Gain, Policy, Score, Situation
 from retrain.promotion.comparison import jackknife
 from retrain.promotion.figures import CHALLENGER, INCUMBENT, Comparison, Estimate
@@ -199,10 +200,10 @@ class Replay:
             scores.append(Score(history.batches[number].period, losses.value, blocks=losses.blocks(), difficulty=hard))
         return Situation(
             period=history.batches[newest].period,
-            newest=newest,
-            trained_through=champion.number,
+            newest=history.place(newest),
+            trained_through=history.place(champion.number),
             new_rows=sum(history.batches[number].rows for number in numbers),
-            attempts=tuple(attempts),
+            attempts=tuple(history.place(number) for number in attempts),
             scores=tuple(scores),
             expected=champion.loss,
             expected_difficulty=champion.difficulty,
@@ -234,10 +235,11 @@ class Replay:
         event.wrong = event.promoted and after > before * (1 + NOTABLE)
         event.missed = not event.promoted and after < before * (1 - NOTABLE)
         brought = -comparison.differences[INCUMBENT, history.loss].value
-        gain = Gain(champion.number + 1, newest - champion.number, brought)
+        known = history.place(champion.number) + 1
+        gain = Gain(known, history.place(newest) + 1 - known, brought)
         if event.promoted:
             loss = comparison.scores[CHALLENGER, history.loss].value
-            hard = history.difficulty(newest, job.windows.evaluation.start)
+            hard = difficulty(comparison.rows_judged, self.config)
             champion = Champion(self.plan.names[1], newest, newcomer, challenger, loss, hard)
         return event, champion, gain
 

@@ -39,11 +39,11 @@ def run(options: argparse.Namespace) -> None:
     history = read_history(config, store, manifest, plans)
     trained = train_missing(history, plans, config.backtest.workers)
     outcomes = [Replay(history, plan).run() for plan in plans]
-    history.workshop.remembered.save()
     result = summarize(config, history, plans, outcomes)
     result.seconds = {"training": trained, "all": time.perf_counter() - started}
     if options.drills:
         result.drills = drill(config, history, plans, result)
+    history.workshop.remembered.save(forget=False)
     reporting.to_terminal(result)
     write_json(BACKTEST, reporting.to_json(result))
     write_text(BACKTEST_REPORT, reporting.to_html(result))

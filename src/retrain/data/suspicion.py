@@ -149,7 +149,9 @@ def _values(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]:
         else:
             factor = jumps.factors.get(name, 1.0)
             usual = max((abs(math.log(other.factors.get(name, 1.0))) for other in past), default=0.0)
-            least = SCALED if column.atoms[MIDDLE][0] > 0 else SCALED_AROUND_ZERO
+            compared = [column, *(other.features[name] for other in history[-PREDECESSORS:])]
+            positive = all(other.atoms and other.atoms[MIDDLE][0] > 0 for other in compared)
+            least = SCALED if positive else SCALED_AROUND_ZERO
             if abs(math.log(factor)) > max(least, 2 * usual):
                 reasons.append(f"`{name}` is {factor:.3g} times what it was in all earlier batches: another unit?")
     return reasons

@@ -147,9 +147,11 @@ class Cache:
         self.used[key] = self.known[key] if key in self.known else measure()
         return self.used[key]
 
-    def save(self) -> None:
-        if self.used != self.known:
-            write_json(self.path, self.used)
+    def save(self, forget: bool = True) -> None:
+        """Write down what was used, or, without `forget`, all that is known."""
+        kept = self.used if forget else self.known | self.used
+        if kept != self.known:
+            write_json(self.path, kept)
 
 
 def _whole_rows(
@@ -222,6 +224,7 @@ def _scores(config: Config, manifest: Manifest, store: SnapshotStore, watched: W
     """The champion on each of the newest labelled batches that it has not learnt from; on the newest in any case, of which the
     stand-in is scored on the rows that it has not learnt from."""
     labelled, time = manifest.labelled, config.data.time_column
+    loss = monitored_loss(config.data.metric, config.data.task)
     columns = list({*Contract(config.data).columns, *watched.model.features})
     scores = []
     for batch in labelled[-MOST_SCORES:]:
@@ -234,7 +237,9 @@ def _scores(config: Config, manifest: Manifest, store: SnapshotStore, watched: W
             rows = Window(since, datetime.max).rows(store.read([batch.period], columns), time)
             return score_blocks(config, model, rows) if len(rows) else []
 
-        found = cache.get(f"scores {watched.digest} {batch.content} {since}", fresh)
+        found = cache.get(
+            f"scores {loss} {block_of(config.evaluation)} {watched.digest} {batch.content} {since}", fresh
+        )
         if found:
             value, low, high, hard = (math.nan if figure is None else figure for figure in found[:4])
             scores.append(Score(batch.period, value, low, high, () if seen else tuple(found[4]), hard))
@@ -255,7 +260,8 @@ def _expected_difficulty(
         rows = window.rows(store.read([batch.period for batch in batches], names), names[0])
         return [difficulty(rows, config)] if len(rows) else []
 
-    found = cache.get(f"difficulty {window} {' '.join(batch.content for batch in batches)}", fresh)
+    loss = monitored_loss(config.data.metric, config.data.task)
+    found = cache.get(f"difficulty {loss} {window} {' '.join(batch.content for batch in batches)}", fresh)
     return found[0] if found else math.nan
 
 

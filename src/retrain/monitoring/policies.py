@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,8 @@ from retrain.config import instantiate
 from retrain.errors import ConfigError
 from retrain.monitoring.forecast import Forecast, fit_forecast, plan_ahead
 from retrain.monitoring.policy import Decision, Policy, Score, Situation, at_least
+
+EASIEST = 1e-6  # loss of a constant: below it a batch is as good as without variation
 
 
 class Always(Policy):
@@ -69,7 +70,7 @@ class OnDrift(Policy):
 
 
 class OnDecay(Policy):
-    """When the champion has become worse. Sees only what matters, but only when labels show it, and a hard season looks like decay.
+    """When the champion has become worse. Sees only what matters, but only when labels show it, and not what fresher data would bring.
 
     `detector`: `k_of_n` (its loss was above `tolerance` times that at its promotion on `k` of the newest `n` batches), or `adwin`
     or `page_hinkley` on the losses of single blocks of time (Bifet and Gavalda 2007; Page 1954), by river. For `k_of_n` the loss
@@ -115,8 +116,10 @@ class OnDecay(Policy):
         return Decision(worse >= self.k, reason, figures | {"worse_batches": worse, "limit": limits[-1]})
 
     def _limit(self, score: Score, situation: Situation) -> float:
-        harder = score.difficulty / situation.expected_difficulty if situation.expected_difficulty else math.nan
-        return self.tolerance * situation.expected * (harder if math.isfinite(harder) else 1.0)
+        """Rows that a constant gets right altogether, as those of one class, say nothing about how hard a batch is."""
+        known = score.difficulty > EASIEST and situation.expected_difficulty > EASIEST
+        harder = score.difficulty / situation.expected_difficulty if known else 1.0
+        return self.tolerance * situation.expected * harder
 
     def _stream(self, situation: Situation, figures: dict[str, float]) -> Decision:
         from river.drift import ADWIN, PageHinkley
@@ -146,13 +149,15 @@ class CostAware(Policy):
 
     What staying stale costs is forecast from what earlier retrainings brought (`retrain.monitoring.forecast`): the loss that each
     batch of age adds (`prior_ageing`), and what more data is worth (`prior_learning`: loss times batches; null: LEARNING times
-    the champion's loss). These priors count as much as `prior_weight` retrainings; `retrain backtest --adopt` measures them. Of
-    all plans for the next `horizon_batches` the cheapest is followed for one batch, then planned again. Costs are those of
+    the champion's loss). These priors count as much as `prior_weight` retrainings of a model that knew one batch, which is much where
+    models know many; `retrain backtest --adopt` measures them. Of all plans for the next `horizon_batches` the cheapest is followed
+    for one batch, then planned again. It does not look at the champion's losses: `maximum_age_batches` is for surprises, or
+    `any_of` with `on_decay`. Batches known are those that have come, also for strategies that use a part of them. Costs are those of
     Mahadevan and Mathioudakis (2024, "Cost-aware retraining for machine learning") and of Regol et al. (ICML 2025, "When to
     retrain a machine learning model").
     """
 
-    LEARNING = 0.3  # supported by the histories in docs/backtests.md
+    LEARNING = 0.3  # chosen on the histories in docs/backtests.md
 
     def __init__(
         self,
@@ -191,7 +196,7 @@ class CostAware(Policy):
         reason = (
             f"The cheapest plan for the next {self.horizon} batches that retrains now costs {retrain:.4f} by forecast, the cheapest that "
             f"waits {keep:.4f}. A batch of age costs {forecast.ageing:.5f}, and a model that knows {come} batches instead of {known} "
-            f"loses {forecast.learning / known - forecast.learning / come:.5f} less: learnt from {count} earlier "
+            f"loses {forecast.learning / known - forecast.learning / come:.5f} less, by the priors and {count} earlier "
             f"retraining{'' if count == 1 else 's'}."
         )
         return Decision(retrain < keep, reason, figures)

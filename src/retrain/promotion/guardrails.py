@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 from retrain.config import Task
 from retrain.errors import ConfigError, PromotionError
 from retrain.promotion.checks import Check, CheckResult, Outcome, confidence_of, margin_of
-from retrain.promotion.figures import BASELINE, BLOCK, CHALLENGER, INCUMBENT, TARGET, WINDOW, Comparison, Estimate
+from retrain.promotion.figures import (
+    BASELINE,
+    BLOCK,
+    CHALLENGER,
+    INCUMBENT,
+    TARGET,
+    WINDOW,
+    Comparison,
+    Estimate,
+    lower_is_better,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -123,34 +133,57 @@ class Forgetting(Check):
 
 
 class Deterioration(Check):
-    """A metric of the challenger is not proven worse than another's by more than a margin.
+    """A metric of the challenger is not proven worse than the incumbent's by more than a margin.
 
-    `than` names the other: the incumbent, or the baseline, the best constant prediction for the training rows.
-    `margin_is` relative: a share of the other's score; absolute: in units of the metric.
+    `margin_is` relative: a share of the incumbent's score; absolute: in units of the metric.
     """
 
-    def __init__(
-        self, metric: str | None, margin: float, margin_is: str, confidence: float, than: str = INCUMBENT
-    ) -> None:
-        if than not in (INCUMBENT, BASELINE):
-            raise ConfigError(f"`than` is {than!r}, but must be {INCUMBENT} or {BASELINE}.")
-        self.metric, self.confidence, self.than = metric, confidence_of(confidence), than
+    def __init__(self, metric: str | None, margin: float, margin_is: str, confidence: float) -> None:
+        self.metric, self.confidence = metric, confidence_of(confidence)
         self.margin, self.margin_is = margin_of(margin, margin_is)
 
     def judge(self, comparison: Comparison) -> CheckResult:
         metric = self.metric or comparison.metric
-        worsening = comparison.worsening(self.than, metric)
+        worsening = comparison.worsening(INCUMBENT, metric)
         margin = self.margin
         if self.margin_is == "relative":
-            margin *= abs(comparison.score(self.than, metric).value)
+            margin *= abs(comparison.score(INCUMBENT, metric).value)
         bound = worsening.quantile(1 - self.confidence)
         passed = bound <= margin
         reason = (
-            f"{metric}: {abs(worsening.value):.4f} {'better' if worsening.value < 0 else 'worse'} than the {self.than}, "
-            f"{'not ' if passed else ''}proven worse{f' by more than {margin:.4f}' if margin else ''}"
+            f"{metric}: {_better_or_worse(worsening.value)} than the incumbent, {'not ' if passed else ''}proven worse"
+            f" by more than {margin:.4f}"
         )
         figures = {"worsening": worsening.value, "bound": bound, "margin": margin}
         return CheckResult(Outcome.passed if passed else Outcome.failed, reason, figures)
+
+
+class Floor(Check):
+    """The challenger is not proven worse than the best constant prediction for its training rows, and where the incumbent is
+    better than that constant, so is the challenger.
+
+    On rows that are hard for everybody both may be a little worse; one that has unlearnt everything is not.
+    """
+
+    def __init__(self, metric: str | None, confidence: float) -> None:
+        self.metric, self.confidence = metric, confidence_of(confidence)
+
+    def judge(self, comparison: Comparison) -> CheckResult:
+        metric = self.metric or comparison.metric
+        worsening = comparison.worsening(BASELINE, metric)
+        bound = worsening.quantile(1 - self.confidence)
+        gap = comparison.score(INCUMBENT, metric).value - comparison.score(BASELINE, metric).value
+        incumbent = gap if lower_is_better(metric) else -gap
+        passed = worsening.value < 0 or (bound < 0 <= incumbent)
+        reason = f"{metric}: {_better_or_worse(worsening.value)} than the baseline"
+        if worsening.value >= 0:
+            reason += f", {'proven' if bound >= 0 else 'not proven'}; the incumbent is {_better_or_worse(incumbent)}"
+        figures = {"worsening": worsening.value, "bound": bound, "incumbent": incumbent}
+        return CheckResult(Outcome.passed if passed else Outcome.failed, reason, figures)
+
+
+def _better_or_worse(worsening: float) -> str:
+    return f"{abs(worsening):.4f} {'better' if worsening < 0 else 'worse'}"
 
 
 class Churn(Check):
