@@ -159,7 +159,7 @@ def _values(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]:
 
 def scaled_by(column: ColumnSummary, history: Sequence[ColumnSummary]) -> float:
     """The factor that turns the quantiles of earlier batches into a column's own, of the most similar one; 1 where no one factor
-    does for half of them."""
+    does for half of them, or for some of them not and it is small: a season moves a column by as much."""
     factors = []
     for other in history:
         if not column.atoms or not other.atoms:
@@ -176,9 +176,9 @@ def scaled_by(column: ColumnSummary, history: Sequence[ColumnSummary]) -> float:
             fits = factor > 0 and np.abs(own - factor * earlier).max() <= SCALED / 2 * np.abs(own).max()
         if fits:
             factors.append(factor)
-    if len(factors) < len(history) / 2:
-        return 1.0
-    return min(factors, key=lambda factor: abs(math.log(factor)), default=1.0)
+    factor = min(factors, key=lambda factor: abs(math.log(factor)), default=1.0)
+    certain = len(factors) == len(history) or abs(math.log(factor)) > SCALED_AROUND_ZERO
+    return factor if certain and len(factors) >= len(history) / 2 else 1.0
 
 
 def _repeated(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]:
