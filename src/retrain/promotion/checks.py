@@ -56,9 +56,7 @@ class NonInferiority(Check):
     def judge(self, comparison: Comparison) -> CheckResult:
         metric = self.metric or comparison.metric
         worsening = comparison.worsening(INCUMBENT, metric)
-        margin = self.margin
-        if self.margin_is == "relative":
-            margin *= abs(comparison.score(INCUMBENT, metric).value)
+        margin = self.allowed(comparison, metric)
         level = 1 - spent_level(1 - self.confidence, comparison.look)
         bound = worsening.quantile(level)
         passed = bound < margin
@@ -68,6 +66,12 @@ class NonInferiority(Check):
             f"{relation} the margin of {margin:.4f}"
         )
         return CheckResult(_outcome(passed), reason, {"bound": bound, "margin": margin, "confidence": level})
+
+    def allowed(self, comparison: Comparison, metric: str) -> float:
+        """The margin in units of the metric."""
+        if self.margin_is == "absolute":
+            return self.margin
+        return self.margin * abs(comparison.score(INCUMBENT, metric).value)
 
 
 class Superiority(Check):

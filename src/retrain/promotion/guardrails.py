@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from retrain.config import Task
 from retrain.errors import ConfigError, PromotionError
-from retrain.promotion.checks import Check, CheckResult, Outcome, confidence_of, margin_of
+from retrain.promotion.checks import Check, CheckResult, NonInferiority, Outcome, confidence_of, margin_of
 from retrain.promotion.figures import (
     BASELINE,
     BLOCK,
@@ -132,22 +132,13 @@ class Forgetting(Check):
         return CheckResult(Outcome.failed if proven else Outcome.passed, reason, figures)
 
 
-class Deterioration(Check):
-    """A metric of the challenger is not proven worse than the incumbent's by more than a margin.
-
-    `margin_is` relative: a share of the incumbent's score; absolute: in units of the metric.
-    """
-
-    def __init__(self, metric: str | None, margin: float, margin_is: str, confidence: float) -> None:
-        self.metric, self.confidence = metric, confidence_of(confidence)
-        self.margin, self.margin_is = margin_of(margin, margin_is)
+class Deterioration(NonInferiority):
+    """A metric of the challenger is not proven worse than the incumbent's by more than a margin: doubt is for the challenger, not
+    against it."""
 
     def judge(self, comparison: Comparison) -> CheckResult:
         metric = self.metric or comparison.metric
-        worsening = comparison.worsening(INCUMBENT, metric)
-        margin = self.margin
-        if self.margin_is == "relative":
-            margin *= abs(comparison.score(INCUMBENT, metric).value)
+        worsening, margin = comparison.worsening(INCUMBENT, metric), self.allowed(comparison, metric)
         bound = worsening.quantile(1 - self.confidence)
         passed = bound <= margin
         reason = (
