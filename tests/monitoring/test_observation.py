@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from conftest import Project
 
+from retrain import records
 from retrain.modeling.metrics import row_brier, row_log_loss
 from retrain.monitoring.drift import Change, Drift
 from retrain.monitoring.observation import Observation, own_loss
+from retrain.records import DecisionRecord
 
 
 def decision(project: Project) -> dict:
@@ -110,3 +114,21 @@ def test_features_are_ranked_by_drift_and_importance_together() -> None:
     seen = Observation(Drift("new", "old", features), importance={"drifted": 0.0, "used": 0.2, "both": 0.1})
     assert seen.ranked()[0] == "both"
     assert Observation(Drift("new", "old", features)).ranked() == ["drifted", "both", "used"]
+
+
+def test_a_record_keeps_whatever_names_the_data_have(tmp_path: Path) -> None:
+    written = DecisionRecord(
+        True, "why", "Always", "digest", "2013-01", 7, news=["`${price}` is new", "`${oc.env:HOME}`"]
+    )
+    records.save(tmp_path / "decision.json", written)
+    assert records.load(tmp_path / "decision.json", DecisionRecord, "train") == written
+
+
+def test_what_is_remembered_of_a_batch_names_its_metric(grown: Project) -> None:
+    """The same champion on the same batch: another metric is another figure, whatever the cache holds."""
+    seen = [
+        grown.run("retrain", "monitor", f"data.metric={metric}").stderr for metric in ("log_loss", "brier", "log_loss")
+    ]
+    figures = [re.search(r"has (\w+) ([\d.]+)", text).groups() for text in seen]
+    assert [name for name, _ in figures] == ["log_loss", "brier", "log_loss"]
+    assert figures[0] == figures[2] and float(figures[1][1]) < 0.6 * float(figures[0][1])
