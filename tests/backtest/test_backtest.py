@@ -16,7 +16,7 @@ from retrain.backtest.corruptions import Corruption
 from retrain.backtest.drills import break_history
 from retrain.backtest.grid import build_plans, read_grid
 from retrain.backtest.history import History
-from retrain.backtest.regret import best_sequence, measure_forecast
+from retrain.backtest.regret import best_sequence, forecast_in_hindsight
 from retrain.backtest.replay import Replay
 from retrain.commands.backtest import CONF, read_history
 from retrain.config import compose
@@ -240,6 +240,6 @@ def test_ageing_and_learning_are_read_off_the_matrix() -> None:
     matrix = np.full((6, 6), np.nan)
     for trained, served in itertools.combinations(range(6), 2):
         matrix[trained, served] = 0.5 + 0.03 * (served - trained - 1) + 0.2 / (trained + 1)
-    found = measure_forecast(matrix)
+    found = forecast_in_hindsight(matrix)
     assert (found.ageing, found.learning) == (pytest.approx(0.03, rel=1e-3), pytest.approx(0.2, rel=1e-3))
-    assert measure_forecast(matrix[:0]) is None
+    assert forecast_in_hindsight(matrix[:0]) is None

@@ -47,6 +47,10 @@ def test_a_labelled_batch_is_scored_compared_and_ranked(grown: Project) -> None:
     assert len(run) == 1 and run[0].data.metrics["champion/log_loss"] == pytest.approx(seen["scores"][-1]["value"])
     retraining = grown.client().get_run(json.loads((grown.root / "reports/challenger.json").read_text())["run_id"])
     assert retraining.data.tags["policy"] == "Always" and "2013-06" in retraining.data.tags["decision"]
+    entry = json.loads(grown.run("retrain", "history", "--jsonl").stdout.splitlines()[-1])
+    assert entry["figures"]["decay"] == pytest.approx(seen["decay"], rel=1e-5), (
+        "for what retrainings bring after a decay"
+    )
 
 
 def test_the_score_of_the_champion_is_that_of_scikit_learn_on_what_it_predicts(grown: Project) -> None:
@@ -65,6 +69,7 @@ def test_the_score_of_the_champion_is_that_of_scikit_learn_on_what_it_predicts(g
         judged, np.full(len(judged), judged.mean())
     )
     assert seen["figures"]["limit"] == pytest.approx(1.05 * seen["figures"]["expected"] * april_to_march)
+    assert seen["decay"] == pytest.approx(max(0, seen["scores"][-1]["value"] - seen["figures"]["limit"] / 1.05))
 
 
 def test_while_labels_are_late_nothing_is_trained_and_the_loss_is_expected(grown: Project) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from conftest import REPOSITORY
 
 from retrain.config import compose, instantiate
 from retrain.errors import ConfigError
-from retrain.monitoring.forecast import Forecast, fit_forecast, plan_ahead
+from retrain.monitoring.forecast import Forecast, fit_forecast, measure_forecast, plan_ahead
 from retrain.monitoring.policies import AllOf, Always, AnyOf, CostAware, Every, Never, OnDecay, OnDrift
 from retrain.monitoring.policy import Gain, Policy, Score, Situation
 
@@ -82,7 +83,17 @@ CASES = {
     "cost: nothing to judge by": (CostAware(0.01), changed(expected=None), False),
     "cost: cheap": (CostAware(0.02), changed(gains=(Gain(1, 1, 0.01), Gain(2, 1, 0.01))), True),
     "cost: dear": (CostAware(0.5), changed(gains=(Gain(1, 1, 0.01), Gain(2, 1, 0.01))), False),
-    "cost: retraining brings nothing": (CostAware(0.01), changed(gains=(Gain(1, 1, -0.1), Gain(2, 1, -0.1))), False),
+    "cost: retraining brings nothing": (CostAware(0.05), changed(gains=(Gain(2, 1, -0.02),) * 20), False),
+    "cost: nothing by then, but the champion has decayed": (
+        CostAware(0.5),
+        changed(gains=(Gain(2, 1, -0.02),) * 20, scores=scores(0.5, 0.6, 0.7)),
+        True,
+    ),
+    "cost: it decayed before as well, and retraining brought nothing": (
+        CostAware(0.5),
+        changed(gains=(Gain(2, 1, -0.02, 0.1),) * 20, scores=scores(0.5, 0.6, 0.7)),
+        False,
+    ),
     "any": (AnyOf({"one": Never(), "other": Always()}), QUIET, True),
     "all": (AllOf({"one": Never(), "other": Always()}), QUIET, False),
     "cooldown": (Always(cooldown_batches=3), QUIET, False),
@@ -111,7 +122,8 @@ def test_the_cost_aware_cycle_is_the_cheapest_one() -> None:
     """Against the average cost a batch of every cycle length, with a loss that grows by 0.01 a batch of age."""
     ageing = 0.01
     for cost in (0.001, 0.01, 0.05, 0.2, 0.5):
-        policy = CostAware(cost, horizon_batches=200, prior_ageing=ageing, prior_learning=0.0)
+        policy = CostAware(cost, horizon_batches=200)
+        policy.forecast = lambda situation: Forecast(ageing, 0.0)
         cycle = next(
             age for age in range(1, 50) if policy.decide(changed(trained_through=0, newest=age, gains=())).retrain
         )
@@ -120,32 +132,52 @@ def test_the_cost_aware_cycle_is_the_cheapest_one() -> None:
 
 
 def test_the_plan_is_the_cheapest_of_all() -> None:
-    forecast, horizon = Forecast(ageing=0.004, learning=0.3), 6
-    for known, come, cost in itertools.product((1, 3), (3, 5), (0.0, 0.01, 0.05, 0.2)):
+    forecast, horizon = Forecast(ageing=0.004, learning=0.3, lasting=0.5), 6
+    for known, come, decay, cost in itertools.product((1, 3), (4, 5), (0.0, 0.1), (0.0, 0.01, 0.05, 0.2)):
         totals: dict[bool, list[float]] = {True: [], False: []}
         for retrained in itertools.product((False, True), repeat=horizon):
             model, total = known, 0.0
             for step, retrains in enumerate(retrained):
                 if retrains:
                     model, total = come + step, total + cost
-                total += forecast.excess(model, come + step)
+                total += forecast.excess(model, come + step) + (0.5 * decay if model == known else 0)
             totals[retrained[0]].append(total)
-        keep, retrain = plan_ahead(forecast, known, come, cost, horizon)
+        keep, retrain = plan_ahead(forecast, known, come, decay, cost, horizon)
         assert (keep, retrain) == (pytest.approx(min(totals[False])), pytest.approx(min(totals[True])))
 
 
 def test_a_forecast_is_learnt_from_what_retrainings_brought() -> None:
-    true = Forecast(ageing=0.002, learning=0.1)
-    gains = [
-        Gain(known, added, true.excess(known, known + added) - true.excess(known + added, known + added))
-        for known, added in itertools.product(range(1, 9), range(1, 4))
-    ]
-    learnt = fit_forecast(gains, Forecast(0.5, 0.5), 1e-9)
-    assert (learnt.ageing, learnt.learning) == (pytest.approx(true.ageing), pytest.approx(true.learning))
+    true = Forecast(ageing=0.002, learning=0.1, lasting=0.6)
+
+    def gain(known: int, added: int, decay: float, noise: float = 0.0) -> Gain:
+        brought = true.excess(known, known + added) - true.excess(known + added, known + added)
+        return Gain(known, added, brought + true.lasting * decay + noise, decay)
+
+    gains = [gain(*values) for values in itertools.product(range(1, 9), range(1, 4), (0.0, 0.02, 0.1))]
+    assert astuple(measure_forecast(gains)) == pytest.approx(astuple(true))
+    prior = Forecast(0.003, 0.2, 0.5)
+    assert astuple(fit_forecast(gains * 50, prior, prior, 0.01)) == pytest.approx(astuple(true), rel=0.02)
     strange = [Gain(3, -1, 0.4), Gain(2, 1, float("nan"))]
-    assert fit_forecast([*gains, *strange], Forecast(0.5, 0.5), 1e-9) == learnt
-    assert fit_forecast([], Forecast(0.03, 0.2), 1) == Forecast(pytest.approx(0.03), pytest.approx(0.2))
-    assert fit_forecast([Gain(1, 1, -0.5)] * 9, Forecast(0.03, 0.2), 1) == Forecast(0, 0), "nothing can be gained"
+    assert fit_forecast([*gains, *strange], prior, prior, 0.01) == fit_forecast(gains, prior, prior, 0.01)
+
+
+def test_what_has_not_been_seen_yet_stays_possible() -> None:
+    prior, noise = Forecast(0.01, 0.2, 0.5), 0.05
+    sampled = np.random.default_rng(0).normal(size=400_000) * astuple(prior)[0] + astuple(prior)[0]
+    assert fit_forecast([], prior, prior, noise).ageing == pytest.approx(sampled[sampled > 0].mean(), rel=0.01)
+    assert fit_forecast([], Forecast(0, 0, 0), prior, noise).ageing > 0, "the spread is at least the usual one"
+    ageing = [fit_forecast([Gain(9, 1, -0.1)] * count, prior, prior, noise).ageing for count in (0, 1, 5, 20, 80, 320)]
+    assert ageing == sorted(ageing, reverse=True) and 0 < ageing[-1] < 0.001, "the less the more has been seen"
+    surprised = fit_forecast([Gain(9, 1, 0.0)] * 20 + [Gain(9, 1, 1.0)], prior, prior, noise)
+    steady = fit_forecast([Gain(9, 1, 0.0)] * 21, prior, prior, noise)
+    assert surprised.ageing > 2 * steady.ageing, "one retraining that brought much makes the next one likely to"
+
+
+def test_decay_is_how_much_worse_than_at_its_promotion_a_champion_is() -> None:
+    assert changed(scores=scores(0.5, 0.9, 0.6, 0.8), expected=0.6).decay == pytest.approx((0 + 0.2) / 2)
+    harder = changed(scores=scores(0.9, difficulty=0.9), expected=0.6, expected_difficulty=0.6)
+    assert harder.decay == pytest.approx(0), "a batch that is hard for everybody"
+    assert changed(scores=(), expected=0.6).decay == changed(expected=None).decay == 0
 
 
 def test_a_combination_says_what_each_part_said() -> None:
@@ -163,7 +195,7 @@ def test_a_combination_says_what_each_part_said() -> None:
         (lambda: Always(budget={"retrainings": 1}), "policy.budget"),
         (lambda: CostAware(-1), "policy.retraining_cost"),
         (lambda: CostAware(1, prior_ageing=-1), "policy.prior_ageing"),
-        (lambda: CostAware(1, prior_weight=0), "policy.prior_weight"),
+        (lambda: CostAware(1, prior_learning=-1), "policy.prior_learning"),
         (lambda: CostAware(1, horizon_batches=0), "policy.horizon_batches"),
         (lambda: AnyOf({}), "names none"),
     ],

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from retrain.backtest.fits import Fit
 from retrain.backtest.history import History
-from retrain.monitoring.forecast import Forecast, fit_forecast
+from retrain.monitoring.forecast import Forecast, measure_forecast
 from retrain.monitoring.policy import Gain
 
 
@@ -52,7 +52,7 @@ def best_sequence(
     return float(value[start, first]) / len(served), retrained
 
 
-def measure_forecast(matrix: NDArray) -> Forecast | None:
+def forecast_in_hindsight(matrix: NDArray) -> Forecast | None:
     """How models age and what more data is worth, over the whole matrix: each model against the freshest one on every batch."""
     gains = []
     for served in range(len(matrix)):
@@ -61,4 +61,4 @@ def measure_forecast(matrix: NDArray) -> Forecast | None:
             Gain(int(trained) + 1, int(known[-1] - trained), float(matrix[trained, served] - matrix[known[-1], served]))
             for trained in known[:-1]
         ]
-    return fit_forecast(gains, Forecast(0.0, 0.0), 1e-6) if gains else None
+    return measure_forecast(gains) if gains else None

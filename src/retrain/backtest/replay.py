@@ -236,7 +236,7 @@ class Replay:
         event.missed = not event.promoted and after < before * (1 - NOTABLE)
         brought = -comparison.differences[INCUMBENT, history.loss].value
         known = history.place(champion.number) + 1
-        gain = Gain(known, history.place(newest) + 1 - known, brought)
+        gain = Gain(known, history.place(newest) + 1 - known, brought, situation.decay)
         if event.promoted:
             loss = comparison.scores[CHALLENGER, history.loss].value
             hard = difficulty(comparison.rows_judged, self.config)

@@ -15,7 +15,7 @@ from retrain.backtest.drills import Drill, run_drills
 from retrain.backtest.fits import Workshop
 from retrain.backtest.grid import build_plans, read_grid
 from retrain.backtest.history import History
-from retrain.backtest.regret import best_sequence, loss_matrix, measure_forecast
+from retrain.backtest.regret import best_sequence, forecast_in_hindsight, loss_matrix
 from retrain.backtest.replay import HIGHER, OPEN, Outcome, Plan, Replay
 from retrain.backtest.result import Result
 from retrain.config import Config
@@ -125,7 +125,7 @@ def summarize(config: Config, history: History, plans: Sequence[Plan], outcomes:
         matrices=matrices,
         best=best,
         best_sequence=[history.batches[number].period for number in sequence],
-        forecast=measure_forecast(next(iter(matrices.values()), np.empty((0, 0)))),
+        forecast=forecast_in_hindsight(next(iter(matrices.values()), np.empty((0, 0)))),
     )
 
 

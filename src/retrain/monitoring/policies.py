@@ -9,9 +9,7 @@ from typing import Any
 from retrain.config import instantiate
 from retrain.errors import ConfigError
 from retrain.monitoring.forecast import Forecast, fit_forecast, plan_ahead
-from retrain.monitoring.policy import Decision, Policy, Score, Situation, at_least
-
-EASIEST = 1e-6  # loss of a constant: below it a batch is as good as without variation
+from retrain.monitoring.policy import Decision, Policy, Situation, at_least
 
 
 class Always(Policy):
@@ -74,8 +72,7 @@ class OnDecay(Policy):
 
     `detector`: `k_of_n` (its loss was above `tolerance` times that at its promotion on `k` of the newest `n` batches), or `adwin`
     or `page_hinkley` on the losses of single blocks of time (Bifet and Gavalda 2007; Page 1954), by river. For `k_of_n` the loss
-    is taken relative to that of the best constant on the same rows, as a skill score is (Murphy 1988, Monthly Weather Review
-    116): a batch that is hard for everybody is no decay.
+    at promotion is adjusted to how hard a batch is: one that is hard for everybody is no decay.
     """
 
     def __init__(
@@ -106,7 +103,7 @@ class OnDecay(Policy):
                 False, "The champion's loss at its promotion is not known, so decay can't be told.", figures
             )
         newest = situation.scores[-self.n :]
-        limits = [self._limit(score, situation) for score in newest]
+        limits = [self.tolerance * situation.expected_on(score) for score in newest]
         worse = sum(score.value > limit for score, limit in zip(newest, limits, strict=True))
         reason = (
             f"On {worse} of the newest {len(newest)} batches the champion lost more than {self.tolerance:g} times its loss at "
@@ -114,12 +111,6 @@ class OnDecay(Policy):
             f"lost {newest[-1].value:.4f}); {self.k} of {self.n} are needed."
         )
         return Decision(worse >= self.k, reason, figures | {"worse_batches": worse, "limit": limits[-1]})
-
-    def _limit(self, score: Score, situation: Situation) -> float:
-        """Rows that a constant gets right altogether, as those of one class, say nothing about how hard a batch is."""
-        known = score.difficulty > EASIEST and situation.expected_difficulty > EASIEST
-        harder = score.difficulty / situation.expected_difficulty if known else 1.0
-        return self.tolerance * situation.expected * harder
 
     def _stream(self, situation: Situation, figures: dict[str, float]) -> Decision:
         from river.drift import ADWIN, PageHinkley
@@ -147,35 +138,36 @@ class CostAware(Policy):
     """When a retraining costs less than staying stale. `retraining_cost` is what a retraining must save to be worth it, in units of
     the loss over one batch; put in what your computing, reviewing and risk are worth.
 
-    What staying stale costs is forecast from what earlier retrainings brought (`retrain.monitoring.forecast`): the loss that each
-    batch of age adds (`prior_ageing`), and what more data is worth (`prior_learning`: loss times batches; null: LEARNING times
-    the champion's loss). These priors count as much as `prior_weight` retrainings of a model that knew one batch, which is much where
-    models know many; `retrain backtest --adopt` measures them. Of all plans for the next `horizon_batches` the cheapest is followed
-    for one batch, then planned again. It does not look at the champion's losses: `maximum_age_batches` is for surprises, or
-    `any_of` with `on_decay`. Batches known are those that have come, also for strategies that use a part of them. Costs are those of
-    Mahadevan and Mathioudakis (2024, "Cost-aware retraining for machine learning") and of Regol et al. (ICML 2025, "When to
-    retrain a machine learning model").
+    What staying stale costs is forecast (`retrain.monitoring.forecast`) from how old the champion is, how much more a new model
+    would know, and how much worse the champion has become; how much each counts is learnt from what earlier retrainings brought.
+    `prior_ageing` (loss a batch of age; null: AGEING times the champion's loss) and `prior_learning` (loss times batches; null:
+    LEARNING times) are what it begins with; `retrain backtest --adopt` measures them. Of all plans for the next
+    `horizon_batches` the cheapest is followed for one batch, then planned again. Batches known are those that have come, also for
+    strategies that use a part of them. Costs are those of Mahadevan and Mathioudakis (2024, "Cost-aware retraining for machine
+    learning") and of Regol et al. (ICML 2025, "When to retrain a machine learning model").
     """
 
-    LEARNING = 0.3  # chosen on the histories in docs/backtests.md
+    AGEING, LEARNING, LASTING, NOISE = 0.005, 0.3, 0.5, 0.05  # chosen on the histories in docs/backtests.md
 
     def __init__(
         self,
         retraining_cost: float,
         horizon_batches: int = 8,
-        prior_ageing: float = 0.0,
+        prior_ageing: float | None = None,
         prior_learning: float | None = None,
-        prior_weight: float = 1.0,
         **limits: Any,
     ) -> None:
         super().__init__(**limits)
-        for name, value in (("retraining_cost", retraining_cost), ("prior_ageing", prior_ageing)):
+        named = {
+            "retraining_cost": retraining_cost,
+            "prior_ageing": prior_ageing or 0,
+            "prior_learning": prior_learning or 0,
+        }
+        for name, value in named.items():
             if value < 0:
                 raise ConfigError(f"`policy.{name}` is {value!r}, but must not be negative.")
-        if prior_weight <= 0:
-            raise ConfigError(f"`policy.prior_weight` is {prior_weight!r}, but must be above 0.")
         self.retraining_cost, self.horizon = retraining_cost, at_least(horizon_batches, 1, "horizon_batches")
-        self.prior_ageing, self.prior_learning, self.prior_weight = prior_ageing, prior_learning, prior_weight
+        self.prior_ageing, self.prior_learning = prior_ageing, prior_learning
 
     def want(self, situation: Situation) -> Decision:
         forecast = self.forecast(situation)
@@ -184,10 +176,12 @@ class CostAware(Policy):
                 False, "The champion has not been tried on a labelled batch yet, so nothing can be forecast."
             )
         known, come = situation.trained_through + 1, situation.newest + 1
-        keep, retrain = plan_ahead(forecast, known, come, self.retraining_cost, self.horizon)
+        keep, retrain = plan_ahead(forecast, known, come, situation.decay, self.retraining_cost, self.horizon)
         figures = {
             "ageing": forecast.ageing,
             "learning": forecast.learning,
+            "lasting": forecast.lasting,
+            "decay": situation.decay,
             "cost_kept": keep,
             "cost_retrained": retrain,
             "retraining_cost": self.retraining_cost,
@@ -195,23 +189,26 @@ class CostAware(Policy):
         count = len(situation.gains)
         reason = (
             f"The cheapest plan for the next {self.horizon} batches that retrains now costs {retrain:.4f} by forecast, the cheapest that "
-            f"waits {keep:.4f}. A batch of age costs {forecast.ageing:.5f}, and a model that knows {come} batches instead of {known} "
-            f"loses {forecast.learning / known - forecast.learning / come:.5f} less, by the priors and {count} earlier "
-            f"retraining{'' if count == 1 else 's'}."
+            f"waits {keep:.4f}. A batch of age costs {forecast.ageing:.5f}, a model that knows {come} batches instead of {known} loses "
+            f"{forecast.learning / known - forecast.learning / come:.5f} less, and of the {situation.decay:.4f} by which the champion has "
+            f"become worse {forecast.lasting:.0%} would last, by the priors and {count} earlier retraining{'' if count == 1 else 's'}."
         )
         return Decision(retrain < keep, reason, figures)
 
     def forecast(self, situation: Situation) -> Forecast | None:
         """From prior and gains; None without anything that says how large a loss is here."""
-        learning = self.prior_learning
-        if learning is None:
-            loss = situation.expected
-            if loss is None:
-                loss = next((score.value for score in reversed(situation.scores)), None)
-            if loss is None:
-                return None
-            learning = self.LEARNING * abs(loss)
-        return fit_forecast(situation.gains, Forecast(self.prior_ageing, learning), self.prior_weight)
+        loss = situation.expected
+        if loss is None:
+            loss = next((score.value for score in reversed(situation.scores)), None)
+        if loss is None:
+            return None
+        usual = Forecast(self.AGEING * abs(loss), self.LEARNING * abs(loss), self.LASTING)
+        prior = Forecast(
+            usual.ageing if self.prior_ageing is None else self.prior_ageing,
+            usual.learning if self.prior_learning is None else self.prior_learning,
+            usual.lasting,
+        )
+        return fit_forecast(situation.gains, prior, usual, self.NOISE * abs(loss))
 
 
 class _Combined(Policy):

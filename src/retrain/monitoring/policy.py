@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 from retrain.errors import ConfigError
 
+EASIEST = 1e-6  # loss of a constant: below it a batch is as good as without variation
+NEWEST = 2  # batches that decay is measured on
+
 
 @dataclass(frozen=True)
 class Score:
@@ -29,11 +32,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Gain:
-    """What a retraining brought: how many batches the champion knew, how many more the challenger, and by how much less it lost."""
+    """What a retraining brought: how many batches the champion knew, how many more the challenger, and by how much less it lost.
+    `decay` is how much worse the champion had become by then."""
 
     known: int
     added: int
     value: float
+    decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,21 @@ class Situation:
     def age(self) -> int:
         """Batches that have come since the champion learnt."""
         return self.newest - self.trained_through
+
+    @property
+    def decay(self) -> float:
+        """By how much more than at its promotion the champion lost on the newest batches, 0 where it lost less; their mean."""
+        if self.expected is None or not self.scores:
+            return 0.0
+        newest = self.scores[-NEWEST:]
+        return sum(max(0.0, score.value - self.expected_on(score)) for score in newest) / len(newest)
+
+    def expected_on(self, score: Score) -> float:
+        """The loss at promotion, adjusted to how hard a batch is: relative to that of the best constant on the same rows, as a
+        skill score is (Murphy 1988, Monthly Weather Review 116). Rows that a constant gets right altogether, as those of one class,
+        say nothing about how hard they are."""
+        known = score.difficulty > EASIEST and self.expected_difficulty > EASIEST
+        return self.expected * (score.difficulty / self.expected_difficulty if known else 1.0)
 
 
 @dataclass(frozen=True)

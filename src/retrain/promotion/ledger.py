@@ -23,6 +23,7 @@ from retrain.tracking.store import LEDGER, Store, ensure_experiment
 # What an entry can be: the gate's verdict, a move that was refused, a person's yes to a waiting candidate, a person's
 # choice of a version over the gate's head, and a way back.
 VERDICT, REFUSAL, APPROVAL, OVERRIDE, ROLLBACK = ("verdict", "refusal", "approval", "override", "rollback")
+DECAY = "decay"  # the figure that says how much worse the incumbent had become when a challenger was trained
 _KEY = "seq-{:06d}"
 LONGEST_PARAM = 6000
 

@@ -10,6 +10,7 @@ from retrain.errors import PromotionError
 from retrain.promotion.gate import Verdict
 from retrain.promotion.ledger import (
     APPROVAL,
+    DECAY,
     REFUSAL,
     VERDICT,
     Entry,
@@ -118,7 +119,7 @@ def _verdict_entry(
         checks={name: check.outcome for name, check in compared.checks.items()},
         figures={
             name: float(f"{value:.6g}")
-            for name, value in compared.flat().items()
+            for name, value in (compared.flat() | {DECAY: trained.decay}).items()
             if not (trained.incumbent and name.endswith("baseline"))
         },
         seq=len(entries),

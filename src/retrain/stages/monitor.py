@@ -95,7 +95,7 @@ def find_situation(
     config: Config, manifest: Manifest, watched: Watched, entries: Sequence[Entry], observation: Observation
 ) -> Situation:
     """What a policy may look at, from ledger and observation."""
-    from retrain.promotion.ledger import VERDICT
+    from retrain.promotion.ledger import DECAY, VERDICT
 
     labelled = manifest.labelled
     numbers = {batch.period: number for number, batch in enumerate(labelled)}
@@ -114,7 +114,8 @@ def find_situation(
         known = through(trained.get(entry.incumbent)) + 1
         if entry.incumbent is not None and f"{loss}/minus_incumbent" in entry.figures:
             added = numbers[entry.newest_batch] + 1 - known
-            gains.append(Gain(known, added, -entry.figures[f"{loss}/minus_incumbent"]))
+            brought = -entry.figures[f"{loss}/minus_incumbent"]
+            gains.append(Gain(known, added, brought, entry.figures.get(DECAY, 0.0)))
     trained_through = through(watched.trained_until.isoformat())
     drift = observation.drift
     return Situation(
@@ -188,6 +189,7 @@ def _record(
             for score in observation.scores
         ],
         expected=[ScoreRecord(found.period, found.value, None, None) for found in observation.expected],
+        decay=situation.decay if situation else 0.0,
         watched_batch=drift.batch if drift else "",
         reference_batch=drift.reference if drift else "",
         alarms=drift.alarms(rate) if drift else [],

@@ -77,7 +77,7 @@ def run(config: Config) -> None:
     incumbent = _load_incumbent(config, store, find_incumbent(history, windows.evaluation.start.isoformat()))
     base = _load_base(config, store, history, windows)
     record = _train(config, store, snapshot, windows, incumbent, base, recipe, decision)
-    record.reason, record.ledger_length = decision.reason, len(history)
+    record.reason, record.decay, record.ledger_length = decision.reason, decision.decay, len(history)
     record.look = look_number(history, record.evaluation_start, record.evaluation_end, record.predictions[:16])
     records.save(project.CHALLENGER, record)
     if record.note:
