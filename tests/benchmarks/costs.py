@@ -14,7 +14,7 @@ import numpy as np
 from retrain.backtest.history import History
 from retrain.backtest.regret import best_sequence, loss_matrix
 from retrain.backtest.replay import OPEN, Plan, Replay
-from retrain.commands.backtest import read_history, train_missing
+from retrain.commands.backtest import read_history, trainer
 from retrain.config import Config, compose
 from retrain.data.snapshot import SnapshotStore
 from retrain.project import SNAPSHOT
@@ -30,7 +30,7 @@ def main() -> None:
     store = SnapshotStore(SNAPSHOT)
     history = read_history(config, store, store.manifest(), [])
     plan = Plan(("always", "full", OPEN), dataclasses.replace(config, policy=policies["always"]), None)
-    train_missing(history, [plan], None)
+    trainer(history.workshop, config)(Replay(history, plan).jobs())
     matrix = freshest_matrix(history, Replay(history, plan))
     print("loss and cost of retraining a batch, and retrainings")
     print("cost    " + "".join(f"{name:>13}" for name in POLICIES) + "   best  cost_aware to best")
@@ -47,9 +47,9 @@ def replay(history: History, config: Config, name: str, policy: dict):
 
 
 def freshest_matrix(history: History, replay: Replay) -> np.ndarray:
-    numbers = sorted({history.first, *history.served.values()})
     matrix = np.full((len(history.batches),) * 2, np.nan)
-    matrix[numbers] = loss_matrix(history, [history.workshop.get(replay.job(number, True)) for number in numbers])
+    fits = [history.workshop.get(replay.job(number, True)) for number in history.learnt]
+    matrix[history.learnt] = loss_matrix(history, fits)
     return matrix
 
 

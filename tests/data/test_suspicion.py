@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
+import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -128,6 +130,29 @@ def test_a_part_of_a_batch_is_not_suspected(
 
 def test_a_summary_survives_its_file(earlier: list[BatchSummary]) -> None:
     assert from_json(earlier[-1].to_json()) == earlier[-1]
+
+
+def test_what_is_held_back_does_not_depend_on_what_was_released_before(project: Project) -> None:
+    project.edit("conf/data/slice.yaml", "as_of: 2013-03", "as_of: null")
+    project.arrive("2013-04", "2013-05", "2013-06")
+    for month in ("2013-07", "2013-08"):
+        project.arrive(month, change=lambda rows: flip_labels(rows, "late", 1.0, seed=1))
+
+    def state(release: str) -> dict[str, str]:
+        conf = project.root / "conf/config.yaml"
+        conf.write_text(re.sub(r"release: \[.*?\]", f"release: [{release}]", conf.read_text()))
+        said.append(project.repro("snapshot"))
+        folder = project.root / "data/snapshot"
+        return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*.json"))}
+
+    said: list[str] = []
+    held = state("")
+    assert "Batches 2013-07 to 2013-08 (2) look broken and are held back" in said[-1]
+    released = state("2013-07")
+    assert "held back" not in said[-1], "the second one is like the first"
+    assert state("") == held
+    shutil.rmtree(project.root / "data/snapshot")
+    assert state("2013-07") == released and state("") == held
 
 
 def test_a_broken_batch_neither_trains_nor_judges_until_it_is_released(project: Project) -> None:

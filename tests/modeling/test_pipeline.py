@@ -45,6 +45,20 @@ def test_unseen_categories_and_missing_values_are_scored(model: str, rows: pl.Da
     assert scores.shape == (3,) and np.isfinite(scores).all()
 
 
+@pytest.mark.parametrize("limit", [20, 254])
+def test_levels_are_counted_only_where_some_are_too_many_and_the_model_is_that_of_scikit_learn(
+    limit: int, rows: pl.DataFrame
+) -> None:
+    config = recipe("hist_gradient_boosting", f"model.preprocessing.maximum_levels={limit}")
+    assert 20 < rows["dest"].n_unique() < 254
+    fitted = fit(build_pipeline(config), rows, config)
+    assert (fitted[0].named_transformers_["categorical"].max_categories is None) == (limit == 254)
+    features = to_features(rows, feature_types(config))
+    alone = build_pipeline(config).fit(features, rows["late"].cast(pl.Int8).to_numpy())
+    assert alone[0].named_transformers_["categorical"].max_categories == limit
+    assert np.array_equal(fitted.predict_proba(features), alone.predict_proba(features))
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_two_fits_predict_the_same_bit_for_bit_and_so_does_the_stored_model(
     model: str, rows: pl.DataFrame, tmp_path: Path

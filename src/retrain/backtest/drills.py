@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from retrain.backtest.corruptions import CORRUPTIONS, Corruption
-from retrain.backtest.fits import read_batch
+from retrain.backtest.fits import Job, read_batch
 from retrain.backtest.history import History
-from retrain.backtest.replay import Outcome, Plan, Replay
+from retrain.backtest.replay import Outcome, Plan, live_through
 from retrain.data.summary import BatchSummary, summarize
 from retrain.data.suspicion import find_suspicions, measure_jumps
 
@@ -55,20 +55,17 @@ def break_history(history: History, kind: str, monitored: bool) -> History:
     )
 
 
-def run_drills(
-    history: History, plans: Sequence[Plan], train: Callable[[History, Sequence[Plan]], object]
-) -> list[Drill]:
+def run_drills(history: History, plans: Sequence[Plan], train: Callable[[Sequence[Job]], object]) -> list[Drill]:
     """Every corruption with every plan; those with a gate of their own also under the monitor's eye."""
     drills = []
     for kind in CORRUPTIONS:
         for monitored in (True, False):
             chosen = [plan for plan in plans if plan.gate is not None or not monitored]
             broken = break_history(history, kind, monitored)
-            train(broken, chosen)
-            for plan in chosen:
-                drills.append(
-                    _drill(kind, monitored, plan, broken, Replay(history, plan).run(), Replay(broken, plan).run())
-                )
+            lived = zip(live_through(history, chosen, train), live_through(broken, chosen, train), strict=True)
+            drills += [
+                _drill(kind, monitored, plan, broken, *outcomes) for plan, outcomes in zip(chosen, lived, strict=True)
+            ]
     return drills
 
 

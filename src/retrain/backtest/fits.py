@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -56,6 +57,7 @@ class Job:
     corruptions: dict[str, Corruption] = field(default_factory=dict)  # by period
     base: str | None = None  # key of the model to continue
     keep_model: bool = False
+    serves: bool = True  # only such a model is asked about rows that it has learnt from
 
     @functools.cached_property
     def windows(self) -> Windows:
@@ -69,7 +71,7 @@ class Job:
 
     @property
     def sampled(self) -> list[Batch]:
-        """The newest batches that it knows, on whose sample rows it is asked as well."""
+        """The newest batches that it knows, on whose sample rows it is asked as well where it serves."""
         return [batch for batch in self.batches if batch.first_time < self.window.end][-PAIRS - 1 :]
 
     @functools.cached_property
@@ -106,19 +108,32 @@ class Fit:
         """What it predicts for the rows of a batch from `until` on: float32 of shape (rows,), or (rows, classes) with several."""
         return np.load(self.folder / f"{period}.npy")
 
+    def settle(self, config: Config) -> Config:
+        """The config with the strategy that `best_of` chose, for the refit."""
+        return settled(config, json.loads((self.folder / INFO).read_text(encoding="utf-8"))["choice"])
+
     def scores_of_known(self) -> dict[str, NDArray]:
         """What it predicts for the sample rows of the newest batches that it has learnt from, by period."""
         with np.load(self.folder / KNOWN) as stored:
             return dict(stored)
 
 
+class NotTrained(Exception):
+    """A replay can't go on without the model of this job."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.key)
+        self.job = job
+
+
 class Workshop:
-    """Gives the fits of jobs: stored ones, or trained here and now."""
+    """Trains models, several at a time, and gives them."""
 
     def __init__(self, cache: Path, snapshot: Path) -> None:
         self.cache, self.snapshot = cache, snapshot
+        self.trained, self.seconds = 0, 0.0
         self.remembered = Cache(cache / "rows.json")  # which pairs of batches can be told apart
-        self.known: dict[tuple[str, int, bool], Fit] = {}
+        self.known: dict[tuple[str, int, bool, bool], Fit] = {}
 
     def stored(self, job: Job) -> Fit | None:
         folder = self.cache / job.key
@@ -127,9 +142,9 @@ class Workshop:
         except (OSError, ValueError):
             return None
         later = later_batches(job)
-        if any(not (folder / name).is_file() for name in (KNOWN, *(f"{batch.period}.npy" for batch in later))):
-            return None
-        if job.keep_model and not (folder / MODEL_FILE).is_file():
+        wanted = [f"{batch.period}.npy" for batch in later]
+        wanted += [KNOWN] * job.serves + [MODEL_FILE] * job.keep_model
+        if not all((folder / name).is_file() for name in wanted):
             return None
         if info["contents"] != {batch.period: batch.content for batch in later} | info["contents"]:
             return None  # a batch that it predicts has been revised
@@ -145,12 +160,12 @@ class Workshop:
         )
 
     def get(self, job: Job) -> Fit:
-        name = (job.key, len(job.predicts), job.keep_model)
+        """Raises NotTrained."""
+        name = (job.key, len(job.predicts), job.keep_model, job.serves)
         if name not in self.known:
             found = self.stored(job)
             if found is None:
-                carry_out(job, self.cache, self.snapshot)
-                found = self.stored(job)
+                raise NotTrained(job)
             self.known[name] = found
         return self.known[name]
 
@@ -164,22 +179,24 @@ class Workshop:
             np.save(path, predict(pipeline, rows, feature_types(config), fit.classes).astype(np.float32))
         return np.load(path)
 
-    def prepare(self, jobs: Sequence[Job], workers: int, tick: Callable[[int, int], None]) -> int:
-        """Train what is missing, `workers` at a time, each with one thread; the largest first. `tick` is told what is done, of how many.
-
-        Returns how many there were."""
+    def train(self, jobs: Sequence[Job], workers: int, tick: Callable[[int, int], None]) -> None:
+        """Train what is missing, `workers` at a time, each with one thread; the largest first. `tick` is told what is done, of how many."""
         from joblib import Parallel, delayed, parallel_config
 
-        missing = list({job.key: job for job in jobs if self.stored(job) is None}.values())
+        # Of jobs with the same model, the one that asks it most.
+        asked = sorted(jobs, key=lambda job: (job.keep_model, job.serves, len(job.predicts)))
+        missing = [job for job in {job.key: job for job in asked}.values() if self.stored(job) is None]
         missing.sort(key=lambda job: -job.number)
         if not missing:
-            return 0
+            return
+        started = time.perf_counter()
         work = (delayed(carry_out)(job, self.cache, self.snapshot) for job in missing)
         with parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
             done = Parallel(return_as="generator_unordered")(work)
             for count, _ in enumerate(done, start=1):
                 tick(count, len(missing))
-        return len(missing)
+        self.trained += len(missing)
+        self.seconds += time.perf_counter() - started
 
 
 @functools.cache
@@ -239,11 +256,12 @@ def carry_out(job: Job, cache: Path, snapshot: Path) -> None:
                 folder / f"{batch.period}.npy",
                 predict(model.pipeline, rows, model.features, classes).astype(np.float32),
             )
-        samples = [sample_rows((rows := read(batch)), rows.clear(), config.data) for batch in job.sampled]
-        told = predict(model.pipeline, pl.concat(samples, how="diagonal_relaxed"), model.features, classes)
-        borders = np.cumsum([len(sample) for sample in samples])[:-1]
-        periods = [batch.period for batch in job.sampled]
-        np.savez(folder / KNOWN, **dict(zip(periods, np.split(told.astype(np.float32), borders), strict=True)))
+        if job.serves:
+            samples = [sample_rows((rows := read(batch)), rows.clear(), config.data) for batch in job.sampled]
+            told = predict(model.pipeline, pl.concat(samples, how="diagonal_relaxed"), model.features, classes)
+            borders = np.cumsum([len(sample) for sample in samples])[:-1]
+            periods = [batch.period for batch in job.sampled]
+            np.savez(folder / KNOWN, **dict(zip(periods, np.split(told.astype(np.float32), borders), strict=True)))
         if job.keep_model:
             import skops.io
 
@@ -271,11 +289,6 @@ def _load_base(job: Job, cache: Path) -> Base | None:
     info = json.loads((folder / INFO).read_text(encoding="utf-8"))
     pipeline = load_model(folder / MODEL_FILE, job.config.trusted_types, None)
     return Base(Model(pipeline, feature_types(job.config)), datetime.fromisoformat(info["until"]))
-
-
-def chosen_by(fit: Fit, config: Config) -> Config:
-    """The config with the strategy that `best_of` chose, for the refit."""
-    return settled(config, json.loads((fit.folder / INFO).read_text(encoding="utf-8"))["choice"])
 
 
 def first_number(config: Config, batches: Sequence[Batch]) -> int:

@@ -109,6 +109,11 @@ class History:
                 served[number + 1] = labelled[-1]
         return served
 
+    @property
+    def learnt(self) -> list[int]:
+        """The batches, by number, that models are trained through: the first champion, and where there is something to decide."""
+        return sorted({self.first, *self.served.values()})
+
     def place(self, number: int) -> int:
         """The number of a batch among those that take part."""
         return len(self.known(number)) - 1

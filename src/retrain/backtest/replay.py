@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from retrain.backtest.fits import Fit, Job, chosen_by
+from retrain.backtest.fits import Fit, Job, NotTrained
 from retrain.backtest.history import History, Losses
 from retrain.config import Config, GateConfig, instantiate
 from retrain.modeling.scoring import difficulty
+from retrain.modeling.strategies import Strategy
 from retrain.monitoring.policy import Gain, Policy, Score, Situation
 from retrain.promotion.comparison import jackknife
 from retrain.promotion.figures import CHALLENGER, INCUMBENT, Comparison, Estimate
@@ -140,12 +141,13 @@ class Replay:
         self.history, self.plan = history, plan
         self.config = dataclasses.replace(history.config, strategy=plan.config.strategy, policy=plan.config.policy)
         self.policy: Policy = instantiate(self.config.policy, "policy")
-        self.continues = instantiate(self.config.strategy, "strategy").continues
+        self.strategy: Strategy = instantiate(self.config.strategy, "strategy")
+        self.continues = self.strategy.continues
         self.refits = plan.gate is None or plan.gate.refit
         self.questions = build_questions(plan.gate, True) if plan.gate is not None else {}
 
     def run(self) -> Outcome:
-        """From the first champion to the last batch."""
+        """From the first champion to the last batch. Raises NotTrained."""
         history = self.history
         outcome = Outcome(*self.plan.names)
         champion = self._first()
@@ -169,23 +171,30 @@ class Replay:
         history = self.history
         # A continued one that is kept back is never refitted: the next batch shows by itself what it was worth.
         reach = max(1, history.reach) if self.continues else history.reach
-        through = None if refit or not self.refits else number + reach + 1
+        serves = refit or not self.refits
+        predicts = history.batches[: None if serves else number + reach + 1]
         keep = self.continues or bool(history.corruptions)
-        predicts = history.batches[:through]
-        return Job(self.config, history.known(number), number, refit, predicts, history.corruptions, base, keep)
+        return Job(self.config, history.known(number), number, refit, predicts, history.corruptions, base, keep, serves)
+
+    def refit(self, challenger: Fit, base: str | None = None) -> Fit:
+        """The model that serves once a challenger is promoted. Raises NotTrained."""
+        if not self.refits:
+            return challenger
+        job = self.job(challenger.number, True, base)
+        return self.history.workshop.get(dataclasses.replace(job, config=challenger.settle(self.config)))
 
     def jobs(self) -> list[Job]:
-        """All that it may ask for, where that does not depend on what happens; the first champion, where it does."""
-        numbers = range(self.history.first, len(self.history.batches) - 1)
-        numbers = [number for number in numbers if self.history.batches[number].period not in self.history.hidden]
-        kinds = (False, True) if self.refits else (False,)
+        """What it will ask for whatever happens."""
+        history = self.history
+        numbers = [number for number in history.learnt if history.batches[number].period not in history.hidden]
+        kinds = (False, True) if self.refits and not self.strategy.chooses else (False,)
         return [self.job(number, refit) for number in (numbers[:1] if self.continues else numbers) for refit in kinds]
 
     def _first(self) -> Champion:
         """Trained on the first batches, and put in place without a gate."""
         number = self.history.first
         challenger = self.history.workshop.get(self.job(number, refit=False))
-        serving = self.history.workshop.get(self.job(number, refit=True)) if self.refits else challenger
+        serving = self.refit(challenger)
         loss = self.history.losses(challenger, number).value
         hard = self.history.difficulty(number, challenger.until)
         return Champion(self.plan.names[1], number, serving, challenger, loss, hard)
@@ -224,10 +233,7 @@ class Replay:
         incumbent = champion.serving if champion.serving.until <= job.windows.evaluation.start else champion.challenger
         comparison = history.compare(challenger, incumbent, newest)
         event.promoted, event.gate = self._verdict(comparison, (challenger.key, incumbent.key, newest))
-        refit = dataclasses.replace(self.job(newest, True, job.base), config=chosen_by(challenger, self.config))
-        newcomer = challenger
-        if self.refits and (event.promoted or not self.continues):
-            newcomer = workshop.get(refit)
+        newcomer = self.refit(challenger, job.base) if event.promoted or not self.continues else challenger
         if event.promoted and self.refits:
             event.seconds += newcomer.seconds
         before = history.losses(champion.serving, newest + 1).value
@@ -256,3 +262,22 @@ class Replay:
             judgement = judge(comparison, self.questions)
             known[gate, key] = judgement.verdict is Verdict.promote, judgement.reason
         return known[gate, key]
+
+
+def live_through(history: History, plans: Sequence[Plan], train: Callable[[Sequence[Job]], object]) -> list[Outcome]:
+    """The outcome of each plan. Which models a strategy that continues or chooses will need shows on the way only: what several
+    plans wait for is trained together."""
+    replays = [Replay(history, plan) for plan in plans]
+    # What is needed whatever happens does not depend on policy and gate, but for the refit.
+    needed = {(replay.plan.names[1], replay.refits): replay for replay in replays}
+    train([job for replay in needed.values() for job in replay.jobs()])
+    outcomes: dict[int, Outcome] = {}
+    while len(outcomes) < len(replays):
+        missing = []
+        for number, replay in enumerate(replays):
+            try:
+                outcomes[number] = outcomes.get(number) or replay.run()
+            except NotTrained as found:
+                missing.append(found.job)
+        train(missing)
+    return [outcomes[number] for number in range(len(replays))]

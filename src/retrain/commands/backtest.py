@@ -6,17 +6,17 @@ import argparse
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from retrain.backtest.drills import Drill, run_drills
-from retrain.backtest.fits import Workshop
+from retrain.backtest.fits import Job, Workshop
 from retrain.backtest.grid import build_plans, read_grid
 from retrain.backtest.history import History
 from retrain.backtest.regret import best_sequence, forecast_in_hindsight, loss_matrix
-from retrain.backtest.replay import HIGHER, OPEN, Outcome, Plan, Replay
+from retrain.backtest.replay import HIGHER, OPEN, Outcome, Plan, Replay, live_through
 from retrain.backtest.result import Result
 from retrain.config import Config
 from retrain.data.manifest import Manifest
@@ -37,10 +37,16 @@ def run(options: argparse.Namespace) -> None:
     store = SnapshotStore(SNAPSHOT)
     manifest = store.manifest()
     history = read_history(config, store, manifest, plans)
-    trained = train_missing(history, plans, config.backtest.workers)
-    outcomes = [Replay(history, plan).run() for plan in plans]
+    outcomes = live_through(history, plans, trainer(history.workshop, config))
     result = summarize(config, history, plans, outcomes)
-    result.seconds = {"training": trained, "all": time.perf_counter() - started}
+    workshop = history.workshop
+    log.info(
+        "%d models: %d trained in %.0f s, the rest known from before",
+        len({key for key, *_ in workshop.known}),
+        workshop.trained,
+        workshop.seconds,
+    )
+    result.seconds = {"training": workshop.seconds, "all": time.perf_counter() - started}
     if options.drills:
         result.drills = drill(config, history, plans, result)
     history.workshop.remembered.save(forget=False)
@@ -56,6 +62,9 @@ def run(options: argparse.Namespace) -> None:
 def read_history(config: Config, store: SnapshotStore, manifest: Manifest, plans: Sequence[Plan]) -> History:
     """All labelled batches, with their summaries."""
     batches = [batch for batch in manifest.batches if batch.rows and not batch.held_back]
+    held = [batch.period for batch in manifest.batches if batch.held_back]
+    if held:
+        log.warning("Left out, since they look broken (`retrain snapshot` says why): %s", ", ".join(held))
     summaries = [store.summary(batch) for batch in batches]
     gates = {plan.names[2]: plan.gate for plan in plans if plan.gate is not None}
     questions = [question for gate in gates.values() for question in build_questions(gate, True).values()]
@@ -63,8 +72,8 @@ def read_history(config: Config, store: SnapshotStore, manifest: Manifest, plans
     return History(config, batches, summaries, Workshop(BACKTEST_CACHE, SNAPSHOT), metrics=metrics)
 
 
-def train_missing(history: History, plans: Sequence[Plan], workers: int | None) -> float:
-    """Train what no earlier backtest has left behind; returns the seconds that it took."""
+def trainer(workshop: Workshop, config: Config) -> Callable[[Sequence[Job]], None]:
+    """Trains what no earlier backtest has left behind, with a progress bar and the time that remains."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -74,32 +83,17 @@ def train_missing(history: History, plans: Sequence[Plan], workers: int | None) 
         TimeRemainingColumn,
     )
 
-    # Which models are needed does not depend on policy and gate, but for the refit.
-    replays = {(replay.plan.names[1], replay.refits): replay for replay in (Replay(history, plan) for plan in plans)}
-    asked = (job for replay in replays.values() for job in replay.jobs())
-    jobs = {job.key: job for job in sorted(asked, key=lambda job: (job.keep_model, len(job.predicts)))}
-    started = time.perf_counter()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, transient=True) as progress:
-        task = progress.add_task("Training", total=None)
-        count = history.workshop.prepare(
-            list(jobs.values()),
-            workers or os.cpu_count() or 1,
-            lambda done, total: progress.update(task, completed=done, total=total),
-        )
-    log.info(
-        "%d models: %d trained in %.0f s, the rest known from before",
-        len(jobs),
-        count,
-        time.perf_counter() - started,
-    )
-    return time.perf_counter() - started
+    def train(jobs: Sequence[Job]) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, TimeRemainingColumn(), transient=True) as progress:
+            task = progress.add_task("Training", total=None)
+            workshop.train(
+                jobs,
+                config.backtest.workers or os.cpu_count() or 1,
+                lambda done, total: progress.update(task, completed=done, total=total),
+            )
+
+    return train
 
 
 def summarize(config: Config, history: History, plans: Sequence[Plan], outcomes: Sequence[Outcome]) -> Result:
@@ -109,10 +103,9 @@ def summarize(config: Config, history: History, plans: Sequence[Plan], outcomes:
     for plan in plans:
         replay = Replay(history, plan)
         if plan.names[1] not in matrices and replay.refits and not replay.continues:
-            numbers = range(history.first, len(history.batches) - 1)
-            fits = [history.workshop.get(replay.job(number, True)) for number in numbers]
+            fits = [replay.refit(history.workshop.get(replay.job(number, False))) for number in history.learnt]
             matrix = np.full((len(history.batches), len(history.batches)), np.nan)
-            matrix[list(numbers)] = loss_matrix(history, fits)
+            matrix[history.learnt] = loss_matrix(history, fits)
             matrices[plan.names[1]] = matrix
     best, sequence = best_sequence(list(matrices.values()), history.served, cost) if matrices else (float("nan"), [])
     return Result(
@@ -134,7 +127,7 @@ def drill(config: Config, history: History, plans: Sequence[Plan], result: Resul
     wanted = result.recommended.policy, result.recommended.strategy, result.recommended.gate
     chosen = [plan for plan in plans if plan.names == wanted]
     chosen += [plan for plan in plans if plan.names in {("always", wanted[1], OPEN), ("always", wanted[1], HIGHER)}]
-    return run_drills(history, chosen, lambda replica, some: train_missing(replica, some, config.backtest.workers))
+    return run_drills(history, chosen, trainer(history.workshop, config))
 
 
 def adopt(config: Config, result: Result) -> None:

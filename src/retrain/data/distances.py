@@ -33,7 +33,7 @@ def _largest_gap(one: NDArray, other: NDArray) -> float:
 
 def _variation(one: dict[str, int], other: dict[str, int]) -> float:
     totals = sum(one.values()), sum(other.values())
-    names = one.keys() | other.keys()
+    names = sorted(one.keys() | other.keys())  # sets come in any order, and sums differ by it in the last digit
     return 0.5 * sum(abs(one.get(name, 0) / totals[0] - other.get(name, 0) / totals[1]) for name in names)
 
 

@@ -32,6 +32,7 @@ class Batch:
     classes: dict[str, int] = field(default_factory=dict)  # labelled rows of each class
     until: datetime | None = None  # the newest time of any row
     suspicions: list[str] = field(default_factory=list)  # why it looks broken
+    beside: str = ""  # stands for the sound batches before it that it was held against
     released: bool = False  # a person says that it isn't
 
     @property

@@ -36,6 +36,7 @@ class SnapshotStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.staging = folder.with_name(f".{folder.name}.staging")
+        self.judged: dict[str, BatchSummary] = {}
 
     def manifest(self) -> Manifest:
         """Raises DataError when there is no snapshot, or its manifest is damaged."""
@@ -79,6 +80,8 @@ class SnapshotStore:
 
     def summary(self, batch: Batch) -> BatchSummary:
         """What a batch looks like, without reading its rows. Raises DataError when it is damaged."""
+        if batch.period in self.judged:
+            return self.judged[batch.period]
         staged = self.staging / f"batch={batch.period}" / SUMMARY
         path = staged if staged.is_file() else self._path(batch.period, SUMMARY)
         try:
@@ -100,12 +103,8 @@ class SnapshotStore:
         content: str,
         checked: CheckedBatch,
         data: DataConfig,
-        earlier: Sequence[BatchSummary] = (),
     ) -> Batch:
-        """Write a batch beside the snapshot and describe it; `earlier` are those before it that it is held against.
-
-        Raises RetrainError when it can't be written.
-        """
+        """Write a batch beside the snapshot and describe it. Raises RetrainError when it can't be written."""
         folder = self.staging / f"batch={period}"
         parts = {LABELLED: checked.labelled, UNLABELLED: checked.unlabelled, QUARANTINED: checked.quarantined}
         files = {}
@@ -115,7 +114,6 @@ class SnapshotStore:
                     _write_parquet(frame, temporary)
                 files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         summary = summarize(checked.labelled, checked.unlabelled, data)
-        summary = dataclasses.replace(summary, jumps=measure_jumps(summary, earlier))
         with replacing(folder / SUMMARY) as temporary:
             temporary.write_text(summary.to_json(), encoding="utf-8")
         with replacing(folder / SAMPLE) as temporary:
@@ -143,8 +141,16 @@ class SnapshotStore:
             files=files,
             classes=counts,
             until=max((moment for moment in newest if moment is not None), default=None),
-            suspicions=find_suspicions(summary, earlier),
         )
+
+    def judge(self, batch: Batch, earlier: Sequence[BatchSummary], beside: str) -> Batch:
+        """How far a batch lies from sound ones before it, and whether it looks broken. Written when the update is committed."""
+        summary = self.summary(batch)
+        summary = dataclasses.replace(summary, jumps=measure_jumps(summary, earlier))
+        self.judged[batch.period] = summary
+        digest = hashlib.sha256(summary.to_json().encode()).hexdigest()
+        suspicions = find_suspicions(summary, earlier)
+        return dataclasses.replace(batch, files=batch.files | {SUMMARY: digest}, suspicions=suspicions, beside=beside)
 
     def commit(self, manifest: Manifest) -> None:
         """Move staged batches in, write the manifest, and only then remove what it no longer names.
@@ -158,6 +164,9 @@ class SnapshotStore:
             if final.exists():
                 shutil.rmtree(final)
             staged.rename(final)
+        for period, summary in self.judged.items():
+            with replacing(self._path(period, SUMMARY)) as temporary:
+                temporary.write_text(summary.to_json(), encoding="utf-8")
         entries = [dataclasses.asdict(batch) for batch in manifest.batches]
         for entry in entries:
             for key in TIMES:
@@ -172,6 +181,7 @@ class SnapshotStore:
 
     def discard(self) -> None:
         """Forget what was staged."""
+        self.judged = {}
         shutil.rmtree(self.staging, ignore_errors=True)
 
     def _path(self, period: str, name: str) -> Path:

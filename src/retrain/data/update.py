@@ -18,8 +18,7 @@ from retrain.data.manifest import Batch, Manifest
 from retrain.data.periods import Period, parse_delay, parse_period
 from retrain.data.snapshot import SnapshotStore, content_digest
 from retrain.data.sources import Source
-from retrain.data.summary import BatchSummary
-from retrain.data.suspicion import COMPARED, find_suspicions, measure_jumps
+from retrain.data.suspicion import COMPARED
 from retrain.errors import DataError
 from retrain.project import write_json
 
@@ -80,20 +79,20 @@ def _update(
         stamp = source.fingerprint(period.key)
         usable = before is not None and same_rules and store.intact(before)
         if usable and index.content(period.key, stamp) == before.content:
-            batches.append(_released(earlier.look_again(before, batches), monitoring))
+            batches.append(_released(earlier.judge(before, batches), monitoring))
             continue
         arrived = source.read(period.key)
         read.append(period.key)
         content = content_digest(arrived.select(name for name in contract.columns if name in arrived.columns))
         index.set(period.key, stamp, content)
         if usable and content == before.content:
-            batches.append(_released(earlier.look_again(before, batches), monitoring))
+            batches.append(_released(earlier.judge(before, batches), monitoring))
             continue
         changed = before is not None and content != before.content
         revision = 1 if before is None else before.revision + changed
         checked = contract.check(arrived, period)
-        staged = store.stage(period.key, revision, content, checked, data, earlier.sound(batches))
-        batches.append(_released(staged, monitoring))
+        staged = store.stage(period.key, revision, content, checked, data)
+        batches.append(_released(earlier.judge(staged, batches), monitoring))
         if changed and store.intact(before):
             row_changes[period.key] = count_changes(store.everything(before), checked.everything, data.key_columns)
         if before is None:
@@ -113,25 +112,21 @@ def _released(batch: Batch, monitoring: MonitoringConfig) -> Batch:
 
 
 class _Earlier:
-    """Summaries of the batches before a new one, each read once."""
+    """Summaries of the batches before one, each read once."""
 
     def __init__(self, store: SnapshotStore) -> None:
         self.store, self.known = store, {}
 
-    def sound(self, batches: Sequence[Batch]) -> list[BatchSummary]:
-        """Those of the newest batches with labels that are not held back, oldest first."""
-        newest = [batch for batch in batches if batch.rows and not batch.held_back][-COMPARED:]
-        self.known = {batch.period: self.known.get(batch.period) or self.store.summary(batch) for batch in newest}
-        return list(self.known.values())
-
-    def look_again(self, batch: Batch, before: Sequence[Batch]) -> Batch:
-        """A batch that looked broken, seen beside what has been released since: what changed for good is suspected once only."""
-        if not batch.suspicions:
+    def judge(self, batch: Batch, before: Sequence[Batch]) -> Batch:
+        """A batch held against the newest sound ones before it; again when these are others, as after a release or a revision.
+        So what is held back does not depend on when a person released what: what changed for good is suspected once only."""
+        sound = [other for other in before if other.rows and not other.held_back][-COMPARED:]
+        names = [batch.content, *(f"{other.period} {other.content}" for other in sound)]
+        beside = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        if batch.beside == beside:
             return batch
-        sound = self.sound(before)
-        summary = self.store.summary(batch)
-        summary = dataclasses.replace(summary, jumps=measure_jumps(summary, sound))
-        return dataclasses.replace(batch, suspicions=find_suspicions(summary, sound))
+        self.known = {other.period: self.known.get(other.period) or self.store.summary(other) for other in sound}
+        return self.store.judge(batch, list(self.known.values()), beside)
 
 
 def count_changes(before: pl.DataFrame, after: pl.DataFrame, keys: Sequence[str]) -> RowChanges:

@@ -107,6 +107,7 @@ def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config, weights: np.ndar
             for name in frame.columns[frame.isna().all()]:
                 constants = {"f": 0.0, "M": np.datetime64(0, "us")}
                 frame[name] = constants.get(frame[name].dtype.kind, "missing")
+            _count_levels_where_needed(pipeline, frame)
             weighted = {} if weights is None else {f"{pipeline.steps[-1][0]}__sample_weight": weights}
             pipeline.fit(frame, to_target(rows, config), **weighted)
     except (ValueError, TypeError) as error:
@@ -118,6 +119,17 @@ def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config, weights: np.ndar
         # Threads add up trees in the order in which they end, so predictions would differ in the last bit.
         estimator.set_params(n_jobs=None)
     return pipeline
+
+
+def _count_levels_where_needed(pipeline: Pipeline, frame: pd.DataFrame) -> None:
+    """scikit-learn's encoders count levels one by one in Python to find the rarest, a fifth of a whole fit. Where there are not so
+    many that one has to go, the limit changes nothing but that, and is taken away."""
+    for _, encoder, columns in getattr(pipeline[0], "transformers", ()):
+        limit = getattr(encoder, "max_categories", None)
+        if limit is None or encoder.min_frequency is not None:
+            continue
+        if all(frame[name].nunique(dropna=False) <= limit for name in columns):
+            encoder.set_params(max_categories=None)
 
 
 def known_classes(pipeline: Pipeline) -> list[str]:

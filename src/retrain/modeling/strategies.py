@@ -28,6 +28,7 @@ class Strategy(ABC):
 
     continues: bool = False  # from an earlier version, which is loaded for it
     streams: bool = False  # reads batches one by one, and again, instead of keeping them
+    chooses: bool = False  # between strategies: a refit repeats what was chosen
 
     def check(self, config: Config) -> None:  # noqa: B027 - most strategies train any model
         """Raises ConfigError when the configured model can't be trained this way."""
@@ -232,6 +233,8 @@ class Streaming(Strategy):
 class BestOf(Strategy):
     """Several strategies are tried on all but the newest `validation_share` of the newest batch's rows, in time; the one that
     predicts those best is then carried out on all rows, and its result goes to the gate."""
+
+    chooses = True
 
     def __init__(self, strategies: Mapping[str, Any], validation_share: float = 0.25) -> None:
         if not strategies:

@@ -148,7 +148,7 @@ def _tail(score: float, count: int, freedom: float) -> float:
 def find_news(batch: BatchSummary, reference: BatchSummary, history: Sequence[BatchSummary]) -> list[str]:
     """What has appeared, vanished or surged, a clause each."""
     news = []
-    for name in batch.features.keys() | reference.features.keys():
+    for name in dict.fromkeys([*batch.features, *reference.features]):
         column, before = batch.features.get(name), reference.features.get(name)
         if before is None or column is None:
             news.append(f"`{name}` is new" if before is None else f"`{name}` is gone")

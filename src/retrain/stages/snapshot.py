@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+from collections.abc import Sequence
 
 from retrain.config import Config, instantiate
 from retrain.data.manifest import Batch
@@ -28,9 +30,9 @@ def run(config: Config) -> None:
     unknown = set(config.monitoring.release) - {batch.period for batch in batches}
     if unknown:
         log.warning("`monitoring.release` lists %s, which the snapshot does not have.", ", ".join(sorted(unknown)))
-    for batch in batches:
-        if batch.held_back:
-            log.warning("%s", how_to_release(batch))
+    for held, group in itertools.groupby(batches, key=lambda batch: batch.held_back):
+        if held:
+            log.warning("%s", how_to_release(list(group)))
     if change.manifest.waiting:
         names = ", ".join(batch.period for batch in change.manifest.waiting)
         log.info("Labels of %s may still be on their way (`data.label_delay`): neither trains nor judges.", names)
@@ -48,10 +50,18 @@ def run(config: Config) -> None:
     )
 
 
-def how_to_release(batch: Batch) -> str:
-    """Why a batch is held back, and the ways out."""
+def how_to_release(batches: Sequence[Batch]) -> str:
+    """Why a batch, or several in a row, is held back, and the ways out."""
+    first, newest = batches[0], batches[-1]
+    why = "; ".join(first.suspicions)
+    if len(batches) == 1:
+        return (
+            f"Batch {first.period} looks broken and is held back: it neither trains nor judges. {why[0].upper()}{why[1:]} "
+            f"Mend it at its source, or, if it is right, list it under `monitoring.release` in conf/config.yaml: [{first.period}]; "
+            "then `dvc repro`."
+        )
     return (
-        f"Batch {batch.period} looks broken and is held back: it neither trains nor judges. {batch.suspicions[0][0].upper()}"
-        f"{'; '.join(batch.suspicions)[1:]} Mend it at its source, or, if it is right, list it under `monitoring.release` in "
-        f"conf/config.yaml: [{batch.period}]; then `dvc repro`."
+        f"Batches {first.period} to {newest.period} ({len(batches)}) look broken and are held back: they neither train nor judge. "
+        f"The first: {why} Mend them at their source, or, if things have changed for good, list the first one under "
+        f"`monitoring.release` in conf/config.yaml: [{first.period}]; then `dvc repro` looks at the later ones again, beside it."
     )
