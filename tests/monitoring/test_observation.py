@@ -14,7 +14,7 @@ from conftest import Project
 from retrain import records
 from retrain.modeling.metrics import row_brier, row_log_loss
 from retrain.monitoring.drift import Change, Drift
-from retrain.monitoring.observation import Observation, own_loss
+from retrain.monitoring.observation import Cache, Observation, own_loss
 from retrain.records import DecisionRecord
 
 
@@ -119,6 +119,19 @@ def test_features_are_ranked_by_drift_and_importance_together() -> None:
     seen = Observation(Drift("new", "old", features), importance={"drifted": 0.0, "used": 0.2, "both": 0.1})
     assert seen.ranked()[0] == "both"
     assert Observation(Drift("new", "old", features)).ranked() == ["drifted", "both", "used"]
+
+
+def test_what_is_remembered_is_measured_once(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def measure() -> list[float]:
+        asked.append("")
+        return [0.5]
+
+    cache = Cache(tmp_path / "cache.json")
+    assert cache.get("pair", measure) == cache.get("pair", measure) == [0.5] and len(asked) == 1
+    cache.save()
+    assert Cache(tmp_path / "cache.json").get("pair", measure) == [0.5] and len(asked) == 1
 
 
 def test_a_record_keeps_whatever_names_the_data_have(tmp_path: Path) -> None:

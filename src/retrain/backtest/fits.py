@@ -202,14 +202,16 @@ class Workshop:
 @functools.cache
 def code_digest() -> str:
     """Stands for the code that makes a model of rows, and the libraries under it: a fit of other code is another fit."""
-    import sklearn
+    from importlib.metadata import version
 
     from retrain import modeling
     from retrain.backtest import corruptions
     from retrain.data import summary
 
     files = [*sorted(Path(modeling.__file__).parent.glob("*.py")), Path(corruptions.__file__), Path(summary.__file__)]
-    return hashlib.sha256(b"".join([sklearn.__version__.encode(), *(file.read_bytes() for file in files)])).hexdigest()
+    return hashlib.sha256(
+        b"".join([version("scikit-learn").encode(), *(file.read_bytes() for file in files)])
+    ).hexdigest()
 
 
 def later_batches(job: Job) -> list[Batch]:

@@ -144,7 +144,8 @@ class Cache:
             self.known = {}
 
     def get(self, key: str, measure: Callable[[], list]) -> list:
-        self.used[key] = self.known[key] if key in self.known else measure()
+        if key not in self.used:
+            self.used[key] = self.known[key] if key in self.known else measure()
         return self.used[key]
 
     def save(self, forget: bool = True) -> None:
