@@ -51,7 +51,7 @@ class DecisionRecord:
     loss: str = ""
     scores: list[ScoreRecord] = field(default_factory=list)  # of the champion, on batches that it has not learnt from
     expected: list[ScoreRecord] = field(default_factory=list)  # on batches whose labels are late
-    decay: float = 0.0  # how much worse the champion has become
+    decay: float | None = None  # how much worse the champion has become, if known
     watched_batch: str = ""  # the newest, labelled or not
     reference_batch: str = ""
     alarms: list[str] = field(default_factory=list)
@@ -100,7 +100,7 @@ class ChallengerRecord:
     )  # feature -> evaluation rows with a level unseen in training
     facts: dict[str, float] = field(default_factory=dict)  # latency and size of the challenger
     recipe: str = ""  # digest of the snapshot and of everything in the config that shapes the model
-    decay: float = 0.0  # how much worse the champion had become by then
+    decay: float | None = None  # how much worse the champion had become by then, if known
     look: int = 1
     ledger_length: int = 0
     predictions: str = ""  # sha256 of the predictions file

@@ -13,7 +13,7 @@ import numpy as np
 
 from retrain.backtest.history import History
 from retrain.backtest.regret import best_sequence, loss_matrix
-from retrain.backtest.replay import OPEN, Plan, Replay
+from retrain.backtest.replay import OPEN, Plan, Replay, live_through
 from retrain.commands.backtest import read_history, trainer
 from retrain.config import Config, compose
 from retrain.data.snapshot import SnapshotStore
@@ -43,7 +43,8 @@ def main() -> None:
 
 
 def replay(history: History, config: Config, name: str, policy: dict):
-    return Replay(history, Plan((name, "full", OPEN), dataclasses.replace(config, policy=policy), None)).run()
+    plan = Plan((name, "full", OPEN), dataclasses.replace(config, policy=policy), None)
+    return live_through(history, [plan], trainer(history.workshop, config))[0]
 
 
 def freshest_matrix(history: History, replay: Replay) -> np.ndarray:

@@ -13,7 +13,14 @@ from conftest import REPOSITORY
 
 from retrain.config import compose, instantiate
 from retrain.errors import ConfigError
-from retrain.monitoring.forecast import Forecast, fit_forecast, measure_forecast, plan_ahead
+from retrain.monitoring.forecast import (
+    TRUNCATED,
+    Forecast,
+    _truncated_mean,
+    fit_forecast,
+    measure_forecast,
+    plan_ahead,
+)
 from retrain.monitoring.policies import AllOf, Always, AnyOf, CostAware, Every, Never, OnDecay, OnDrift
 from retrain.monitoring.policy import Gain, Policy, Score, Situation
 
@@ -157,27 +164,47 @@ def test_a_forecast_is_learnt_from_what_retrainings_brought() -> None:
     assert astuple(measure_forecast(gains)) == pytest.approx(astuple(true))
     prior = Forecast(0.003, 0.2, 0.5)
     assert astuple(fit_forecast(gains * 50, prior, prior, 0.01)) == pytest.approx(astuple(true), rel=0.02)
-    strange = [Gain(3, -1, 0.4), Gain(2, 1, float("nan"))]
+    strange = [Gain(3, -1, 0.4), Gain(2, 1, float("nan")), Gain(2, 1, 0.3, None)]
     assert fit_forecast([*gains, *strange], prior, prior, 0.01) == fit_forecast(gains, prior, prior, 0.01)
 
 
 def test_what_has_not_been_seen_yet_stays_possible() -> None:
     prior, noise = Forecast(0.01, 0.2, 0.5), 0.05
-    sampled = np.random.default_rng(0).normal(size=400_000) * astuple(prior)[0] + astuple(prior)[0]
-    assert fit_forecast([], prior, prior, noise).ageing == pytest.approx(sampled[sampled > 0].mean(), rel=0.01)
-    assert fit_forecast([], Forecast(0, 0, 0), prior, noise).ageing > 0, "the spread is at least the usual one"
+    assert astuple(fit_forecast([], prior, prior, noise)) == pytest.approx(astuple(prior), rel=1e-3)
+    assert fit_forecast([], Forecast(0, 0, 0), prior, noise).ageing > 0, (
+        "a prior that was measured as zero is not certain"
+    )
     ageing = [fit_forecast([Gain(9, 1, -0.1)] * count, prior, prior, noise).ageing for count in (0, 1, 5, 20, 80, 320)]
     assert ageing == sorted(ageing, reverse=True) and 0 < ageing[-1] < 0.001, "the less the more has been seen"
+    brought = [fit_forecast([Gain(9, 1, value)] * 20, prior, prior, noise).ageing for value in (0, 0.02, 0.1, 0.5, 5)]
+    assert brought == sorted(brought) and brought[-1] > 1, "the more the more a retraining brought"
     surprised = fit_forecast([Gain(9, 1, 0.0)] * 20 + [Gain(9, 1, 1.0)], prior, prior, noise)
     steady = fit_forecast([Gain(9, 1, 0.0)] * 21, prior, prior, noise)
     assert surprised.ageing > 2 * steady.ageing, "one retraining that brought much makes the next one likely to"
+
+
+def test_a_normal_value_that_is_not_negative() -> None:
+    sampled = np.random.default_rng(0).normal(size=(400_000, 3)) * (1.0, 2.0, 0.5) + (1.0, -2.0, 3.0)
+    means = [column[column > 0].mean() for column in sampled.T]
+    assert _truncated_mean(np.array([1.0, -2.0, 3.0]), np.array([1.0, 2.0, 0.5])) == pytest.approx(means, rel=0.01)
+    assert _truncated_mean(np.ones(1), np.ones(1)) == pytest.approx(TRUNCATED, rel=1e-4)
+    assert 0 < _truncated_mean(np.array([-1e3]), np.array([1.0]))[0] < 0.0011
+
+
+def test_a_champion_that_was_perfect_does_not_stop_the_policy() -> None:
+    perfect = changed(expected=0.0, scores=scores(0.0, 0.0, 0.5, 0.5))
+    decision = CostAware(0.01).decide(perfect)
+    assert decision.retrain and "nan" not in decision.reason
+    assert not CostAware(0.01).decide(changed(expected=0.0, scores=scores(0.0, 0.0))).retrain
+    unknown = CostAware(0.01).decide(changed(expected=None, scores=scores(0.5, 0.9)))
+    assert "how much worse the champion has become is not known" in unknown.reason and "decay" not in unknown.figures
 
 
 def test_decay_is_how_much_worse_than_at_its_promotion_a_champion_is() -> None:
     assert changed(scores=scores(0.5, 0.9, 0.6, 0.8), expected=0.6).decay == pytest.approx((0 + 0.2) / 2)
     harder = changed(scores=scores(0.9, difficulty=0.9), expected=0.6, expected_difficulty=0.6)
     assert harder.decay == pytest.approx(0), "a batch that is hard for everybody"
-    assert changed(scores=(), expected=0.6).decay == changed(expected=None).decay == 0
+    assert changed(scores=(), expected=0.6).decay is changed(expected=None).decay is None
 
 
 def test_a_combination_says_what_each_part_said() -> None:

@@ -35,7 +35,8 @@ class Drill:
 def break_history(history: History, kind: str, monitored: bool) -> History:
     """A history with one batch in ONE_IN broken; with `monitored`, those that look so are held back."""
     count = len(history.batches)
-    broken = range(min(FIRST_BROKEN, count - 2), count - 1, ONE_IN)
+    first = max(min(FIRST_BROKEN, count - 2), history.first + 1)
+    broken = range(first, count - 1, ONE_IN)
     corruptions = {history.batches[number].period: Corruption(kind, number) for number in broken}
     summaries: list[BatchSummary] = []
     sound: list[BatchSummary] = []

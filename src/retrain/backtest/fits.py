@@ -118,14 +118,6 @@ class Fit:
             return dict(stored)
 
 
-class NotTrained(Exception):
-    """A replay can't go on without the model of this job."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(job.key)
-        self.job = job
-
-
 class Workshop:
     """Trains models, several at a time, and gives them."""
 
@@ -159,15 +151,20 @@ class Workshop:
             folder,
         )
 
-    def get(self, job: Job) -> Fit:
-        """Raises NotTrained."""
+    def get(self, job: Job) -> Fit | None:
+        """None if it hasn't been trained yet."""
         name = (job.key, len(job.predicts), job.keep_model, job.serves)
         if name not in self.known:
             found = self.stored(job)
             if found is None:
-                raise NotTrained(job)
+                return None
             self.known[name] = found
-        return self.known[name]
+        return dataclasses.replace(self.known[name], number=job.number)
+
+    def _as_stored(self, job: Job) -> Job:
+        folder = self.cache / job.key
+        keep, serves = ((folder / name).is_file() for name in (MODEL_FILE, KNOWN))
+        return dataclasses.replace(job, keep_model=job.keep_model or keep, serves=job.serves or serves)
 
     def scores_of_corrupted(self, fit: Fit, config: Config, batch: Batch, corruption: Corruption) -> NDArray:
         """What a model predicts for the rows of a batch as they arrived, from `until` on. The model must have been kept."""
@@ -179,22 +176,23 @@ class Workshop:
             np.save(path, predict(pipeline, rows, feature_types(config), fit.classes).astype(np.float32))
         return np.load(path)
 
-    def train(self, jobs: Sequence[Job], workers: int, tick: Callable[[int, int], None]) -> None:
-        """Train what is missing, `workers` at a time, each with one thread; the largest first. `tick` is told what is done, of how many."""
+    def missing(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those that are to be trained, the largest first."""
+        # Of jobs with the same model, the one that asks it most; and what was stored for another one is not lost.
+        asked = sorted(map(self._as_stored, jobs), key=lambda job: (job.keep_model, job.serves, len(job.predicts)))
+        missing = [job for job in {job.key: job for job in asked}.values() if self.stored(job) is None]
+        return sorted(missing, key=lambda job: -job.number)
+
+    def train(self, missing: Sequence[Job], workers: int, tick: Callable[[int], None]) -> None:
+        """Train `workers` at a time, each with one thread. `tick` is told how many are done."""
         from joblib import Parallel, delayed, parallel_config
 
-        # Of jobs with the same model, the one that asks it most.
-        asked = sorted(jobs, key=lambda job: (job.keep_model, job.serves, len(job.predicts)))
-        missing = [job for job in {job.key: job for job in asked}.values() if self.stored(job) is None]
-        missing.sort(key=lambda job: -job.number)
-        if not missing:
-            return
         started = time.perf_counter()
         work = (delayed(carry_out)(job, self.cache, self.snapshot) for job in missing)
         with parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
             done = Parallel(return_as="generator_unordered")(work)
             for count, _ in enumerate(done, start=1):
-                tick(count, len(missing))
+                tick(count)
         self.trained += len(missing)
         self.seconds += time.perf_counter() - started
 

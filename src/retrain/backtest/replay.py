@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from retrain.backtest.fits import Fit, Job, NotTrained
+from retrain.backtest.fits import Fit, Job
 from retrain.backtest.history import History, Losses
 from retrain.config import Config, GateConfig, instantiate
 from retrain.modeling.scoring import difficulty
@@ -23,6 +24,8 @@ from retrain.promotion.comparison import jackknife
 from retrain.promotion.figures import CHALLENGER, INCUMBENT, Comparison, Estimate
 from retrain.promotion.gate import Verdict, build_questions, judge
 
+T = TypeVar("T")
+Living: TypeAlias = Generator[Job, Fit, T]  # goes on as it is sent the models that it asks for
 OPEN, HIGHER = "always promote", "higher metric wins"  # what a gate has to be worth
 NOTABLE = 0.01  # of the loss: a promotion that makes it worse by less was not wrong
 
@@ -146,17 +149,17 @@ class Replay:
         self.refits = plan.gate is None or plan.gate.refit
         self.questions = build_questions(plan.gate, True) if plan.gate is not None else {}
 
-    def run(self) -> Outcome:
-        """From the first champion to the last batch. Raises NotTrained."""
+    def run(self) -> Living[Outcome]:
+        """From the first champion to the last batch. Yields the job of each model that it needs, and is sent its fit."""
         history = self.history
         outcome = Outcome(*self.plan.names)
-        champion = self._first()
+        champion = yield from self._first()
         attempts, gains, decided = [history.first], [], history.first
         for served, newest in history.served.items():
             if newest > decided and history.batches[newest].period not in history.hidden:
                 decided = newest
                 situation = self._situation(newest, champion, attempts, gains)
-                event, champion, gain = self._decide(situation, champion, newest)
+                event, champion, gain = yield from self._decide(situation, champion, newest)
                 if gain is not None:
                     attempts.append(newest)
                     gains.append(gain)
@@ -176,12 +179,9 @@ class Replay:
         keep = self.continues or bool(history.corruptions)
         return Job(self.config, history.known(number), number, refit, predicts, history.corruptions, base, keep, serves)
 
-    def refit(self, challenger: Fit, base: str | None = None) -> Fit:
-        """The model that serves once a challenger is promoted. Raises NotTrained."""
-        if not self.refits:
-            return challenger
-        job = self.job(challenger.number, True, base)
-        return self.history.workshop.get(dataclasses.replace(job, config=challenger.settle(self.config)))
+    def refit(self, challenger: Fit, base: str | None = None) -> Job:
+        """The job of the model that serves once a challenger is promoted."""
+        return dataclasses.replace(self.job(challenger.number, True, base), config=challenger.settle(self.config))
 
     def jobs(self) -> list[Job]:
         """What it will ask for whatever happens."""
@@ -190,11 +190,11 @@ class Replay:
         kinds = (False, True) if self.refits and not self.strategy.chooses else (False,)
         return [self.job(number, refit) for number in (numbers[:1] if self.continues else numbers) for refit in kinds]
 
-    def _first(self) -> Champion:
+    def _first(self) -> Living[Champion]:
         """Trained on the first batches, and put in place without a gate."""
         number = self.history.first
-        challenger = self.history.workshop.get(self.job(number, refit=False))
-        serving = self.refit(challenger)
+        challenger = yield self.job(number, refit=False)
+        serving = (yield self.refit(challenger)) if self.refits else challenger
         loss = self.history.losses(challenger, number).value
         hard = self.history.difficulty(number, challenger.until)
         return Champion(self.plan.names[1], number, serving, challenger, loss, hard)
@@ -221,19 +221,22 @@ class Replay:
             gains=tuple(gains),
         )
 
-    def _decide(self, situation: Situation, champion: Champion, newest: int) -> tuple[Event, Champion, Gain | None]:
+    def _decide(
+        self, situation: Situation, champion: Champion, newest: int
+    ) -> Living[tuple[Event, Champion, Gain | None]]:
         decision = self.policy.decide(situation)
         event = Event(situation.period, decision.retrain, decision.reason)
         if not decision.retrain:
             return event, champion, None
-        history, workshop = self.history, self.history.workshop
+        history = self.history
         job = self.job(newest, refit=False, base=champion.serving.key if self.continues else None)
-        challenger = workshop.get(job)
+        challenger = yield job
         event.seconds = challenger.seconds
         incumbent = champion.serving if champion.serving.until <= job.windows.evaluation.start else champion.challenger
         comparison = history.compare(challenger, incumbent, newest)
         event.promoted, event.gate = self._verdict(comparison, (challenger.key, incumbent.key, newest))
-        newcomer = self.refit(challenger, job.base) if event.promoted or not self.continues else challenger
+        refits = self.refits and (event.promoted or not self.continues)
+        newcomer = (yield self.refit(challenger, job.base)) if refits else challenger
         if event.promoted and self.refits:
             event.seconds += newcomer.seconds
         before = history.losses(champion.serving, newest + 1).value
@@ -271,13 +274,17 @@ def live_through(history: History, plans: Sequence[Plan], train: Callable[[Seque
     # What is needed whatever happens does not depend on policy and gate, but for the refit.
     needed = {(replay.plan.names[1], replay.refits): replay for replay in replays}
     train([job for replay in needed.values() for job in replay.jobs()])
+    living = {number: replay.run() for number, replay in enumerate(replays)}
+    waiting = {number: next(life) for number, life in living.items()}
     outcomes: dict[int, Outcome] = {}
-    while len(outcomes) < len(replays):
-        missing = []
-        for number, replay in enumerate(replays):
+    while waiting:
+        train([job for job in waiting.values() if history.workshop.get(job) is None])
+        for number, job in list(waiting.items()):
             try:
-                outcomes[number] = outcomes.get(number) or replay.run()
-            except NotTrained as found:
-                missing.append(found.job)
-        train(missing)
+                while (fit := history.workshop.get(job)) is not None:
+                    job = living[number].send(fit)
+                waiting[number] = job
+            except StopIteration as end:
+                outcomes[number] = end.value
+                del waiting[number]
     return [outcomes[number] for number in range(len(replays))]

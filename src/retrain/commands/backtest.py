@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from retrain.reporting import backtest as reporting
 
 log = logging.getLogger("retrain")
 CONF = Path("conf")
+Train: TypeAlias = Callable[[Sequence[Job]], None]
 
 
 def run(options: argparse.Namespace) -> None:
@@ -37,9 +39,10 @@ def run(options: argparse.Namespace) -> None:
     store = SnapshotStore(SNAPSHOT)
     manifest = store.manifest()
     history = read_history(config, store, manifest, plans)
-    outcomes = live_through(history, plans, trainer(history.workshop, config))
-    result = summarize(config, history, plans, outcomes)
     workshop = history.workshop
+    train = trainer(workshop, config)
+    outcomes = live_through(history, plans, train)
+    result = summarize(config, history, plans, outcomes, train)
     log.info(
         "%d models: %d trained in %.0f s, the rest known from before",
         len({key for key, *_ in workshop.known}),
@@ -48,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
     )
     result.seconds = {"training": workshop.seconds, "all": time.perf_counter() - started}
     if options.drills:
-        result.drills = drill(config, history, plans, result)
+        result.drills = drill(history, plans, result, train)
     history.workshop.remembered.save(forget=False)
     reporting.to_terminal(result)
     write_json(BACKTEST, reporting.to_json(result))
@@ -72,7 +75,7 @@ def read_history(config: Config, store: SnapshotStore, manifest: Manifest, plans
     return History(config, batches, summaries, Workshop(BACKTEST_CACHE, SNAPSHOT), metrics=metrics)
 
 
-def trainer(workshop: Workshop, config: Config) -> Callable[[Sequence[Job]], None]:
+def trainer(workshop: Workshop, config: Config) -> Train:
     """Trains what no earlier backtest has left behind, with a progress bar and the time that remains."""
     from rich.progress import (
         BarColumn,
@@ -84,26 +87,32 @@ def trainer(workshop: Workshop, config: Config) -> Callable[[Sequence[Job]], Non
     )
 
     def train(jobs: Sequence[Job]) -> None:
+        missing = workshop.missing(jobs)
+        if not missing:
+            return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, TimeRemainingColumn(), transient=True) as progress:
-            task = progress.add_task("Training", total=None)
-            workshop.train(
-                jobs,
-                config.backtest.workers or os.cpu_count() or 1,
-                lambda done, total: progress.update(task, completed=done, total=total),
-            )
+            task = progress.add_task("Training", total=len(missing))
+            workers = config.backtest.workers or os.cpu_count() or 1
+            workshop.train(missing, workers, lambda done: progress.update(task, completed=done))
 
     return train
 
 
-def summarize(config: Config, history: History, plans: Sequence[Plan], outcomes: Sequence[Outcome]) -> Result:
+def summarize(
+    config: Config, history: History, plans: Sequence[Plan], outcomes: Sequence[Outcome], train: Train
+) -> Result:
     """Regret, the matrix, and what to do."""
     cost = config.backtest.retraining_cost
     matrices = {}
     for plan in plans:
         replay = Replay(history, plan)
         if plan.names[1] not in matrices and replay.refits and not replay.continues:
-            fits = [replay.refit(history.workshop.get(replay.job(number, False))) for number in history.learnt]
+            challengers = [replay.job(number, False) for number in history.learnt]
+            train(challengers)
+            jobs = [replay.refit(history.workshop.get(job)) for job in challengers]
+            train(jobs)
+            fits = [history.workshop.get(job) for job in jobs]
             matrix = np.full((len(history.batches), len(history.batches)), np.nan)
             matrix[history.learnt] = loss_matrix(history, fits)
             matrices[plan.names[1]] = matrix
@@ -122,12 +131,12 @@ def summarize(config: Config, history: History, plans: Sequence[Plan], outcomes:
     )
 
 
-def drill(config: Config, history: History, plans: Sequence[Plan], result: Result) -> list[Drill]:
+def drill(history: History, plans: Sequence[Plan], result: Result, train: Train) -> list[Drill]:
     """The recommended combination, and what it has to be worth, on a history with broken batches."""
     wanted = result.recommended.policy, result.recommended.strategy, result.recommended.gate
     chosen = [plan for plan in plans if plan.names == wanted]
     chosen += [plan for plan in plans if plan.names in {("always", wanted[1], OPEN), ("always", wanted[1], HIGHER)}]
-    return run_drills(history, chosen, trainer(history.workshop, config))
+    return run_drills(history, chosen, train)
 
 
 def adopt(config: Config, result: Result) -> None:

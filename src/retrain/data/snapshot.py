@@ -92,6 +92,10 @@ class SnapshotStore:
                 "`dvc repro -f snapshot`."
             ) from None
 
+    def summary_digest(self, batch: Batch) -> str:
+        """Sha256 of the summary on disk: of a process that died, it may be a newer one than the manifest knows."""
+        return hashlib.sha256(self._path(batch.period, SUMMARY).read_bytes()).hexdigest()
+
     def sample(self, batch: Batch) -> pl.DataFrame:
         """Some rows spread evenly over a batch, with time, features and target."""
         return pl.read_parquet(self._path(batch.period, SAMPLE))
@@ -164,9 +168,11 @@ class SnapshotStore:
             if final.exists():
                 shutil.rmtree(final)
             staged.rename(final)
+        self.staging.mkdir(parents=True, exist_ok=True)
         for period, summary in self.judged.items():
-            with replacing(self._path(period, SUMMARY)) as temporary:
-                temporary.write_text(summary.to_json(), encoding="utf-8")
+            staged = self.staging / SUMMARY
+            staged.write_text(summary.to_json(), encoding="utf-8")
+            staged.replace(self._path(period, SUMMARY))
         entries = [dataclasses.asdict(batch) for batch in manifest.batches]
         for entry in entries:
             for key in TIMES:

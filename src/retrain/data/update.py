@@ -16,9 +16,9 @@ from retrain.config import DataConfig, MonitoringConfig
 from retrain.data.contract import Contract
 from retrain.data.manifest import Batch, Manifest
 from retrain.data.periods import Period, parse_delay, parse_period
-from retrain.data.snapshot import SnapshotStore, content_digest
+from retrain.data.snapshot import SUMMARY, SnapshotStore, content_digest
 from retrain.data.sources import Source
-from retrain.data.suspicion import COMPARED
+from retrain.data.suspicion import COMPARED, code_digest
 from retrain.errors import DataError
 from retrain.project import write_json
 
@@ -112,18 +112,19 @@ def _released(batch: Batch, monitoring: MonitoringConfig) -> Batch:
 
 
 class _Earlier:
-    """Summaries of the batches before one, each read once."""
+    """Holds each batch against the newest sound ones before it, whose summaries are read once."""
 
     def __init__(self, store: SnapshotStore) -> None:
         self.store, self.known = store, {}
 
     def judge(self, batch: Batch, before: Sequence[Batch]) -> Batch:
-        """A batch held against the newest sound ones before it; again when these are others, as after a release or a revision.
-        So what is held back does not depend on when a person released what: what changed for good is suspected once only."""
+        """Again when the ones before it are others, as after a release or a correction: what is held back depends on the batches and
+        what is released now, not on the order of events; and what changed for good is suspected once only."""
         sound = [other for other in before if other.rows and not other.held_back][-COMPARED:]
-        names = [batch.content, *(f"{other.period} {other.content}" for other in sound)]
+        # A summary says how far its batch lay from those before it, and so on back to the first.
+        names = [code_digest(), batch.content, *(f"{other.period} {other.files[SUMMARY]}" for other in sound)]
         beside = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-        if batch.beside == beside:
+        if batch.beside == beside and self.store.summary_digest(batch) == batch.files[SUMMARY]:
             return batch
         self.known = {other.period: self.known.get(other.period) or self.store.summary(other) for other in sound}
         return self.store.judge(batch, list(self.known.values()), beside)

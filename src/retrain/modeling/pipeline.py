@@ -122,14 +122,20 @@ def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config, weights: np.ndar
 
 
 def _count_levels_where_needed(pipeline: Pipeline, frame: pd.DataFrame) -> None:
-    """scikit-learn's encoders count levels one by one in Python to find the rarest, a fifth of a whole fit. Where there are not so
+    """scikit-learn's encoders count levels one by one in Python to find the rarest, a tenth of a whole fit. Where there are not so
     many that one has to go, the limit changes nothing but that, and is taken away."""
-    for _, encoder, columns in getattr(pipeline[0], "transformers", ()):
+    from sklearn.base import clone
+
+    steps = []
+    for name, encoder, columns in getattr(pipeline[0], "transformers", ()):
         limit = getattr(encoder, "max_categories", None)
-        if limit is None or encoder.min_frequency is not None:
-            continue
-        if all(frame[name].nunique(dropna=False) <= limit for name in columns):
-            encoder.set_params(max_categories=None)
+        asked = limit is not None and getattr(encoder, "min_frequency", None) is None
+        named = isinstance(columns, list) and set(columns) <= set(frame.columns)
+        if asked and named and all(frame[column].nunique(dropna=False) <= limit for column in columns):
+            encoder = clone(encoder).set_params(max_categories=None)
+        steps.append((name, encoder, columns))
+    if steps:
+        pipeline[0].set_params(transformers=steps)
 
 
 def known_classes(pipeline: Pipeline) -> list[str]:

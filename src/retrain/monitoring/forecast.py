@@ -11,6 +11,7 @@ import numpy as np
 from retrain.monitoring.policy import Gain
 
 NOISE_COUNTS = 3  # the noise that is taken for granted weighs as much as so many retrainings
+TRUNCATED = 1.2876  # mean of a normal value with mean and deviation 1 that is above 0
 
 
 @dataclass(frozen=True)
@@ -37,40 +38,56 @@ class Forecast:
 def fit_forecast(gains: Sequence[Gain], prior: Forecast, spread: Forecast, noise: float) -> Forecast:
     """Bayesian linear regression (Bishop 2006, "Pattern recognition and machine learning", 3.3) of what retrainings brought.
 
-    Each coefficient is normal around `prior`, with the larger of `prior` and `spread` as its standard deviation, and not
-    negative. What is returned are the means of the marginals, truncated at zero: what has not been seen yet stays possible, the
-    less the more has been seen. `noise` is the standard deviation of a gain, until the gains themselves say more.
+    Each coefficient is normal, but not negative, with mean `prior` and a standard deviation in the same proportion, though at
+    least that of a coefficient of mean `spread`. What is returned are the means of the marginals: what has not been seen yet
+    stays possible, the less the more has been seen. `noise` is the standard deviation of a gain, until the gains say more.
     """
-    from scipy.special import log_ndtr
-
     inputs, values = _equations(gains)
-    mean = np.array(astuple(prior))
-    precision = np.diag(1 / np.maximum(mean, np.array(astuple(spread))) ** 2)
-    variance = noise**2
-    for _ in range(3):
-        covariance = np.linalg.inv(precision + inputs.T @ inputs / variance)
-        centre = covariance @ (precision @ mean + inputs.T @ values / variance)
-        squares = np.sum((values - inputs @ np.maximum(centre, 0)) ** 2)
-        variance = (NOISE_COUNTS * noise**2 + squares) / (NOISE_COUNTS + len(values))
-    deviation = np.sqrt(np.diag(covariance))
-    above = centre / deviation
-    hazard = np.exp(-(above**2) / 2 - log_ndtr(above)) / math.sqrt(2 * math.pi)
-    return Forecast(*np.maximum(centre + deviation * hazard, 0).tolist())
+    # A normal value whose mean is its deviation, cut off at zero, has the mean 1.29.
+    centre = np.array(astuple(prior)) / TRUNCATED
+    precision = np.diag(np.maximum(centre, np.array(astuple(spread)) / TRUNCATED) ** -2.0)
+    freedom = max(0, len(values) - len(centre))
+    variance = (NOISE_COUNTS * noise**2 + _least_squares(inputs, values)[1]) / (NOISE_COUNTS + freedom)
+    covariance = np.linalg.inv(precision + inputs.T @ inputs / variance)
+    centre = covariance @ (precision @ centre + inputs.T @ values / variance)
+    return Forecast(*_truncated_mean(centre, np.sqrt(np.diag(covariance))).tolist())
 
 
 def measure_forecast(gains: Sequence[Gain]) -> Forecast:
     """Least squares with coefficients that are not negative, for when a whole history is known."""
-    from scipy.optimize import nnls
+    return Forecast(*_least_squares(*_equations(gains))[0].tolist())
 
-    return Forecast(*nnls(*_equations(gains))[0].tolist())
+
+def usable(gains: Sequence[Gain]) -> list[Gain]:
+    """Those that say something: after a rollback a challenger may have known fewer batches than the model it was compared with, and
+    of some models it isn't known how much worse they had become."""
+    return [gain for gain in gains if gain.added > 0 and gain.decay is not None and math.isfinite(gain.value)]
 
 
 def _equations(gains: Sequence[Gain]) -> tuple[np.ndarray, np.ndarray]:
     """What each retraining adds to the coefficients, shape (gains, 3), and what it brought, shape (gains,)."""
-    # After a rollback a challenger may have known fewer batches than the model it was compared with.
-    gains = [gain for gain in gains if gain.added > 0 and math.isfinite(gain.value)]
+    gains = usable(gains)
     rows = [[gain.added, 1 / gain.known - 1 / (gain.known + gain.added), gain.decay] for gain in gains]
     return np.array(rows).reshape(-1, 3), np.array([gain.value for gain in gains])
+
+
+def _least_squares(inputs: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, float]:
+    """Coefficients that are not negative, shape (3,), and the sum of squares that they leave."""
+    from scipy.optimize import nnls
+
+    if not len(values):
+        return np.zeros(inputs.shape[1]), 0.0
+    coefficients, residual = nnls(inputs, values)
+    return coefficients, residual**2
+
+
+def _truncated_mean(centre: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """Of normal values that are not negative."""
+    from scipy.special import log_ndtr
+
+    above = centre / deviation
+    hazard = np.exp(-(above**2) / 2 - log_ndtr(above)) / math.sqrt(2 * math.pi)
+    return np.maximum(centre + deviation * hazard, 0)
 
 
 def plan_ahead(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import astuple
 from typing import Any
 
 from retrain.config import instantiate
 from retrain.errors import ConfigError
-from retrain.monitoring.forecast import Forecast, fit_forecast, plan_ahead
+from retrain.monitoring.forecast import Forecast, fit_forecast, plan_ahead, usable
 from retrain.monitoring.policy import Decision, Policy, Situation, at_least
 
 
@@ -147,7 +149,8 @@ class CostAware(Policy):
     learning") and of Regol et al. (ICML 2025, "When to retrain a machine learning model").
     """
 
-    AGEING, LEARNING, LASTING, NOISE = 0.005, 0.3, 0.5, 0.05  # chosen on the histories in docs/backtests.md
+    AGEING, LEARNING, LASTING, NOISE = 0.0064, 0.386, 0.644, 0.05  # chosen on the histories in docs/backtests.md
+    LEAST_SPREAD = 0.2  # of these: a prior that was measured as zero is not certain
 
     def __init__(
         self,
@@ -172,43 +175,45 @@ class CostAware(Policy):
     def want(self, situation: Situation) -> Decision:
         forecast = self.forecast(situation)
         if forecast is None:
-            return Decision(
-                False, "The champion has not been tried on a labelled batch yet, so nothing can be forecast."
-            )
-        known, come = situation.trained_through + 1, situation.newest + 1
-        keep, retrain = plan_ahead(forecast, known, come, situation.decay, self.retraining_cost, self.horizon)
+            return Decision(False, "No loss of the champion is known that is above zero, so nothing can be forecast.")
+        known, come, decay = situation.trained_through + 1, situation.newest + 1, situation.decay
+        keep, retrain = plan_ahead(forecast, known, come, decay or 0.0, self.retraining_cost, self.horizon)
         figures = {
             "ageing": forecast.ageing,
             "learning": forecast.learning,
             "lasting": forecast.lasting,
-            "decay": situation.decay,
             "cost_kept": keep,
             "cost_retrained": retrain,
             "retraining_cost": self.retraining_cost,
-        }
-        count = len(situation.gains)
+        } | ({} if decay is None else {"decay": decay})
+        count = len(usable(situation.gains))
+        decayed = (
+            "how much worse the champion has become is not known"
+            if decay is None
+            else f"of the {decay:.4f} by which the champion has become worse {decay * forecast.lasting:.4f} would last"
+        )
         reason = (
             f"The cheapest plan for the next {self.horizon} batches that retrains now costs {retrain:.4f} by forecast, the cheapest that "
             f"waits {keep:.4f}. A batch of age costs {forecast.ageing:.5f}, a model that knows {come} batches instead of {known} loses "
-            f"{forecast.learning / known - forecast.learning / come:.5f} less, and of the {situation.decay:.4f} by which the champion has "
-            f"become worse {forecast.lasting:.0%} would last, by the priors and {count} earlier retraining{'' if count == 1 else 's'}."
+            f"{forecast.learning / known - forecast.learning / come:.5f} less, and {decayed}, by the priors and {count} earlier "
+            f"retraining{'' if count == 1 else 's'}."
         )
         return Decision(retrain < keep, reason, figures)
 
     def forecast(self, situation: Situation) -> Forecast | None:
         """From prior and gains; None without anything that says how large a loss is here."""
-        loss = situation.expected
-        if loss is None:
-            loss = next((score.value for score in reversed(situation.scores)), None)
-        if loss is None:
+        losses = [situation.expected, *(score.value for score in reversed(situation.scores))]
+        scale = next((abs(loss) for loss in losses if loss is not None and math.isfinite(loss) and loss != 0), None)
+        if scale is None:
             return None
-        usual = Forecast(self.AGEING * abs(loss), self.LEARNING * abs(loss), self.LASTING)
+        usual = Forecast(self.AGEING * scale, self.LEARNING * scale, self.LASTING)
         prior = Forecast(
             usual.ageing if self.prior_ageing is None else self.prior_ageing,
             usual.learning if self.prior_learning is None else self.prior_learning,
             usual.lasting,
         )
-        return fit_forecast(situation.gains, prior, usual, self.NOISE * abs(loss))
+        spread = Forecast(*(self.LEAST_SPREAD * value for value in astuple(usual)))
+        return fit_forecast(situation.gains, prior, spread, self.NOISE * scale)
 
 
 class _Combined(Policy):

@@ -33,12 +33,12 @@ class Score:
 @dataclass(frozen=True)
 class Gain:
     """What a retraining brought: how many batches the champion knew, how many more the challenger, and by how much less it lost.
-    `decay` is how much worse the champion had become by then."""
+    `decay` is how much worse the champion had become by then; None: not known."""
 
     known: int
     added: int
     value: float
-    decay: float = 0.0
+    decay: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,11 @@ class Situation:
         return self.newest - self.trained_through
 
     @property
-    def decay(self) -> float:
-        """By how much more than at its promotion the champion lost on the newest batches, 0 where it lost less; their mean."""
+    def decay(self) -> float | None:
+        """By how much more than at its promotion the champion lost on the newest batches, 0 where it lost less; their mean. None:
+        not known."""
         if self.expected is None or not self.scores:
-            return 0.0
+            return None
         newest = self.scores[-NEWEST:]
         return sum(max(0.0, score.value - self.expected_on(score)) for score in newest) / len(newest)
 

@@ -119,7 +119,7 @@ def _verdict_entry(
         checks={name: check.outcome for name, check in compared.checks.items()},
         figures={
             name: float(f"{value:.6g}")
-            for name, value in (compared.flat() | {DECAY: trained.decay}).items()
+            for name, value in (compared.flat() | ({} if trained.decay is None else {DECAY: trained.decay})).items()
             if not (trained.incumbent and name.endswith("baseline"))
         },
         seq=len(entries),

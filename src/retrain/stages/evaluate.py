@@ -15,7 +15,7 @@ from retrain.config import ColumnType, Config
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import block_index, block_of
 from retrain.errors import PromotionError
-from retrain.modeling.metrics import ROW_LOSSES, loss_beside
+from retrain.modeling.metrics import ROW_LOSSES, loss_beside, monitored_loss
 from retrain.promotion.comparison import bootstrap_interval, compare
 from retrain.promotion.figures import BASELINE, BLOCK, CHALLENGER, EVALUATION, INCUMBENT, WINDOW, Comparison, Estimate
 from retrain.promotion.gate import Judgement, Question, build_questions, judge
@@ -77,9 +77,9 @@ def compare_stored(
     models = [name for name in (CHALLENGER, INCUMBENT, BASELINE) if name in predictions.columns]
     checks = [question.check for question in questions.values()]
     task = config.data.task
-    comparison = compare(
-        judged, models, [config.data.metric, *(check.metric for check in checks if check.metric)], task
-    )
+    metrics = [config.data.metric, monitored_loss(config.data.metric, task)]
+    metrics += [check.metric for check in checks if check.metric]
+    comparison = compare(judged, models, list(dict.fromkeys(metrics)), task)
     columns = asked_columns(checks)
     if columns is None:
         categories = (ColumnType.categorical, ColumnType.boolean)

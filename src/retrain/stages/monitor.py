@@ -84,10 +84,13 @@ def _watched(config: Config, store: Store, entries: Sequence[Entry], manifest: M
     ):
         twin = load_version(store, champion.challenger, config.trusted_types)
         twin_until = datetime.fromisoformat(champion.challenger_trained_until)
-    loss = champion.figures.get(f"{monitored_loss(config.data.metric, config.data.task)}/challenger")
-    window = None
-    if champion.evaluation_start:
-        window = Window(*(datetime.fromisoformat(t) for t in (champion.evaluation_start, champion.evaluation_end)))
+    # What a person brought back was judged by the gate once, earlier.
+    figure = f"{monitored_loss(config.data.metric, config.data.task)}/challenger"
+    judged = [entry for entry in entries if entry.challenger == champion.challenger and figure in entry.figures]
+    loss, window = None, None
+    if judged:
+        loss = judged[-1].figures[figure]
+        window = Window(*(datetime.fromisoformat(t) for t in (judged[-1].evaluation_start, judged[-1].evaluation_end)))
     return Watched(champion.champion, model, until, twin, twin_until, digest, loss, window)
 
 
@@ -115,7 +118,7 @@ def find_situation(
         if entry.incumbent is not None and f"{loss}/minus_incumbent" in entry.figures:
             added = numbers[entry.newest_batch] + 1 - known
             brought = -entry.figures[f"{loss}/minus_incumbent"]
-            gains.append(Gain(known, added, brought, entry.figures.get(DECAY, 0.0)))
+            gains.append(Gain(known, added, brought, entry.figures.get(DECAY)))
     trained_through = through(watched.trained_until.isoformat())
     drift = observation.drift
     return Situation(
@@ -141,6 +144,13 @@ def _nothing_new(config: Config, manifest: Manifest, store: Store, entries: Sequ
 
     newest = manifest.batches[-1]
     last = next((entry for entry in reversed(entries) if entry.kind == VERDICT), None)
+    if newest.held_back and last is not None and last.newest_batch == newest.period:
+        return Decision(
+            False,
+            f"Batch {newest.period} is held back, since it looks broken beside what has come or been corrected since, and version "
+            f"{last.challenger} was judged on it: mend it, list it under `monitoring.release`, or `retrain rollback`. "
+            f"What looks broken: {'; '.join(newest.suspicions)}",
+        )
     if (
         newest.period == manifest.labelled[-1].period
         or last is None
@@ -189,7 +199,7 @@ def _record(
             for score in observation.scores
         ],
         expected=[ScoreRecord(found.period, found.value, None, None) for found in observation.expected],
-        decay=situation.decay if situation else 0.0,
+        decay=situation.decay if situation else None,
         watched_batch=drift.batch if drift else "",
         reference_batch=drift.reference if drift else "",
         alarms=drift.alarms(rate) if drift else [],

@@ -32,7 +32,8 @@ def run(config: Config) -> None:
         log.warning("`monitoring.release` lists %s, which the snapshot does not have.", ", ".join(sorted(unknown)))
     for held, group in itertools.groupby(batches, key=lambda batch: batch.held_back):
         if held:
-            log.warning("%s", how_to_release(list(group)))
+            for line in how_to_release(list(group)):
+                log.warning("%s", line)
     if change.manifest.waiting:
         names = ", ".join(batch.period for batch in change.manifest.waiting)
         log.info("Labels of %s may still be on their way (`data.label_delay`): neither trains nor judges.", names)
@@ -50,18 +51,17 @@ def run(config: Config) -> None:
     )
 
 
-def how_to_release(batches: Sequence[Batch]) -> str:
-    """Why a batch, or several in a row, is held back, and the ways out."""
-    first, newest = batches[0], batches[-1]
+def how_to_release(batches: Sequence[Batch]) -> list[str]:
+    """Why a batch, or several in a row, is held back, and the ways out; a line each."""
+    first, *others = batches
     why = "; ".join(first.suspicions)
-    if len(batches) == 1:
-        return (
-            f"Batch {first.period} looks broken and is held back: it neither trains nor judges. {why[0].upper()}{why[1:]} "
-            f"Mend it at its source, or, if it is right, list it under `monitoring.release` in conf/config.yaml: [{first.period}]; "
-            "then `dvc repro`."
+    lines = [
+        f"Batch {first.period} looks broken and is held back: it neither trains nor judges. {why[0].upper()}{why[1:]} Mend it at its "
+        f"source, or, if it is right, list it under `monitoring.release` in conf/config.yaml: [{first.period}]; then `dvc repro`."
+    ]
+    lines += [f"Batch {batch.period} as well: {'; '.join(batch.suspicions)}" for batch in others]
+    if others:
+        lines.append(
+            f"If things have changed for good, release {first.period}: the later ones are then judged beside it."
         )
-    return (
-        f"Batches {first.period} to {newest.period} ({len(batches)}) look broken and are held back: they neither train nor judge. "
-        f"The first: {why} Mend them at their source, or, if things have changed for good, list the first one under "
-        f"`monitoring.release` in conf/config.yaml: [{first.period}]; then `dvc repro` looks at the later ones again, beside it."
-    )
+    return lines
