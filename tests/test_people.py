@@ -50,6 +50,7 @@ def test_a_rollback_restores_who_last_served_and_the_same_recipe_does_not_come_b
     kinds = [(entry["seq"], entry["kind"], entry["previous"], entry["champion"]) for entry in entries(project)]
     assert kinds[:3] == [(0, "verdict", None, 2), (1, "verdict", 2, 4), (2, "rollback", 4, 2)]
     assert entries(project)[2]["reason"] == "complaints" and entries(project)[3]["look"] == 2
+    assert entries(project)[3]["figures"]["decay"] >= 0, "the restored version's loss at its promotion is known"
 
 
 def test_a_rollback_to_a_version_that_does_not_load_changes_nothing(april: Project, tmp_path) -> None:

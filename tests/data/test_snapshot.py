@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import resource
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -220,3 +220,41 @@ def test_files_in_a_folder_are_batches(tmp_path: Path) -> None:
     (tmp_path / "2013-02.csv").unlink()
     with pytest.raises(DataError, match="can't be read"):
         source.read("2013-02")
+
+
+def test_what_looks_broken_is_a_function_of_the_batches_and_outlives_a_kill(tmp_path: Path) -> None:
+    """A correction reaches far: each batch is judged by how far those before it lay from those before them."""
+    data = dataclasses.replace(DATA, period=PeriodKind.day)
+
+    def day(number: int, scale: float) -> pl.DataFrame:
+        start = datetime(2024, 1, 1) + timedelta(days=number)
+        return pl.DataFrame(
+            {
+                "id": range(200),
+                "time": [start + timedelta(minutes=7 * row) for row in range(200)],
+                "amount": [scale * (50 + row / 4) for row in range(200)],
+                "target": [row % 2 == 0 for row in range(200)],
+            }
+        )
+
+    def update(folder: str, scales: list[float]) -> dict[str, str]:
+        days = {f"{datetime(2024, 1, 1) + timedelta(days=n):%Y-%m-%d}": day(n, scale) for n, scale in enumerate(scales)}
+        store = SnapshotStore(tmp_path / folder)
+        change = update_snapshot(data, Memory(days), store, tmp_path / f"{folder}.json")
+        suspected.append({entry.period for entry in change.manifest.batches if entry.suspicions})
+        return {str(path.relative_to(store.folder)): path.read_text() for path in sorted(store.folder.rglob("*.json"))}
+
+    suspected: list[set[str]] = []
+    scales = [1.0] * 7 + [1.14] * 36 + [1.14 * 1.22]
+    update("kept", scales)
+    before = suspected[-1]
+    scales[6] = 1.14
+    after, fresh = update("kept", scales), update("fresh", scales)
+    assert suspected[-2] == suspected[-1] != before, "the correction is to make a difference"
+    for texts in (after, fresh):  # it remembers that one batch has been corrected
+        texts["manifest.json"] = texts["manifest.json"].replace('"revision": 2', '"revision": 1')
+    assert after == fresh
+    # A process that died after it had written a summary, and before the manifest.
+    summary = tmp_path / "fresh/batch=2024-01-20/summary.json"
+    summary.write_text(summary.read_text().replace('"slopes": {', '"slopes": {"amount": 0.5, "x": 1.0, ', 1))
+    assert update("fresh", scales) == fresh

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
 import pytest
 import scipy.stats
+from conftest import REPOSITORY
 
+from retrain.config import compose
 from retrain.errors import PromotionError
-from retrain.modeling.metrics import row_brier, row_log_loss
+from retrain.modeling.metrics import monitored_loss, row_brier, row_log_loss
 from retrain.promotion.comparison import compare
+from retrain.records import ChallengerRecord
+from retrain.stages.evaluate import compare_stored
 
 MODELS = ["challenger", "incumbent"]
 
@@ -123,3 +128,21 @@ def test_one_class_or_one_block_gives_no_figure_to_pass_a_check_on() -> None:
         compare(frame.with_columns(block=pl.lit(1)), MODELS).worsening("incumbent", "log_loss")
     with pytest.raises(PromotionError, match="was not measured"):
         compare(frame, MODELS).worsening("incumbent", "accuracy")
+
+
+@pytest.mark.parametrize(("metric", "task"), [("r2", "regression"), ("mae", "regression"), ("roc_auc", "binary")])
+def test_the_loss_that_policies_watch_is_measured_under_every_metric(metric: str, task: str) -> None:
+    config = compose(REPOSITORY / "conf", [f"data.task={task}", f"data.metric={metric}"])
+    hours = [datetime(2013, 1, 1) + timedelta(hours=number) for number in range(400)]
+    random = np.random.default_rng(0)
+    predictions = pl.DataFrame(
+        {
+            "scheduled_departure": hours,
+            "window": "evaluation",
+            "target": random.integers(0, 2, 400).astype(float),
+            **{name: random.uniform(0.1, 0.9, 400) for name in ("challenger", "incumbent", "baseline")},
+        }
+    )
+    found = compare_stored(config, predictions, ChallengerRecord(True, "", "", ""), {})
+    loss = monitored_loss(metric, config.data.task)
+    assert ("challenger", loss) in found.scores and ("incumbent", loss) in found.differences
