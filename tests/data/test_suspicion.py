@@ -169,3 +169,19 @@ def test_a_broken_batch_neither_trains_nor_judges_until_it_is_released(project: 
     project.edit("conf/config.yaml", "release: []", "release: [2013-07]")
     project.repro()
     assert "2013-07" in json.loads((project.root / "reports/challenger.json").read_text())["challenger"]["batches"]
+
+
+def test_a_batch_that_is_held_back_after_the_champion_learnt_from_it_stops_no_pipeline(project: Project) -> None:
+    project.edit("conf/data/slice.yaml", "as_of: 2013-03", "as_of: null")
+    project.edit("conf/config.yaml", "hold_back: true ", "hold_back: false")
+    project.arrive("2013-04", "2013-05", "2013-06")
+    project.repro()
+    project.arrive("2013-07", change=lambda rows: flip_labels(rows, "late", 1.0, seed=1))
+    project.repro()
+    version = json.loads((project.root / "reports/challenger.json").read_text())["challenger"]["version"]
+    project.run("retrain", "promote", str(version), "--reason", "a person means well")
+    served = project.run("retrain", "history").stdout
+    project.edit("conf/config.yaml", "hold_back: false", "hold_back: true ")
+    output = project.repro()
+    assert f"No retraining: Batch 2013-07 is held back, and champion version {version} has learnt from it" in output
+    assert project.run("retrain", "history").stdout == served and project.stages_run() == []

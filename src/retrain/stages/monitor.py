@@ -62,7 +62,8 @@ def look(config: Config, manifest: Manifest, store: Store | None, entries: Seque
         decision = FIRST
     else:
         situation = find_situation(config, manifest, watched, entries, observation)
-        decision = _nothing_new(config, manifest, store, entries) or policy.decide(situation)
+        decision = _learnt_broken(manifest, watched) or _nothing_new(config, manifest, store, entries)
+        decision = decision or policy.decide(situation)
     return _record(config, manifest, observation, situation, decision, watched)
 
 
@@ -136,6 +137,18 @@ def find_situation(
     )
 
 
+def _learnt_broken(manifest: Manifest, watched: Watched) -> Decision | None:
+    """A no, whatever the policy: the champion has learnt from a batch that is held back by now, so what came before can't judge it."""
+    newest = manifest.batches[-1]
+    if not newest.held_back or newest.first_time is None or newest.first_time >= watched.trained_until:
+        return None
+    return Decision(
+        False,
+        f"Batch {newest.period} is held back, and champion version {watched.version} has learnt from it: mend it, list it under "
+        f"`monitoring.release`, or `retrain rollback`. It looks broken: {'; '.join(newest.suspicions)}",
+    )
+
+
 def _nothing_new(config: Config, manifest: Manifest, store: Store, entries: Sequence[Entry]) -> Decision | None:
     """A no, whatever the policy: all that has come since the last verdict is held back, or waits for its labels."""
     from retrain.modeling.training import model_digest
@@ -144,13 +157,6 @@ def _nothing_new(config: Config, manifest: Manifest, store: Store, entries: Sequ
 
     newest = manifest.batches[-1]
     last = next((entry for entry in reversed(entries) if entry.kind == VERDICT), None)
-    if newest.held_back and last is not None and last.newest_batch == newest.period:
-        return Decision(
-            False,
-            f"Batch {newest.period} is held back, since it looks broken beside what has come or been corrected since, and version "
-            f"{last.challenger} was judged on it: mend it, list it under `monitoring.release`, or `retrain rollback`. "
-            f"What looks broken: {'; '.join(newest.suspicions)}",
-        )
     if (
         newest.period == manifest.labelled[-1].period
         or last is None
