@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import sqlalchemy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrain.config import Column, ColumnType, DataConfig, PeriodKind
+from retrain.config import Column, ColumnType, DataConfig, PeriodKind, instantiate
 from retrain.data.periods import parse_delay, parse_period
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.sources import Files, Source, SqlQuery, Table, WithLabels, parse_times, read_files
@@ -262,3 +264,83 @@ def test_batches_count_as_labelled_once_their_labels_had_the_time_to_come(tmp_pa
 def test_a_delay_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"label_delay"):
         parse_delay(text)
+
+
+class Counted(Frame):
+    """A table that counts how often it is read and stamped."""
+
+    loads = stamps = 0
+
+    def load(self) -> pl.DataFrame:
+        self.loads += 1
+        return super().load()
+
+    def stamp(self) -> str:
+        self.stamps += 1
+        return super().stamp()
+
+
+def test_a_table_is_read_and_stamped_once_however_many_batches_it_has(tmp_path: Path) -> None:
+    inner = Counted(table(300).drop("target"))
+    labels = write(table(300).select("id", "target"), tmp_path / "labels.parquet")
+    source = bound(WithLabels(inner, str(labels)))
+    change = update_snapshot(DATA, source, SnapshotStore(tmp_path / "snapshot"), tmp_path / "index.json")
+    assert len(change.read) == 10 and (inner.loads, inner.stamps) == (1, 1)
+
+
+def test_a_new_row_of_a_database_makes_its_own_batch_be_read_again_and_no_other(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'shop.db'}"
+
+    def update() -> tuple[str, ...]:
+        source = bound(SqlQuery("select * from orders order by random()", uri=uri))
+        return update_snapshot(DATA, source, SnapshotStore(tmp_path / "snapshot"), tmp_path / "index.json").read
+
+    rows = table(90).with_columns(pl.col("time").cast(pl.String))
+    rows.write_database("orders", uri)
+    assert update() == ("2013-01", "2013-02", "2013-03")
+    assert update() == ()
+    rows.head(1).with_columns(id=pl.lit(500, pl.Int64)).write_database("orders", uri, if_table_exists="append")
+    assert update() == ("2013-01",)
+
+
+OWN_SOURCE = """
+from retrain.data.sources import Files
+
+class {name}({base}):
+    def load(self):
+        return super().load().with_columns(amount={amount})
+"""
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("changed", ["own_source", "own_base"])
+def test_other_code_of_a_source_makes_its_batches_be_read_again_also_inside_a_wrapper(
+    wrapped: bool, changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what was read by the old code stays in the snapshot, unnoticed."""
+    write(table(), tmp_path / "rows.parquet")
+    write(table().select("id", "target"), tmp_path / "labels.parquet")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    node = {"_target_": "own_source.Own", "paths": str(tmp_path / "rows.parquet")}
+    if wrapped:
+        labels = {"_target_": "retrain.data.sources.WithLabels", "labels": str(tmp_path / "labels.parquet")}
+        node = labels | {"source": node}
+    data = dataclasses.replace(DATA, source=node)
+
+    def update(amounts: dict[str, float]) -> tuple[str, ...]:
+        base = OWN_SOURCE.format(name="Base", base="Files", amount=amounts["own_base"])
+        own = OWN_SOURCE.format(name="Own", base="Base", amount=amounts["own_source"])
+        (tmp_path / "own_base.py").write_text(base)
+        (tmp_path / "own_source.py").write_text("from own_base import Base\n" + own)
+        for name in ("own_base", "own_source"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        source = instantiate(node, "data.source")
+        source.bind(data)
+        return update_snapshot(data, source, SnapshotStore(tmp_path / "snapshot"), tmp_path / "index.json").read
+
+    amounts = {"own_source": 1.0, "own_base": 2.0}
+    assert len(update(amounts)) == 3
+    assert update(amounts) == ()
+    assert len(update(amounts | {changed: 3.0})) == 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from retrain.data.contract import Contract
 from retrain.data.manifest import Batch, Manifest
 from retrain.data.periods import Period, parse_delay, parse_period
 from retrain.data.snapshot import SUMMARY, SnapshotStore, content_digest
+from retrain.data.source_code import source_code
 from retrain.data.sources import Source
 from retrain.data.suspicion import COMPARED, code_digest
 from retrain.errors import DataError
@@ -177,8 +177,8 @@ class _SourceIndex:
 
     def __init__(self, path: Path, data: DataConfig, source: Source) -> None:
         self.path = path
-        code = Path(inspect.getfile(type(source))).read_bytes()  # other code may make other rows of the same files
-        self.source = json.dumps(data.source, sort_keys=True) + hashlib.sha256(code).hexdigest()
+        # Other code may make other rows of the same files.
+        self.source = json.dumps(data.source, sort_keys=True) + source_code(source, data.source)
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
