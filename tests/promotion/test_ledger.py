@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +183,13 @@ class TestPeople:
         assert [one.champion for one in served(entries)] == [2, 4, 5]
         assert rollback_target(entries) == 4
 
+    def test_a_rollback_to_a_version_that_served_twice_leaves_what_served_before_it_reachable(self) -> None:
+        entries = [*self.THREE[:2], entry(2, 2, 4, JANUARY, 1, kind="override"), entry(3, 6, 2, MARCH, 5)]
+        assert rollback_target(entries) == 2
+        once = self.roll_back(entries, 2)
+        assert [one.champion for one in served(once)] == [2, 4, 2]
+        assert rollback_target(once) == 4
+
     def test_the_incumbent_after_a_rollback_is_the_restored_version_or_its_twin(self) -> None:
         entries = self.roll_back(list(self.THREE), 4)
         assert find_incumbent(entries, MARCH_ENDS).version == 4
@@ -258,6 +267,117 @@ def test_a_number_is_given_once(store: Store) -> None:
     assert only.champion == 1 and only.who and only.time and only.seq == 0
 
 
+@pytest.mark.parametrize("reason", ["x" * 4000, "ж" * 4000, "\U0001f600 \x00 \ud800 \n" * 9000], ids=len)
+def test_an_entry_of_any_length_is_read_as_it_was_written(store: Store, reason: str) -> None:
+    ledger = Ledger.open(store)
+    assert ledger.append(entry(0, 1, None, FEBRUARY, 1), 0)
+    assert ledger.append(entry(1, 2, 1, FEBRUARY, 2, reason=reason), 1)
+    assert not ledger.append(entry(1, 3, 1, FEBRUARY, 3, reason=reason), 1), "the loser of a race"
+    first, second = Ledger.open(store).entries()
+    assert (first.reason, second.reason, second.champion) == ("because", reason, 2)
+    params = store.client.get_run(ledger.run_id).data.params
+    assert max(map(len, params.values())) <= 5000, "MLflow's limit is 6,000"
+
+
+@pytest.mark.parametrize("cuts", ["true", "false"])
+def test_a_store_with_a_smaller_limit_gets_smaller_pieces(
+    store: Store, monkeypatch: pytest.MonkeyPatch, cuts: str
+) -> None:
+    from mlflow.utils import validation
+
+    monkeypatch.setattr(validation, "MAX_PARAM_VAL_LENGTH", 500)
+    monkeypatch.setenv("MLFLOW_TRUNCATE_LONG_VALUES", cuts)
+    ledger = Ledger.open(store)
+    ledger.append(entry(0, 2, 1, FEBRUARY, 2, reason="x" * 9000), 0)
+    assert ledger.entries()[0].reason == "x" * 9000
+
+
+def test_a_part_that_is_missing_or_changed_is_noticed(store: Store) -> None:
+    ledger = Ledger.open(store)
+    ledger.append(entry(0, 1, None, FEBRUARY, 1, reason="x" * 9000), 0)
+    with sqlite3.connect(store.local_root / "mlflow.db") as database:
+        database.execute("update params set value = replace(value, 'xxx', 'xyx') where key like 'part-%-0001'")
+    with pytest.raises(StoreError, match=r"parts of ledger entry `seq-000000` were changed"):
+        ledger.entries()
+    with sqlite3.connect(store.local_root / "mlflow.db") as database:
+        database.execute("delete from params where key like 'part-%-0001'")
+    with pytest.raises(StoreError, match=r"`seq-000000` lacks a part"):
+        ledger.entries()
+
+
+@pytest.mark.parametrize("what", ["run", "experiment"])
+def test_a_deleted_ledger_is_noticed_with_the_way_to_restore_it(store: Store, what: str) -> None:
+    ledger = Ledger.open(store)
+    ledger.append(entry(0, 1, None, FEBRUARY, 1), 0)
+    experiment = store.client.get_run(ledger.run_id).info.experiment_id
+    if what == "run":
+        store.client.delete_run(ledger.run_id)
+    else:
+        store.client.delete_experiment(experiment)
+    number = ledger.run_id if what == "run" else experiment
+    with pytest.raises(StoreError, match=rf"mlflow {what}s restore --{what}-id {number}"):
+        Ledger.open(store)
+    for use in (ledger.entries, lambda: ledger.append(entry(1, 2, 1, FEBRUARY, 2), 1)):
+        with pytest.raises(StoreError, match=f"mlflow runs restore --run-id {ledger.run_id}"):
+            use()
+    with pytest.raises(StoreError, match="was deleted"):
+        ledger.extend(lambda entries: entry(len(entries), 2, 1, FEBRUARY, 2))
+    restore = store.client.restore_run if what == "run" else store.client.restore_experiment
+    restore(number)
+    assert len(Ledger.open(store).entries()) == 1
+
+
+def test_a_missing_entry_is_noticed(store: Store) -> None:
+    """Counting the entries that are left would give a number that is taken: every attempt would be lost."""
+    ledger = Ledger.open(store)
+    for number in range(3):
+        ledger.append(entry(number, number + 1, number or None, FEBRUARY, 1), number)
+    with sqlite3.connect(store.local_root / "mlflow.db") as database:
+        database.execute("delete from params where key = 'seq-000001'")
+    with pytest.raises(StoreError, match="Ledger entry 1 is missing"):
+        ledger.extend(lambda entries: entry(len(entries), 2, 1, FEBRUARY, 2))
+
+
+def test_a_read_only_database_is_named(store: Store) -> None:
+    from mlflow import MlflowClient
+
+    ledger = Ledger.open(store)
+    client = MlflowClient(f"sqlite:///file:{store.local_root / 'mlflow.db'}?mode=ro&uri=true")
+    reader = Ledger(dataclasses.replace(store, client=client), ledger.run_id)
+    assert reader.entries() == []
+    with pytest.raises(StoreError, match=r"readonly database.* mend the permissions"):
+        reader.append(entry(0, 1, None, FEBRUARY, 1), 0)
+
+
+def test_a_write_whose_answer_was_lost_counts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.exceptions import MlflowException
+
+    ledger = Ledger.open(store)
+    write = store.client.log_param
+
+    def lose_the_answer(*arguments: object) -> None:
+        write(*arguments)
+        raise MlflowException("connection reset by peer")
+
+    monkeypatch.setattr(store.client, "log_param", lose_the_answer)
+    assert ledger.append(entry(0, 1, None, FEBRUARY, 1), 0)
+    assert not ledger.append(entry(0, 2, None, FEBRUARY, 2), 0)
+
+
+def test_a_plan_is_made_again_on_what_another_writer_has_added(store: Store) -> None:
+    ledger, seen = Ledger.open(store), []
+
+    def plan(entries: list[Entry]) -> Entry:
+        seen.append(len(entries))
+        if len(entries) < 2:  # another writer is quicker
+            ledger.append(entry(len(entries), 7, None, FEBRUARY, 7), len(entries))
+        return entry(len(entries), 9, 7, FEBRUARY, 9)
+
+    assert ledger.extend(plan).seq == 2 and seen == [0, 1, 2]
+    there = ledger.entries()[1]
+    assert ledger.extend(lambda entries: entries[1]) == there and len(ledger.entries()) == 3
+
+
 def test_aliases_follow_the_ledger_and_are_mended_after_a_crash(store: Store) -> None:
     add_versions(store, 3)
     ledger = Ledger.open(store)
@@ -323,14 +443,6 @@ def test_a_tidied_up_previous_version_is_no_obstacle_and_a_missing_champion_is_n
     store.client.delete_model_version("flights", "2")
     with pytest.raises(StoreError, match="no version 2"):
         registry.follow_ledger(store, ledger)
-
-
-def test_a_deleted_ledger_is_an_error_and_no_fresh_start(store: Store) -> None:
-    ledger = Ledger.open(store)
-    ledger.append(entry(0, 1, None, FEBRUARY, 1), 0)
-    store.client.delete_run(ledger.run_id)
-    with pytest.raises(StoreError, match=f"Restore run {ledger.run_id}"):
-        Ledger.open(store)
 
 
 def test_a_reason_in_any_script_is_stored_whole(store: Store) -> None:

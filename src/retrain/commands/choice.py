@@ -73,22 +73,24 @@ def carry_out(
 
     Raises PromotionError when the champion has moved since the command was `started`: the person decided about another one.
     """
-    while True:
-        entries = ledger.entries()
+    before: int | None = None
+
+    def decide(entries: Sequence[Entry]) -> Entry:
+        nonlocal before
         serving = current_champion(entries)
         if serving is not None and datetime.fromisoformat(serving.time) > started:
             raise PromotionError(
                 f"The champion has moved to version {serving.champion} (ledger entry {serving.seq}, {serving.time}, by {serving.who}) "
                 "since this command was started. Nothing was changed. Look at `retrain history`, then decide again."
             )
-        planned = plan(entries)
-        # Killed between the two, `dvc repro` would have nothing to do, and the alias would stay behind.
-        with missing_meanwhile(PROMOTION):
-            appended = ledger.append(planned, len(entries))
-            if appended:
-                registry.follow_ledger(store, ledger)
-        if appended:
-            return ledger.entries()[len(entries)], serving.champion if serving else None
+        before = serving.champion if serving else None
+        return plan(entries)
+
+    # Killed between the two, `dvc repro` would have nothing to do, and the alias would stay behind.
+    with missing_meanwhile(PROMOTION):
+        entry = ledger.extend(decide)
+        registry.follow_ledger(store, ledger)
+    return entry, before
 
 
 def confirm(config: Config, entry: Entry, before: int | None) -> None:

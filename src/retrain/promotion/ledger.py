@@ -2,7 +2,7 @@
 
 It is one MLflow run for each registered model, shared by everyone who shares the store. Entry n is the param `seq-<n>`:
 MLflow lets a param be written once, so of several writers exactly one gets each number, on SQLite, on Postgres and
-through a server. The alias `champion` is its cache, since MLflow's aliases are unconditional overwrites.
+through a server (see `write_once`). The alias `champion` is its cache, since MLflow's aliases are unconditional overwrites.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import dataclasses
 import getpass
 import json
+import random
+import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from retrain.errors import PromotionError, StoreError
+from retrain.promotion.write_once import deleted_run, whole_text, write_once
 from retrain.records import ModelRecord
 from retrain.tracking.store import LEDGER, Store, ensure_experiment
 
@@ -25,7 +28,8 @@ from retrain.tracking.store import LEDGER, Store, ensure_experiment
 VERDICT, REFUSAL, APPROVAL, OVERRIDE, ROLLBACK = ("verdict", "refusal", "approval", "override", "rollback")
 DECAY = "decay"  # the figure that says how much worse the incumbent had become when a challenger was trained
 _KEY = "seq-{:06d}"
-LONGEST_PARAM = 6000
+_NUMBER = re.compile(r"seq-(\d{6,})")
+_MOST_ATTEMPTS = 100  # each lost to another writer, who has then written an entry
 
 
 @dataclass(frozen=True)
@@ -80,15 +84,25 @@ class Ledger:
         return cls(store, _ledger_run(store))
 
     def entries(self) -> list[Entry]:
-        """The whole history, oldest first."""
-        params = self.store.client.get_run(self.run_id).data.params
-        numbered = sorted((key, value) for key, value in params.items() if key.startswith("seq-"))
-        return [_read_entry(value, number) for number, (_, value) in enumerate(numbered)]
+        """The whole history, oldest first. Raises StoreError when it was deleted, or an entry is missing or unreadable."""
+        run = self.store.client.get_run(self.run_id)
+        if run.info.lifecycle_stage != "active":
+            raise StoreError(deleted_run(self.run_id))
+        params = run.data.params
+        numbers = sorted(int(found[1]) for found in map(_NUMBER.fullmatch, params) if found)
+        if numbers != list(range(len(numbers))):
+            missing = min(set(range(len(numbers))) - set(numbers))
+            raise StoreError(
+                f"Ledger entry {missing} is missing, though there are {len(numbers)} and the last is {numbers[-1]}: "
+                f"run {self.run_id} was changed by hand. Restore the store from a backup; nothing was changed."
+            )
+        return [_read_entry(whole_text(params, _KEY.format(number)), number) for number in numbers]
 
     def append(self, entry: Entry, expected_length: int) -> bool:
-        """Write entry number `expected_length`. False when another writer already has: read again, then decide again."""
-        from mlflow.exceptions import MlflowException
+        """Write entry number `expected_length`. False when another writer already has: read again, then decide again.
 
+        Raises StoreError for everything else that can go wrong, so that trying again after False always ends.
+        """
         stamped = dataclasses.replace(
             entry,
             who=_who(),
@@ -97,18 +111,26 @@ class Ledger:
         )
         content = dataclasses.asdict(stamped)
         del content["seq"]
-        text = json.dumps(content, sort_keys=True, ensure_ascii=False)
-        if len(text) > LONGEST_PARAM:  # MLflow would cut it, and half an entry can't be read again
-            raise PromotionError(
-                f"The ledger entry has {len(text):,} characters, and {LONGEST_PARAM:,} fit. Shorten the names of your checks."
-            )
-        try:
-            self.store.client.log_param(self.run_id, _KEY.format(expected_length), text)
-        except MlflowException as error:
-            if error.error_code == "INVALID_PARAMETER_VALUE":
-                return False
-            raise StoreError(f"The ledger could not be written: {str(error).splitlines()[0]}") from error
-        return True
+        # In ASCII a character is a byte, and one that every database takes.
+        text = json.dumps(content, sort_keys=True)
+        return write_once(self.store.client, self.run_id, _KEY.format(expected_length), text)
+
+    def extend(self, plan: Callable[[list[Entry]], Entry]) -> Entry:
+        """Append what `plan` makes of the history, planned again when another writer came first; returns it as written.
+
+        A plan may also return an entry that is there already: then nothing is written.
+        """
+        for attempt in range(_MOST_ATTEMPTS):
+            entries = self.entries()
+            planned = plan(entries)
+            if planned in entries:
+                return planned
+            if self.append(planned, len(entries)):
+                return self.entries()[len(entries)]
+            time.sleep(random.uniform(0, 0.02 * min(attempt, 10)))
+        raise StoreError(
+            f"Others wrote to the ledger {_MOST_ATTEMPTS} times while this command tried to. Nothing was changed; run it again."
+        )
 
 
 def current_champion(entries: Sequence[Entry]) -> Entry | None:
@@ -126,8 +148,9 @@ def served(entries: Sequence[Entry]) -> list[Entry]:
         if not entry.moved:
             continue
         if entry.kind == ROLLBACK:
-            versions = [earlier.champion for earlier in line]
-            del line[versions.index(entry.champion) if entry.champion in versions else len(line) - 1 :]
+            # A version may have served twice: back to the last time, so that what served before that stays reachable.
+            places = [place for place, earlier in enumerate(line) if earlier.champion == entry.champion]
+            del line[places[-1] if places else len(line) - 1 :]
         line.append(entry)
     return line
 
@@ -202,7 +225,15 @@ def _ledger_run(store: Store) -> str:
 
     Experiment names are unique, so exactly one process creates the experiment, and that one makes the run.
     """
-    experiment, created = ensure_experiment(store, store.registered_model + LEDGER)
+    name = store.registered_model + LEDGER
+    existing = store.client.get_experiment_by_name(name)
+    if existing is not None and existing.lifecycle_stage != "active":
+        raise StoreError(
+            f"The experiment `{name}`, which holds the ledger, was deleted in MLflow. Nothing was changed. Restore it with "
+            f"`mlflow experiments restore --experiment-id {existing.experiment_id}` (MLFLOW_TRACKING_URI must hold the store's "
+            "address; `sqlite:///mlflow.db` for the project's own), then run the command again."
+        )
+    experiment, created = ensure_experiment(store, name)
     for attempt in range(50):
         found = _find_ledger_run(store, experiment)
         if found is not None:
@@ -226,10 +257,7 @@ def _find_ledger_run(store: Store, experiment: str) -> str | None:
     if not runs:
         return None
     if runs[0].info.lifecycle_stage != "active":
-        raise StoreError(
-            f"The run that holds the ledger of `{store.registered_model}` was deleted in MLflow. Restore run {runs[0].info.run_id} of "
-            f"experiment `{store.registered_model}{LEDGER}` (MLflow UI, state: deleted), then run the command again."
-        )
+        raise StoreError(deleted_run(runs[0].info.run_id))
     return runs[0].info.run_id
 
 

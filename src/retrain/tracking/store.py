@@ -84,6 +84,7 @@ def _open(address: str, local: bool, experiment: str, registered_model: str) -> 
     from mlflow.exceptions import MlflowException
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # prints what is raised, as a traceback
     logging.getLogger("alembic").setLevel(logging.WARNING)
     mlflow.set_tracking_uri(address)
     try:
