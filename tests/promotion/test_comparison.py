@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 from conftest import REPOSITORY
 
-from retrain.config import compose
+from retrain.config import Task, compose
 from retrain.errors import PromotionError
 from retrain.modeling.metrics import monitored_loss, row_brier, row_log_loss
 from retrain.promotion.comparison import compare
@@ -146,3 +146,51 @@ def test_the_loss_that_policies_watch_is_measured_under_every_metric(metric: str
     found = compare_stored(config, predictions, ChallengerRecord(True, "", "", ""), {})
     loss = monitored_loss(metric, config.data.task)
     assert ("challenger", loss) in found.scores and ("incumbent", loss) in found.differences
+
+
+def test_a_relative_margin_is_as_uncertain_as_the_score_that_it_is_a_share_of() -> None:
+    """Its estimate is that of challenger - 1.05 * incumbent: for a mean of losses, Student's t of the daily means of that."""
+    frame = simulate(np.random.default_rng(4), days=9)
+    beyond, margin = compare(frame, MODELS).beyond_margin("incumbent", "log_loss", 0.05, "relative")
+    target = frame["target"].to_numpy()
+    losses = [row_log_loss(target, frame[model].to_numpy()) for model in MODELS]
+    daily = (losses[0] - 1.05 * losses[1]).reshape(9, -1).mean(axis=1)
+    assert beyond.value == pytest.approx(daily.mean()) and margin == pytest.approx(0.05 * losses[1].mean())
+    assert beyond.standard_error == pytest.approx(scipy.stats.sem(daily))
+    known = compare(frame, MODELS).worsening("incumbent", "log_loss")
+    assert beyond.standard_error != pytest.approx(known.standard_error, rel=1e-3)
+
+
+def test_an_absolute_margin_adds_no_uncertainty() -> None:
+    made = compare(simulate(np.random.default_rng(4), days=9), MODELS)
+    beyond, margin = made.beyond_margin("incumbent", "roc_auc", 0.02, "absolute")
+    worsening = made.worsening("incumbent", "roc_auc")
+    assert margin == 0.02 and beyond.standard_error == worsening.standard_error
+    assert beyond.value == pytest.approx(worsening.value - 0.02)
+
+
+@pytest.mark.parametrize(("noise", "sign"), [(0.3, 1), (3.0, -1)])
+def test_a_share_of_r_squared_is_one_of_what_is_left_to_explain(noise: float, sign: int) -> None:
+    """R squared may be negative, and 5 % of .91 would let half as much error again pass."""
+    random = np.random.default_rng(0)
+    target = random.normal(0, 1, 400)
+    models = {name: target + random.normal(0, noise, 400) for name in MODELS}
+    frame = pl.DataFrame({"target": target, "block": np.arange(400) // 20, **models})
+    made = compare(frame, MODELS, ["r2", "mse"], Task.regression)
+    score = made.score("incumbent", "r2").value
+    _, margin = made.beyond_margin("incumbent", "r2", 0.05, "relative")
+    assert math.copysign(1, score) == sign and margin == pytest.approx(0.05 * (1 - score))
+    mse = made.beyond_margin("incumbent", "mse", 0.05, "relative")[0]
+    assert (made.beyond_margin("incumbent", "r2", 0.05, "relative")[0].value > 0) == (mse.value > 0)
+
+
+def test_a_share_of_a_score_below_zero_is_one_of_its_distance_from_zero() -> None:
+    random = np.random.default_rng(0)
+    target = random.normal(0, 1, 200)
+    models = {name: target + random.normal(0, 0.5, 200) for name in MODELS}
+    frame = pl.DataFrame({"target": target, "block": np.arange(200) // 20, **models})
+    made = compare(frame, MODELS, ["neg_mean_absolute_error"], Task.regression)
+    beyond, margin = made.beyond_margin("incumbent", "neg_mean_absolute_error", 0.05, "relative")
+    same, absolute = made.beyond_margin("incumbent", "mae", 0.05, "relative")
+    assert margin == pytest.approx(absolute) and beyond.value == pytest.approx(same.value)
+    assert beyond.standard_error == pytest.approx(same.standard_error)

@@ -13,7 +13,7 @@ from retrain.config import GateConfig, compose
 from retrain.errors import ConfigError, PromotionError
 from retrain.promotion.checks import BeatsBaseline, EnoughEvidence, Limit, NonInferiority, Outcome, Superiority
 from retrain.promotion.figures import Comparison, Estimate
-from retrain.promotion.gate import Verdict, build_questions, judge
+from retrain.promotion.gate import Question, Verdict, build_questions, judge
 
 METRICS = ("log_loss", "roc_auc", "brier", "calibration_error")
 
@@ -105,26 +105,26 @@ def test_the_first_champion_must_beat_the_baseline(difference: float, verdict: V
 
 @pytest.mark.parametrize("has_incumbent", [True, False])
 def test_a_gate_without_checks_lets_nothing_through(has_incumbent: bool) -> None:
-    with pytest.raises(PromotionError, match="no check that blocks"):
+    with pytest.raises(ConfigError, match="no check named `primary`"):
         build_questions(GateConfig(checks={}, first_champion={}), has_incumbent)
 
 
-def with_action(action: object) -> GateConfig:
+def with_action(action: object, name: str = "ranking") -> GateConfig:
     gate = compose(REPOSITORY / "conf").gate
-    gate.checks["primary"]["on_failure"] = action
+    gate.checks[name]["on_failure"] = action
     return gate
 
 
 def test_a_check_that_warns_does_not_stop_a_promotion_but_is_said() -> None:
-    judgement = judge(comparison(0.03), build_questions(with_action("warn"), True))
-    assert judgement.verdict is Verdict.promote and "Warning: primary (log_loss" in judgement.reason
+    judgement = judge(comparison(-0.01, auc=-0.05), build_questions(with_action("warn"), True))
+    assert judgement.verdict is Verdict.promote and "Warning: ranking (roc_auc" in judgement.reason
 
 
 @pytest.mark.parametrize("off", ["off", False])
 def test_a_check_that_is_off_is_not_asked(off: object) -> None:
     """YAML reads a bare `off` as false."""
-    judgement = judge(comparison(0.03), build_questions(with_action(off), True))
-    assert judgement.verdict is Verdict.promote and "primary" not in judgement.checks
+    judgement = judge(comparison(-0.01, auc=-0.05), build_questions(with_action(off), True))
+    assert judgement.verdict is Verdict.promote and "ranking" not in judgement.checks
 
 
 def test_an_action_that_nobody_knows_is_refused() -> None:
@@ -132,19 +132,69 @@ def test_an_action_that_nobody_knows_is_refused() -> None:
         build_questions(with_action("ignore"), True)
 
 
-def test_a_gate_that_only_warns_lets_nothing_through() -> None:
+@pytest.mark.parametrize(("action", "words"), [("off", "no check named `primary`"), ("warn", "has to block")])
+def test_the_primary_check_can_not_be_switched_off_or_only_warn(action: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build_questions(with_action(action, "primary"), True)
     gate = compose(REPOSITORY / "conf").gate
-    for node in gate.checks.values():
-        node["on_failure"] = "warn"
-    with pytest.raises(PromotionError, match="no check that blocks"):
+    gate.first_champion["baseline"]["on_failure"] = action
+    with pytest.raises(ConfigError, match=words.replace("`primary`", "`primary` or `baseline`")):
+        build_questions(gate, False)
+
+
+def test_a_gate_without_a_primary_check_is_refused_whatever_else_it_asks() -> None:
+    gate = compose(REPOSITORY / "conf").gate
+    del gate.checks["primary"]
+    with pytest.raises(ConfigError, match=r"no check named `primary`.*there is: .*slices"):
         build_questions(gate, True)
+    with pytest.raises(PromotionError, match="no primary check"):
+        judge(comparison(), {"evidence": Question(EnoughEvidence(500, 5))})
 
 
-def test_when_nothing_that_blocks_applies_nothing_is_promoted() -> None:
-    gate = compose(REPOSITORY / "conf").gate
-    gate.checks = {"slices": gate.checks["slices"]}
-    with pytest.raises(PromotionError, match="No check of the gate"):
-        judge(comparison(), build_questions(gate, True))
+REGRESSION = ["data.task=regression", "data.metric=rmse"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["gate.checks.primary.metric=rmse"], "checks.primary` asks for rmse.*about binary"),
+        (["gate.first_champion.baseline.metric=rmse"], "first_champion.baseline` asks for rmse"),
+        (["gate.checks.slices.metric=mae"], "checks.slices` asks for mae"),
+        (["gate.checks.forgetting.metric=pinball_0.9"], "checks.forgetting` asks for pinball_0.9"),
+        (["gate.checks.primary.metric=neg_mean_squared_error"], "asks for neg_mean_squared_error"),
+        (["gate.checks.primary.metric=f1", "data.task=multiclass"], "asks for f1, which says nothing about multiclass"),
+        ([*REGRESSION, "gate.checks.primary.metric=roc_auc", "+gate.checks.primary.skip_if_unfit=true"], "primary"),
+        ([*REGRESSION, "gate.checks.ranking.skip_if_unfit=false"], "ranking` asks for roc_auc.*skip_if_unfit"),
+        (
+            [*REGRESSION, "gate.checks.ranking.metric=average_precision", "~gate.checks.ranking.skip_if_unfit"],
+            "ranking",
+        ),
+        (["gate.checks.primary.metric=nonsense"], "nonsense"),
+        (["gate.checks.ranking.skip_if_unfit=sometimes"], "must be true or false"),
+    ],
+)
+def test_a_metric_that_says_nothing_about_the_task_is_refused_with_the_config(overrides: list[str], words: str) -> None:
+    config = compose(REPOSITORY / "conf", overrides)
+    with pytest.raises(ConfigError, match=words):
+        for has_incumbent in (True, False):
+            build_questions(config.gate, has_incumbent, config.data)
+
+
+@pytest.mark.parametrize("overrides", [REGRESSION, ["data.task=multiclass"], ["gate.checks.primary.metric=f1"], []])
+def test_the_shipped_gate_fits_every_task(overrides: list[str]) -> None:
+    config = compose(REPOSITORY / "conf", overrides)
+    for has_incumbent in (True, False):
+        assert build_questions(config.gate, has_incumbent, config.data)
+
+
+def test_nothing_is_promoted_whose_primary_check_gave_no_answer() -> None:
+    """However it got past the config: 49 times worse, and judged by a metric of another task."""
+    unfit = NonInferiority("rmse", 0.05, "relative", 0.95)
+    for skip in (True, False):
+        judgement = judge(
+            comparison(), {"primary": Question(unfit, True, skip), "evidence": Question(EnoughEvidence(1, 1))}
+        )
+        assert judgement.verdict is Verdict.keep and "rmse says nothing about binary" in judgement.reason
 
 
 def test_the_primary_question_is_asked_first() -> None:

@@ -7,12 +7,16 @@ import dataclasses
 import numpy as np
 import polars as pl
 import pytest
+from conftest import REPOSITORY
 
+from retrain.config import ColumnType, compose
 from retrain.errors import ConfigError, PromotionError
 from retrain.promotion.checks import Outcome
 from retrain.promotion.comparison import compare
 from retrain.promotion.figures import Comparison, Estimate
+from retrain.promotion.gate import build_questions
 from retrain.promotion.guardrails import Budget, Churn, ClassCoverage, Deterioration, Floor, Forgetting, Slices
+from retrain.promotion.slices import asked_columns, sliced_columns
 
 DAYS, ROWS = 10, 400
 LIMITS = {"metric": "log_loss", "margin": 0.1, "margin_is": "relative", "confidence": 0.95}
@@ -134,9 +138,76 @@ def test_a_slice_that_can_not_be_cut_is_an_error() -> None:
     with pytest.raises(PromotionError, match="no column `colour`"):
         slices(["colour"]).judge(comparison(rows()))
     with pytest.raises(ConfigError, match="no SQL expression"):
-        slices(["size >"])
+        slices(["size >"]).judge(comparison(rows()))
+    with pytest.raises(PromotionError, match="neither a column nor true or false"):
+        slices(["size + 1"]).judge(comparison(rows()))
     with pytest.raises(ConfigError, match="loss of single rows"):
         Slices(None, **(LIMITS | {"metric": "roc_auc"}), minimum_rows=1, minimum_blocks=1)
+
+
+NAMES = [
+    "cust-type",
+    "Loan Type",
+    'say "when"',
+    "it's",
+    "price [$]",
+    "100 %",
+    "a/b",
+    "Größe",
+    "顧客",
+    "^.*$",
+    "*",
+    "select",
+    "slice",
+    "size >",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("null", [True, False])
+def test_a_column_is_sliced_by_whatever_it_is_called(name: str, null: bool) -> None:
+    frame = rows(pl.col("color") == "blue").drop("rare").rename({"color": name})
+    result = slices(None if null else [name]).judge(comparison(frame))
+    assert result.outcome is Outcome.failed and f"{name}=blue" in result.reason and result.figures["worse"] == 1
+
+
+@pytest.mark.parametrize("by", ["\"Loan Type\" = 'blue'", "\"Loan Type\" IN ('blue') AND size < 99"])
+def test_an_expression_may_quote_such_names(by: str) -> None:
+    frame = rows(pl.col("color") == "blue").rename({"color": "Loan Type"})
+    result = slices([by]).judge(comparison(frame))
+    assert result.outcome is Outcome.failed and by in result.reason
+    assert set(slices([by]).columns_among(frame.columns)) >= {"Loan Type"}
+
+
+@pytest.mark.parametrize("by", ["cust-typo", "size >", "nothing = 1"])
+def test_a_slice_by_what_the_data_do_not_have_is_refused_with_the_config(by: str) -> None:
+    config = compose(REPOSITORY / "conf")
+    config.gate.checks["slices"]["by"] = [by]
+    with pytest.raises(ConfigError, match="by"):
+        build_questions(config.gate, True, config.data)
+
+
+def test_by_null_stands_for_categorical_and_boolean_features_alone() -> None:
+    """Never for the target, on one side of which a challenger that follows a shift is always worse; nor for a key."""
+    data = compose(REPOSITORY / "conf").data
+    features = [name for name, column in data.features.items() if column.type is ColumnType.categorical]
+    assert sliced_columns(data) == features and "flight" in data.key_columns
+    alone = dataclasses.replace(data, key_columns=["dest"])
+    assert sliced_columns(alone) == [name for name in features if name != "dest"]
+    both = [slices(None), slices(["distance", "flight > 100"])]
+    assert asked_columns(both, data) == [*sliced_columns(data), "distance", "flight"]
+    frame = rows(pl.col("rare") == "common").with_columns(
+        customer=pl.int_range(pl.len()).cast(pl.String), late=pl.col("target") == 1
+    )
+    made = comparison(frame, categories=["color"])
+    result = slices(None, minimum_rows=1).judge(made)
+    assert result.figures["slices"] == 4 and all(name not in result.reason for name in ("late", "customer", "rare"))
+
+
+def test_many_levels_of_few_rows_are_only_counted() -> None:
+    frame = rows().with_columns(customer=pl.int_range(pl.len()).cast(pl.String))
+    result = slices(["customer"]).judge(comparison(frame))
+    assert result.outcome is Outcome.not_applicable and f"{len(frame)} too small" in result.reason
 
 
 def test_forgetting_is_measured_on_the_reference_windows() -> None:

@@ -176,7 +176,7 @@ class GateCheck:
         scored = score_rows(models, era.judged, self.config)
         constant = baseline_score(scored.target, data.metric, data.task, len(scored.classes))
         asked = [question.check.metric for question in self.questions.values() if question.check.metric]
-        rows = era.judged.select(*data.features, block.alias(BLOCK))
+        rows = era.judged.with_columns(block.alias(BLOCK))
         comparison = compare_scored(self.config, rows, scored, constant, asked)
         judgement = judge(comparison, self.questions)
         promoted = judgement.verdict is Verdict.promote

@@ -15,6 +15,7 @@ from retrain.modeling.pipeline import to_codes, to_target
 from retrain.modeling.scoring import Scored
 from retrain.promotion.comparison import compare
 from retrain.promotion.figures import BASELINE, CHALLENGER, EVALUATION, TARGET, WINDOW, Comparison
+from retrain.promotion.slices import sliced_columns
 
 # Latency and size are no part of a replay: nothing is stored, and the machine is another one.
 FACTS = {"latency_one_row_ms": 0.0, "latency_1000_rows_ms": 0.0, "model_megabytes": 0.0}
@@ -66,4 +67,5 @@ def compare_scored(
         classes=scored.classes,
         unknown_classes=scored.unknown_classes,
         rows_judged=judged,
+        categories=sliced_columns(data),
     )

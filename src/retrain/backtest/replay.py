@@ -147,7 +147,7 @@ class Replay:
         self.strategy: Strategy = instantiate(self.config.strategy, "strategy")
         self.continues = self.strategy.continues
         self.refits = plan.gate is None or plan.gate.refit
-        self.questions = build_questions(plan.gate, True) if plan.gate is not None else {}
+        self.questions = build_questions(plan.gate, True, self.config.data) if plan.gate is not None else {}
 
     def run(self) -> Living[Outcome]:
         """From the first champion to the last batch. Yields the job of each model that it needs, and is sent its fit."""

@@ -70,7 +70,7 @@ def read_history(config: Config, store: SnapshotStore, manifest: Manifest, plans
         log.warning("Left out, since they look broken (`retrain snapshot` says why): %s", ", ".join(held))
     summaries = [store.summary(batch) for batch in batches]
     gates = {plan.names[2]: plan.gate for plan in plans if plan.gate is not None}
-    questions = [question for gate in gates.values() for question in build_questions(gate, True).values()]
+    questions = [question for gate in gates.values() for question in build_questions(gate, True, config.data).values()]
     metrics = [question.check.metric for question in questions if question.check.metric]
     return History(config, batches, summaries, Workshop(BACKTEST_CACHE, SNAPSHOT), metrics=metrics)
 

@@ -20,7 +20,7 @@ QUICK_BATCHES, QUICK_ROWS = 3, 30_000
 
 def run(config: Config, options: argparse.Namespace) -> None:
     """Raises PromotionError when equal or worse challengers were promoted wrongly too often."""
-    check = GateCheck(config, build_questions(config.gate, has_incumbent=True))
+    check = GateCheck(config, build_questions(config.gate, True, config.data))
     batches, rows = (QUICK_BATCHES, QUICK_ROWS) if options.quick else (options.batches, None)
     trials = _replay(check, config, batches, rows)
     lines = summarize(trials)

@@ -16,6 +16,7 @@ without gaps, of shape (rows,).
 from __future__ import annotations
 
 import functools
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -204,6 +205,25 @@ class ScikitLearnScorer(Metric):
         left = [np.ones(len(codes), dtype=bool), *(codes != block for block in range(int(codes.max()) + 1))]
         return np.array([self._score(score[keep], target[keep]) for keep in left])
 
+    @functools.cache  # noqa: B019  the scorers themselves are kept for ever
+    def fits(self) -> bool:
+        """Whether it is for this task, and can be computed: of one for two classes, such as `f1`, scikit-learn tells only then."""
+        for_numbers = self.scorer._score_func.__module__.endswith("_regression")
+        if for_numbers != (self.task is Task.regression):
+            return False
+        classes = 3 if self.task is Task.multiclass else 2
+        target = np.arange(12.0) % classes
+        score = np.eye(classes)[target.astype(np.int64)] * 0.5 + 0.5 / classes
+        if self.task is not Task.multiclass:
+            score = score[:, 1]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._score(score, target)
+        except ConfigError:
+            return False
+        return True
+
     def _score(self, score: NDArray, target: NDArray) -> float:
         if len(np.unique(target)) < 2:
             return float("nan")
@@ -269,10 +289,13 @@ def find_row_loss(name: str) -> RowLoss:
 
 
 def fits_task(name: str, task: Task) -> bool:
-    """Whether a metric means anything for a task. Of scikit-learn's scorers the answer isn't known: yes."""
+    """Whether a metric means anything for a task. Of one that nobody knows, `find_metric` has more to say: yes."""
     if name in METRICS or name.startswith(PINBALL):
         return (name in _CLASSIFICATION) == (task is not Task.regression)
-    return True
+    try:
+        return find_metric(name, task).fits()
+    except ConfigError:
+        return True
 
 
 def loss_beside(metric: str, task: Task) -> str:

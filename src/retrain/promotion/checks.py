@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from retrain.errors import ConfigError
@@ -22,31 +23,38 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """An answer, its reason as a sentence, and the figures behind it."""
+    """An answer, its reason as a sentence, and the figures behind it. `warning`: what it could not look at."""
 
     outcome: Outcome
     reason: str
     figures: dict[str, float] = field(default_factory=dict)
+    warning: str = ""
 
 
 class Check(ABC):
     """One question about a comparison."""
 
     metric: str | None = None  # to be measured for this question; None for the primary metric, or none at all
-    columns: (
-        tuple[str, ...] | None
-    ) = ()  # features that the evaluation rows have to carry; None for all categories and flags
+    loss: str | None = (
+        None  # of single rows, that it asks for; None for the one beside the primary metric, or none at all
+    )
+    # Columns that the evaluation rows have to carry; None for all categorical and boolean features.
+    columns: tuple[str, ...] | None = ()
 
     @abstractmethod
     def judge(self, comparison: Comparison) -> CheckResult:
         """Raises PromotionError when the comparison lacks what the question needs."""
 
+    def columns_among(self, known: Collection[str]) -> tuple[str, ...] | None:
+        """`columns`, for a check that has to know which columns there are. Raises ConfigError when it asks for another."""
+        return self.columns
+
 
 class NonInferiority(Check):
     """The challenger is not worse than the incumbent by more than a margin, with one-sided confidence.
 
-    `margin_is` relative: a share of the incumbent's score; absolute: in units of the metric. Repeated looks at the same
-    rows are paid for with confidence (`retrain.promotion.looks`).
+    `margin_is` relative: a share of the incumbent's score (of R squared, of what it leaves unexplained); absolute: in units
+    of the metric. Repeated looks at the same rows are paid for with confidence (`retrain.promotion.looks`).
     """
 
     def __init__(self, metric: str | None, margin: float, margin_is: str, confidence: float) -> None:
@@ -55,10 +63,9 @@ class NonInferiority(Check):
 
     def judge(self, comparison: Comparison) -> CheckResult:
         metric = self.metric or comparison.metric
-        worsening = comparison.worsening(INCUMBENT, metric)
-        margin = self.allowed(comparison, metric)
+        beyond, margin = comparison.beyond_margin(INCUMBENT, metric, self.margin, self.margin_is)
         level = 1 - spent_level(1 - self.confidence, comparison.look)
-        bound = worsening.quantile(level)
+        bound = beyond.quantile(level) + margin
         passed = bound < margin
         relation = "below" if passed else "not below"
         reason = (
@@ -66,12 +73,6 @@ class NonInferiority(Check):
             f"{relation} the margin of {margin:.4f}"
         )
         return CheckResult(_outcome(passed), reason, {"bound": bound, "margin": margin, "confidence": level})
-
-    def allowed(self, comparison: Comparison, metric: str) -> float:
-        """The margin in units of the metric."""
-        if self.margin_is == "absolute":
-            return self.margin
-        return self.margin * abs(comparison.score(INCUMBENT, metric).value)
 
 
 class Superiority(Check):

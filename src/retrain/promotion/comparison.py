@@ -61,6 +61,7 @@ def compare(
         differences={key: jackknife(values) for key, values in differences.items()},
         identical=INCUMBENT in models and bool(np.array_equal(scores[CHALLENGER], scores[INCUMBENT])),
         task=task,
+        replicates=replicates,
     )
 
 

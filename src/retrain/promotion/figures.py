@@ -12,11 +12,24 @@ from retrain.errors import PromotionError
 
 if TYPE_CHECKING:
     import polars as pl
+    from numpy.typing import NDArray
 
 # Columns of the stored predictions. WINDOW is EVALUATION, or the batch whose old evaluation rows are a reference.
 CHALLENGER, INCUMBENT, BASELINE = "challenger", "incumbent", "baseline"
 TARGET, BLOCK, WINDOW, EVALUATION = "target", "block", "window", "evaluation"
 _LOWER_IS_BETTER = {"log_loss", "brier", "calibration_error", "rmse", "mae", "mse"}
+
+
+# Scores that are 1 less a loss relative to the constant's, without a lower bound: a share of such a score means nothing.
+_ONE_MINUS_A_LOSS = {"r2", "explained_variance"}
+
+
+def relative_base(metric: str, score: float | NDArray) -> float | NDArray:
+    """What a relative margin is a share of: the score; of R squared and its like the loss that they are 1 less.
+
+    R squared may be 0 or negative, and near 1 five percent of it are many times what is left to explain.
+    """
+    return 1 - score if metric in _ONE_MINUS_A_LOSS or metric.startswith("d2_") else score
 
 
 def lower_is_better(metric: str) -> bool:
@@ -35,6 +48,10 @@ class Estimate:
     value: float
     standard_error: float
     degrees_of_freedom: int
+
+    def shifted(self, by: float) -> Estimate:
+        """The same estimate of a figure that is larger by a known amount."""
+        return Estimate(self.value + by, self.standard_error, self.degrees_of_freedom)
 
     def quantile(self, confidence: float) -> float:
         """The bound that the true figure lies below with this confidence (one-sided)."""
@@ -64,7 +81,9 @@ class Comparison:
     behind the target's numbers, `unknown_classes` those that a model was not trained on.
     `look` counts the challengers that were judged on these evaluation rows, this one included. `facts` are figures of
     the challenger that are no statistics, such as its size. `rows_judged` and `reference_rows` are the stored
-    predictions with `block` and the feature columns, for checks that look at some of the rows.
+    predictions with `block` and the feature columns, for checks that look at some of the rows. `categories` are the columns
+    that `by: null` slices by; None for every text and flag that is none of our own columns. `replicates` are the scores
+    with none and with each one of the blocks left out, by (model, metric), each of shape (1 + blocks,).
     """
 
     rows: int
@@ -82,6 +101,8 @@ class Comparison:
     unknown_classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     rows_judged: pl.DataFrame | None = None
     reference_rows: pl.DataFrame | None = None
+    categories: Sequence[str] | None = None
+    replicates: Mapping[tuple[str, str], NDArray] = field(default_factory=dict)
 
     def score(self, model: str, metric: str) -> Estimate:
         """Raises PromotionError when the metric is unknown or not a number, so that no check can pass on it."""
@@ -92,6 +113,27 @@ class Comparison:
         difference = _finite(self.differences, other, metric)
         sign = 1 if lower_is_better(metric) else -1
         return Estimate(sign * difference.value, difference.standard_error, difference.degrees_of_freedom)
+
+    def beyond_margin(self, other: str, metric: str, margin: float, margin_is: str) -> tuple[Estimate, float]:
+        """By how much the worsening against `other` exceeds a margin, and the margin in units of the metric.
+
+        A relative margin is a share of `relative_base`, which is estimated on the same rows as the worsening is. So its error
+        counts too: the estimate is that of challenger - (1 + margin) * other, from one set of replicates. Where the score is
+        negative the margin is a share of its distance from 0; if its sign is in doubt, this errs against the challenger.
+        Raises as `score` does.
+        """
+        worsening, score = self.worsening(other, metric), self.score(other, metric)
+        if margin_is == "absolute":
+            return worsening.shifted(-margin), margin
+        base = relative_base(metric, score.value)
+        sign = math.copysign(1, base)
+        found = [self.replicates.get((model, metric)) for model in (CHALLENGER, other)]
+        if any(values is None for values in found):  # figures made by hand: their errors can't be put together
+            return worsening.shifted(-margin * abs(base)), margin * abs(base)
+        from retrain.promotion.comparison import jackknife
+
+        worse = (1 if lower_is_better(metric) else -1) * (found[0] - found[1])
+        return jackknife(worse - margin * sign * relative_base(metric, found[1])), margin * abs(base)
 
 
 def _finite(estimates: dict[tuple[str, str], Estimate], model: str, metric: str) -> Estimate:

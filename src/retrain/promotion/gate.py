@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import enum
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from retrain.config import GateConfig, instantiate
+from retrain.config import Config, DataConfig, GateConfig, Task, instantiate
 from retrain.errors import ConfigError, PromotionError
-from retrain.modeling.metrics import fits_task
+from retrain.modeling.metrics import SHOWN, find_metric, fits_task
 from retrain.promotion.checks import Check, CheckResult, Outcome
 from retrain.promotion.figures import Comparison, NotEnoughRows
+from retrain.promotion.slices import table_columns
+
+# Names of the check without which nothing is promoted; the second one only for a first champion.
+PRIMARY = ("primary", "baseline")
 
 
 class Verdict(enum.Enum):
@@ -24,10 +30,12 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Question:
-    """A check of the gate, and whether it stops a promotion or only warns."""
+    """A check of the gate, whether it stops a promotion or only warns, and whether it may be left out where its metric
+    says nothing about the task."""
 
     check: Check
     blocks: bool = True
+    skip_if_unfit: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,23 +47,67 @@ class Judgement:
     checks: dict[str, CheckResult]
 
 
-def build_questions(gate: GateConfig, has_incumbent: bool) -> dict[str, Question]:
-    """The questions for this comparison, without those that are off.
+def build_questions(gate: GateConfig, has_incumbent: bool, data: DataConfig | None = None) -> dict[str, Question]:
+    """The questions for this comparison, the primary one first, without those that are off.
 
-    Raises PromotionError when none could stop a promotion: an empty gate lets nothing through.
+    Raises ConfigError when the primary check is missing, off or only warns: nothing could be promoted by right. With
+    `data` also for metrics that say nothing about its task, and for slices that its columns don't allow.
     """
     group, nodes = ("checks", gate.checks) if has_incumbent else ("first_champion", gate.first_champion)
     questions = {}
-    for name, node in sorted((nodes or {}).items(), key=lambda item: item[0] != "primary"):
-        action = _on_failure(node, f"gate.{group}.{name}")
-        if action != "off":
-            arguments = {key: value for key, value in node.items() if key != "on_failure"}
-            questions[name] = Question(instantiate(arguments, f"gate.{group}.{name}"), action == "block")
-    if not any(question.blocks for question in questions.values()):
-        raise PromotionError(
-            f"`gate.{group}` has no check that blocks, so nothing can be promoted. Configure at least one in conf/gate/."
-        )
+    for name, node in (nodes or {}).items():
+        question = _build(node, f"gate.{group}.{name}")
+        if question is not None:
+            questions[name] = question
+    primary = _require_primary(questions, group)
+    questions = {primary: questions[primary]} | questions
+    if data is not None:
+        for name, question in questions.items():
+            _check_fit(question, data.task, f"gate.{group}.{name}", may_skip=name != primary)
+            question.check.columns_among(table_columns(data))
     return questions
+
+
+def primary_check(questions: Mapping[str, Question]) -> str | None:
+    """Name of the check without which nothing is promoted: `primary`, or for a first champion `baseline`."""
+    return next((name for name in PRIMARY if name in questions), None)
+
+
+def gate_digest(config: Config, has_incumbent: bool) -> str:
+    """16 hex digits that stand for all that makes a verdict of predictions: the same ones under another gate are a new look."""
+    nodes = config.gate.checks if has_incumbent else config.gate.first_champion
+    asked = {name: node for name, node in nodes.items() if _on_failure(node, name) != "off"}
+    content = [asked, config.data.metric, config.data.task.name, config.evaluation.block_hours]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _require_primary(questions: Mapping[str, Question], group: str) -> str:
+    names = PRIMARY if group == "first_champion" else PRIMARY[:1]
+    found = next((name for name in names if name in questions), None)
+    if found is None:
+        others = f" (there is: {', '.join(questions)})" if questions else ""
+        raise ConfigError(
+            f"`gate.{group}` has no check named `{'` or `'.join(names)}` that is on{others}, and without it nothing can be "
+            "promoted. Give the check that has to pass that name, in conf/gate/."
+        )
+    if not questions[found].blocks:
+        raise ConfigError(
+            f"`gate.{group}.{found}.on_failure` is warn, but the primary check has to block: otherwise a worse model "
+            "would be promoted. Remove the line, or give the check a wider margin, in conf/gate/."
+        )
+    return found
+
+
+def _build(node: Any, key: str) -> Question | None:
+    """None for a check that is off."""
+    action = _on_failure(node, key)
+    if action == "off":
+        return None
+    skip = node.get("skip_if_unfit", False)
+    if not isinstance(skip, bool):
+        raise ConfigError(f"`{key}.skip_if_unfit` is {skip!r}, but must be true or false.")
+    arguments = {name: value for name, value in node.items() if name not in ("on_failure", "skip_if_unfit")}
+    return Question(instantiate(arguments, key), action == "block", skip)
 
 
 def _on_failure(node: Any, key: str) -> str:
@@ -68,12 +120,45 @@ def _on_failure(node: Any, key: str) -> str:
     return action
 
 
+def _unfit(check: Check, task: Task) -> str | None:
+    """The metric of a check that says nothing about the task, None if there is none."""
+    for metric in (check.metric, check.loss):
+        if metric is not None and not fits_task(metric, task):
+            return metric
+    return None
+
+
+def _check_fit(question: Question, task: Task, key: str, may_skip: bool) -> None:
+    """Raises ConfigError for a metric that nobody knows, or that says nothing about the task and may not be skipped."""
+    if question.check.metric is not None:
+        find_metric(question.check.metric, task)
+    metric = _unfit(question.check, task)
+    if metric is None or (question.skip_if_unfit and may_skip):
+        return
+    way_out = (
+        ", or write `skip_if_unfit: true` beside it, if it may be left out where it does not fit" if may_skip else ""
+    )
+    raise ConfigError(
+        f"`{key}` asks for {metric}, which says nothing about {task.name} (`data.task`). Choose one of "
+        f"{', '.join(SHOWN[task])}, or a scorer of scikit-learn{way_out}."
+    )
+
+
 def judge(comparison: Comparison, questions: Mapping[str, Question]) -> Judgement:
-    """Ask every question. All that block must pass or not apply; where the rows can't answer one, the others don't count."""
+    """Ask every question. The primary one must pass, all others that block must pass or not apply; where the rows can't
+    answer one, the others don't count.
+
+    Raises PromotionError without a primary check that blocks.
+    """
+    primary = primary_check(questions)
+    if primary is None or not questions[primary].blocks:
+        raise PromotionError(
+            "The gate has no primary check that blocks, so nothing can be promoted. Mend it in conf/gate/."
+        )
     if comparison.identical:
         reason = "The challenger predicts exactly what the incumbent predicts, so there is nothing to promote."
         return Judgement(Verdict.keep, reason, {})
-    results = {name: _ask(question.check, comparison) for name, question in questions.items()}
+    results = {name: _ask(question, comparison) for name, question in questions.items()}
     for outcome, verdict in ((Outcome.insufficient, Verdict.insufficient_evidence), (Outcome.failed, Verdict.keep)):
         reasons = [
             f"{name} ({result.reason})"
@@ -82,21 +167,32 @@ def judge(comparison: Comparison, questions: Mapping[str, Question]) -> Judgemen
         ]
         if reasons:
             return Judgement(verdict, f"Not passed: {'; '.join(reasons)}.", results)
+    if results[primary].outcome is not Outcome.passed:
+        reason = f"The primary check gave no answer, so nothing is promoted: {primary} ({results[primary].reason})."
+        return Judgement(Verdict.keep, reason, results)
+    return Judgement(Verdict.promote, _explain(results), results)
+
+
+def _explain(results: Mapping[str, CheckResult]) -> str:
+    """Why a challenger is promoted, with all that a reader should still know."""
     passed = [name for name, result in results.items() if result.outcome is Outcome.passed]
-    if not any(questions[name].blocks for name in passed):
-        raise PromotionError("No check of the gate that blocks gave a clear answer, so nothing is promoted.")
-    warned = [name for name, result in results.items() if result.outcome in (Outcome.failed, Outcome.insufficient)]
     left = [name for name, result in results.items() if result.outcome is Outcome.not_applicable]
-    reason = f"All {len(passed)} checks passed: {', '.join(passed)}." if not warned else f"Passed: {', '.join(passed)}."
-    reason += f" Warning: {'; '.join(f'{name} ({results[name].reason})' for name in warned)}." if warned else ""
-    reason += f" Not applicable: {', '.join(left)}." if left else ""
-    return Judgement(Verdict.promote, reason, results)
+    failed = {
+        name: result for name, result in results.items() if result.outcome in (Outcome.failed, Outcome.insufficient)
+    }
+    warnings = [f"{name} ({result.reason})" for name, result in failed.items()]
+    warnings += [f"{name} ({result.warning})" for name, result in results.items() if result.warning]
+    reason = f"Passed: {', '.join(passed)}." if failed else f"All {len(passed)} checks passed: {', '.join(passed)}."
+    reason += f" Warning: {'; '.join(warnings)}." if warnings else ""
+    return reason + (f" Not applicable: {', '.join(left)}." if left else "")
 
 
-def _ask(check: Check, comparison: Comparison) -> CheckResult:
-    if check.metric is not None and not fits_task(check.metric, comparison.task):
-        return CheckResult(Outcome.not_applicable, f"{check.metric} says nothing about {comparison.task.name}")
+def _ask(question: Question, comparison: Comparison) -> CheckResult:
+    metric = _unfit(question.check, comparison.task)
+    if metric is not None:  # without the leave to be skipped, config refuses it; should it get as far as this, it fails
+        outcome = Outcome.not_applicable if question.skip_if_unfit else Outcome.failed
+        return CheckResult(outcome, f"{metric} says nothing about {comparison.task.name}")
     try:
-        return check.judge(comparison)
+        return question.check.judge(comparison)
     except NotEnoughRows as error:
         return CheckResult(Outcome.insufficient, str(error))

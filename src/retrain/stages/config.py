@@ -27,9 +27,7 @@ def run(config: Config) -> None:
         )
     parse_delay(config.data.label_delay)
     for has_incumbent in (True, False):
-        for question in build_questions(config.gate, has_incumbent).values():
-            if question.check.metric is not None:
-                find_metric(question.check.metric, task)
+        build_questions(config.gate, has_incumbent, config.data)
     text = to_yaml(config)
     if not PARAMS.is_file() or PARAMS.read_text(encoding="utf-8") != text:
         write_text(PARAMS, text)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from retrain import project, records
-from retrain.config import ColumnType, Config
+from retrain.config import Config
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import block_index, block_of
 from retrain.errors import PromotionError
@@ -19,8 +19,8 @@ from retrain.modeling.metrics import ROW_LOSSES, loss_beside, monitored_loss
 from retrain.promotion.comparison import bootstrap_interval, compare
 from retrain.promotion.figures import BASELINE, BLOCK, CHALLENGER, EVALUATION, INCUMBENT, WINDOW, Comparison, Estimate
 from retrain.promotion.gate import Judgement, Question, build_questions, judge
-from retrain.promotion.guardrails import asked_columns
 from retrain.promotion.provenance import show_unseen
+from retrain.promotion.slices import asked_columns, sliced_columns
 from retrain.records import ChallengerRecord, CheckRecord, ComparisonRecord, FigureRecord
 
 log = logging.getLogger("retrain")
@@ -34,7 +34,7 @@ def run(config: Config) -> None:
         return
     predictions = _read_predictions(trained)
     provenance = show_provenance(predictions, config.data.time_column, trained)
-    questions = build_questions(config.gate, trained.incumbent is not None)
+    questions = build_questions(config.gate, trained.incumbent is not None, config.data)
     comparison = compare_stored(config, predictions, trained, questions)
     judgement = judge(comparison, questions)
     record = to_record(comparison, judgement, questions)
@@ -80,10 +80,7 @@ def compare_stored(
     metrics = [config.data.metric, monitored_loss(config.data.metric, task)]
     metrics += [check.metric for check in checks if check.metric]
     comparison = compare(judged, models, list(dict.fromkeys(metrics)), task)
-    columns = asked_columns(checks)
-    if columns is None:
-        categories = (ColumnType.categorical, ColumnType.boolean)
-        columns = [name for name, column in config.data.features.items() if column.type in categories]
+    columns = asked_columns(checks, config.data)
     return dataclasses.replace(
         comparison,
         look=trained.look,
@@ -94,6 +91,7 @@ def compare_stored(
         unknown_classes=trained.unknown_classes,
         rows_judged=_with_features(config, judged, trained, columns),
         reference_rows=predictions.filter(pl.col(WINDOW) != EVALUATION),
+        categories=sliced_columns(config.data),
     )
 
 
