@@ -51,9 +51,11 @@ def test_a_new_month_is_compared_on_rows_that_neither_has_seen_and_a_bad_one_is_
     assert trained["incumbent"]["trained_until"] == "2013-04-01T00:00:00"
     assert trained["challenger"]["trained_until"] == trained["evaluation_start"] == "2013-04-21T00:00:00"
     predictions = pl.read_parquet(grown.root / "reports/predictions.parquet")
-    judged = predictions.filter(pl.col("window") == "evaluation")
+    judged = predictions.filter(pl.col("__retrain_window") == "evaluation")
     assert judged["scheduled_departure"].dt.date().min().isoformat() == "2013-04-21"
-    assert set(predictions["window"]) == {"evaluation", "2013-01", "2013-02", "2013-03"}, "three reference windows"
+    assert set(predictions["__retrain_window"]) == {"evaluation", "2013-01", "2013-02", "2013-03"}, (
+        "three reference windows"
+    )
     assert promotion(grown)["moved"] and aliases(grown) == {"challenger": 3, "champion": 4, "previous": 2}
     assert grown.stages_run() == []
 
@@ -103,9 +105,11 @@ def test_the_same_commit_snapshot_and_config_give_the_same_predictions(grown: Pr
     before = pl.read_parquet(grown.root / "reports/predictions.parquet")
     output = grown.repro("-f", "-s", "train") + grown.repro()
     after = pl.read_parquet(grown.root / "reports/predictions.parquet")
-    after = after.filter(pl.col("window") == "evaluation")  # without an incumbent there were no reference windows
-    assert before["challenger"].equals(after["challenger"])
-    assert after["incumbent"].equals(after["challenger"])
+    after = after.filter(
+        pl.col("__retrain_window") == "evaluation"
+    )  # without an incumbent there were no reference windows
+    assert before["__retrain_challenger"].equals(after["__retrain_challenger"])
+    assert after["__retrain_incumbent"].equals(after["__retrain_challenger"])
     assert "predicts exactly what the incumbent predicts" in output
     assert promotion(grown)["champion"] == 2
 
@@ -209,16 +213,16 @@ def change_features(project: Project, change: Callable[[dict], object]) -> None:
 def test_a_challenger_with_a_column_less_or_more_is_compared_on_the_same_raw_rows(grown: Project) -> None:
     def evaluation_rows() -> pl.DataFrame:
         stored = pl.read_parquet(grown.root / "reports/predictions.parquet")
-        return stored.filter(pl.col("window") == "evaluation")
+        return stored.filter(pl.col("__retrain_window") == "evaluation")
 
     before = evaluation_rows()
     change_features(grown, lambda features: features.pop("visib"))
     assert "Verdict" in grown.repro()
     without = evaluation_rows()
-    assert without["incumbent"].equals(before["challenger"]), (
+    assert without["__retrain_incumbent"].equals(before["__retrain_challenger"]), (
         "the champion still sees the column that the challenger lacks"
     )
-    assert not without["challenger"].equals(without["incumbent"])
+    assert not without["__retrain_challenger"].equals(without["__retrain_incumbent"])
     assert json.loads((grown.root / "reports/challenger.json").read_text())["missing_columns"] == []
 
     # The column does not arrive any more: the champion meets missing values, as it would in production.

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
+from retrain.columns import why_reserved
 from retrain.errors import ConfigError
 from retrain.project import PARAMS
 
@@ -226,6 +227,17 @@ def _check_ranges(config: Config) -> None:
         if not holds:
             value = OmegaConf.select(OmegaConf.structured(config), key)
             raise ConfigError(f"`{key}` is {value!r}, but must be {demand}. Mend it under conf/ or in the override.")
+    columns = {
+        "data.time_column": [config.data.time_column],
+        "data.target_column": [config.data.target_column],
+        "data.key_columns": config.data.key_columns,
+        "data.features": config.data.features,
+    }
+    for key, names in columns.items():
+        for name in names:
+            why = why_reserved(name)
+            if why:
+                raise ConfigError(f"`{key}` names the column {name!r}, but {why}. Rename it at the source.")
     outside = {config.data.target_column} & set(config.data.features)
     if outside:
         raise ConfigError(f"`data.features` holds the target {outside.pop()!r}: the model would be told the answer.")

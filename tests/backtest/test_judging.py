@@ -9,6 +9,7 @@ from retrain.backtest.judging import compare_scored
 from retrain.config import Config
 from retrain.modeling.scoring import Scored
 from retrain.promotion.checks import Outcome
+from retrain.promotion.figures import BLOCK
 from retrain.promotion.guardrails import Slices
 from retrain.promotion.slices import sliced_columns
 
@@ -17,7 +18,7 @@ def test_a_replay_slices_by_the_features_that_the_pipeline_slices_by(config: Con
     """Not by the target: a challenger that follows a lower share of positives is better, and worse on the positives."""
     random = np.random.default_rng(0)
     late = random.random(4000) < 0.1
-    rows = pl.DataFrame({"late": late, "dest": random.choice(["A", "B"], 4000), "block": np.arange(4000) // 400})
+    rows = pl.DataFrame({"late": late, "dest": random.choice(["A", "B"], 4000), BLOCK: np.arange(4000) // 400})
     scores = {"challenger": np.full(4000, 0.1), "incumbent": np.full(4000, 0.3)}
     scored = Scored(late.astype(np.float64), scores, ["0", "1"], {})
     comparison = compare_scored(config, rows, scored, np.float64(0.2), [])

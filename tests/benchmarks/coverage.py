@@ -39,7 +39,7 @@ from retrain.modeling.metrics import METRICS as PROJECT_METRICS
 from retrain.modeling.metrics import mean_replicates, row_log_loss
 from retrain.promotion.checks import NonInferiority, Outcome, Superiority
 from retrain.promotion.comparison import bootstrap_t, compare, jackknife
-from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT, TARGET, Comparison, Estimate
+from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT, TARGET, Comparison, Estimate, score_column
 
 DAYS = (7, 10, 30, 90)
 METRICS = ("log_loss", "roc_auc")
@@ -94,8 +94,8 @@ class Sample:
     incumbent: NDArray
 
     def frame(self) -> pl.DataFrame:
-        columns = {TARGET: self.target, BLOCK: self.day, CHALLENGER: self.challenger, INCUMBENT: self.incumbent}
-        return pl.DataFrame(columns)
+        scores = {score_column(CHALLENGER): self.challenger, score_column(INCUMBENT): self.incumbent}
+        return pl.DataFrame({TARGET: self.target, BLOCK: self.day} | scores)
 
     def loss_difference(self) -> NDArray:
         return row_log_loss(self.target, self.challenger) - row_log_loss(self.target, self.incumbent)

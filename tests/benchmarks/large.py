@@ -20,7 +20,7 @@ import polars as pl
 
 from retrain.config import compose
 from retrain.promotion.comparison import compare
-from retrain.promotion.figures import BASELINE, BLOCK, CHALLENGER, EVALUATION, INCUMBENT, TARGET, WINDOW
+from retrain.promotion.figures import BASELINE, BLOCK, CHALLENGER, EVALUATION, INCUMBENT, TARGET, WINDOW, score_column
 from retrain.promotion.gate import build_questions, judge
 from retrain.stages.evaluate import to_record
 
@@ -35,7 +35,7 @@ def simulate(rows: int, seed: int, window: str) -> pl.DataFrame:
     levels = {"few": 5, "some": 50, "many": 300}
     features = {name: pl.Series(random.integers(0, count, rows)).cast(pl.String) for name, count in levels.items()}
     models = {
-        name: 1 / (1 + np.exp(-(logit + random.normal(0, noise, rows))))
+        score_column(name): 1 / (1 + np.exp(-(logit + random.normal(0, noise, rows))))
         for name, noise in ((CHALLENGER, 0.3), (INCUMBENT, 0.35))
     }
     return pl.DataFrame(
@@ -44,7 +44,7 @@ def simulate(rows: int, seed: int, window: str) -> pl.DataFrame:
             BLOCK: np.arange(rows) * DAYS // rows,
             TARGET: (random.random(rows) < 1 / (1 + np.exp(-logit))).astype(np.int8),
             **models,
-            BASELINE: pl.repeat(0.25, rows, eager=True),
+            score_column(BASELINE): pl.repeat(0.25, rows, eager=True),
             **features,
             "number": random.normal(0, 1, rows),
         }

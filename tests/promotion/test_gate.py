@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 from retrain.config import GateConfig, compose
 from retrain.errors import ConfigError, PromotionError
 from retrain.promotion.checks import BeatsBaseline, EnoughEvidence, Limit, NonInferiority, Outcome, Superiority
-from retrain.promotion.figures import Comparison, Estimate
+from retrain.promotion.figures import BLOCK, TARGET, Comparison, Estimate, score_column
 from retrain.promotion.gate import Question, Verdict, build_questions, judge
 
 METRICS = ("log_loss", "roc_auc", "brier", "calibration_error")
@@ -49,7 +49,7 @@ def comparison(
         identical=False,
         facts={"latency_one_row_ms": 5.0, "model_megabytes": 1.0},
         classes=["0", "1"],
-        rows_judged=pl.DataFrame({"target": [0, 1] * 50, "block": 0, "challenger": 0.2}),
+        rows_judged=pl.DataFrame({TARGET: [0, 1] * 50, BLOCK: 0, score_column("challenger"): 0.2}),
     )
 
 

@@ -13,7 +13,17 @@ from retrain.config import ColumnType, compose
 from retrain.errors import ConfigError, PromotionError
 from retrain.promotion.checks import Outcome
 from retrain.promotion.comparison import compare
-from retrain.promotion.figures import Comparison, Estimate
+from retrain.promotion.figures import (
+    BLOCK,
+    CHALLENGER,
+    EVALUATION,
+    INCUMBENT,
+    TARGET,
+    WINDOW,
+    Comparison,
+    Estimate,
+    score_column,
+)
 from retrain.promotion.gate import build_questions
 from retrain.promotion.guardrails import Budget, Churn, ClassCoverage, Deterioration, Floor, Forgetting, Slices
 from retrain.promotion.slices import asked_columns, sliced_columns
@@ -29,24 +39,25 @@ def rows(ruined: pl.Expr | None = None, seed: int = 0, worse: float = 0.0) -> pl
     logit = generator.normal(-1, 1, size)
     frame = pl.DataFrame(
         {
-            "target": (generator.random(size) < 1 / (1 + np.exp(-logit))).astype(int),
-            "block": np.repeat(np.arange(DAYS), ROWS),
-            "window": "evaluation",
+            TARGET: (generator.random(size) < 1 / (1 + np.exp(-logit))).astype(int),
+            BLOCK: np.repeat(np.arange(DAYS), ROWS),
+            WINDOW: EVALUATION,
             "color": generator.choice(["red", "green", "blue", None], size, p=[0.5, 0.3, 0.15, 0.05]),
             "rare": np.where(np.arange(size) < 30, "rare", "common"),
             "size": generator.normal(0, 1, size),
-            "incumbent": 1 / (1 + np.exp(-logit + generator.normal(0, 0.3, size))),
-            "challenger": 1 / (1 + np.exp(-logit * (1 - worse) + generator.normal(0, 0.3, size))),
+            score_column(INCUMBENT): 1 / (1 + np.exp(-logit + generator.normal(0, 0.3, size))),
+            score_column(CHALLENGER): 1 / (1 + np.exp(-logit * (1 - worse) + generator.normal(0, 0.3, size))),
         }
     )
     if ruined is not None:
-        flipped = pl.when(ruined.fill_null(False)).then(1 - pl.col("challenger")).otherwise("challenger")
-        frame = frame.with_columns(flipped.alias("challenger"))
+        challenger = pl.col(score_column(CHALLENGER))
+        flipped = pl.when(ruined.fill_null(False)).then(1 - challenger).otherwise(challenger)
+        frame = frame.with_columns(flipped.alias(score_column(CHALLENGER)))
     return frame
 
 
 def comparison(frame: pl.DataFrame, **more: object) -> Comparison:
-    made = compare(frame, [name for name in ("challenger", "incumbent") if name in frame.columns])
+    made = compare(frame, [name for name in (CHALLENGER, INCUMBENT) if score_column(name) in frame.columns])
     return dataclasses.replace(made, rows_judged=frame, **more)
 
 
@@ -130,7 +141,7 @@ def test_many_slices_of_equal_models_raise_no_more_false_alarms_than_one() -> No
 
 def test_slices_without_enough_rows_or_an_incumbent_do_not_apply() -> None:
     assert slices(["rare"], minimum_rows=5000).judge(comparison(rows())).outcome is Outcome.not_applicable
-    alone = comparison(rows().drop("incumbent"))
+    alone = comparison(rows().drop(score_column(INCUMBENT)))
     assert slices(["color"]).judge(alone).outcome is Outcome.not_applicable
 
 
@@ -197,7 +208,7 @@ def test_by_null_stands_for_categorical_and_boolean_features_alone() -> None:
     both = [slices(None), slices(["distance", "flight > 100"])]
     assert asked_columns(both, data) == [*sliced_columns(data), "distance", "flight"]
     frame = rows(pl.col("rare") == "common").with_columns(
-        customer=pl.int_range(pl.len()).cast(pl.String), late=pl.col("target") == 1
+        customer=pl.int_range(pl.len()).cast(pl.String), late=pl.col(TARGET) == 1
     )
     made = comparison(frame, categories=["color"])
     result = slices(None, minimum_rows=1).judge(made)
@@ -211,8 +222,8 @@ def test_many_levels_of_few_rows_are_only_counted() -> None:
 
 
 def test_forgetting_is_measured_on_the_reference_windows() -> None:
-    old = rows(seed=1).with_columns(window=pl.lit("2013-01"))
-    lost = rows(pl.col("color") == "red", seed=1).with_columns(window=pl.lit("2013-01"))
+    old = rows(seed=1).with_columns(pl.lit("2013-01").alias(WINDOW))
+    lost = rows(pl.col("color") == "red", seed=1).with_columns(pl.lit("2013-01").alias(WINDOW))
     check = Forgetting(**LIMITS)
     assert check.judge(comparison(rows(), reference_rows=old)).outcome is Outcome.passed
     result = check.judge(comparison(rows(), reference_rows=lost))
@@ -223,12 +234,13 @@ def test_forgetting_is_measured_on_the_reference_windows() -> None:
 
 def test_churn_counts_the_rows_that_change_sides() -> None:
     frame = rows().with_columns(
-        incumbent=pl.lit(0.4), challenger=pl.when(pl.col("block") == 0).then(0.6).otherwise(0.4)
+        pl.lit(0.4).alias(score_column(INCUMBENT)),
+        pl.when(pl.col(BLOCK) == 0).then(0.6).otherwise(0.4).alias(score_column(CHALLENGER)),
     )
     result = Churn(0.5, 0.2).judge(comparison(frame))
     assert result.outcome is Outcome.passed and result.figures["flipped"] == pytest.approx(0.1)
     assert Churn(0.5, 0.05).judge(comparison(frame)).outcome is Outcome.failed
-    assert Churn(0.5, 0.05).judge(comparison(rows().drop("incumbent"))).outcome is Outcome.not_applicable
+    assert Churn(0.5, 0.05).judge(comparison(rows().drop(score_column(INCUMBENT)))).outcome is Outcome.not_applicable
 
 
 def test_a_budget_is_kept_or_not_and_never_guessed() -> None:
@@ -245,5 +257,5 @@ def test_classes_must_be_known_and_seen_often_enough() -> None:
     assert ClassCoverage(5000).judge(both).outcome is Outcome.insufficient
     unknown = comparison(rows(), classes=["0", "1"], unknown_classes={"challenger": {"1": 50}})
     assert ClassCoverage(50).judge(unknown).outcome is Outcome.failed
-    one = comparison(rows().with_columns(target=pl.lit(0)), classes=["0", "1"])
+    one = comparison(rows().with_columns(pl.lit(0).alias(TARGET)), classes=["0", "1"])
     assert ClassCoverage(50).judge(one).outcome is Outcome.insufficient

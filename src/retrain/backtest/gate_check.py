@@ -16,6 +16,7 @@ import polars as pl
 
 from retrain.backtest.corruptions import flip_labels, leak_target, resample, shuffle_column
 from retrain.backtest.judging import compare_scored
+from retrain.columns import own_column
 from retrain.config import Column, ColumnType, Config, feature_types
 from retrain.data.manifest import Manifest
 from retrain.data.snapshot import SnapshotStore
@@ -29,7 +30,7 @@ from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT
 from retrain.promotion.gate import Question, Verdict, judge
 
 EQUAL, WORSE, BETTER, USUAL = "equal", "worse", "better", "usual"
-LEAK = "leaked_target"
+LEAK = own_column("leaked_target")
 WRONG_AT_MOST = 0.05
 LARGEST_MARGIN = 0.05  # of the champion's loss: worse than that is wrong, whatever margin the gate allows
 RUINED_SLICE_SHARE = 0.2  # the slice to ruin is the one nearest to this share of the rows
@@ -162,7 +163,7 @@ class GateCheck:
         levels = [
             (abs(count / len(rows) - RUINED_SLICE_SHARE), name, level)
             for name in names
-            for level, count in rows[name].drop_nulls().value_counts().sort(name).iter_rows()
+            for level, count in rows[name].drop_nulls().value_counts(name=own_column("rows")).sort(name).iter_rows()
         ]
         if levels:
             _, name, level = min(levels, key=lambda entry: entry[0])

@@ -14,7 +14,7 @@ from retrain.modeling.metrics import loss_beside
 from retrain.modeling.pipeline import to_codes, to_target
 from retrain.modeling.scoring import Scored
 from retrain.promotion.comparison import compare
-from retrain.promotion.figures import BASELINE, CHALLENGER, EVALUATION, TARGET, WINDOW, Comparison
+from retrain.promotion.figures import BASELINE, CHALLENGER, EVALUATION, TARGET, WINDOW, Comparison, score_column
 from retrain.promotion.slices import sliced_columns
 
 # Latency and size are no part of a replay: nothing is stored, and the machine is another one.
@@ -49,7 +49,7 @@ def spread_classes(values: NDArray, classes: Sequence[str], union: Sequence[str]
 def compare_scored(
     config: Config, rows: pl.DataFrame, scored: Scored, constant: NDArray, metrics: Sequence[str]
 ) -> Comparison:
-    """The comparison of scored models on labelled rows that carry `block`; `constant` is the baseline's prediction, of shape ()
+    """The comparison of scored models on labelled rows that carry BLOCK; `constant` is the baseline's prediction, of shape ()
     or (classes,)."""
     data = config.data
     scores = scored.scores | {BASELINE: np.broadcast_to(constant, scored.scores[CHALLENGER].shape)}
@@ -57,7 +57,7 @@ def compare_scored(
     judged = rows.with_columns(
         pl.lit(EVALUATION).alias(WINDOW),
         pl.Series(TARGET, scored.target),
-        *(pl.Series(name, values, dtype=dtype) for name, values in scores.items()),
+        *(pl.Series(score_column(name), values, dtype=dtype) for name, values in scores.items()),
     )
     return dataclasses.replace(
         compare(judged, list(scores), [data.metric, *metrics], data.task),

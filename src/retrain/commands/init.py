@@ -112,8 +112,8 @@ def to_yaml(name: str, source: dict, draft: Draft, target: str, time: str) -> st
         table["rows_per_batch"] = draft.rows_per_batch
     if draft.time_format:
         table["time_format"] = draft.time_format
-    if draft.key_columns == [ROW_NUMBER]:
-        table["number_rows"] = True
+    if draft.numbers_rows:
+        table["number_rows"] = draft.key_columns[0] if draft.key_columns != [ROW_NUMBER] else True
     lines = [
         "# Guessed by `retrain init` from the data: check it, mend it, keep it. It is the contract of every batch to come.",
         f"name: {_scalar(name)}",

@@ -11,11 +11,13 @@ from typing import Any
 
 import polars as pl
 
+from retrain.columns import own_column, refuse_reserved
 from retrain.config import Column, ColumnType, DataConfig, Task
 from retrain.data.periods import Period
 from retrain.errors import DataError
 
-REASON, ROW = "quarantine_reason", "quarantine_row"
+REASON, ROW = own_column("quarantine_reason"), own_column("row")
+EARLIER_REASON = "quarantine_reason"  # in snapshots of earlier versions of this project
 DTYPES = {
     ColumnType.numeric: pl.Float64,
     ColumnType.categorical: pl.String,
@@ -110,6 +112,7 @@ class Contract:
     def _typed(self, batch: pl.DataFrame, period: Period) -> pl.DataFrame:
         if batch.is_empty():
             self._refuse(period, "it has no rows")
+        refuse_reserved(batch.columns, f"Batch {period.key}")
         missing = [name for name in self.columns if name not in batch.columns]
         if missing:
             found = ", ".join(f"`{name}`" for name in batch.columns[:40])
@@ -198,16 +201,19 @@ class Contract:
         """Row number and reason of each row that breaks a rule about single values."""
         import pandera.polars as pa  # 0.6 s that a run without a new batch need not pay
 
-        schema = pa.DataFrameSchema({name: _pandera_column(column) for name, column in self.data.features.items()})
+        # Pandera adds columns of its own beside those of the batch, which may have the same names.
+        names = {f"feature {number}": name for number, name in enumerate(self.data.features)}
+        schema = pa.DataFrameSchema({alias: _pandera_column(self.data.features[name]) for alias, name in names.items()})
         try:
-            schema.validate(batch, lazy=True)
+            schema.validate(pl.DataFrame([batch[name].alias(alias) for alias, name in names.items()]), lazy=True)
         except pa.errors.SchemaErrors as error:
             cases = error.failure_cases
             if cases["index"].null_count():
                 raise DataError(
                     f"The contract can't be checked: {cases.filter(pl.col('index').is_null()).row(0)}"
                 ) from error
-            reason = pl.format("{}: {}", "column", pl.col("check").replace("not_nullable", "missing"))
+            column = pl.col("column").replace_strict(names, return_dtype=pl.String)
+            reason = pl.format("{}: {}", column, pl.col("check").replace("not_nullable", "missing"))
             per_row = cases.group_by(pl.col("index").alias(ROW), maintain_order=True).agg(
                 reason.sort().str.join("; ").alias(REASON)
             )

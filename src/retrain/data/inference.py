@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import numpy as np
 import polars as pl
 
+from retrain.columns import own_column, refuse_reserved
 from retrain.config import ColumnType, PeriodKind, Task
 from retrain.data.contract import PAIRS, is_categorical, to_times
 from retrain.data.periods import period_keys
@@ -28,6 +29,7 @@ SUSPICIOUS = 0.99  # of a perfect ranking or fit by one column alone
 FOLLOWS_TARGET = 0.95
 FEW_ROWS = 1500
 RARE_CLASS = 0.01  # of the rows: too few for a column to be suspected
+_BATCH, _COUNT = own_column("batch"), own_column("count")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Draft:
     leaks: dict[str, str] = field(default_factory=dict)  # column -> why
     batches: int = 0
     newest_rows: int = 0
+    numbers_rows: bool = False  # the only key is a number that the source gives to each row
 
 
 def draft_contract(
@@ -67,6 +70,7 @@ def draft_contract(
     for name, option in ((target, "--target"), (time, "--time")):
         if name not in table.columns:
             raise DataError(f"`{option} {name}`: the table has no such column. It has {', '.join(table.columns[:40])}.")
+    refuse_reserved(table.columns, "The table")
     if table.is_empty():
         raise DataError("The table has no rows, so nothing can be learnt from it.")
     time_format = time_format or guess_time_format(table[time])
@@ -82,6 +86,7 @@ def draft_contract(
     draft = Draft(task, metric, positive, kind, per_batch, time_format, [], guess_block_hours(table[time], kind))
     draft.batches, draft.newest_rows = batch.n_unique(), int((batch == batch.max()).sum())
     draft.key_columns = guess_keys(table, batch, target, time)
+    draft.numbers_rows = draft.key_columns[0] not in table.columns
     sample = table if len(table) <= SAMPLE_ROWS else table.gather_every(math.ceil(len(table) / SAMPLE_ROWS))
     for name in table.columns:
         if name not in (target, time):
@@ -104,7 +109,7 @@ def guess_task(target: pl.Series) -> tuple[Task, str | None]:
     if known.dtype == pl.Boolean or (known.dtype.is_numeric() and values.to_list() == [0, 1]):
         return Task.binary, None
     if len(values) == 2:
-        counts = known.cast(pl.String).value_counts().sort("count", target.name)
+        counts = known.cast(pl.String).value_counts(name=_COUNT).sort(_COUNT, target.name)
         return Task.binary, counts[target.name][0]
     if is_categorical(known.dtype) and len(values) <= MOST_CLASSES and not _counts_something(known, values):
         return Task.multiclass, None
@@ -179,10 +184,10 @@ def guess_block_hours(times: pl.Series, kind: PeriodKind) -> int:
 
 def guess_keys(table: pl.DataFrame, batch: pl.Series, target: str, time: str) -> list[str]:
     """The columns that tell the rows of a batch apart: one that looks like a key, else the time with up to two others."""
-    frame = table.with_columns(batch.alias("retrain_batch"))
+    frame = table.with_columns(batch.alias(_BATCH))
 
     def unique(names: Sequence[str]) -> bool:
-        return not frame.select("retrain_batch", *names).is_duplicated().any()
+        return not frame.select(_BATCH, *names).is_duplicated().any()
 
     names = [
         name
@@ -203,7 +208,13 @@ def guess_keys(table: pl.DataFrame, batch: pl.Series, target: str, time: str) ->
         for others in itertools.combinations(likely, count):
             if unique([time, *others]):
                 return [time, *others]
-    return [ROW_NUMBER]
+    return [free_name(ROW_NUMBER, table.columns)]
+
+
+def free_name(wanted: str, taken: Collection[str]) -> str:
+    """A name for a new column: the one wanted, with a number where the table has such a column itself."""
+    names = itertools.chain([wanted], (f"{wanted}_{number}" for number in itertools.count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def _add_feature(draft: Draft, values: pl.Series, is_key: bool) -> None:
@@ -255,7 +266,7 @@ def _add_text(draft: Draft, values: pl.Series, nullable: bool, levels: int, miss
                 f"it has a value of its own in {levels / len(known):.0%} of the rows: a name, no category"
             )
         return
-    common = known.value_counts(sort=True).head(3)[name].sort().to_list()
+    common = known.value_counts(sort=True, name=_COUNT).head(3)[name].sort().to_list()
     note = f"{levels:,} levels, such as {', '.join(str(level)[:20] for level in common)}{missing}"
     draft.features[name] = Feature(ColumnType.categorical, nullable, note)
 
@@ -351,7 +362,7 @@ def _doubts(draft: Draft, table: pl.DataFrame, target: str) -> None:
         draft.unsure.append(
             "Trees see the sparse columns through 32 components only: try `model: logistic_regression` or `sgd` in conf/config.yaml."
         )
-    if draft.key_columns == [ROW_NUMBER]:
+    if draft.numbers_rows:
         draft.unsure.append(
             "No columns tell the rows apart, so they are numbered: a corrected batch must keep their order."
         )

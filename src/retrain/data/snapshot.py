@@ -11,8 +11,9 @@ from pathlib import Path
 
 import polars as pl
 
+from retrain.columns import own_column
 from retrain.config import DataConfig, Task
-from retrain.data.contract import REASON, CheckedBatch
+from retrain.data.contract import EARLIER_REASON, REASON, CheckedBatch
 from retrain.data.manifest import MANIFEST, TIMES, Batch, Manifest, read_manifest
 from retrain.data.summary import BatchSummary, from_json, sample_rows, summarize
 from retrain.data.suspicion import find_suspicions, measure_jumps
@@ -71,8 +72,11 @@ class SnapshotStore:
     def everything(self, batch: Batch) -> pl.DataFrame:
         """All rows of a batch, also unlabelled and quarantined ones; not checked against the manifest."""
         names = [name for name in (LABELLED, UNLABELLED, QUARANTINED) if name in batch.files]
-        frames = [pl.read_parquet(self._path(batch.period, name)) for name in names]
-        return pl.concat(frames, how="diagonal_relaxed").drop(REASON, strict=False)
+        frames = {name: pl.read_parquet(self._path(batch.period, name)) for name in names}
+        if QUARANTINED in frames:
+            quarantined = frames[QUARANTINED]
+            frames[QUARANTINED] = quarantined.drop(REASON if REASON in quarantined.columns else EARLIER_REASON)
+        return pl.concat(frames.values(), how="diagonal_relaxed")
 
     def intact(self, batch: Batch) -> bool:
         """Whether the batch's files are there. Their bytes are checked where they are read."""
@@ -130,7 +134,7 @@ class SnapshotStore:
         counts = (
             {}
             if data.task is Task.regression
-            else dict(target.cast(pl.String).value_counts().sort(target.name).iter_rows())
+            else dict(target.cast(pl.String).value_counts(name=own_column("count")).sort(target.name).iter_rows())
         )
         return Batch(
             period=period,

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from retrain.columns import own_column, refuse_reserved
 from retrain.config import DataConfig, PeriodKind
 from retrain.data.contract import to_times
 from retrain.data.periods import period_keys
@@ -23,7 +24,7 @@ SUFFIXES = (*FORMATS, *(kind + packed for kind in FORMATS[2:] for packed in COMP
 MISSING_MARKS = ["", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?", ".", "-"]
 ROW_NUMBER = "row_number"
 EPOCH_UNITS = {"epoch_s": "s", "epoch_ms": "ms", "epoch_us": "us"}
-_PERIOD, _TIME = "retrain_period", "retrain_time"
+_PERIOD = own_column("period")
 
 
 class Source(ABC):
@@ -82,14 +83,15 @@ class Table(Source):
     """One table that is cut into batches by the time of its rows, or into batches of `rows_per_batch` rows in time order.
 
     A batch of a fixed number of rows appears once it is full. `time_format` says how text or whole numbers become times:
-    a strptime format, or epoch_s, epoch_ms, epoch_us. With `number_rows`, a column `row_number` counts the rows of each
-    batch, as a key for tables that have none.
+    a strptime format, or epoch_s, epoch_ms, epoch_us. With `number_rows`, a column counts the rows of each batch, as a
+    key for tables that have none: `row_number`, or what `number_rows` names instead.
     """
 
     def __init__(
-        self, rows_per_batch: int | None = None, time_format: str | None = None, number_rows: bool = False
+        self, rows_per_batch: int | None = None, time_format: str | None = None, number_rows: bool | str = False
     ) -> None:
-        self.rows_per_batch, self.time_format, self.number_rows = rows_per_batch, time_format, number_rows
+        self.rows_per_batch, self.time_format = rows_per_batch, time_format
+        self.row_number = ROW_NUMBER if number_rows is True else number_rows or None
 
     def bind(self, data: DataConfig) -> None:
         """Raises ConfigError when the length of a batch is said in two ways, or in none."""
@@ -113,7 +115,7 @@ class Table(Source):
 
     def read(self, period: str) -> pl.DataFrame:
         rows = self._batches.slice(*self._spans[period]).drop(_PERIOD)
-        return rows.with_row_index(ROW_NUMBER) if self.number_rows else rows
+        return rows.with_row_index(self.row_number) if self.row_number else rows
 
     @functools.cached_property
     def _stamp(self) -> str:
@@ -133,6 +135,13 @@ class Table(Source):
         if self.time_column not in table.columns:
             found = ", ".join(table.columns[:40])
             raise DataError(f"The table has no column `{self.time_column}` (`data.time_column`). It has {found}.")
+        refuse_reserved(table.columns, "The table")
+        if self.row_number in table.columns:
+            raise DataError(
+                f"The table has a column `{self.row_number}` itself, so its rows can't be numbered under that name. Name "
+                "another one in `data.source.number_rows` and `data.key_columns`, or take `number_rows` away to use the "
+                "column as it is."
+            )
         table = table.with_columns(parse_times(table[self.time_column], self.time_format))
         table = table.sort(self.time_column, maintain_order=True)
         if self.rows_per_batch is None:

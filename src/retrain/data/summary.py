@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retrain.columns import own_column
 from retrain.config import ColumnType, DataConfig, Task
 
 ATOMS = 128  # quantiles kept of a number: its distribution function is known to 1/256
@@ -24,6 +25,7 @@ MOST_LEVELS = 100  # the most frequent ones of a category are counted one by one
 SUMMARIZED_ROWS = 200_000  # of a larger batch, rows spread evenly over it
 SAMPLE_ROWS = 1000
 OTHER = "(other)"
+_COUNT = own_column("count")
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def _outcomes(target: pl.Series, task: Task) -> tuple[list[str], NDArray]:
     if task is not Task.multiclass:
         return [target.name], target.cast(pl.Float64).to_numpy().astype(np.float64)[:, None]
     labels = target.cast(pl.String)
-    counts = labels.drop_nulls().value_counts().sort(["count", target.name], descending=[True, False])
+    counts = labels.drop_nulls().value_counts(name=_COUNT).sort([_COUNT, target.name], descending=[True, False])
     names = counts[target.name].head(MOST_CLASSES).to_list()
     flags = [(labels == name).cast(pl.Float64).to_numpy().astype(np.float64) for name in names]
     return names, np.column_stack(flags) if flags else np.empty((len(target), 0))
@@ -162,7 +164,7 @@ def summarize_column(values: pl.Series, outcomes: NDArray | None, known: NDArray
     if present.is_empty():
         return ColumnSummary(len(values), nulls)
     if values.dtype == pl.String:
-        counts = present.value_counts().sort(["count", values.name], descending=[True, False])
+        counts = present.value_counts(name=_COUNT).sort([_COUNT, values.name], descending=[True, False])
         frequent = dict(counts.head(MOST_LEVELS).iter_rows())
         rest = len(present) - sum(frequent.values())
         levels = frequent | ({OTHER: rest} if rest else {})

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
+from retrain.columns import own_column
 from retrain.config import DataConfig, MonitoringConfig
 from retrain.data.contract import Contract
 from retrain.data.manifest import Batch, Manifest
@@ -21,6 +22,8 @@ from retrain.data.sources import Source
 from retrain.data.suspicion import COMPARED, code_digest
 from retrain.errors import DataError
 from retrain.project import write_json
+
+_OLD, _NEW = own_column("old"), own_column("new")  # digests of rows
 
 
 @dataclass(frozen=True)
@@ -135,15 +138,13 @@ def count_changes(before: pl.DataFrame, after: pl.DataFrame, keys: Sequence[str]
     keys = list(keys)
     shared = [name for name in before.columns if name in after.columns]
     marked = after.select(shared).with_columns(
-        pl.concat_str(pl.all().cast(pl.String).fill_null("\0"), separator="\1").hash().alias("new")
+        pl.concat_str(pl.all().cast(pl.String).fill_null("\0"), separator="\1").hash().alias(_NEW)
     )
     marked_before = before.select(shared).with_columns(
-        pl.concat_str(pl.all().cast(pl.String).fill_null("\0"), separator="\1").hash().alias("old")
+        pl.concat_str(pl.all().cast(pl.String).fill_null("\0"), separator="\1").hash().alias(_OLD)
     )
-    both = marked_before.select(*keys, "old").join(marked.select(*keys, "new"), on=keys, how="inner", nulls_equal=True)
-    return RowChanges(
-        len(after) - len(both), len(before) - len(both), both.filter(pl.col("old") != pl.col("new")).height
-    )
+    both = marked_before.select(*keys, _OLD).join(marked.select(*keys, _NEW), on=keys, how="inner", nulls_equal=True)
+    return RowChanges(len(after) - len(both), len(before) - len(both), both.filter(pl.col(_OLD) != pl.col(_NEW)).height)
 
 
 def select_periods(keys: Sequence[str], data: DataConfig) -> list[Period]:

@@ -21,7 +21,8 @@ def separate(one: pl.DataFrame, other: pl.DataFrame, features: Mapping[str, Colu
     from threadpoolctl import threadpool_limits
 
     names = [name for name in features if name in one.columns and name in other.columns]
-    rows = pl.concat([one.select(time, *names), other.select(time, *names)], how="vertical_relaxed")
+    columns = list(dict.fromkeys([time, *names]))  # the time itself may be a feature
+    rows = pl.concat([one.select(columns), other.select(columns)], how="vertical_relaxed")
     encoded = _encode(rows, {name: features[name] for name in names}, time)
     label = np.repeat([0, 1], [len(one), len(other)])
     fold = np.concatenate([np.arange(len(one)) % 2, np.arange(len(other)) % 2])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from retrain.config import Task
 from retrain.errors import PromotionError
 from retrain.modeling.metrics import find_metric, find_row_loss, shown_metrics
-from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT, TARGET, Comparison, Estimate
+from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT, TARGET, Comparison, Estimate, score_column
 
 
 def compare(
@@ -26,7 +26,7 @@ def compare(
 ) -> Comparison:
     """Score models on the evaluation rows, by the task's metrics and those named in `also` that fit it.
 
-    `predictions` has `target`, `block` (int64, any numbers) and one column of scores for each model, as
+    `predictions` has TARGET, BLOCK (int64, any numbers) and the score column of each model, as
     `retrain.modeling.metrics` says; probabilities of several classes are an array a row.
     Raises PromotionError when there are no rows or a prediction is missing.
     """
@@ -34,13 +34,13 @@ def compare(
         raise PromotionError(
             "There are no evaluation rows to compare on. Check `evaluation.share_of_newest_batch` and the newest batch."
         )
-    for column in (TARGET, *models):
+    for name, column in [("target", TARGET), *((model, score_column(model)) for model in models)]:
         if predictions[column].is_null().any() or not np.isfinite(predictions[column].to_numpy()).all():
             raise PromotionError(
-                f"Some evaluation rows have no `{column}`. Run `dvc repro -f -s train` to make the predictions again."
+                f"Some evaluation rows have no `{name}`. Run `dvc repro -f -s train` to make the predictions again."
             )
     target, codes = to_target(predictions), block_codes(predictions)
-    scores = {model: predictions[model].to_numpy() for model in models}
+    scores = {model: predictions[score_column(model)].to_numpy() for model in models}
     names = shown_metrics(task, also)
     replicates = {
         (model, name): find_metric(name, task).replicates(target, scores[model], codes)
@@ -97,7 +97,8 @@ def bootstrap_interval(
     """
     target, codes = to_target(predictions), block_codes(predictions)
     loss = find_row_loss(metric)
-    difference = loss(target, predictions[CHALLENGER].to_numpy()) - loss(target, predictions[other].to_numpy())
+    challenger, score = (predictions[score_column(name)].to_numpy() for name in (CHALLENGER, other))
+    difference = loss(target, challenger) - loss(target, score)
     return bootstrap_t(np.bincount(codes, difference), np.bincount(codes), confidence, resamples)
 
 

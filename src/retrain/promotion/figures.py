@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from retrain.columns import own_column
 from retrain.config import Task
 from retrain.errors import PromotionError
 
@@ -14,10 +15,17 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
-# Columns of the stored predictions. WINDOW is EVALUATION, or the batch whose old evaluation rows are a reference.
 CHALLENGER, INCUMBENT, BASELINE = "challenger", "incumbent", "baseline"
-TARGET, BLOCK, WINDOW, EVALUATION = "target", "block", "window", "evaluation"
+# Columns of the stored predictions, beside one of scores for each model. WINDOW is EVALUATION, or the batch whose old
+# evaluation rows are a reference.
+TARGET, BLOCK, WINDOW = own_column("target"), own_column("block"), own_column("window")
+EVALUATION = "evaluation"
 _LOWER_IS_BETTER = {"log_loss", "brier", "calibration_error", "rmse", "mae", "mse"}
+
+
+def score_column(model: str) -> str:
+    """The column that holds what a model (challenger, incumbent, baseline) says about the rows."""
+    return own_column(model)
 
 
 # Scores that are 1 less a loss relative to the constant's, without a lower bound: a share of such a score means nothing.

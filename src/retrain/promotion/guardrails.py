@@ -5,7 +5,16 @@ from __future__ import annotations
 from retrain.config import Task
 from retrain.errors import PromotionError
 from retrain.promotion.checks import Check, CheckResult, NonInferiority, Outcome, confidence_of, margin_of
-from retrain.promotion.figures import BASELINE, CHALLENGER, INCUMBENT, TARGET, WINDOW, Comparison, lower_is_better
+from retrain.promotion.figures import (
+    BASELINE,
+    CHALLENGER,
+    INCUMBENT,
+    TARGET,
+    WINDOW,
+    Comparison,
+    lower_is_better,
+    score_column,
+)
 from retrain.promotion.slices import (
     NO_INCUMBENT,
     REFERENCE,
@@ -34,7 +43,7 @@ class Forgetting(Check):
         rows = comparison.reference_rows
         if rows is None or rows.is_empty():
             return CheckResult(Outcome.not_applicable, "there is no reference window yet")
-        if INCUMBENT not in rows.columns:
+        if score_column(INCUMBENT) not in rows.columns:
             return NO_INCUMBENT
         metric = self.loss or comparison.loss
         losses = row_losses(rows, metric)
@@ -107,11 +116,11 @@ class Churn(Check):
 
     def judge(self, comparison: Comparison) -> CheckResult:
         rows = comparison.rows_judged
-        if rows is None or INCUMBENT not in rows.columns:
+        if rows is None or score_column(INCUMBENT) not in rows.columns:
             return NO_INCUMBENT
         if comparison.task is Task.regression:
             return CheckResult(Outcome.not_applicable, "numbers have no sides to change")
-        new, old = rows[CHALLENGER].to_numpy(), rows[INCUMBENT].to_numpy()
+        new, old = (rows[score_column(name)].to_numpy() for name in (CHALLENGER, INCUMBENT))
         if comparison.task is Task.binary:
             changed, sides = (new >= self.threshold) != (old >= self.threshold), f"change sides at {self.threshold:g}"
         else:

@@ -5,26 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from retrain.columns import PREFIX, own_column
 from retrain.config import ColumnType, DataConfig
 from retrain.errors import ConfigError, PromotionError
 from retrain.promotion.checks import Check, CheckResult, Outcome, confidence_of, margin_of
-from retrain.promotion.figures import (
-    BASELINE,
-    BLOCK,
-    CHALLENGER,
-    INCUMBENT,
-    TARGET,
-    WINDOW,
-    Comparison,
-    Estimate,
-)
+from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT, Comparison, Estimate, score_column
 
 if TYPE_CHECKING:
     import polars as pl
 
 MOST_LEVELS_OF_A_NUMBER = 20
-_OURS = {BASELINE, BLOCK, CHALLENGER, INCUMBENT, TARGET, WINDOW}
-REFERENCE, _WORSENING, _SLICE = "reference_loss", "worsening", "slice"
+REFERENCE, _WORSENING, _SLICE = own_column("reference_loss"), own_column("worsening"), own_column("slice")
 NO_INCUMBENT = CheckResult(Outcome.not_applicable, "there is no incumbent to compare with")
 
 
@@ -98,7 +89,7 @@ class Slices(Check):
 
     def judge(self, comparison: Comparison) -> CheckResult:
         rows = comparison.rows_judged
-        if rows is None or INCUMBENT not in rows.columns:
+        if rows is None or score_column(INCUMBENT) not in rows.columns:
             return NO_INCUMBENT
         metric = self.loss or comparison.loss
         losses = row_losses(rows, metric)
@@ -164,8 +155,8 @@ def row_losses(rows: pl.DataFrame, metric: str) -> pl.DataFrame:
     from retrain.promotion.comparison import to_target
 
     target, row_loss = to_target(rows), find_row_loss(metric)
-    incumbent = row_loss(target, rows[INCUMBENT].to_numpy())
-    worsening = row_loss(target, rows[CHALLENGER].to_numpy()) - incumbent
+    incumbent = row_loss(target, rows[score_column(INCUMBENT)].to_numpy())
+    worsening = row_loss(target, rows[score_column(CHALLENGER)].to_numpy()) - incumbent
     return pl.DataFrame({BLOCK: rows[BLOCK], REFERENCE: incumbent, _WORSENING: worsening})
 
 
@@ -217,7 +208,8 @@ def _categories(rows: pl.DataFrame, named: Sequence[str] | None) -> list[str]:
 
     if named is not None:  # one that this project knows and the rows lack has not arrived any more
         return [name for name in named if name in rows.columns]
-    return [name for name, dtype in rows.schema.items() if dtype in (pl.String, pl.Boolean) and name not in _OURS]
+    kinds = (pl.String, pl.Boolean)
+    return [name for name, dtype in rows.schema.items() if dtype in kinds and not name.startswith(PREFIX)]
 
 
 def _key(rows: pl.DataFrame, by: str) -> tuple[pl.Series, bool]:

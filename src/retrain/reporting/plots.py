@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from retrain.config import Task
 from retrain.modeling.metrics import find_row_loss, top_label
-from retrain.promotion.figures import CHALLENGER, INCUMBENT, TARGET
+from retrain.promotion.figures import CHALLENGER, INCUMBENT, TARGET, score_column
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,9 +24,9 @@ Pairs = dict[str, tuple[NDArray, NDArray]]  # target and score of each model
 
 def draw(predictions: pl.DataFrame, time_column: str, task: Task, loss: str) -> dict[str, str]:
     """SVG documents by name, of the evaluation rows' predictions. `loss` is a loss of single rows."""
-    models = [model for model in (CHALLENGER, INCUMBENT) if model in predictions.columns]
+    models = [model for model in (CHALLENGER, INCUMBENT) if score_column(model) in predictions.columns]
     target = predictions[TARGET].cast(pl.Float64).to_numpy()
-    scores = {model: predictions[model].to_numpy() for model in models}
+    scores = {model: predictions[score_column(model)].to_numpy() for model in models}
     pairs = {model: top_label(target, score) for model, score in scores.items()}
     losses = {model: find_row_loss(loss)(target, score) for model, score in scores.items()}
     first, last = (_reliability, _errors) if task is Task.regression else (_calibration, _histogram)

@@ -17,7 +17,17 @@ from retrain.data.windows import block_index, block_of
 from retrain.errors import PromotionError
 from retrain.modeling.metrics import ROW_LOSSES, loss_beside, monitored_loss
 from retrain.promotion.comparison import bootstrap_interval, compare
-from retrain.promotion.figures import BASELINE, BLOCK, CHALLENGER, EVALUATION, INCUMBENT, WINDOW, Comparison, Estimate
+from retrain.promotion.figures import (
+    BASELINE,
+    BLOCK,
+    CHALLENGER,
+    EVALUATION,
+    INCUMBENT,
+    WINDOW,
+    Comparison,
+    Estimate,
+    score_column,
+)
 from retrain.promotion.gate import Judgement, Question, build_questions, judge
 from retrain.promotion.provenance import show_unseen
 from retrain.promotion.slices import asked_columns, sliced_columns
@@ -52,7 +62,13 @@ def _read_predictions(trained: ChallengerRecord) -> pl.DataFrame:
         raise PromotionError(
             f"{project.PREDICTIONS} is missing or not the file that train wrote. Run `dvc repro -f -s train` to make it again."
         )
-    return pl.read_parquet(content)
+    predictions = pl.read_parquet(content)
+    if WINDOW not in predictions.columns:
+        raise PromotionError(
+            f"{project.PREDICTIONS} was written by an earlier version of this project, and lacks the column `{WINDOW}`. Run "
+            "`dvc repro -f -s train` to make it again."
+        )
+    return predictions
 
 
 def show_provenance(predictions: pl.DataFrame, time_column: str, trained: ChallengerRecord) -> dict[str, str]:
@@ -74,7 +90,7 @@ def compare_stored(
     block = block_index(config.data.time_column, block_of(config.evaluation))
     predictions = predictions.with_columns(block.alias(BLOCK))
     judged = predictions.filter(pl.col(WINDOW) == EVALUATION)
-    models = [name for name in (CHALLENGER, INCUMBENT, BASELINE) if name in predictions.columns]
+    models = [name for name in (CHALLENGER, INCUMBENT, BASELINE) if score_column(name) in predictions.columns]
     checks = [question.check for question in questions.values()]
     task = config.data.task
     metrics = [config.data.metric, monitored_loss(config.data.metric, task)]

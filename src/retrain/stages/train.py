@@ -24,7 +24,7 @@ from retrain.modeling.scoring import Model, Scored, score_rows
 from retrain.modeling.strategies import Strategy
 from retrain.modeling.training import Training, measure_latency, model_digest, recipe_digest, train
 from retrain.promotion import registry
-from retrain.promotion.figures import BASELINE, CHALLENGER, EVALUATION, INCUMBENT, TARGET, WINDOW
+from retrain.promotion.figures import BASELINE, CHALLENGER, EVALUATION, INCUMBENT, TARGET, WINDOW, score_column
 from retrain.promotion.ledger import Entry, Ledger, find_base, find_incumbent, rolled_back
 from retrain.promotion.looks import look_number
 from retrain.records import ChallengerRecord, DecisionRecord, ModelRecord
@@ -222,8 +222,8 @@ def _to_predictions(config: Config, rows: pl.DataFrame, scored: Scored, training
         baseline[[scored.classes.index(name) for name in known]] = training.baseline
     return rows.select(columns).with_columns(
         pl.Series(TARGET, scored.target.astype(np.float64 if config.data.task is Task.regression else np.int32)),
-        *(pl.Series(name, score, dtype=dtype) for name, score in scored.scores.items()),
-        pl.lit(pl.Series([baseline.tolist()], dtype=dtype)).first().alias(BASELINE),
+        *(pl.Series(score_column(name), score, dtype=dtype) for name, score in scored.scores.items()),
+        pl.lit(pl.Series([baseline.tolist()], dtype=dtype)).first().alias(score_column(BASELINE)),
     )
 
 
