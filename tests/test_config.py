@@ -54,7 +54,7 @@ def test_an_address_in_the_environment_does_not_enter_the_config(monkeypatch: py
         ("tracking.experimnt=x", ["tracking.experimnt"]),
         ("+tracking.experimnt=x", ["On the command line", "tracking.experimnt", "'x'"]),
         ("evaluation.block_hours=often", ["On the command line", "evaluation.block_hours", "'often'"]),
-        ("evaluation.share_of_newest_batch=1.5", ["evaluation.share_of_newest_batch", "1.5", "between 0 and 1"]),
+        ("evaluation.share_of_newest_batch=1.5", ["evaluation.share_of_newest_batch", "1.5", "above 0 and below 1"]),
         ("data.period=fortnight", ["data.period", "'fortnight'", "month"]),
         ("seed=1=2=", ["seed"]),
     ],

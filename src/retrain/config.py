@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from retrain.columns import why_reserved
 from retrain.errors import ConfigError
+from retrain.origins import check_choices, chosen_groups, find_origin
 from retrain.project import PARAMS
+from retrain.ranges import (
+    Count,
+    Finite,
+    Name,
+    NonNegative,
+    PositiveCount,
+    Seed,
+    Share,
+    ShareOrAll,
+    Written,
+    find_misfits,
+    node_misfits,
+)
+
+MOST_SHOWN = 5  # mistakes in one message
+BlockHours = Annotated[int, Ge(1), Le(24 * 366)]
+Variable = Annotated[str, Written(r"[A-Za-z_][A-Za-z0-9_]*", "MLFLOW_TRACKING_URI (the name of a variable)")]
 
 
 class Task(enum.Enum):
@@ -59,29 +79,29 @@ class Column:
 
     type: ColumnType = MISSING
     nullable: bool = False
-    minimum: float | None = None
-    maximum: float | None = None
-    levels: list[str] | None = None
+    minimum: Finite | None = None
+    maximum: Finite | None = None
+    levels: Annotated[list[str], MinLen(1)] | None = None
 
 
 @dataclass
 class DataConfig:
     """Where batches come from and what they must look like."""
 
-    name: str = MISSING
+    name: Name = MISSING
     task: Task = Task.binary
-    metric: str = "log_loss"
+    metric: Name = "log_loss"
     source: dict[str, Any] = MISSING
     period: PeriodKind = MISSING
     as_of: str | None = None
     label_delay: str | None = None
-    time_column: str = MISSING
-    key_columns: list[str] = MISSING
-    target_column: str = MISSING
+    time_column: Name = MISSING
+    key_columns: Annotated[list[str], MinLen(1)] = MISSING
+    target_column: Name = MISSING
     positive_label: str | None = None
-    block_hours: int = 24
+    block_hours: BlockHours = 24
     features: dict[str, Column] = MISSING
-    maximum_quarantine_share: float = 0.05
+    maximum_quarantine_share: ShareOrAll = 0.05
 
 
 @dataclass
@@ -97,11 +117,11 @@ class ModelConfig:
 class EvaluationConfig:
     """Which rows judge, and how they are resampled."""
 
-    share_of_newest_batch: float = MISSING
-    minimum_blocks: int = MISSING
-    block_hours: int | None = None  # null: the data set's
-    reference_windows: int = 0
-    minimum_rows: int = 0
+    share_of_newest_batch: Share = MISSING
+    minimum_blocks: PositiveCount = MISSING
+    block_hours: BlockHours | None = None  # null: the data set's
+    reference_windows: Count = 0
+    minimum_rows: Count = 0
 
 
 @dataclass
@@ -118,7 +138,7 @@ class GateConfig:
 class MonitoringConfig:
     """What is noticed about a new batch, and what follows."""
 
-    false_alarm_rate: float = 0.05  # of batches in which nothing has changed
+    false_alarm_rate: Annotated[float, Gt(0), Lt(0.5)] = 0.05  # of batches in which nothing has changed
     hold_back: bool = True  # a batch that looks broken takes no part until it is released
     release: list[str] = field(default_factory=list)  # periods of such batches that a person has looked at
 
@@ -130,24 +150,24 @@ class BacktestConfig:
     strategies: list[str] = field(default_factory=list)
     policies: list[str] = field(default_factory=list)
     gates: list[str] = field(default_factory=list)
-    retraining_cost: float = 0.0  # in units of the loss, over one batch
-    workers: int | None = None  # null: one for each core
+    retraining_cost: NonNegative = 0.0  # in units of the loss, over one batch
+    workers: PositiveCount | None = None  # null: one for each core
 
 
 @dataclass
 class TrackingConfig:
     """Where MLflow keeps runs and models. The address itself never enters the config: it may hold a password."""
 
-    uri_from_env: str | None = None
-    experiment: str = MISSING
-    registered_model: str = MISSING
+    uri_from_env: Variable | None = None
+    experiment: Name = MISSING
+    registered_model: Name = MISSING
 
 
 @dataclass
 class Config:
     """Everything under `conf/`."""
 
-    seed: int = MISSING
+    seed: Seed = MISSING
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     strategy: dict[str, Any] = MISSING
@@ -173,6 +193,7 @@ def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:
         with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
             composed = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
+        check_choices(chosen_groups(overrides, conf), conf)
         given = f" (overrides: {' '.join(overrides)})" if overrides else ""
         raise ConfigError(f"The configuration can't be composed{given}: {_first_lines(error)}") from error
     except Exception as error:  # Hydra lets the YAML parser's own errors through
@@ -185,6 +206,8 @@ def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:
 
 def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], overrides: Sequence[str]) -> Config:
     """Typed form of a composed config. Raises ConfigError naming key, value and file."""
+    where = functools.partial(find_origin, conf=conf, choices=choices, overrides=overrides)
+    check_choices(choices, conf)
     content = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
     try:
         OmegaConf.resolve(content)
@@ -192,85 +215,63 @@ def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], override
     except (ConfigKeyError, ValidationError, MissingMandatoryValue) as error:
         key = error.full_key or str(error.key)
         value = OmegaConf.select(content, key, throw_on_missing=False)
-        where = _origin(key, conf, choices, overrides)
         if isinstance(error, MissingMandatoryValue):
             what = f"`{key}` has no value"
         elif isinstance(error, ConfigKeyError):
             what = f"`{key}` (value {value!r}) is not a key that this project knows"
         else:
             what = f"`{key}` has a value that does not fit, {value!r}: {_first_lines(error)}"
-        raise ConfigError(f"{where}: {what}. Mend it there, then run the command again.") from error
+        raise ConfigError(f"{where(key)}: {what}. Mend it there, then run the command again.") from error
     except OmegaConfBaseException as error:
         raise ConfigError(_first_lines(error)) from error
+    _check_values(OmegaConf.to_container(content), config, where)
     if config.evaluation.block_hours is None:
         config.evaluation.block_hours = config.data.block_hours
     if config.data.task is Task.regression:
         config.model.estimator |= config.model.for_regression
     config.model.for_regression = {}
-    _check_ranges(config)
     return config
 
 
-def _check_ranges(config: Config) -> None:
-    rules = [
-        ("evaluation.share_of_newest_batch", 0 < config.evaluation.share_of_newest_batch < 1, "between 0 and 1"),
-        ("evaluation.minimum_blocks", config.evaluation.minimum_blocks >= 1, "at least 1"),
-        ("evaluation.minimum_rows", config.evaluation.minimum_rows >= 0, "at least 0"),
-        ("evaluation.block_hours", config.evaluation.block_hours >= 1, "at least 1"),
-        ("evaluation.reference_windows", config.evaluation.reference_windows >= 0, "at least 0"),
-        ("data.maximum_quarantine_share", 0 <= config.data.maximum_quarantine_share <= 1, "from 0 to 1"),
-        ("monitoring.false_alarm_rate", 0 < config.monitoring.false_alarm_rate < 0.5, "between 0 and 0.5"),
-        ("data.key_columns", len(config.data.key_columns) > 0, "at least one column"),
-        ("data.features", len(config.data.features) > 0, "at least one column"),
-    ]
-    for key, holds, demand in rules:
-        if not holds:
-            value = OmegaConf.select(OmegaConf.structured(config), key)
-            raise ConfigError(f"`{key}` is {value!r}, but must be {demand}. Mend it under conf/ or in the override.")
+def _check_values(content: Mapping[str, Any], config: Config, where: Callable[[str], str]) -> None:
+    """Raises ConfigError for every value outside of its range, and for those that contradict each other."""
+    misfits = [f"{where(misfit.key)}: {misfit}" for misfit in find_misfits(Config, content)]
+    if misfits:
+        more = f" (and {len(misfits) - MOST_SHOWN} more)" if len(misfits) > MOST_SHOWN else ""
+        raise ConfigError(f"{'. '.join(misfits[:MOST_SHOWN])}{more}. Mend it there, then run the command again.")
+    _check_columns(config.data, where)
+
+
+def _check_columns(data: DataConfig, where: Callable[[str], str]) -> None:
+    """Raises ConfigError for a name that can't be a column's, the target as a feature, and limits that no row could keep."""
     columns = {
-        "data.time_column": [config.data.time_column],
-        "data.target_column": [config.data.target_column],
-        "data.key_columns": config.data.key_columns,
-        "data.features": config.data.features,
+        "data.time_column": [data.time_column],
+        "data.target_column": [data.target_column],
+        "data.key_columns": data.key_columns,
+        "data.features": data.features,
     }
     for key, names in columns.items():
         for name in names:
             why = why_reserved(name)
             if why:
                 raise ConfigError(f"`{key}` names the column {name!r}, but {why}. Rename it at the source.")
-    outside = {config.data.target_column} & set(config.data.features)
-    if outside:
-        raise ConfigError(f"`data.features` holds the target {outside.pop()!r}: the model would be told the answer.")
-
-
-def _origin(key: str, conf: Path, choices: Mapping[str, str], overrides: Sequence[str]) -> str:
-    """The place that set `key`: the command line, or the last file in composition order that has it."""
-    for override in overrides:
-        if override.lstrip("+~").split("=")[0] == key:
-            return f"On the command line, `{override}`"
-    group, _, inner = key.partition(".")
-    candidates = [
-        (conf / f"{name}/{choice}.yaml", key) for name, choice in choices.items() if name in ("experiment", "local")
-    ]
-    candidates.append((conf / "config.yaml", key))
-    if group in choices:
-        files = [conf / group / f"{choices[group]}.yaml", *sorted((conf / group).glob("*/*.yaml"))]
-        candidates += [(file, inner) for file in files]
-    for path, inner_key in candidates:
-        if path.is_file() and _has(OmegaConf.to_container(OmegaConf.load(path), resolve=False), inner_key):
-            return f"In {path.relative_to(conf.parent)}"
-    return f"Under {conf.name}/"
-
-
-def _has(content: Any, key: str) -> bool:
-    for part in key.replace("[", ".").replace("]", "").split("."):
-        if isinstance(content, dict) and part in content:
-            content = content[part]
-        elif isinstance(content, list) and part.isdigit() and int(part) < len(content):
-            content = content[int(part)]
-        else:
-            return False
-    return True
+    if not data.features:
+        raise ConfigError(f"{where('data.features')}: `data.features` is empty, but must name at least one column.")
+    if data.target_column in data.features:
+        raise ConfigError(
+            f"`data.features` holds the target {data.target_column!r}: the model would be told the answer."
+        )
+    for name, column in data.features.items():
+        key, limits = f"data.features.{name}", (column.minimum, column.maximum)
+        if column.type is not ColumnType.numeric and limits != (None, None):
+            raise ConfigError(
+                f"{where(key)}: `{key}` has a minimum or maximum, which only numeric columns have, and is {column.type.name}. "
+                "Take it away, or make the column numeric."
+            )
+        if None not in limits and column.minimum > column.maximum:
+            raise ConfigError(
+                f"{where(key)}: `{key}` has the minimum {column.minimum:g}, above its maximum {column.maximum:g}: no row would fit."
+            )
 
 
 def _first_lines(error: Exception) -> str:
@@ -287,6 +288,9 @@ def instantiate(node: Any, key: str, **arguments: Any) -> Any:
 
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"`{key}` must name a class with `_target_`, but is {node!r}.")
+    misfit = next(node_misfits(node, key), None)
+    if misfit is not None:
+        raise ConfigError(f"{misfit}. Mend it under conf/ or in the override.")
     try:
         # Lists must arrive as lists: scikit-learn refuses OmegaConf's own, and skops can't store them.
         return hydra_instantiate(dict(node), _convert_="all", **arguments)

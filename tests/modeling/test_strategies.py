@@ -100,14 +100,8 @@ def test_a_sliding_window_takes_the_newest_and_no_more_than_there_are() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        *((lambda value=value: SlidingWindow(value), r"strategy\.batches") for value in (0, -1, 1.5, "three")),
-        (lambda: SlidingWindow(duration="soon"), r"strategy\.duration"),
         (lambda: SlidingWindow(), "either"),
         (lambda: SlidingWindow(2, "3d"), "either"),
-        (lambda: Recency(0), r"strategy\.half_life"),
-        (lambda: WarmStart(passes=-1), r"strategy\.passes"),
-        (lambda: BestOf({}), r"strategy\.strategies"),
-        (lambda: BestOf({"full": Full()}, 1.5), r"strategy\.validation_share"),
     ],
 )
 def test_a_setting_that_can_not_be_is_refused(make: Callable[[], Strategy], words: str) -> None:

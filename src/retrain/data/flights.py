@@ -6,8 +6,10 @@ import functools
 import importlib.util
 import zipfile
 from pathlib import Path
+from typing import Annotated
 
 import polars as pl
+from annotated_types import Ge, Le
 
 from retrain.data.sources import Source
 from retrain.errors import DataError
@@ -24,7 +26,7 @@ class NycFlights(Source):
     Nothing that is known only after departure (`dep_time`, `dep_delay`, `air_time`, ...) is passed on.
     """
 
-    def __init__(self, weather_lag_hours: int) -> None:
+    def __init__(self, weather_lag_hours: Annotated[int, Ge(0), Le(24 * 7)]) -> None:
         self.weather_lag_hours = weather_lag_hours
 
     def periods(self) -> list[str]:

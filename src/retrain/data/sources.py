@@ -17,6 +17,7 @@ from retrain.config import DataConfig, PeriodKind
 from retrain.data.contract import to_times
 from retrain.data.periods import period_keys
 from retrain.errors import ConfigError, DataError
+from retrain.ranges import PositiveCount
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zip")
 FORMATS = (".parquet", ".pq", ".csv", ".jsonl", ".ndjson")
@@ -88,7 +89,7 @@ class Table(Source):
     """
 
     def __init__(
-        self, rows_per_batch: int | None = None, time_format: str | None = None, number_rows: bool | str = False
+        self, rows_per_batch: PositiveCount | None = None, time_format: str | None = None, number_rows: bool | str = False
     ) -> None:
         self.rows_per_batch, self.time_format = rows_per_batch, time_format
         self.row_number = ROW_NUMBER if number_rows is True else number_rows or None

@@ -8,7 +8,11 @@ All but the parts of a date and packs of sparse columns are scikit-learn's own t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge, Lt
+
+from retrain.ranges import Finite, PositiveCount
 
 if TYPE_CHECKING:
     from sklearn.compose import ColumnTransformer
@@ -23,9 +27,9 @@ def ordinal(
     datetime: list[str],
     text: list[str],
     sparse: list[str],
-    maximum_levels: int,
-    missing_value: float | None = None,
-    text_components: int = 32,
+    maximum_levels: Annotated[int, Ge(2)],
+    missing_value: Finite | None = None,
+    text_components: Annotated[int, Ge(1), Lt(HASHED_TEXT_COLUMNS)] = 32,
 ) -> ColumnTransformer:
     """Categories as codes, the most frequent `maximum_levels` apart and the rest together; numbers as they are. For trees.
 
@@ -64,7 +68,7 @@ def one_hot(
     datetime: list[str],
     text: list[str],
     sparse: list[str],
-    minimum_frequency: int,
+    minimum_frequency: PositiveCount,
 ) -> ColumnTransformer:
     """A column for each level seen `minimum_frequency` times, one for all rarer and unseen ones; numbers standardized.
 

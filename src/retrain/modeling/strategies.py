@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import polars as pl
+from annotated_types import Gt, Le, MinLen
 
 from retrain.config import Config, Task, feature_types, instantiate
 from retrain.data.manifest import Batch
@@ -18,6 +18,7 @@ from retrain.data.windows import Window
 from retrain.errors import ConfigError, ModelError
 from retrain.modeling import continuing
 from retrain.modeling.lesson import Base, Learnt, Lesson, from_scratch
+from retrain.ranges import Duration, Positive, PositiveCount, Share
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -55,11 +56,9 @@ class SlidingWindow(Strategy):
     Follows change quickly; forgets seasons that lie further back.
     """
 
-    def __init__(self, batches: int | None = None, duration: str | None = None) -> None:
+    def __init__(self, batches: PositiveCount | None = None, duration: Duration | None = None) -> None:
         if (batches is None) == (duration is None):
             raise ConfigError("`strategy` needs either `batches` or `duration`, and not both.")
-        if batches is not None and (not isinstance(batches, int) or batches < 1):
-            raise ConfigError(f"`strategy.batches` is {batches!r}, but must be a whole number of at least 1.")
         self.batches, self.duration = batches, _duration(duration) if duration is not None else None
 
     def select(self, batches: Sequence[Batch], base: Base | None = None) -> list[Batch]:
@@ -72,8 +71,8 @@ class SlidingWindow(Strategy):
 class Recency(Strategy):
     """All history, older rows weighing less: half as much for every `half_life` batches that they are older."""
 
-    def __init__(self, half_life: float) -> None:
-        self.half_life = _positive(half_life, "half_life")
+    def __init__(self, half_life: Positive) -> None:
+        self.half_life = half_life
 
     def check(self, config: Config) -> None:
         from sklearn.utils.validation import has_fit_parameter
@@ -142,8 +141,8 @@ class Continuing(Strategy):
 class WarmStart(Continuing):
     """The base's weights are the start: `passes` over the new rows with `partial_fit`, or `trees` more for forests and boosting."""
 
-    def __init__(self, passes: int = 1, trees: int = 20) -> None:
-        self.passes, self.trees = int(_positive(passes, "passes")), int(_positive(trees, "trees"))
+    def __init__(self, passes: PositiveCount = 1, trees: PositiveCount = 20) -> None:
+        self.passes, self.trees = passes, trees
 
     def check(self, config: Config) -> None:
         continuing.check_continuable(config)
@@ -155,9 +154,9 @@ class WarmStart(Continuing):
 class Replay(WarmStart):
     """As a warm start, on the new rows mixed with `old_share` times as many rows drawn from all before: against forgetting."""
 
-    def __init__(self, passes: int = 1, trees: int = 20, old_share: float = 1.0) -> None:
+    def __init__(self, passes: PositiveCount = 1, trees: PositiveCount = 20, old_share: Positive = 1.0) -> None:
         super().__init__(passes, trees)
-        self.old_share = _positive(old_share, "old_share")
+        self.old_share = old_share
 
     def select(self, batches: Sequence[Batch], base: Base | None = None) -> list[Batch]:
         return list(batches)
@@ -177,12 +176,14 @@ class Residual(Continuing):
     Annals of Statistics 28). A chain of more than `maximum_corrections` is trained anew on all history.
     """
 
-    def __init__(self, iterations: int = 20, learning_rate: float = 0.1, maximum_corrections: int = 6) -> None:
-        self.iterations, self.learning_rate = (
-            int(_positive(iterations, "iterations")),
-            _positive(learning_rate, "learning_rate"),
-        )
-        self.maximum_corrections = int(_positive(maximum_corrections, "maximum_corrections"))
+    def __init__(
+        self,
+        iterations: PositiveCount = 20,
+        learning_rate: Annotated[float, Gt(0), Le(1)] = 0.1,
+        maximum_corrections: PositiveCount = 6,
+    ) -> None:
+        self.iterations, self.learning_rate = iterations, learning_rate
+        self.maximum_corrections = maximum_corrections
 
     def continue_from(self, base: Base, new: pl.DataFrame, lesson: Lesson) -> Pipeline:
         from retrain.modeling.corrected import add_correction, corrections_of
@@ -214,11 +215,8 @@ class Streaming(Strategy):
 
     streams = True
 
-    def __init__(self, passes: int = 1, encoding_rows: int = 200_000) -> None:
-        self.passes, self.encoding_rows = (
-            int(_positive(passes, "passes")),
-            int(_positive(encoding_rows, "encoding_rows")),
-        )
+    def __init__(self, passes: PositiveCount = 1, encoding_rows: PositiveCount = 200_000) -> None:
+        self.passes, self.encoding_rows = passes, encoding_rows
 
     def check(self, config: Config) -> None:
         continuing.check_streamable(config)
@@ -236,11 +234,7 @@ class BestOf(Strategy):
 
     chooses = True
 
-    def __init__(self, strategies: Mapping[str, Any], validation_share: float = 0.25) -> None:
-        if not strategies:
-            raise ConfigError("`strategy.strategies` names none to choose from.")
-        if not 0 < validation_share < 1:
-            raise ConfigError(f"`strategy.validation_share` is {validation_share!r}, but must be between 0 and 1.")
+    def __init__(self, strategies: Annotated[Mapping[str, Any], MinLen(1)], validation_share: Share = 0.25) -> None:
         self.strategies = {
             name: node if isinstance(node, Strategy) else instantiate(node, f"strategy.strategies.{name}")
             for name, node in strategies.items()
@@ -299,16 +293,6 @@ def learn(strategy: Strategy, lesson: Lesson) -> Learnt:
     return learnt if learnt.batches else dataclasses.replace(learnt, batches=part.batches)
 
 
-def _positive(value: float, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-        raise ConfigError(f"`strategy.{name}` is {value!r}, but must be a number above 0.")
-    return value
-
-
 def _duration(text: str) -> timedelta:
-    match = re.fullmatch(r"(\d+)([hdw])", str(text).strip())
-    if not match:
-        raise ConfigError(
-            f"`strategy.duration` is {text!r}, but must be a number of hours, days or weeks: 12h, 90d, 8w."
-        )
-    return int(match[1]) * {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}[match[2]]
+    number, unit = int(text.strip()[:-1]), text.strip()[-1]
+    return number * {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}[unit]

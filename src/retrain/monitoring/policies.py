@@ -6,12 +6,17 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import astuple
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le, MinLen
 
 from retrain.config import instantiate
 from retrain.errors import ConfigError
 from retrain.monitoring.forecast import Forecast, fit_forecast, plan_ahead, usable
-from retrain.monitoring.policy import Decision, Policy, Situation, at_least
+from retrain.monitoring.policy import Decision, Policy, Situation
+from retrain.ranges import NonNegative, PositiveCount, Share
+
+Family = Literal["features", "target", "predictions", "whole rows"]
 
 
 class Always(Policy):
@@ -33,9 +38,9 @@ class Never(Policy):
 class Every(Policy):
     """Every so many batches, whatever happens. Predictable costs; blind to what the batches say."""
 
-    def __init__(self, batches: int, **limits: Any) -> None:
+    def __init__(self, batches: PositiveCount, **limits: Any) -> None:
         super().__init__(**limits)
-        self.batches = at_least(batches, 1, "batches")
+        self.batches = batches
 
     def want(self, situation: Situation) -> Decision:
         since = situation.newest - max(situation.attempts, default=situation.trained_through)
@@ -47,7 +52,7 @@ class OnDrift(Policy):
     """When the inputs, the target or the predictions have moved. Needs no labels; pays for changes that do not hurt, and misses
     changes of the relation itself. `families`: those that count, of features, target, predictions and whole rows; null: all."""
 
-    def __init__(self, families: list[str] | None = None, **limits: Any) -> None:
+    def __init__(self, families: Annotated[list[Family], MinLen(1)] | None = None, **limits: Any) -> None:
         super().__init__(**limits)
         self.families = families
 
@@ -79,18 +84,20 @@ class OnDecay(Policy):
 
     def __init__(
         self,
-        detector: str = "k_of_n",
-        k: int = 2,
-        n: int = 3,
-        tolerance: float = 1.05,
-        delta: float = 0.002,
+        detector: Literal["k_of_n", "adwin", "page_hinkley"] = "k_of_n",
+        k: PositiveCount = 2,
+        n: PositiveCount = 3,
+        tolerance: Annotated[float, Ge(1), Le(10)] = 1.05,
+        delta: Share = 0.002,
         **limits: Any,
     ) -> None:
         super().__init__(**limits)
-        if detector not in ("k_of_n", "adwin", "page_hinkley"):
-            raise ConfigError(f"`policy.detector` is {detector!r}, but must be k_of_n, adwin or page_hinkley.")
+        if k > n:
+            raise ConfigError(
+                f"`policy.k` is {k}, but must be at most `policy.n`, {n}: {k} of {n} batches can't be worse."
+            )
         self.detector, self.tolerance, self.delta = detector, tolerance, delta
-        self.k, self.n = at_least(k, 1, "k"), at_least(n, k, "n")
+        self.k, self.n = k, n
 
     def want(self, situation: Situation) -> Decision:
         if not situation.scores:
@@ -154,22 +161,14 @@ class CostAware(Policy):
 
     def __init__(
         self,
-        retraining_cost: float,
-        horizon_batches: int = 8,
-        prior_ageing: float | None = None,
-        prior_learning: float | None = None,
+        retraining_cost: NonNegative,
+        horizon_batches: Annotated[int, Ge(1), Le(1000)] = 8,
+        prior_ageing: NonNegative | None = None,
+        prior_learning: NonNegative | None = None,
         **limits: Any,
     ) -> None:
         super().__init__(**limits)
-        named = {
-            "retraining_cost": retraining_cost,
-            "prior_ageing": prior_ageing or 0,
-            "prior_learning": prior_learning or 0,
-        }
-        for name, value in named.items():
-            if value < 0:
-                raise ConfigError(f"`policy.{name}` is {value!r}, but must not be negative.")
-        self.retraining_cost, self.horizon = retraining_cost, at_least(horizon_batches, 1, "horizon_batches")
+        self.retraining_cost, self.horizon = retraining_cost, horizon_batches
         self.prior_ageing, self.prior_learning = prior_ageing, prior_learning
 
     def want(self, situation: Situation) -> Decision:
@@ -217,10 +216,8 @@ class CostAware(Policy):
 
 
 class _Combined(Policy):
-    def __init__(self, policies: Mapping[str, Any], **limits: Any) -> None:
+    def __init__(self, policies: Annotated[Mapping[str, Any], MinLen(1)], **limits: Any) -> None:
         super().__init__(**limits)
-        if not policies:
-            raise ConfigError("`policy.policies` names none to ask.")
         self.policies = {
             name: node if isinstance(node, Policy) else instantiate(node, f"policy.policies.{name}")
             for name, node in policies.items()

@@ -8,8 +8,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 from retrain.errors import ConfigError
+from retrain.ranges import Count, PositiveCount
 
 EASIEST = 1e-6  # loss of a constant: below it a batch is as good as without variation
 NEWEST = 2  # batches that decay is measured on
@@ -89,6 +91,13 @@ class Decision:
     figures: dict[str, float] = field(default_factory=dict)
 
 
+class Budget(TypedDict):
+    """At most so many retrainings within so many batches."""
+
+    retrainings: PositiveCount
+    batches: PositiveCount
+
+
 class Policy(ABC):
     """Decides on a new snapshot. Never asked before there is a champion: the first one is always trained.
 
@@ -99,19 +108,18 @@ class Policy(ABC):
 
     def __init__(
         self,
-        cooldown_batches: int = 0,
-        maximum_age_batches: int | None = None,
-        minimum_new_rows: int = 0,
-        budget: Mapping[str, int] | None = None,
+        cooldown_batches: Count = 0,
+        maximum_age_batches: PositiveCount | None = None,
+        minimum_new_rows: Count = 0,
+        budget: Budget | None = None,
     ) -> None:
-        self.cooldown_batches = at_least(cooldown_batches, 0, "cooldown_batches")
-        self.maximum_age_batches = maximum_age_batches and at_least(maximum_age_batches, 1, "maximum_age_batches")
-        self.minimum_new_rows = at_least(minimum_new_rows, 0, "minimum_new_rows")
-        if budget is not None and set(budget) != {"retrainings", "batches"}:
+        if budget is not None and budget["retrainings"] > budget["batches"]:
             raise ConfigError(
-                "`policy.budget` needs `retrainings` and `batches`: at most so many within so many batches."
+                f"`policy.budget` allows {budget['retrainings']} retrainings within {budget['batches']} batches, more than one a "
+                "batch: it would never be used up. Lower `retrainings`, or leave the budget out."
             )
-        self.budget = dict(budget) if budget else None
+        self.cooldown_batches, self.maximum_age_batches = cooldown_batches, maximum_age_batches
+        self.minimum_new_rows, self.budget = minimum_new_rows, budget
 
     def decide(self, situation: Situation) -> Decision:
         """The decision, its limits considered, with its reason, full sentences."""
@@ -145,10 +153,3 @@ class Policy(ABC):
     @abstractmethod
     def want(self, situation: Situation) -> Decision:
         """What the policy would do without its limits."""
-
-
-def at_least(value: int, least: int, name: str) -> int:
-    """A configured whole number. Raises ConfigError for anything else, or a smaller one."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"`policy.{name}` is {value!r}, but must be a whole number of at least {least}.")
-    return value

@@ -6,10 +6,12 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Literal
 
 from retrain.errors import ConfigError
 from retrain.promotion.figures import BASELINE, CHALLENGER, INCUMBENT, Comparison, lower_is_better
 from retrain.promotion.looks import spent_level
+from retrain.ranges import Confidence, Finite, NonNegative, PositiveCount
 
 
 class Outcome(enum.Enum):
@@ -29,6 +31,9 @@ class CheckResult:
     reason: str
     figures: dict[str, float] = field(default_factory=dict)
     warning: str = ""
+
+
+MarginKind = Literal["relative", "absolute"]
 
 
 class Check(ABC):
@@ -57,8 +62,8 @@ class NonInferiority(Check):
     of the metric. Repeated looks at the same rows are paid for with confidence (`retrain.promotion.looks`).
     """
 
-    def __init__(self, metric: str | None, margin: float, margin_is: str, confidence: float) -> None:
-        self.metric, self.confidence = metric, confidence_of(confidence)
+    def __init__(self, metric: str | None, margin: NonNegative, margin_is: MarginKind, confidence: Confidence) -> None:
+        self.metric, self.confidence = metric, confidence
         self.margin, self.margin_is = margin_of(margin, margin_is)
 
     def judge(self, comparison: Comparison) -> CheckResult:
@@ -81,8 +86,8 @@ class Superiority(Check):
     Repeated looks at the same rows are paid for with confidence.
     """
 
-    def __init__(self, metric: str | None, minimum_gain: float, confidence: float) -> None:
-        self.metric, self.minimum_gain, self.confidence = metric, minimum_gain, confidence_of(confidence)
+    def __init__(self, metric: str | None, minimum_gain: NonNegative, confidence: Confidence) -> None:
+        self.metric, self.minimum_gain, self.confidence = metric, minimum_gain, confidence
 
     def judge(self, comparison: Comparison) -> CheckResult:
         return _gain(comparison, INCUMBENT, self.metric, self.minimum_gain, self.confidence)
@@ -94,8 +99,8 @@ class BeatsBaseline(Check):
     Repeated looks at the same rows are paid for with confidence.
     """
 
-    def __init__(self, metric: str | None, confidence: float) -> None:
-        self.metric, self.confidence = metric, confidence_of(confidence)
+    def __init__(self, metric: str | None, confidence: Confidence) -> None:
+        self.metric, self.confidence = metric, confidence
 
     def judge(self, comparison: Comparison) -> CheckResult:
         return _gain(comparison, BASELINE, self.metric, 0.0, self.confidence)
@@ -104,7 +109,7 @@ class BeatsBaseline(Check):
 class Limit(Check):
     """A metric of the challenger stays on the right side of an absolute limit, whichever way the metric runs."""
 
-    def __init__(self, metric: str | None, limit: float) -> None:
+    def __init__(self, metric: str | None, limit: Finite) -> None:
         self.metric, self.limit = metric, limit
 
     def judge(self, comparison: Comparison) -> CheckResult:
@@ -120,7 +125,7 @@ class Limit(Check):
 class EnoughEvidence(Check):
     """There are enough rows and blocks of time for the intervals to mean something."""
 
-    def __init__(self, minimum_rows: int, minimum_blocks: int) -> None:
+    def __init__(self, minimum_rows: PositiveCount, minimum_blocks: PositiveCount) -> None:
         self.minimum_rows, self.minimum_blocks = minimum_rows, minimum_blocks
 
     def judge(self, comparison: Comparison) -> CheckResult:
@@ -161,17 +166,11 @@ def _look(comparison: Comparison) -> str:
     return f" (look {comparison.look} at these rows)" if comparison.look > 1 else ""
 
 
-def confidence_of(value: float) -> float:
-    """A configured confidence. Raises ConfigError outside [0.5, 1)."""
-    if not 0.5 <= value < 1:
-        raise ConfigError(f"`confidence` is {value!r}, but must be from 0.5 to below 1.")
-    return value
-
-
 def margin_of(margin: float, margin_is: str) -> tuple[float, str]:
-    """A configured margin. Raises ConfigError for a negative one, or one of an unknown kind."""
-    if margin_is not in ("relative", "absolute"):
-        raise ConfigError(f"`margin_is` is {margin_is!r}, but must be relative or absolute.")
-    if margin < 0:
-        raise ConfigError(f"`margin` is {margin!r}, but must not be negative.")
+    """A configured margin. Raises ConfigError for a relative one of all there is to lose, most often a percentage."""
+    if margin_is == "relative" and margin >= 1:
+        raise ConfigError(
+            f"`margin` is {margin:g} with `margin_is: relative`, {margin:.0%} of the incumbent's score, so nearly anything would "
+            "pass. Write a share below 1, such as 0.05 for 5 %."
+        )
     return margin, margin_is

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Lt
+
 from retrain.config import Task
 from retrain.errors import PromotionError
-from retrain.promotion.checks import Check, CheckResult, NonInferiority, Outcome, confidence_of, margin_of
+from retrain.promotion.checks import Check, CheckResult, MarginKind, NonInferiority, Outcome, margin_of
 from retrain.promotion.figures import (
     BASELINE,
     CHALLENGER,
@@ -24,6 +28,7 @@ from retrain.promotion.slices import (
     row_losses,
     sums_by_block,
 )
+from retrain.ranges import Confidence, NonNegative, Positive, PositiveCount, Share
 
 __all__ = ["Budget", "Churn", "ClassCoverage", "Deterioration", "Floor", "Forgetting", "Slices"]
 
@@ -35,8 +40,8 @@ class Forgetting(Check):
     applicable while there are no earlier batches, or with `evaluation.reference_windows: 0`.
     """
 
-    def __init__(self, metric: str | None, margin: float, margin_is: str, confidence: float) -> None:
-        self.loss, self.confidence = loss_named(metric), confidence_of(confidence)
+    def __init__(self, metric: str | None, margin: NonNegative, margin_is: MarginKind, confidence: Confidence) -> None:
+        self.loss, self.confidence = loss_named(metric), confidence
         self.margin, self.margin_is = margin_of(margin, margin_is)
 
     def judge(self, comparison: Comparison) -> CheckResult:
@@ -84,8 +89,8 @@ class Floor(Check):
     On rows that are hard for everybody both may be a little worse; one that has unlearnt everything is not.
     """
 
-    def __init__(self, metric: str | None, confidence: float) -> None:
-        self.metric, self.confidence = metric, confidence_of(confidence)
+    def __init__(self, metric: str | None, confidence: Confidence) -> None:
+        self.metric, self.confidence = metric, confidence
 
     def judge(self, comparison: Comparison) -> CheckResult:
         metric = self.metric or comparison.metric
@@ -111,7 +116,7 @@ class Churn(Check):
     Of two classes, at a threshold of the probability; of several, when another one is the most probable. Whoever acts on the predictions has to live with every flip, also with those that make the average better.
     """
 
-    def __init__(self, threshold: float, maximum: float) -> None:
+    def __init__(self, threshold: Share, maximum: Annotated[float, Ge(0), Lt(1)]) -> None:
         self.threshold, self.maximum = threshold, maximum
 
     def judge(self, comparison: Comparison) -> CheckResult:
@@ -135,13 +140,16 @@ class Churn(Check):
         return CheckResult(Outcome.passed if passed else Outcome.failed, reason, figures)
 
 
+Figure = Literal["latency_one_row_ms", "latency_1000_rows_ms", "model_megabytes"]
+
+
 class Budget(Check):
     """A figure of the challenger stays within a limit: `latency_one_row_ms`, `latency_1000_rows_ms` or `model_megabytes`.
 
     Latencies are medians in the training process, with the model in memory.
     """
 
-    def __init__(self, figure: str, maximum: float) -> None:
+    def __init__(self, figure: Figure, maximum: Positive) -> None:
         self.figure, self.maximum = figure, maximum
 
     def judge(self, comparison: Comparison) -> CheckResult:
@@ -159,7 +167,7 @@ class Budget(Check):
 class ClassCoverage(Check):
     """Every class occurs among the evaluation rows at least `minimum_rows` times, and the challenger knows all that occur."""
 
-    def __init__(self, minimum_rows: int) -> None:
+    def __init__(self, minimum_rows: PositiveCount) -> None:
         self.minimum_rows = minimum_rows
 
     def judge(self, comparison: Comparison) -> CheckResult:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge, MinLen
 
 from retrain.columns import PREFIX, own_column
 from retrain.config import ColumnType, DataConfig
 from retrain.errors import ConfigError, PromotionError
-from retrain.promotion.checks import Check, CheckResult, Outcome, confidence_of, margin_of
+from retrain.promotion.checks import Check, CheckResult, MarginKind, Outcome, margin_of
 from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT, Comparison, Estimate, score_column
+from retrain.ranges import Confidence, Name, NonNegative, PositiveCount
 
 if TYPE_CHECKING:
     import polars as pl
@@ -58,17 +61,17 @@ class Slices(Check):
 
     def __init__(
         self,
-        by: list[str] | None,
+        by: Annotated[list[Name], MinLen(1)] | None,
         metric: str | None,
-        margin: float,
-        margin_is: str,
-        confidence: float,
-        minimum_rows: int,
-        minimum_blocks: int,
+        margin: NonNegative,
+        margin_is: MarginKind,
+        confidence: Confidence,
+        minimum_rows: PositiveCount,
+        minimum_blocks: Annotated[int, Ge(2)],
     ) -> None:
-        self.by, self.loss, self.confidence = by, loss_named(metric), confidence_of(confidence)
+        self.by, self.loss, self.confidence = by, loss_named(metric), confidence
         self.margin, self.margin_is = margin_of(margin, margin_is)
-        self.minimum_rows, self.minimum_blocks = minimum_rows, max(2, minimum_blocks)
+        self.minimum_rows, self.minimum_blocks = minimum_rows, minimum_blocks
 
     def columns_among(self, known: Collection[str]) -> tuple[str, ...] | None:
         """Raises ConfigError for what names no column, and is no expression about columns either."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from retrain.config import Config, instantiate, to_yaml
-from retrain.data.periods import parse_delay
-from retrain.errors import ConfigError
+from retrain.data.periods import parse_delay, parse_period
+from retrain.errors import ConfigError, DataError
 from retrain.modeling.metrics import SHOWN, find_metric, fits_task
 from retrain.project import PARAMS, write_text
 from retrain.promotion.gate import build_questions
@@ -26,9 +26,21 @@ def run(config: Config) -> None:
             f"{', '.join(SHOWN[task])}, or a scorer of scikit-learn, in conf/data/."
         )
     parse_delay(config.data.label_delay)
+    _check_periods(config)
     for has_incumbent in (True, False):
         build_questions(config.gate, has_incumbent, config.data)
     text = to_yaml(config)
     if not PARAMS.is_file() or PARAMS.read_text(encoding="utf-8") != text:
         write_text(PARAMS, text)
     log.info("Resolved conf/ into %s.", PARAMS)
+
+
+def _check_periods(config: Config) -> None:
+    named = [("data.as_of", config.data.as_of)] if config.data.as_of is not None else []
+    for key, period in [*named, *(("monitoring.release", period) for period in config.monitoring.release)]:
+        try:
+            parse_period(str(period), config.data.period)
+        except DataError as error:
+            raise ConfigError(
+                f"`{key}` names no batch (`data.period` is {config.data.period.name}): {error}"
+            ) from error

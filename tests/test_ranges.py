@@ -1,0 +1,246 @@
+"""Every configured number has a range, every name a list: one that nobody checked would switch something off in silence."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import importlib
+import inspect
+import math
+import pkgutil
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from annotated_types import Ge, Gt, Le, Lt
+from conftest import REPOSITORY
+
+import retrain
+from retrain.config import Config, Task, compose, instantiate, to_container
+from retrain.data.sources import Source
+from retrain.errors import ConfigError
+from retrain.modeling import preprocessing
+from retrain.modeling.strategies import Strategy
+from retrain.monitoring.policy import Policy
+from retrain.origins import list_choices, list_groups
+from retrain.promotion.checks import Check
+from retrain.ranges import describe, find_misfits, fits, node_misfits, parameters
+from retrain.stages import config as stage
+
+CONF = REPOSITORY / "conf"
+BASES = (Policy, Strategy, Check, Source)
+# Arguments of an encoding that are names of columns come from `data.features`.
+COLUMNS = {"categorical", "numeric", "datetime", "text", "sparse"}
+
+
+def unchecked(hint: Any) -> Iterator[Any]:
+    """The numbers of a type that have no lower bound."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated and inner[0] in (int, float):
+        if not any(isinstance(demand, (Ge, Gt)) for demand in inner[1:]):
+            yield hint
+    elif typing.is_typeddict(hint):
+        for one in typing.get_type_hints(hint, include_extras=True).values():
+            yield from unchecked(one)
+    elif origin is not Literal and (inner or hint in (int, float)):
+        yield from [hint] if hint in (int, float) else (found for one in inner for found in unchecked(one))
+
+
+def shipped_classes() -> list[type]:
+    for module in pkgutil.walk_packages(retrain.__path__, "retrain."):
+        if module.name.split(".")[1] in ("monitoring", "modeling", "promotion", "data"):
+            importlib.import_module(module.name)
+
+    def below(base: type) -> Iterator[type]:
+        for one in base.__subclasses__():
+            yield one
+            yield from below(one)
+
+    return sorted({one for base in BASES for one in below(base)}, key=lambda one: one.__name__)
+
+
+@pytest.mark.parametrize("target", [*shipped_classes(), preprocessing.ordinal, preprocessing.one_hot])
+def test_every_number_that_a_shipped_class_takes_has_a_range(target: Any) -> None:
+    found = parameters(target)
+    assert not {name: list(unchecked(hint)) for name, hint in found.items() if list(unchecked(hint))}
+    taken = {name for base in getattr(target, "__mro__", [target]) for name in signature(base)}
+    assert taken - {"self"} <= {*found, *COLUMNS}, "a parameter without a type"
+
+
+def signature(target: Any) -> set[str]:
+    function = vars(target).get("__init__") if inspect.isclass(target) else target
+    if not isinstance(function, types.FunctionType):
+        return set()
+    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return {name for name, one in inspect.signature(function).parameters.items() if one.kind not in variable}
+
+
+def test_every_number_of_the_config_itself_has_a_range() -> None:
+    def walk(schema: type) -> Iterator[tuple[str, Any]]:
+        for name, hint in typing.get_type_hints(schema, include_extras=True).items():
+            inner = [
+                one for one in (hint, *typing.get_args(hint)) if inspect.isclass(one) and dataclasses.is_dataclass(one)
+            ]
+            if inner:
+                yield from walk(inner[0])
+            elif not (inspect.isclass(hint) and issubclass(hint, enum.Enum)):
+                yield f"{schema.__name__}.{name}", hint
+
+    assert not [key for key, hint in walk(Config) if list(unchecked(hint))]
+
+
+def numbers(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where the numbers of a plain tree stand."""
+    if isinstance(content, dict):
+        for name, one in content.items():
+            yield from numbers(one, (*path, name))
+    elif isinstance(content, list):
+        for place, one in enumerate(content):
+            yield from numbers(one, (*path, place))
+    elif type(content) in (int, float):
+        yield path
+
+
+def replaced(content: Any, path: tuple[Any, ...], value: Any) -> Any:
+    if not path:
+        return value
+    copied = dict(content) if isinstance(content, dict) else list(content)
+    copied[path[0]] = replaced(content[path[0]], path[1:], value)
+    return copied
+
+
+FILES = [("config", ""), *((group, name) for group in list_groups(CONF) for name in list_choices(CONF, group))]
+
+
+@pytest.mark.parametrize(("group", "name"), FILES)
+def test_no_number_of_a_shipped_file_can_be_anything(group: str, name: str) -> None:
+    """Estimators are left out: scikit-learn and the boosting libraries check their parameters themselves."""
+    content = to_container(compose(CONF, [f"{group}={name}"] if name else []))
+    content["model"].pop("estimator")
+    others = list_groups(CONF)
+    content = {key: one for key, one in content.items() if key == group or (not name and key not in others)}
+    assert not list(find_misfits(Config, content))
+    for path in numbers(content):
+        for wrong in (math.nan, math.inf, -math.inf, True, "5", "many", -1e300):
+            if path[:2] == ("data", "features") and wrong == -1e300:
+                continue  # a limit of a column may be any number
+            misfits = list(find_misfits(Config, replaced(content, path, wrong)))
+            open_ended = wrong == -1e300 and path[-1] in ("limit", "missing_value")
+            assert misfits or open_ended, f"{path} may be {wrong!r}"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("policy=on_drift policy.families=[feature]", ["policy.families", "features, target, predictions, whole rows"]),
+        ("policy=on_drift policy.families=[]", ["policy.families", "[]"]),
+        ("policy=on_drift policy.maximum_age_batches=0", ["policy.maximum_age_batches", "0", "at least 1"]),
+        ("policy=on_drift policy.cooldown_batches=-1", ["policy.cooldown_batches", "-1", "at least 0"]),
+        ("policy=cost_aware +policy.budget.retrainings=4", ["policy.budget", "batches"]),
+        (
+            "policy=cost_aware policy.budget={retrainings:0,batches:3}",
+            ["policy.budget", "`retrainings:` a whole number"],
+        ),
+        ("policy=cost_aware policy.retraining_cost=-1", ["policy.retraining_cost", "-1"]),
+        ("policy=on_decay policy.tolerance=0.5", ["policy.tolerance", "0.5", "at least 1"]),
+        ("policy=on_decay policy.delta=1", ["policy.delta", "below 1"]),
+        ("policy=on_decay policy.detector=adwim", ["policy.detector", "'adwim'", "adwin"]),
+        ("policy=any_of policy.policies.decay.k=0", ["policy.policies.decay.k", "0"]),
+        ("policy=any_of +policy.policies.decay.k=true", ["policy.policies.decay.k", "True"]),
+        ("policy=every policy.batches=2.5", ["policy.batches", "2.5", "whole number"]),
+        ("strategy=recency strategy.half_life=0", ["strategy.half_life", "above 0"]),
+        ("strategy=recency strategy.half_life=inf", ["strategy.half_life", "inf"]),
+        ("strategy=best_of strategy.validation_share=1", ["strategy.validation_share", "below 1"]),
+        ("strategy=sliding_window strategy.batches=null strategy.duration=0d", ["strategy.duration", "90d"]),
+        ("gate.checks.slices.minimum_rows=0", ["gate.checks.slices.minimum_rows", "at least 1"]),
+        ("gate.checks.primary.margin_is=relativ", ["gate.checks.primary.margin_is", "relative, absolute"]),
+        ("gate.checks.primary.confidence=95", ["gate.checks.primary.confidence", "95", "below 1"]),
+        ("seed=-1", ["seed", "-1", "at least 0"]),
+        ("backtest.workers=0", ["backtest.workers", "0"]),
+        ("backtest.retraining_cost=nan", ["backtest.retraining_cost", "nan"]),
+        ("evaluation.minimum_blocks=0", ["evaluation.minimum_blocks", "0"]),
+        ("data.maximum_quarantine_share=5", ["data.maximum_quarantine_share", "5"]),
+        ("data.key_columns=[]", ["data.key_columns", "not empty"]),
+        ("data.features.temp.minimum=999", ["data.features.temp", "999", "140"]),
+        ("+data.features.carrier.minimum=1", ["data.features.carrier", "only numeric"]),
+        ("tracking.uri_from_env=http://user:pw@host", ["tracking.uri_from_env", "name of a variable"]),
+    ],
+)
+def test_a_value_that_would_switch_something_off_is_refused_with_key_value_and_range(
+    override: str, words: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        compose(CONF, override.split())
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("policy=on_decay policy.k=4", ["policy.k", "4", "3"]),
+        ("policy=cost_aware policy.budget={retrainings:9,batches:3}", ["policy.budget", "9", "3"]),
+        ("gate.checks.primary.margin=5", ["margin", "500%"]),
+        ("data.as_of=2013-13", ["data.as_of", "2013-13", "2013-01"]),
+        ("monitoring.release=[2013-1]", ["monitoring.release", "2013-1"]),
+    ],
+)
+def test_values_that_contradict_each_other_end_the_config_stage(
+    override: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose(CONF, override.split())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        stage.run(config)
+    assert not list(tmp_path.iterdir())
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_the_file_that_holds_the_value_is_named(tmp_path: Path) -> None:
+    import shutil
+
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    path = conf / "policy/on_drift.yaml"
+    path.write_text(path.read_text().replace("families: null", "families: [feature]"))
+    with pytest.raises(ConfigError, match=r"conf/policy/on_drift.yaml: `policy.families` is \['feature'\]"):
+        compose(conf, ["policy=on_drift"])
+    (conf / "local").mkdir()
+    (conf / "local/default.yaml").write_text("# @package _global_\nseed: -1\n")
+    with pytest.raises(ConfigError, match=r"In conf/local/default.yaml: `seed` is -1"):
+        compose(conf)
+
+
+def test_a_class_of_ones_own_is_checked_by_the_types_that_it_declares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_policies.py").write_text(
+        "from retrain.monitoring.policy import Policy\nfrom retrain.ranges import PositiveCount\n\n"
+        "class Mine(Policy):\n"
+        "    def __init__(self, patience: PositiveCount, **limits):\n        super().__init__(**limits)\n"
+        "    def want(self, situation): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    node = {"_target_": "my_policies.Mine", "patience": 0, "cooldown_batches": 1.5}
+    assert [misfit.key for misfit in node_misfits(node, "policy")] == ["policy.patience", "policy.cooldown_batches"]
+    with pytest.raises(ConfigError, match=r"policy\.patience"):
+        instantiate(node, "policy")
+
+
+@pytest.mark.parametrize(
+    ("hint", "right", "wrong"),
+    [
+        (Annotated[int, Ge(1), Le(3)], [1, 3], [0, 4, 2.0, "2", True, None]),
+        (Annotated[float, Gt(0), Lt(1)], [0.5, 1e-9], [0, 1, math.nan, "0.5", False]),
+        (Annotated[list[Literal["a", "b"]], Ge] | None, [None, ["a"], []], ["a", ["c"], [1]]),
+        (str | list[str], ["a", ["a", "b"]], [None, {"a": 1}, [None]]),
+        (Task, [Task.binary, "anything"], []),
+    ],
+)
+def test_fits_is_strict_about_numbers(hint: Any, right: list[Any], wrong: list[Any]) -> None:
+    assert all(fits(hint, value) for value in right) and not any(fits(hint, value) for value in wrong)
+    assert describe(hint)
