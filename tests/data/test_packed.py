@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from conftest import make_project
 
-from retrain.config import compose
+from retrain.config import Task, compose
 from retrain.data.contract import PAIRS
 from retrain.data.packed import pack, tell_target
 from retrain.modeling.transformers import SparsePairs
@@ -52,7 +52,19 @@ def test_a_column_that_tells_the_target_is_found_among_thousands(kind: str) -> N
     rows = pl.DataFrame({f"c{number}": random.normal(size=500) for number in range(50)}).with_columns(
         told=pl.Series(told)
     )
-    assert tell_target(rows, rows.columns, pl.Series("y", target)) == ["told"]
+    task = Task.regression if kind == "numbers" else Task.binary
+    assert tell_target(rows, rows.columns, pl.Series("y", target), task) == ["told"]
+
+
+@pytest.mark.parametrize("task", [Task.binary, Task.regression])
+def test_limits_and_skewed_copies_are_found_among_thousands_and_honest_columns_are_not(task: Task) -> None:
+    random = np.random.default_rng(1)
+    amount = random.lognormal(sigma=1.5, size=2000)
+    target = amount if task is Task.regression else amount > np.quantile(amount, 0.9)
+    honest = np.log(amount) + 0.3 * random.normal(size=2000)
+    sparse = {f"c{number}": random.poisson(0.1, 2000) for number in range(50)}
+    rows = pl.DataFrame({**sparse, "told": np.log(amount).round(3), "honest": honest})
+    assert tell_target(rows, rows.columns, pl.Series("y", target), task) == ["told"]
 
 
 def test_a_wide_table_runs_with_nothing_but_init_and_a_linear_model(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 import yaml
 
 from retrain.config import PeriodKind, compose
-from retrain.data.inference import Draft, draft_contract
+from retrain.data.inference import Draft, draft_contract, guess_task
 from retrain.data.packed import MANY_COLUMNS, numeric_columns, pack, tell_target
 from retrain.data.sources import ROW_NUMBER, read_files, read_query
 from retrain.errors import DataError
@@ -52,7 +52,8 @@ def _pack_wide(source: dict, table: pl.DataFrame, options: argparse.Namespace) -
     names = [name for name in names if name.lower() != "id" and not name.lower().endswith("_id")]
     if len(names) <= MANY_COLUMNS or options.target not in table.columns:
         return source, table, []
-    told = tell_target(table, names, table[options.target])
+    target = table[options.target]
+    told = tell_target(table, names, target, guess_task(target)[0])
     node = {"_target_": "retrain.data.packed.PackedColumns", "source": source, "leave_out": told}
     return node, pack(table.drop(told), [name for name in names if name not in told], "columns"), told
 

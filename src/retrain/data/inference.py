@@ -14,21 +14,18 @@ import polars as pl
 from retrain.columns import own_column, refuse_reserved
 from retrain.config import ColumnType, PeriodKind, Task
 from retrain.data.contract import PAIRS, is_categorical, to_times
+from retrain.data.leaks import find_leaks
 from retrain.data.periods import period_keys
 from retrain.data.sources import EPOCH_UNITS, ROW_NUMBER, parse_times
 from retrain.errors import DataError
 
-SAMPLE_ROWS = 200_000
 MOST_CLASSES = 50
 FEW_LEVELS = 10
 LONG_TEXT, MANY_TEXTS = 30, 1000  # characters on average; different ones
 MANY_LEVELS = 0.5  # of the rows: a name for each row rather than a category
 BATCHES_WANTED = (6, 60)
 ROWS_WANTED = 1000  # a batch, for a third of it to say something
-SUSPICIOUS = 0.99  # of a perfect ranking or fit by one column alone
-FOLLOWS_TARGET = 0.95
 FEW_ROWS = 1500
-RARE_CLASS = 0.01  # of the rows: too few for a column to be suspected
 _BATCH, _COUNT = own_column("batch"), own_column("count")
 
 
@@ -87,11 +84,13 @@ def draft_contract(
     draft.batches, draft.newest_rows = batch.n_unique(), int((batch == batch.max()).sum())
     draft.key_columns = guess_keys(table, batch, target, time)
     draft.numbers_rows = draft.key_columns[0] not in table.columns
-    sample = table if len(table) <= SAMPLE_ROWS else table.gather_every(math.ceil(len(table) / SAMPLE_ROWS))
     for name in table.columns:
         if name not in (target, time):
             _add_feature(draft, table[name], name in draft.key_columns)
-    find_leaks(draft, sample, target, time)
+    kinds = {name: feature.type for name, feature in draft.features.items()}
+    leaks = find_leaks(table, kinds, target, time, task, draft.key_columns)
+    draft.leaks, draft.unsure = leaks.why, draft.unsure + leaks.doubts
+    draft.features = {name: feature for name, feature in draft.features.items() if name not in leaks.why}
     if not draft.features:
         draft.features[time] = Feature(
             ColumnType.datetime, False, "hour, weekday, month, ... of the time itself: there is nothing else"
@@ -276,76 +275,6 @@ def _as_times(known: pl.Series) -> pl.Series | None:
         return to_times(known.head(100).str.to_datetime())
     except pl.exceptions.PolarsError:
         return None
-
-
-def find_leaks(draft: Draft, sample: pl.DataFrame, target: str, time: str) -> None:
-    """Move columns that can't have been known in time, or tell the target by themselves, from the features to `leaks`."""
-    labelled = sample.filter(pl.col(target).is_not_null())
-    for name, feature in list(draft.features.items()):
-        why = None
-        if feature.type is ColumnType.datetime:
-            later = (sample[name] > sample[time]).mean() or 0
-            why = (
-                f"in {later:.0%} of the rows it lies after `{time}`: known only after the event?"
-                if later > 0.5
-                else None
-            )
-        if why is None and feature.nullable:
-            why = _missing_with_target(sample, name, target)
-        if why is None and feature.type is not ColumnType.sparse:
-            told = _told_by(labelled[name], labelled[target], draft.task)
-            why = (
-                f"it alone tells the target, or one of its classes, almost perfectly ({told:.4f} of 1)"
-                if told > SUSPICIOUS
-                else None
-            )
-        if why is not None:
-            draft.leaks[name] = why
-            del draft.features[name]
-
-
-def _missing_with_target(sample: pl.DataFrame, name: str, target: str) -> str | None:
-    """Whether a column is there exactly where the label is, and so came with it."""
-    unlabelled = sample[target].is_null()
-    if not unlabelled.any() or unlabelled.all():
-        return None
-    missing = sample[name].is_null()
-    agree = float((missing == unlabelled).mean())
-    both = float((missing & unlabelled).sum() / unlabelled.sum())
-    if agree > FOLLOWS_TARGET and both > FOLLOWS_TARGET:
-        return f"it is missing exactly where the target is ({both:.0%} of those rows): known only after the event?"
-    return None
-
-
-def _told_by(values: pl.Series, target: pl.Series, task: Task) -> float:
-    """How well one column alone tells the target, or one of its classes, 0 to 1, on rows that it was not learnt from: the
-    share of the variance that the means of its levels, or of a hundred quantiles, explain."""
-    if values.dtype.is_numeric() or values.dtype == pl.Boolean:
-        known = values.cast(pl.Float64)
-        ranks = known.rank("dense").fill_null(0)
-        groups = ranks if known.n_unique() <= 100 else (known.rank("average") / len(known) * 100).floor().fill_null(-1)
-    elif isinstance(values.dtype, pl.Datetime) or values.dtype == pl.Date:
-        return 0.0
-    else:
-        groups = values.cast(pl.String).fill_null("")
-    if task is Task.regression:
-        outcomes = [target.cast(pl.Float64)]
-    else:
-        outcomes = [
-            (target.cast(pl.String) == label).cast(pl.Float64) for label in target.cast(pl.String).unique().sort()
-        ]
-    learnt = pl.Series(np.arange(len(values)) % 2 == 0)
-    told = 0.0
-    for outcome in outcomes:
-        frame = pl.DataFrame({"group": groups, "outcome": outcome, "learnt": learnt})
-        means = frame.filter(pl.col("learnt")).group_by("group").agg(pl.col("outcome").mean().alias("mean"))
-        rest = frame.filter(~pl.col("learnt")).join(means, on="group", how="left")
-        center = float(frame["outcome"].mean())
-        error = ((rest["outcome"] - rest["mean"].fill_null(center)) ** 2).sum()
-        variance = ((rest["outcome"] - center) ** 2).sum()
-        if variance and (task is Task.regression or frame["outcome"].sum() >= RARE_CLASS * len(frame)):
-            told = max(told, 1 - error / variance)
-    return told
 
 
 def _doubts(draft: Draft, table: pl.DataFrame, target: str) -> None:

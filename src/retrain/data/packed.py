@@ -7,13 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from retrain.config import DataConfig
+from retrain.config import DataConfig, Task
+from retrain.data.leaks import SUSPICIOUS
 from retrain.data.sources import Source
+from retrain.data.told import told_of_amounts, told_of_classes
 
 MANY_COLUMNS = 1000  # more numeric ones than this are packed by `retrain init`
 CELLS_AT_ONCE = 25_000_000
 SAMPLE_ROWS = 2000
 SUSPICIOUS_CORRELATION = 0.995
+LOOKED_AT = 0.8  # of the variance, before a column is looked at closely
+SEED = 0
 
 
 class PackedColumns(Source):
@@ -66,20 +70,41 @@ def pack(rows: pl.DataFrame, names: Sequence[str], into: str) -> pl.DataFrame:
     return rows.drop(names).with_columns(packed.alias(into))
 
 
-def tell_target(rows: pl.DataFrame, names: Sequence[str], target: pl.Series) -> list[str]:
-    """Columns that alone tell the target, or one of its classes, almost perfectly: by correlation, on a sample of the rows."""
+def tell_target(rows: pl.DataFrame, names: Sequence[str], target: pl.Series, task: Task) -> list[str]:
+    """Columns that alone tell the target, or one of its classes, almost perfectly: on a sample of the rows.
+
+    All are sorted by, and those whose neighbours have nearly the same target are looked at closely.
+    """
+    target = target.fill_nan(None) if target.dtype.is_float() else target
     chosen = np.flatnonzero(target.is_not_null())
     chosen = chosen[:: max(1, -(-len(chosen) // SAMPLE_ROWS))]
-    # Row by row through NumPy: Polars takes minutes to gather rows of so many columns.
+    # In random order, so that equal values are one another's noise; then row by row through NumPy: Polars takes minutes to
+    # gather rows of so many columns.
+    chosen = np.random.default_rng(SEED).permutation(chosen)
     cells = np.nan_to_num(rows.select(pl.col(names).cast(pl.Float32)).to_numpy()[chosen], nan=0.0)
     values = target.gather(chosen)
-    if values.dtype.is_float():
-        outcomes = values.to_numpy()[:, None]
+    if task is Task.regression:
+        amounts = values.cast(pl.Float64).to_numpy()
+        outcomes = np.column_stack([amounts, pl.Series(amounts).rank().to_numpy()])
     else:
-        labels = values.cast(pl.String)
-        outcomes = np.column_stack([(labels == label).to_numpy() for label in labels.unique().sort()])
-    strongest = np.abs(_standardized(cells).T @ _standardized(outcomes.astype(np.float32))).max(axis=1) / len(cells)
-    return [name for name, value in zip(names, strongest, strict=True) if value > SUSPICIOUS_CORRELATION]
+        classes = values.cast(pl.String).rank("dense").to_numpy().astype(np.int64) - 1
+        outcomes = np.eye(int(classes.max()) + 1)[classes]
+    outcomes = _standardized(outcomes.astype(np.float32))
+    told = (np.abs(_standardized(cells).T @ outcomes).max(axis=1) / len(cells) > SUSPICIOUS_CORRELATION).tolist()
+    for column in np.flatnonzero(_smoothness(cells, outcomes) > LOOKED_AT):
+        one = pl.Series(cells[:, column])
+        share = told_of_amounts(one, amounts) if task is Task.regression else told_of_classes(one, classes)
+        told[column] |= share > SUSPICIOUS[task]
+    return [name for name, tells in zip(names, told, strict=True) if tells]
+
+
+def _smoothness(cells: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
+    """For each column the largest share of the variance of an outcome that is the same in rows beside each other."""
+    largest = np.zeros(cells.shape[1])
+    for column in range(cells.shape[1]):
+        steps = np.diff(outcomes[np.argsort(cells[:, column], kind="stable")], axis=0)
+        largest[column] = (1 - (steps**2).mean(axis=0) / 2).max()
+    return largest
 
 
 def _standardized(values: np.ndarray) -> np.ndarray:
