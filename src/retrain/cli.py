@@ -9,12 +9,14 @@ import logging
 import os
 import sys
 import textwrap
+import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrain.errors import RetrainError
+from retrain.masking import MaskingFormatter, mask
 
 if TYPE_CHECKING:
     from retrain.config import Config
@@ -175,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; a user's mistake ends with one paragraph on standard error and exit code 1."""
     options = parse(arguments)
     gc.set_threshold(100_000, 20, 20)  # loading the libraries makes objects that stay: looking for garbage costs 0.6 s
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    _log_masked()
     for noisy in ("matplotlib", "mlflow", "alembic", "filelock", "git", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
@@ -187,10 +189,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         message = _user_message(error)
         if options.debug or message is None:
-            raise
+            print(mask(traceback.format_exc()), file=sys.stderr, end="")
+            sys.exit(1)
         text = textwrap.fill(f"error: {message}", width=110, break_long_words=False, break_on_hyphens=False)
         print(text, file=sys.stderr)
         sys.exit(1)
+
+
+def _log_masked() -> None:
+    """Log to standard error, without the credentials that a library's message may hold."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(MaskingFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 def _leave() -> None:
@@ -231,7 +241,11 @@ def _user_message(error: Exception) -> str | None:
         return str(error)
     # Not imported for this: most commands never load MLflow.
     if type(error).__module__.split(".")[0] in ("mlflow", "sqlalchemy", "sqlite3", "filelock"):
-        first = str(error).strip().splitlines()[0]
+        first = next(iter(mask(str(error)).strip().splitlines()), type(error).__name__)
+        if getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
+            return (
+                f"The tracking store refused what it was given: {first} What was finished stays; `--debug` shows where."
+            )
         return (
             f"The tracking store failed: {first} What was finished stays; run the command again once the store answers."
         )

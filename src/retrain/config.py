@@ -15,6 +15,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from retrain.columns import why_reserved
 from retrain.errors import ConfigError
+from retrain.masking import secret_keys
 from retrain.origins import check_choices, chosen_groups, find_origin
 from retrain.project import PARAMS
 from retrain.ranges import (
@@ -240,6 +241,18 @@ def _check_values(content: Mapping[str, Any], config: Config, where: Callable[[s
         more = f" (and {len(misfits) - MOST_SHOWN} more)" if len(misfits) > MOST_SHOWN else ""
         raise ConfigError(f"{'. '.join(misfits[:MOST_SHOWN])}{more}. Mend it there, then run the command again.")
     _check_columns(config.data, where)
+    _refuse_secrets(config.data, where)
+
+
+def _refuse_secrets(data: DataConfig, where: Callable[[str], str]) -> None:
+    """What the config holds gets into git (conf/, params.yaml) and to everyone who may read the tracking store."""
+    for key in secret_keys(data.source, "data.source"):
+        raise ConfigError(
+            f"{where(key)}: `{key}` holds a password, key or token, which would get into git and MLflow. "
+            "Put it into an environment variable: of a database the whole address, named by `data.source.uri_from_env`; for "
+            "files those that their file system reads (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN, "
+            "FSSPEC_<PROTOCOL>_<OPTION>). Then change the password: it may be known by now."
+        )
 
 
 def _check_columns(data: DataConfig, where: Callable[[str], str]) -> None:

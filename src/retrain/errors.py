@@ -1,8 +1,16 @@
 """Mistakes that a user can mend: shown as one paragraph without a traceback, exit code 1."""
 
+from retrain.masking import mask
+
 
 class RetrainError(Exception):
-    """Base of the family. The message says what is wrong, where, and the way out."""
+    """Base of the family. The message says what is wrong, where, and the way out.
+
+    Messages quote what libraries, stores and files say, so every one is masked, wherever it is shown or stored.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(mask(message))
 
 
 class ConfigError(RetrainError):

@@ -17,11 +17,11 @@ from retrain.data.inference import Draft, draft_contract, guess_task
 from retrain.data.packed import MANY_COLUMNS, numeric_columns, pack, tell_target
 from retrain.data.sources import ROW_NUMBER, read_files, read_query
 from retrain.errors import DataError
+from retrain.masking import holds_secret
 from retrain.project import write_text
 
 CONF = Path("conf")
 URI = re.compile(r"^[a-z0-9+]+://")
-PASSWORD = re.compile(r"://[^/@:]*:[^/@]+@")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -60,6 +60,7 @@ def _pack_wide(source: dict, table: pl.DataFrame, options: argparse.Namespace) -
 
 def _read(paths: list[str], options: argparse.Namespace) -> tuple[dict, pl.DataFrame]:
     """The node of the source without what it takes from the rest of the contract, and the whole table."""
+    _refuse_secrets(paths, options.query)
     if not options.query:
         node = {"_target_": "retrain.data.sources.Files", "paths": paths[0] if len(paths) == 1 else paths}
         return node, read_files(paths)
@@ -70,15 +71,23 @@ def _read(paths: list[str], options: argparse.Namespace) -> tuple[dict, pl.DataF
             f"{address} is neither the address of a database nor an environment variable that holds one. "
             "With --query, name one of them in place of the files."
         )
-    if uri == address and PASSWORD.search(uri):
-        raise DataError(
-            "The address holds a password, which must not get into a file. Put it into an environment variable, and name "
-            "that instead: retrain init DATABASE_URL --query ..."
-        )
     where = {"uri": uri} if uri == address else {"uri_from_env": address}
     return {"_target_": "retrain.data.sources.SqlQuery", "query": options.query, **where}, read_query(
         uri, options.query
     )
+
+
+def _refuse_secrets(paths: Sequence[str], query: str | None) -> None:
+    """Addresses are written to conf/data/, which git keeps and MLflow shows."""
+    for path in filter(holds_secret, paths):
+        way_out = (
+            "Put it into an environment variable, and name that instead: retrain init DATABASE_URL --query ..."
+            if query
+            else "Leave it out of the address, and give it to the file system through the environment variables that it reads: "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN, FSSPEC_<PROTOCOL>_<OPTION>. A signed link "
+            "ends one day: download the file instead."
+        )
+        raise DataError(f"The address {path} holds a password, key or token, which must not get into a file. {way_out}")
 
 
 def _portable(path: str, started_in: Path) -> str:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from retrain.errors import PromotionError, StoreError
+from retrain.masking import mask
 from retrain.promotion.write_once import deleted_run, whole_text, write_once
 from retrain.records import ModelRecord
 from retrain.tracking.store import LEDGER, Store, ensure_experiment
@@ -105,6 +106,7 @@ class Ledger:
         """
         stamped = dataclasses.replace(
             entry,
+            reason=mask(entry.reason),
             who=_who(),
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
             id=uuid.uuid4().hex,  # equal values would both be accepted

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from retrain.config import ColumnType, Config, Task, feature_types, to_container, to_yaml
 from retrain.data.manifest import Manifest
 from retrain.errors import ModelError
+from retrain.masking import mask, mask_tree
 from retrain.modeling.model_files import MODEL_FILE, file_digest
 from retrain.project import SNAPSHOT, current_commit
 from retrain.records import DecisionRecord, ScoreRecord
@@ -42,15 +43,20 @@ def start_run(
     with mlflow.start_run(
         experiment_id=experiment,
         run_name=name,
-        tags={**always, **tags},
+        tags={key: mask(value) for key, value in (always | dict(tags)).items()},
         parent_run_id=parent,
         nested=parent is not None,
     ) as run:
         mlflow.log_params(flat_params(config))
-        mlflow.log_text(to_yaml(config), "config.yaml")
+        mlflow.log_text(config_text(config), "config.yaml")
         if commit.patch:
             mlflow.log_text(commit.patch, "code.patch")
         yield run.info.run_id
+
+
+def config_text(config: Config) -> str:
+    """The resolved config as a run keeps it."""
+    return mask(to_yaml(config))
 
 
 def end_abandoned(store: Store) -> None:
@@ -106,7 +112,7 @@ def _with_ends(score: ScoreRecord) -> list[tuple[str, float | None]]:
 
 def flat_params(config: Config) -> dict[str, Any]:
     """The resolved config with dotted keys. The contract of the features is long, and stands in `config.yaml`."""
-    content = to_container(config)
+    content = mask_tree(to_container(config))
     content["data"]["features"] = ", ".join(content["data"]["features"])
 
     def walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -12,11 +12,13 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrain.config import Config, TrackingConfig
 from retrain.errors import StoreError
+from retrain.masking import mask, split_address
 from retrain.project import store_root
 
 if TYPE_CHECKING:
@@ -71,7 +73,22 @@ def open_store(config: Config) -> Store:
     Raises StoreError within 15 s when it does not answer.
     """
     tracking = config.tracking
-    return _open(tracking_uri(tracking), tracking.uri_from_env is None, tracking.experiment, tracking.registered_model)
+    address = _hand_over_credentials(tracking_uri(tracking), tracking.uri_from_env)
+    return _open(address, tracking.uri_from_env is None, tracking.experiment, tracking.registered_model)
+
+
+def _hand_over_credentials(address: str, variable: str | None) -> str:
+    """The address without user and password, which MLflow gets through its own environment variables instead.
+
+    It would print them with the address of each run, and put them into its error messages.
+    """
+    if not address.startswith(("http://", "https://")):
+        return address
+    bare, user, password = split_address(address)
+    if user is not None:
+        os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = user, password or ""
+        os.environ[variable or "MLFLOW_TRACKING_URI"] = bare
+    return bare
 
 
 @functools.lru_cache(maxsize=4)  # the jobs of a sweep in one process share it
@@ -93,7 +110,7 @@ def _open(address: str, local: bool, experiment: str, registered_model: str) -> 
         store = Store(MlflowClient(address), experiment, registered_model, store_root() if local else None)
         ensure_experiment(store, store.experiment)
     except MlflowException as error:
-        raise StoreError(f"The tracking store {_without_password(address)} refused: {first_line(error)}") from error
+        raise StoreError(f"The tracking store {address} refused: {first_line(error)}") from error
     return store
 
 
@@ -111,26 +128,40 @@ def _check_server(address: str) -> None:
 
     A web server must send an HTTP answer, whatever it says; of a database, an open port is all that can be asked.
     """
-    parts = urllib.parse.urlsplit(address)
-    if not parts.hostname:
-        return
     try:
-        if parts.scheme in ("http", "https"):
-            host = parts.netloc.rpartition("@")[2]
-            probe = urllib.parse.urlunsplit((parts.scheme, host, parts.path.rstrip("/") + "/health", "", ""))
+        if address.startswith(("http://", "https://")):
+            parts = urllib.parse.urlsplit(address)
+            probe = urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + "/health", "", ""))
             urllib.request.urlopen(probe, timeout=SERVER_TIMEOUT_SECONDS).close()
         else:
-            port = parts.port or DATABASE_PORTS.get(parts.scheme.partition("+")[0])
-            if port:
-                socket.create_connection((parts.hostname, port), SERVER_TIMEOUT_SECONDS).close()
+            _knock_at_database(address)
     except urllib.error.HTTPError:
         return
-    except (OSError, ValueError) as error:
+    except OSError as error:
         reason = getattr(error, "reason", error)
         raise StoreError(
-            f"The tracking server {_without_password(address)} does not answer ({reason}). "
+            f"The tracking server {address} does not answer ({reason}). "
             "Start it or correct its address in the environment, then run the command again; nothing was changed."
         ) from error
+    except (ValueError, HTTPException) as error:  # their messages quote pieces of the address, perhaps of a password
+        raise StoreError(
+            f"The address of the tracking server, {address}, can't be read: it must look like http://HOST:PORT or "
+            "postgresql+psycopg2://HOST:PORT/DATABASE, with `/`, `@` and the like in a password written as "
+            "%2F, %40. Correct it in the environment, then run the command again; nothing was changed."
+        ) from error
+
+
+def _knock_at_database(address: str) -> None:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(address)
+    except ArgumentError:
+        raise ValueError("not an address") from None
+    port = url.port or DATABASE_PORTS.get(url.get_backend_name())
+    if url.host and port:
+        socket.create_connection((url.host, port), SERVER_TIMEOUT_SECONDS).close()
 
 
 def _prepare_local(address: str) -> None:
@@ -202,12 +233,7 @@ def ensure_experiment(store: Store, name: str) -> tuple[str, bool]:
         return client.get_experiment_by_name(name).experiment_id, False
 
 
-def _without_password(address: str) -> str:
-    parts = urllib.parse.urlsplit(address)
-    if "@" not in parts.netloc:
-        return address
-    return urllib.parse.urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2], query=""))
-
-
 def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:500]
+    """The first line of a library's message, without credentials."""
+    lines = mask(str(error)).strip().splitlines()
+    return lines[0][:500] if lines else type(error).__name__

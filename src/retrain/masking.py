@@ -1,0 +1,165 @@
+"""Credentials in text that others wrote: replaced by `***` before it is shown, logged or stored.
+
+Recognized by their form (addresses, signed links, connection strings, headers, tokens of well-known services), and by
+their value where the environment holds them. In doubt too much is replaced: a message that lacks a word does no harm.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, quote_plus, unquote
+
+MASK = "***"
+_SHORTEST = 6  # of an environment variable's value, so that a password `test` doesn't eat every `test`
+_ADDRESS = re.compile(r"(?:\b[A-Za-z][A-Za-z0-9+.\-]*:)?//")
+# A password with blanks in it. Digits after the colon are a port.
+_BLANKS = re.compile(r"(//[^\s:@/]*:)(?!\d{1,5}(?:[/?#\s]|$))(?:(?!//)[^@\n]){1,60}@")
+_WORDS = (
+    r"pass(?:word|wd|phrase|code)?|pwd|secret|token|credentials?|signature|sig|hmac|jwt|sas|auth|authorization|odbc_connect"
+    r"|(?:api|access|account|shared|private|secret|storage|master|license|subscription)[_\-.]?key(?:[_\-.]?id)?"
+    r"|connection[_\-.]?string|shared[_\-.]?access[_\-.]?signature"
+)
+_NAME = rf"(?:[\w.\-]*[_\-.])?(?:[A-Za-z]*(?:password|passwd|secret|token|signature|AccessKey(?:Id)?)|{_WORDS})"
+_QUOTED = r"\{(?:[^}]|\}\})*\}|'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.)*\""
+_PATTERNS = [
+    # ?password=..., &X-Amz-Signature=...: up to the next parameter.
+    (re.compile(rf"(?i)([?&](?:amp;)?{_NAME}=)[^\s&]*"), rf"\1{MASK}"),
+    (re.compile(r"(?i)([?&]key=)[^\s&]{16,}"), rf"\1{MASK}"),
+    # ...;PWD={a;b};..., host=db password='a b', PASSWORD="...".
+    (re.compile(rf"(?i)(;\s*{_NAME}\s*=\s*)(?:{_QUOTED}|[^;\n]*(?=;)|\S+)"), rf"\1{MASK}"),
+    (re.compile(rf"(?i)((?<![\w.\-]){_NAME}\s*=\s*)(?:{_QUOTED}|[^\s;&]+)"), rf"\1{MASK}"),
+    # The same, percent-encoded in a parameter of an address.
+    (re.compile(rf"(?i)((?:%3B|%3F|%26|\+|%20|\b){_NAME}(?:%20|\+)*%3D)[^\s&]+"), rf"\1{MASK}"),
+    # {"password": "..."} in JSON or as Python prints it.
+    (re.compile(rf"(?i)((['\"]){_NAME}\2\s*:\s*)(?:{_QUOTED}|[^\s,}}\]]+)"), rf"\1{MASK}"),
+    (re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:[a-z]+\s+)?)[^\s'\",;]+"), rf"\1{MASK}"),
+    (re.compile(r"(\b(?:Bearer|Basic|bearer|basic)\s+)(?=\S*[\d=])[\w+/=.~\-]{8,}"), rf"\1{MASK}"),
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), MASK),
+    (
+        re.compile(
+            r"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w\-]{16,}|xox[abeprs]-[\w\-]{10,}|hf_[A-Za-z0-9]{20,}"
+            r"|dapi[0-9a-f]{32}|sk-[\w\-]{20,}|pypi-[\w\-]{30,}|AIza[\w\-]{30,}|A[KS]IA[0-9A-Z]{16}"
+            r"|eyJ[\w\-]{8,}\.[\w\-]{8,}\.[\w\-]*)"
+        ),
+        MASK,
+    ),
+]
+_VARIABLE = re.compile(
+    r"(?:PASSWORD|PASSWD|PASSPHRASE|(?:^|_)PASS|SECRET|TOKEN|CREDENTIALS?|SIGNATURE|CONNECTION_?STRING"
+    r"|(?:API|ACCESS|ACCOUNT|STORAGE|PRIVATE|SECRET|LICENSE)_?KEY(?:_ID)?)$",
+    re.IGNORECASE,
+)
+_HARMLESS = re.compile(r"true|false|none|null|yes|no|on|off|\d{1,7}", re.IGNORECASE)
+
+
+def mask(text: str) -> str:
+    """The text without credentials: `http://ann:pw@host` becomes `http://***@host`, `?sig=x` becomes `?sig=***`."""
+    for secret in _secrets(tuple(os.environ.items())):
+        if secret in text:
+            edge = r"(?<!\w){}(?!\w)" if secret.isalnum() and len(secret) < 12 else "{}"
+            text = re.sub(edge.format(re.escape(secret)), MASK, text)
+    return _by_form(text)
+
+
+def holds_secret(text: str) -> bool:
+    """Whether an address or connection string holds a credential, so that it must not get into a file."""
+    return _by_form(text) != text
+
+
+def mask_tree(content: Any, key: str = "") -> Any:
+    """A nested container with masked strings; those under a key that says `password` or the like altogether."""
+    if isinstance(content, Mapping):
+        return {name: mask_tree(value, str(name)) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [mask_tree(value, key) for value in content]
+    if not isinstance(content, str):
+        return content
+    return MASK if content and re.fullmatch(_NAME, key, re.IGNORECASE) else mask(content)
+
+
+def secret_keys(content: Any, prefix: str = "", key: str = "") -> list[str]:
+    """Dotted keys of a nested container under which a credential is written out."""
+    if isinstance(content, Mapping):
+        inner = ((f"{prefix}.{name}" if prefix else str(name), str(name), value) for name, value in content.items())
+    elif isinstance(content, list | tuple):
+        inner = ((f"{prefix}[{number}]", key, value) for number, value in enumerate(content))
+    elif isinstance(content, str) and content and re.fullmatch(_NAME, key, re.IGNORECASE):
+        return [prefix]
+    else:
+        # The text of a query is no address: `where token = 'a'` is a condition.
+        address = isinstance(content, str) and ("//" in content or (";" in content and key != "query"))
+        return [prefix] if address and holds_secret(content) else []
+    return [found for path, name, value in inner for found in secret_keys(value, path, name)]
+
+
+class MaskingFormatter(logging.Formatter):
+    """Formats a log record, with its traceback, and masks the outcome."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return mask(super().format(record))
+
+
+def split_address(address: str) -> tuple[str, str | None, str | None]:
+    """A web address without its user and password, and those, decoded; also where a password was written with `/` or `@`."""
+    start = address.find("//") + 2
+    if start == 1:
+        return address, None, None
+    authority = re.compile(r"[^/?#\s]*").match(address, start)[0]
+    end = start + authority.rindex("@") if "@" in authority else _end_of_user(address, start)
+    if end is None:
+        return address, None, None
+    user, _, password = address[start:end].partition(":")
+    return address[:start] + address[end + 1 :], unquote(user), unquote(password)
+
+
+def _by_form(text: str) -> str:
+    text = _BLANKS.sub(rf"\1{MASK}@", _without_users(text))
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _without_users(text: str) -> str:
+    parts, done = [], 0
+    for found in _ADDRESS.finditer(text):
+        if found.end() <= done:
+            continue
+        end = _end_of_user(text, found.end(), found[0])
+        if end is not None:
+            parts += [text[done : found.end()], MASK]
+            done = end
+    return "".join([*parts, text[done:]])
+
+
+def _end_of_user(text: str, start: int, scheme: str = "http://") -> int | None:
+    """Where the `@` stands that ends user and password of an address, None if it has none that are secret.
+
+    People write `/` and `@` into passwords as they are, so it is the last `@` before a blank.
+    """
+    run = re.compile(r"\S*").match(text, start)[0]
+    rest, sign, _ = run.rpartition("@")
+    user, colon, _ = rest.partition(":")
+    if not sign or "/" in user or "?" in user:  # `@` in a path
+        return None
+    if not colon and not scheme.lower().startswith(("http", "ftp", "git+http")):  # a user without a password
+        return None
+    return start + len(rest)
+
+
+@functools.lru_cache(maxsize=4)
+def _secrets(environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    """Secret values of environment variables, longest first, also as they are written in an address."""
+    found: set[str] = set()
+    for name, value in environment:
+        if "//" in value:
+            password = split_address(value)[2] or ""
+        else:
+            password = value if _VARIABLE.search(name) and not os.path.exists(value) else ""
+        if len(password) >= _SHORTEST and not _HARMLESS.fullmatch(password):
+            found |= {password, unquote(password), quote(password, safe=""), quote(password), quote_plus(password)}
+    return tuple(sorted(found, key=len, reverse=True))
