@@ -79,9 +79,9 @@ def test_a_new_month_is_compared_on_rows_that_neither_has_seen_and_a_bad_one_is_
 
 
 def test_an_edit_re_runs_exactly_the_stages_that_use_it(grown: Project) -> None:
-    grown.edit("conf/gate/shared/guardrails.yaml", "limit: 0.15", "limit: 0.16")
+    grown.edit("conf/gate/shared/guardrails.yaml", "margin: 0.05", "margin: 0.06")
     assert grown.stages_run() == ["config", "evaluate"]  # first champion: these figures don't reach its gate
-    grown.edit("conf/gate/shared/guardrails.yaml", "minimum_rows: 500", "minimum_rows: 400")
+    grown.edit("conf/gate/shared/guardrails.yaml", "minimum_rows: 40", "minimum_rows: 30")
     assert grown.stages_run() == ["config", "evaluate", "promote"]
     assert aliases(grown)["champion"] == 2, "the same challenger passed again, and is champion already"
     grown.edit("conf/model/hist_gradient_boosting.yaml", "max_iter: 20", "max_iter: 21")

@@ -123,6 +123,7 @@ class EvaluationConfig:
     block_hours: BlockHours | None = None  # null: the data set's
     reference_windows: Count = 0
     minimum_rows: Count = 0
+    minimum_rare_rows: Count = 0  # of all classes but the commonest
 
 
 @dataclass

@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 
 import polars as pl
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from retrain.config import EvaluationConfig
 from retrain.data.manifest import Batch
+from retrain.data.snapshot import time_marks
 from retrain.data.windows import Windows, batches_in, block_index, plan_validation, plan_windows
 from retrain.errors import DataError
 
@@ -138,3 +139,62 @@ def test_small_batches_make_the_window_reach_back_until_it_holds_enough_rows() -
     assert days(0) == days(20) == 3
     assert days(145) == 15
     assert days(10**6) == 80, "40 % of the time, and no more"
+
+
+def with_marks(period: str, times: list[datetime], classes: dict[str, int] | None = None) -> Batch:
+    plain = batch(period, times)
+    return dataclasses.replace(plain, marks=time_marks(pl.Series(times)), classes=classes or {})
+
+
+def held(batches: list[Batch], times: list[datetime], asked: EvaluationConfig) -> int:
+    window = plan_windows(batches, asked).evaluation
+    return sum(window.start <= time < window.end for time in times)
+
+
+def test_the_window_reaches_back_by_the_rows_that_there_are_not_as_if_they_came_evenly() -> None:
+    """Each month's rows come in its first two days, but for one a day: the last third of it holds ten."""
+    months, times = [], []
+    for month in range(1, 13):
+        rows = [datetime(2013, month, 1) + timedelta(minutes=6 * row) for row in range(480)]
+        rows += [datetime(2013, month, day, 12) for day in range(3, 29)]
+        months.append(with_marks(f"2013-{month:02}", rows))
+        times += rows
+    asked = dataclasses.replace(evaluation(1 / 3, minimum_blocks=5), minimum_rows=300)
+    assert held(months, times, asked) >= 300
+    assert held([dataclasses.replace(one, marks=()) for one in months], times, asked) < 300, "as it was"
+
+
+def test_a_block_without_rows_is_no_block_to_judge_on() -> None:
+    weekly = [datetime(2010, 1, 4) + timedelta(days=7 * week) for week in range(150)]
+    batches = [with_marks(f"{number}", weekly[number * 15 : number * 15 + 15]) for number in range(10)]
+    window = plan_windows(batches, evaluation(0.01, DAY, minimum_blocks=5)).evaluation
+    assert sum(window.start <= time < window.end for time in weekly) == 5
+
+
+def test_the_window_reaches_back_for_rows_of_rarer_classes() -> None:
+    batches, times = [], []
+    for month in range(1, 13):
+        rows = [datetime(2013, month, 1) + timedelta(hours=row) for row in range(600)]
+        batches.append(with_marks(f"2013-{month:02}", rows, {"sound": 595, "broken": 5}))
+        times += rows
+    asked = dataclasses.replace(evaluation(1 / 3, minimum_blocks=5), minimum_rare_rows=18)
+    assert 18 / 5 * 600 * 0.9 <= held(batches, times, asked) <= 18 / 5 * 600 * 1.1
+    none = [dataclasses.replace(one, classes={"sound": 600}) for one in batches]
+    assert held(none, times, asked) <= 0.41 * len(times), "and no further than 40 %"
+
+
+def test_the_window_takes_no_more_than_40_percent_of_the_rows_where_most_are_new() -> None:
+    times = [datetime(2013, 1, 1) + timedelta(days=day) for day in range(300)]
+    times += [datetime(2013, 10, 28) + timedelta(minutes=72 * row) for row in range(1000)]
+    batches = [with_marks("old", times[:300]), with_marks("new", times[300:])]
+    asked = dataclasses.replace(evaluation(0.02, minimum_blocks=2), minimum_rows=10**6)
+    assert held(batches, times, asked) <= 0.4 * len(times) + 20 + 1000 / 99
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=400))
+def test_marks_are_the_times_of_rows_first_and_last_included(minutes: list[int]) -> None:
+    times = [datetime(2013, 1, 1) + timedelta(minutes=minute) for minute in minutes]
+    marks = time_marks(pl.Series(times))
+    assert len(marks) == min(100, len(times)) and set(marks) <= set(times) and list(marks) == sorted(marks)
+    assert marks[-1] == max(times) and (len(times) == 1 or marks[0] == min(times))

@@ -88,13 +88,32 @@ def test_superiority_wants_proof(difference: float, verdict: Verdict) -> None:
     assert judge(comparison(difference), shipped("superiority")).verdict is verdict
 
 
-@pytest.mark.parametrize(("rows", "blocks"), [(499, 10), (5000, 4)])
+@pytest.mark.parametrize(("rows", "blocks"), [(39, 10), (5000, 4)])
 def test_too_little_evidence_is_said_whatever_the_figures(rows: int, blocks: int) -> None:
     for difference in (-0.1, 0.1):
         assert (
             judge(comparison(difference, rows=rows, blocks=blocks), shipped("non_inferiority")).verdict
             is Verdict.insufficient_evidence
         )
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "verdict"),
+    [(472, 0.001, Verdict.promote), (100, 0.002, Verdict.promote), (472, 0.03, Verdict.keep)],
+)
+def test_what_rows_can_tell_is_in_the_interval_not_in_their_number(rows: int, error: float, verdict: Verdict) -> None:
+    assert judge(comparison(0.0, error=error, rows=rows), shipped("non_inferiority")).verdict is verdict
+
+
+def test_a_challenger_may_be_as_badly_calibrated_as_the_champion_but_not_proven_worse() -> None:
+    both = comparison(-0.01)
+    for model in ("challenger", "incumbent"):
+        both.scores[model, "calibration_error"] = Estimate(0.3, 0.01, 9)
+    both.differences["incumbent", "calibration_error"] = Estimate(-0.02, 0.01, 9)
+    assert judge(both, shipped("non_inferiority")).verdict is Verdict.promote
+    both.differences["incumbent", "calibration_error"] = Estimate(0.1, 0.01, 9)
+    judgement = judge(both, shipped("non_inferiority"))
+    assert judgement.verdict is Verdict.keep and "calibration" in judgement.reason
 
 
 @pytest.mark.parametrize(("difference", "verdict"), [(-0.01, Verdict.promote), (0.0, Verdict.keep)])

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from conftest import REPOSITORY
 
-from retrain.config import ColumnType, compose
+from retrain.config import ColumnType, Task, compose
 from retrain.errors import ConfigError, PromotionError
 from retrain.promotion.checks import Outcome
 from retrain.promotion.comparison import compare
@@ -251,11 +251,45 @@ def test_a_budget_is_kept_or_not_and_never_guessed() -> None:
         Budget("latency_one_row_ms", 2).judge(facts)
 
 
-def test_classes_must_be_known_and_seen_often_enough() -> None:
-    both = comparison(rows(), classes=["0", "1"])
-    assert ClassCoverage(50).judge(both).outcome is Outcome.passed
-    assert ClassCoverage(5000).judge(both).outcome is Outcome.insufficient
-    unknown = comparison(rows(), classes=["0", "1"], unknown_classes={"challenger": {"1": 50}})
-    assert ClassCoverage(50).judge(unknown).outcome is Outcome.failed
-    one = comparison(rows().with_columns(pl.lit(0).alias(TARGET)), classes=["0", "1"])
-    assert ClassCoverage(50).judge(one).outcome is Outcome.insufficient
+def of_classes(counts: dict[str, int], **more: object) -> Comparison:
+    """Evaluation rows of some classes; `unknown_classes` are those that a model was not trained on."""
+    names = list(counts)
+    target = np.repeat(np.arange(len(names)), list(counts.values()))
+    frame = pl.DataFrame({TARGET: target})
+    return Comparison(
+        len(frame), 10, 0.0, {}, {}, False, task=Task.multiclass, classes=names, rows_judged=frame, **more
+    )
+
+
+def test_rare_classes_are_pooled_and_said_and_stop_nothing() -> None:
+    many = {"common": 300} | {f"kind {number}": 3 for number in range(47)} | {"absent": 0}
+    result = ClassCoverage(20).judge(of_classes(many))
+    assert result.outcome is Outcome.passed
+    assert "1 of 49 classes" in result.reason and "141 rows are of rarer ones" in result.reason
+    assert "kind 0 (3 rows)" in result.warning and "and 43 more" in result.warning
+
+
+@pytest.mark.parametrize(
+    ("counts", "outcome"),
+    [({"a": 500, "b": 19}, "insufficient"), ({"a": 500}, "insufficient"), ({"a": 500, "b": 20}, "passed")],
+)
+def test_rows_that_are_nearly_all_of_one_class_tell_too_little(counts: dict[str, int], outcome: str) -> None:
+    assert ClassCoverage(20).judge(of_classes(counts)).outcome.value == outcome
+
+
+@pytest.mark.parametrize(
+    ("rows_of_b", "incumbent", "outcome", "warned"),
+    [
+        (50, None, Outcome.failed, False),  # the first champion has to know what is not rare
+        (50, {}, Outcome.failed, False),  # the incumbent knows it
+        (50, {"b": 50}, Outcome.passed, True),  # neither does: a refit will
+        (5, {}, Outcome.passed, True),  # too few to hold it against the challenger alone; the loss holds it as well
+        (5, None, Outcome.passed, True),
+    ],
+)
+def test_a_class_that_the_incumbent_knows_and_the_challenger_does_not_fails_unless_it_is_rare(
+    rows_of_b: int, incumbent: dict | None, outcome: Outcome, warned: bool
+) -> None:
+    unknown = {"challenger": {"b": rows_of_b}} | ({} if incumbent is None else {"incumbent": incumbent})
+    result = ClassCoverage(20).judge(of_classes({"a": 200, "b": rows_of_b, "c": 100}, unknown_classes=unknown))
+    assert result.outcome is outcome and ("unknown to the challenger: b" in result.warning) == warned

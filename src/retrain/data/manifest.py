@@ -12,6 +12,7 @@ from retrain.errors import DataError
 
 MANIFEST = "manifest.json"
 TIMES = ("first_time", "last_time", "until")
+MOST_MARKS = 100
 CONTENT_DIGITS = 16  # of a batch's content digest, where it is recorded with a model
 
 
@@ -34,6 +35,8 @@ class Batch:
     suspicions: list[str] = field(default_factory=list)  # why it looks broken
     beside: str = ""  # stands for the sound batches before it that it was held against
     released: bool = False  # a person says that it isn't
+    # When its labelled rows happened: the times of up to MOST_MARKS of them at even steps, first and last included.
+    marks: tuple[datetime, ...] = ()
 
     @property
     def held_back(self) -> bool:
@@ -98,4 +101,5 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _batch_from_json(entry: dict) -> Batch:
     times = {key: datetime.fromisoformat(entry[key]) if entry[key] else None for key in TIMES}
-    return Batch(**(entry | times))
+    marks = tuple(datetime.fromisoformat(mark) for mark in entry.get("marks", ()))
+    return Batch(**(entry | times | {"marks": marks}))

@@ -7,6 +7,7 @@ import hashlib
 import io
 import shutil
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +15,7 @@ import polars as pl
 from retrain.columns import own_column
 from retrain.config import DataConfig, Task
 from retrain.data.contract import EARLIER_REASON, REASON, CheckedBatch
-from retrain.data.manifest import MANIFEST, TIMES, Batch, Manifest, read_manifest
+from retrain.data.manifest import MANIFEST, MOST_MARKS, TIMES, Batch, Manifest, read_manifest
 from retrain.data.summary import BatchSummary, from_json, sample_rows, summarize
 from retrain.data.suspicion import find_suspicions, measure_jumps
 from retrain.errors import DataError, RetrainError
@@ -149,7 +150,15 @@ class SnapshotStore:
             files=files,
             classes=counts,
             until=max((moment for moment in newest if moment is not None), default=None),
+            marks=time_marks(labelled[time]),
         )
+
+    def with_marks(self, batch: Batch, time_column: str) -> Batch:
+        """A batch that an earlier version of the project has described, with the times of its rows."""
+        if batch.marks or not batch.rows:
+            return batch
+        times = pl.read_parquet(self._path(batch.period, LABELLED), columns=[time_column])[time_column]
+        return dataclasses.replace(batch, marks=time_marks(times))
 
     def judge(self, batch: Batch, earlier: Sequence[BatchSummary], beside: str) -> Batch:
         """How far a batch lies from sound ones before it, and whether it looks broken. Written when the update is committed."""
@@ -181,6 +190,7 @@ class SnapshotStore:
         for entry in entries:
             for key in TIMES:
                 entry[key] = entry[key].isoformat() if entry[key] else None
+            entry["marks"] = [mark.isoformat() for mark in entry["marks"]]
         content = {"contract": manifest.contract, "label_delay": manifest.label_delay, "batches": entries}
         write_json(self.folder / MANIFEST, content | {"digest": manifest.digest})
         keep = {f"batch={batch.period}" for batch in manifest.batches}
@@ -196,6 +206,14 @@ class SnapshotStore:
 
     def _path(self, period: str, name: str) -> Path:
         return self.folder / f"batch={period}" / name
+
+
+def time_marks(times: pl.Series) -> tuple[datetime, ...]:
+    """When rows happened: the times of up to MOST_MARKS of them at even steps, first and last included."""
+    ordered = times.sort()
+    count = min(len(ordered), MOST_MARKS)
+    places = [round(number * (len(ordered) - 1) / max(1, count - 1)) for number in range(count)]
+    return tuple(ordered.gather(places).to_list())
 
 
 def _write_parquet(frame: pl.DataFrame, path: Path) -> None:

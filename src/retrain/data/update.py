@@ -82,14 +82,14 @@ def _update(
         stamp = source.fingerprint(period.key)
         usable = before is not None and same_rules and store.intact(before)
         if usable and index.content(period.key, stamp) == before.content:
-            batches.append(_released(earlier.judge(before, batches), monitoring))
+            batches.append(_released(earlier.judge(store.with_marks(before, data.time_column), batches), monitoring))
             continue
         arrived = source.read(period.key)
         read.append(period.key)
         content = content_digest(arrived.select(name for name in contract.columns if name in arrived.columns))
         index.set(period.key, stamp, content)
         if usable and content == before.content:
-            batches.append(_released(earlier.judge(before, batches), monitoring))
+            batches.append(_released(earlier.judge(store.with_marks(before, data.time_column), batches), monitoring))
             continue
         changed = before is not None and content != before.content
         revision = 1 if before is None else before.revision + changed

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import polars as pl
 
 from retrain.config import EvaluationConfig
-from retrain.data.manifest import Batch
+from retrain.data.manifest import MOST_MARKS, Batch
 from retrain.errors import DataError
 
 LARGEST_SHARE = 0.4  # so that candidates can be chosen on as long a window before it, and still have rows to learn from
@@ -44,8 +45,8 @@ class Windows:
 def plan_windows(batches: Sequence[Batch], evaluation: EvaluationConfig) -> Windows:
     """Evaluate on the last part, in time, of the newest batch, but on no fewer blocks than asked for; train on all before.
 
-    Where that holds fewer rows than asked for, as far as the manifest can tell, the window reaches back further, but over
-    no more than LARGEST_SHARE of the time.
+    Where that holds fewer blocks with rows, rows, or rows of the rarer classes than asked for, the window reaches back
+    further, but over no more than LARGEST_SHARE of the time and of the rows. What lies where is read off the manifest.
 
     `batches` have labelled rows and are ordered by time. The border lies between two blocks, so that rows that move
     together stay on one side. Raises DataError when one side would be empty.
@@ -66,22 +67,50 @@ def plan_windows(batches: Sequence[Batch], evaluation: EvaluationConfig) -> Wind
             f"The snapshot spans {round((end - start) / block)} block(s) of {evaluation.block_hours} hours, too few to train on some and "
             "evaluate on the rest. Let more batches arrive, or lower `evaluation.block_hours` or `evaluation.minimum_blocks`."
         )
-    while (
-        border - block >= end - (end - start) * LARGEST_SHARE and _rows_since(batches, border) < evaluation.minimum_rows
-    ):
-        border -= block
+    border = _reach_back(batches, evaluation, border, start, end)
     return Windows(Window(start, border), Window(border, end))
 
 
-def _rows_since(batches: Sequence[Batch], border: datetime) -> float:
-    """About how many labelled rows lie at or after a time, as if those of a batch were spread evenly."""
-    rows = 0.0
+def _reach_back(
+    batches: Sequence[Batch], evaluation: EvaluationConfig, border: datetime, start: datetime, end: datetime
+) -> datetime:
+    """The border moved back, block by block, until the window holds what is asked for or may reach no further."""
+    block = block_of(evaluation)
+    earliest = end - (end - start) * LARGEST_SHARE
+    most_rows = LARGEST_SHARE * sum(batch.rows for batch in batches)
+    seen: set[datetime] = set()
+    rows = rare = 0.0
+    for time, stands_for, rarer in _marks_backwards(batches):
+        if time < border:
+            enough = len(seen) >= evaluation.minimum_blocks and rows >= evaluation.minimum_rows
+            earlier = _floor(time, block)
+            if (enough and rare >= evaluation.minimum_rare_rows) or earlier < earliest or rows >= most_rows:
+                break
+            border = earlier
+        seen.add(_floor(time, block))
+        rows, rare = rows + stands_for, rare + rarer
+    return border
+
+
+def _marks_backwards(batches: Sequence[Batch]) -> Iterator[tuple[datetime, float, float]]:
+    """Times at which there are rows, newest first; how many rows each stands for, and how many of the rarer classes."""
+    common = Counter()
     for batch in batches:
-        span = (batch.last_time - batch.first_time).total_seconds()
-        left = (batch.last_time - border).total_seconds()
-        share = 1.0 if batch.first_time >= border else max(0.0, left / span) if span else 0.0
-        rows += share * batch.rows
-    return rows
+        common.update(batch.classes)
+    commonest = max(common, key=common.get, default=None)
+    for batch in sorted(batches, key=lambda batch: batch.last_time, reverse=True):
+        marks = batch.marks or _even_marks(batch)
+        # Where classes were not counted (numbers have none) every row is as good as one of a rarer class.
+        rare = batch.rows - batch.classes.get(commonest, 0) if batch.classes else batch.rows
+        for mark in reversed(marks):
+            yield mark, batch.rows / len(marks), rare / len(marks)
+
+
+def _even_marks(batch: Batch) -> list[datetime]:
+    """Where an older manifest says nothing of the times between: as if its rows came evenly."""
+    count = min(max(batch.rows, 1), MOST_MARKS)
+    step = (batch.last_time - batch.first_time) / max(1, count - 1)
+    return [batch.first_time + number * step for number in range(count)]
 
 
 def plan_validation(windows: Windows) -> Windows:

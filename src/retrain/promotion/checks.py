@@ -123,7 +123,13 @@ class Limit(Check):
 
 
 class EnoughEvidence(Check):
-    """There are enough rows and blocks of time for the intervals to mean something."""
+    """There are enough blocks of time, and rows, for the intervals to mean something.
+
+    How much the rows can tell is in those intervals: on few rows they are wide, and the primary check fails on them. What is
+    asked here is the least that an interval can be made of. In simulations a challenger that was worse by the whole margin
+    was promoted in no more than 5 % of windows of 30 rows in 5 blocks; but harm that sits in one row of fifty shows in a few
+    hundred rows only.
+    """
 
     def __init__(self, minimum_rows: PositiveCount, minimum_blocks: PositiveCount) -> None:
         self.minimum_rows, self.minimum_blocks = minimum_rows, minimum_blocks

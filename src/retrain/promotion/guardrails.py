@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Lt
@@ -165,7 +166,12 @@ class Budget(Check):
 
 
 class ClassCoverage(Check):
-    """Every class occurs among the evaluation rows at least `minimum_rows` times, and the challenger knows all that occur."""
+    """The evaluation rows tell about more than one class, and the challenger knows the classes that the incumbent knows.
+
+    A class with at least `minimum_rows` of them is judged by itself, all rarer ones together; those can't be judged one by
+    one, and the verdict says so. It fails when the challenger doesn't know classes of at least so many rows that the
+    incumbent knows, or before the first champion, classes of so many rows at all.
+    """
 
     def __init__(self, minimum_rows: PositiveCount) -> None:
         self.minimum_rows = minimum_rows
@@ -178,17 +184,29 @@ class ClassCoverage(Check):
             return CheckResult(Outcome.not_applicable, "numbers have no classes")
         counted = rows[TARGET].value_counts().sort(TARGET).iter_rows()
         found = {comparison.classes[int(code)]: int(count) for code, count in counted}
-        unknown = [name for name in comparison.unknown_classes.get(CHALLENGER, ()) if name in found]
-        rare = {name: found.get(name, 0) for name in comparison.classes}
-        rare = {name: count for name, count in rare.items() if count < self.minimum_rows}
         figures = {f"rows_of_class_{name}": count for name, count in found.items()}
-        if unknown:
-            return CheckResult(Outcome.failed, f"the challenger does not know class {', '.join(unknown)}", figures)
-        if rare:
-            few = ", ".join(f"{name} ({count:,} rows)" for name, count in rare.items())
-            return CheckResult(
-                Outcome.insufficient, f"too few evaluation rows of class {few}; at least {self.minimum_rows:,}", figures
-            )
-        return CheckResult(
-            Outcome.passed, f"all {len(found)} classes occur, each on at least {min(found.values()):,} rows", figures
+        unknown = [name for name in comparison.unknown_classes.get(CHALLENGER, ()) if name in found]
+        known_before = [name for name in unknown if name not in comparison.unknown_classes.get(INCUMBENT, ())]
+        lost = {name: found[name] for name in known_before}
+        if lost and sum(lost.values()) >= self.minimum_rows:
+            text = f"the challenger does not know class {_listed(lost)}, at least {self.minimum_rows:,} rows"
+            return CheckResult(Outcome.failed, text, figures)
+        if len(rows) - max(found.values()) < self.minimum_rows:
+            text = f"too few evaluation rows of any class but one: {_listed(found)}; at least {self.minimum_rows:,}"
+            return CheckResult(Outcome.insufficient, text, figures)
+        rare = {name: found.get(name, 0) for name in comparison.classes if found.get(name, 0) < self.minimum_rows}
+        judged = len(found.keys() - rare.keys())
+        warnings = [f"too few rows to be judged by themselves: {_listed(rare)}"] if rare else []
+        warnings += (
+            [f"unknown to the challenger: {_listed({name: found[name] for name in unknown})}"] if unknown else []
         )
+        reason = f"{judged} of {len(comparison.classes)} classes occur on at least {self.minimum_rows:,} rows"
+        reason += f", {sum(rare.values()):,} rows are of rarer ones" if rare else ""
+        return CheckResult(Outcome.passed, reason, figures, "; ".join(warnings))
+
+
+def _listed(counts: Mapping[str, int], most: int = 5) -> str:
+    """Classes with their rows, the most frequent first."""
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{name} ({count:,} rows)" for name, count in ordered[:most])
+    return shown + (f" and {len(ordered) - most} more" if len(ordered) > most else "")
