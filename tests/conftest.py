@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 REPOSITORY = Path(__file__).parents[1]
 TARGET, TIME = "late", "scheduled_departure"
+RESULTS = ("dvc.lock", "params.yaml", "reports/", "mlruns/")  # of a pipeline that ran in this repository
 
 
 class Project:
@@ -101,7 +102,7 @@ def make_project(root: Path) -> Project:
         check=True,
     )
     for name in filter(None, listed.stdout.split("\0")):
-        if (REPOSITORY / name).is_file():
+        if (REPOSITORY / name).is_file() and not name.startswith(RESULTS):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, root / name)
     project = Project(root)

@@ -33,6 +33,7 @@ def test_first_champion_then_nothing_to_do(champion_project: Project) -> None:
         "previous": None,
         "ledger_entry": 0,
         "candidate": None,
+        "registered_model": "slice",
     }
     assert aliases(champion_project) == {"challenger": 1, "champion": 2}
     assert (champion_project.root / "reports/report.html").read_text().count("<svg") == 3

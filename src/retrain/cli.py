@@ -205,6 +205,8 @@ def _log_masked() -> None:
 
 def _leave() -> None:
     """End a process that has finished its work, without taking MLflow and scikit-learn apart first: that takes a second."""
+    if "retrain.tracking.store" in sys.modules:
+        sys.modules["retrain.tracking.store"].settle_local_store()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

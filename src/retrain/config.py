@@ -180,6 +180,7 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     backtest: BacktestConfig = field(default_factory=BacktestConfig)
     trusted_types: list[str] = MISSING
+    code: dict[str, str] = field(default_factory=dict)  # digests of what `_target_` names, by group; made, not configured
 
 
 def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:

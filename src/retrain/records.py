@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from retrain.errors import RetrainError
-from retrain.project import read_json, write_json
+from retrain.project import PROMOTION, read_json, write_json
 
 Record = TypeVar("Record")
 
@@ -173,6 +173,15 @@ class PromotionRecord:
     previous: int | None
     ledger_entry: int | None
     candidate: int | None = None
+    registered_model: str = ""
+
+
+@dataclass
+class LedgerPointer:
+    """Written by train beside the local store: the ledger that the results in `reports/` belong to."""
+
+    registered_model: str
+    run_id: str
 
 
 def save(path: Path, record: Any) -> None:
@@ -189,6 +198,15 @@ def load(path: Path, kind: type[Record], made_by: str) -> Record:
             f"{path} does not fit this version of the project ({str(error).splitlines()[0]}). "
             f"Run `dvc repro -f -s {made_by}` to make it again."
         ) from error
+
+
+def promoted_champion(registered_model: str) -> int | None:
+    """The champion that the last pipeline run here saw in the ledger; None where there was none, or nothing has run."""
+    try:
+        promoted = load(PROMOTION, PromotionRecord, "promote")
+    except RetrainError:
+        return None
+    return promoted.champion if promoted.registered_model == registered_model else None
 
 
 def _literal(content: Any) -> Any:

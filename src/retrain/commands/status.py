@@ -9,9 +9,9 @@ from retrain.config import Config
 from retrain.data.manifest import CONTENT_DIGITS, Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.errors import DataError, RetrainError
-from retrain.project import DECISION, SNAPSHOT
+from retrain.project import DECISION, LEDGER_POINTER, PROMOTION, SNAPSHOT
 from retrain.promotion.ledger import Entry
-from retrain.records import DecisionRecord
+from retrain.records import DecisionRecord, LedgerPointer
 from retrain.stages.monitor import describe
 from retrain.tracking.store import open_store, store_may_exist
 
@@ -23,11 +23,43 @@ def run(config: Config, options: argparse.Namespace) -> None:
         manifest = None
     entries = read_ledger(config)
     lines = screen(config, manifest, entries)
+    lines = _lost(config, lines) if not entries else _of_another(config, lines)
     lines[-1:-1] = _decision(manifest)
     if manifest is not None and any(batch.revision > 1 for batch in manifest.batches):
         lines[1:1] = _corrected(config, manifest)
     for label, text in lines:
         print(f"{label:<14}{text}")
+
+
+def _lost(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The screen where the pipeline has had a champion and the store knows of none: it was deleted, or is another one."""
+    champion = records.promoted_champion(config.tracking.registered_model)
+    if champion is None:
+        return lines
+    local = config.tracking.uri_from_env is None
+    store = "mlflow.db and mlruns/" if local else f"the server that {config.tracking.uri_from_env} named then"
+    text = f"unknown: {PROMOTION} names version {champion}, and this tracking store has no ledger. It was deleted, or is another one"
+    lost = [("Champion", text) if label == "Champion" else (label, line) for label, line in lines[:-1]]
+    return [*lost, ("Next", f"bring back {store}; or start over with a first champion: `dvc repro -f`")]
+
+
+def _of_another(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The screen where the results in `reports/` were made with another ledger than the one that is shown."""
+    from retrain.promotion.ledger import Ledger
+
+    try:
+        pointer = records.load(LEDGER_POINTER, LedgerPointer, "train")
+    except RetrainError:
+        return lines
+    store = open_store(config)
+    if pointer.registered_model != store.registered_model or pointer.run_id == Ledger.open(store).run_id:
+        return lines
+    text = f"{LEDGER_POINTER} and reports/ belong to another ledger (run {pointer.run_id[:8]}) than this store holds"
+    return [
+        *lines[:-1],
+        ("Other store", text),
+        ("Next", "`dvc repro -f` judges a challenger against this store's champion"),
+    ]
 
 
 def _decision(manifest: Manifest | None) -> list[tuple[str, str]]:

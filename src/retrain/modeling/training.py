@@ -140,6 +140,7 @@ def recipe_digest(config: Config, manifest: Manifest) -> str:
         content["data"]["task"],
         *(content[key] for key in ("model", "strategy", "seed", "evaluation")),
     ]
+    shaping += [digest for group in ("model", "strategy") if (digest := config.code.get(group))]
     return hashlib.sha256(json.dumps([manifest.digest, shaping], sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -30,7 +30,9 @@ def run(config: Config) -> None:
     trained = records.load(CHALLENGER, ChallengerRecord, "train")
     compared = records.load(COMPARISON, ComparisonRecord, "evaluate")
     if not trained.retrained:
-        record = PromotionRecord(None, False, None, None, None)
+        record = PromotionRecord(
+            None, False, decision.champion_version, None, None, registered_model=config.tracking.registered_model
+        )
         publish.to_files(config, decision, trained, compared, record)
         records.save(PROMOTION, record)
         log.info("The champion stays as it is: %s", trained.reason)
@@ -44,7 +46,9 @@ def run(config: Config) -> None:
     entry = append(ledger, trained, compared, newcomer, _circumstances(config))
     champion = registry.follow_ledger(store, ledger)
     moved = entry.moved and champion == entry.champion  # a later command may have moved it on
-    record = PromotionRecord(compared.verdict, moved, champion, entry.previous, entry.seq, entry.candidate)
+    record = PromotionRecord(
+        compared.verdict, moved, champion, entry.previous, entry.seq, entry.candidate, store.registered_model
+    )
     drawn = publish.to_files(config, decision, trained, compared, record)
     publish.to_mlflow(store, trained, compared, record, newcomer, drawn)
     records.save(PROMOTION, record)

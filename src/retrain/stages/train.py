@@ -27,7 +27,7 @@ from retrain.promotion import registry
 from retrain.promotion.figures import BASELINE, CHALLENGER, EVALUATION, INCUMBENT, TARGET, WINDOW, score_column
 from retrain.promotion.ledger import Entry, Ledger, find_base, find_incumbent, rolled_back
 from retrain.promotion.looks import look_number
-from retrain.records import ChallengerRecord, DecisionRecord, ModelRecord
+from retrain.records import ChallengerRecord, DecisionRecord, LedgerPointer, ModelRecord
 from retrain.stages import monitor
 from retrain.tracking import runs
 from retrain.tracking.runs import StoredModel
@@ -54,6 +54,7 @@ def run(config: Config) -> None:
     registry.follow_ledger(store, ledger)
     runs.end_abandoned(store)
     history = ledger.entries()
+    _point_to(ledger, store, history)
     decision = monitor.look(config, manifest, store, history)
     records.save(project.DECISION, decision)
     monitor.show(decision)
@@ -88,6 +89,21 @@ def run(config: Config) -> None:
         f"{record.rows:,}",
         record.fit_seconds,
     )
+
+
+def _point_to(ledger: Ledger, store: Store, history: Sequence[Entry]) -> None:
+    """Write down which ledger the results belong to, and warn where an earlier one is gone: a first champion is judged mildly."""
+    records.save(project.LEDGER_POINTER, LedgerPointer(store.registered_model, ledger.run_id))
+    champion = None if history else records.promoted_champion(store.registered_model)
+    if champion is not None:
+        log.warning(
+            "The ledger of `%s` in this tracking store is empty, though %s names version %d as champion: the store was deleted, or it "
+            "is another one. A first champion is trained and compared with the baseline only. If that is not what you want, bring the "
+            "store back (with `tracking: local`, mlflow.db and mlruns/), then `dvc repro -f`.",
+            store.registered_model,
+            project.PROMOTION,
+            champion,
+        )
 
 
 def _decline(reason: str, manifest: Manifest, decision: DecisionRecord) -> None:

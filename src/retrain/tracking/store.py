@@ -182,9 +182,19 @@ def _prepare_local(address: str) -> None:
         unfinished = lock.with_name("mlflow.db.new")
         unfinished.unlink(missing_ok=True)
         MlflowClient(f"sqlite:///{unfinished}").search_experiments(max_results=1)
+        for rest in ("-wal", "-shm"):  # of a database that was deleted: they would damage the new one
+            database.with_name(database.name + rest).unlink(missing_ok=True)
         os.replace(unfinished, database)
         with contextlib.closing(sqlite3.connect(database)) as connection:
             connection.execute("pragma journal_mode=WAL")  # writers of a parallel sweep wait less
+
+
+def settle_local_store() -> None:
+    """Bring all that was written into `mlflow.db` itself, so that a copy of that one file is whole."""
+    database = store_root() / "mlflow.db"
+    if database.is_file():
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(database, timeout=1)) as connection:
+            connection.execute("pragma wal_checkpoint(truncate)")
 
 
 def _follow_move(database: Path) -> None:

@@ -1,0 +1,195 @@
+"""What a colleague's clone, or a lost store, makes of a project: nothing is trained again that is there already."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Project, free_port, make_project
+from test_loop import promotion
+
+IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.com")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A tracking server that keeps the artifacts; the environment that leads to it."""
+    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    mlflow = Path(sys.executable).with_name("mlflow")
+    stores = [
+        "--backend-store-uri",
+        f"sqlite:///{folder / 'store.db'}",
+        "--artifacts-destination",
+        folder / "artifacts",
+    ]
+    with (folder / "server.log").open("w") as log:
+        running = subprocess.Popen(
+            [mlflow, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *stores],
+            cwd=folder,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(200):
+            assert running.poll() is None, (folder / "server.log").read_text()[-3000:]
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.3)
+        yield {"MLFLOW_TRACKING_URI": address}
+    finally:
+        os.killpg(running.pid, signal.SIGTERM)
+        running.wait(timeout=30)
+
+
+def shared_project(root: Path) -> Project:
+    """A project whose raw files DVC keeps, with a remote beside it."""
+    made = make_project(root / "first")
+    made.arrive("2013-01", "2013-02", "2013-03")
+    made.run("git", "rm", "-q", "--cached", "data/incoming/.gitkeep")
+    (made.root / "data/incoming/.gitkeep").unlink()
+    made.run("dvc", "add", "-q", "data/incoming")
+    made.run("dvc", "remote", "add", "-d", "shared", str(root / "remote"))
+    return made
+
+
+def publish(project: Project) -> None:
+    project.run("git", "add", "-A")
+    project.run("git", *IDENTITY, "commit", "-qm", "retrained")
+    project.run("dvc", "push", "-q")
+
+
+def clone(project: Project, root: Path) -> Project:
+    project.run("git", "clone", "-q", ".", str(root))
+    cloned = Project(root)
+    cloned.run("dvc", "pull", "-q")
+    return cloned
+
+
+def is_unchanged(project: Project) -> bool:
+    return project.run("git", "status", "--porcelain").stdout == ""
+
+
+def versions(project: Project, **environment: str) -> int:
+    return len(project.run("retrain", "history", "--jsonl", **environment).stdout.splitlines())
+
+
+def test_a_second_clone_with_a_copy_of_the_local_store_has_nothing_to_do(tmp_path: Path) -> None:
+    first = shared_project(tmp_path)
+    first.repro()
+    publish(first)
+    second = clone(first, tmp_path / "second")
+    for name in ("mlflow.db", "mlflow.db-wal", "mlflow.db-shm"):
+        if (first.root / name).exists():
+            shutil.copy2(first.root / name, second.root / name)
+    shutil.copytree(first.root / "mlruns", second.root / "mlruns", dirs_exist_ok=True)
+    assert second.stages_run() == [] and is_unchanged(second)
+    assert "slice version 2" in second.run("retrain", "status").stdout
+    assert (second.root / "reports/report.html").is_file() and is_unchanged(second)
+
+
+def test_on_a_server_a_second_clone_has_nothing_to_do_and_picks_up_a_colleagues_promotion(
+    server: dict[str, str], tmp_path: Path
+) -> None:
+    first = shared_project(tmp_path)
+    first.edit("conf/config.yaml", "tracking: local ", "tracking: server ")
+    first.run("dvc", "repro", **server)
+    publish(first)
+    second = clone(first, tmp_path / "second")
+    result = second.run("dvc", "repro", **server)
+    assert "Running stage" not in result.stdout + result.stderr and is_unchanged(second)
+
+    first.arrive("2013-04")
+    first.edit("conf/data/slice.yaml", "2013-03", "2013-04")
+    first.run("dvc", "repro", **server)
+    assert promotion(first)["champion"] == 4
+    publish(first)
+    second.run("git", "pull", "-q")
+    second.run("dvc", "pull", "-q")
+    known = versions(second, **server)
+    result = second.run("dvc", "repro", **server)
+    assert "Running stage" not in result.stdout + result.stderr and is_unchanged(second)
+    assert "slice version 4" in second.run("retrain", "status", **server).stdout
+    assert versions(second, **server) == known, "no look was spent"
+    second.edit("conf/model/hist_gradient_boosting.yaml", "max_iter: 20", "max_iter: 21")
+    second.run("dvc", "repro", **server)
+    assert json.loads((second.root / "reports/challenger.json").read_text())["incumbent"]["version"] == 3, (
+        "the stand-in of the champion that the colleague promoted"
+    )
+
+
+def test_git_shows_what_a_retraining_changed(champion_project: Project, tmp_path: Path) -> None:
+    project = champion_project.copy(tmp_path / "project")
+    project.run("git", "add", "-A")
+    tracked = set(project.run("git", "diff", "--cached", "--name-only").stdout.split())
+    assert tracked == {
+        "dvc.lock",
+        "mlruns/ledger.json",
+        "params.yaml",
+        *(f"reports/{name}.json" for name in ("challenger", "comparison", "decision", "promotion")),
+    }
+    project.run("git", *IDENTITY, "commit", "-qm", "first")
+    project.edit("conf/config.yaml", "seed: 20130101", "seed: 7")
+    project.repro("config")
+    assert "seed" in project.run("dvc", "params", "diff").stdout
+
+
+def test_a_deleted_store_is_noticed_and_the_pipeline_starts_over(grown: Project) -> None:
+    (grown.root / "mlflow.db").unlink()
+    shutil.rmtree(grown.root / "mlruns")
+    status = grown.run("retrain", "status").stdout
+    assert "names version 2, and this tracking store has no ledger" in status and "bring back mlflow.db" in status
+    output = grown.repro()
+    assert "the store was deleted" in " ".join(output.split()) and "is champion now, the first" in output
+    assert "slice version 2" in grown.run("retrain", "status").stdout
+    assert grown.stages_run() == []
+
+
+def test_results_of_another_ledger_are_named(grown: Project) -> None:
+    pointer = grown.root / "mlruns/ledger.json"
+    pointer.write_text(json.dumps(json.loads(pointer.read_text()) | {"run_id": "0" * 32}))
+    status = grown.run("retrain", "status").stdout
+    assert "belong to another ledger (run 00000000)" in status and "dvc repro -f" in status
+
+
+POLICY = """
+from retrain.monitoring.policy import Decision, Policy
+
+
+class Mondays(Policy):
+    def want(self, situation):
+        return Decision(False, "not today")
+"""
+
+
+def test_an_edit_of_ones_own_code_re_runs_the_stages_that_use_it(grown: Project) -> None:
+    package = grown.root / "src/mine"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "rules.py").write_text(POLICY)
+    (grown.root / "conf/policy/mondays.yaml").write_text("_target_: mine.rules.Mondays\n")
+    path = {"PYTHONPATH": str(grown.root / "src")}
+    grown.edit("conf/config.yaml", "policy: always ", "policy: mondays ")
+    grown.arrive("2013-04")
+    grown.edit("conf/data/slice.yaml", "2013-03", "2013-04")
+    assert "not today" in grown.run("dvc", "repro", **path).stderr
+    assert "Running stage" not in grown.run("dvc", "repro", **path).stdout
+    (package / "helpers.py").write_text("DAY = 0\n")
+    (package / "rules.py").write_text(POLICY.replace("not today", "not on a Tuesday"))
+    result = grown.run("dvc", "repro", **path)
+    assert "not on a Tuesday" in result.stderr
+    ran = [line.split("'")[1] for line in result.stdout.splitlines() if line.startswith("Running stage")]
+    assert ran == ["config", "train", "evaluate", "promote"]
