@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from retrain.data.summary import OTHER, BatchSummary, ColumnSummary
 
 SHRINKAGE = 20  # rows
+SMALLEST_SQUARE = 1e-290  # of what a slope is divided by
 KOLMOGOROV_VARIANCE = 0.8225  # E[K^2] of Kolmogorov's distribution: pi^2 / 12
 
 
@@ -18,11 +19,17 @@ def distance(one: ColumnSummary, other: ColumnSummary) -> float:
     """0 to 1: the Kolmogorov-Smirnov distance of numbers, the total variation distance of levels, or if that is larger, the
     difference of the shares of missing values."""
     missing = abs(one.null_share - other.null_share)
-    if one.atoms and other.atoms:
-        return max(missing, _largest_gap(np.array(one.atoms), np.array(other.atoms)))
-    if one.levels and other.levels:
-        return max(missing, _variation(one.levels, other.levels))
+    gap = gap_of_values(one, other)
+    if gap is not None:
+        return max(missing, gap)
     return missing if one.rows and other.rows else 0.0
+
+
+def gap_of_values(one: ColumnSummary, other: ColumnSummary) -> float | None:
+    """The distance of the values that there are, of numbers or of levels; None where one of the two has none."""
+    if one.atoms and other.atoms:
+        return _largest_gap(np.array(one.atoms), np.array(other.atoms))
+    return _variation(one.levels, other.levels) if one.levels and other.levels else None
 
 
 def _largest_gap(one: NDArray, other: NDArray) -> float:
@@ -71,7 +78,9 @@ def relation(batch: BatchSummary, history: Sequence[BatchSummary], name: str) ->
     deviations = np.array(sums) / rows - np.array(batch.outcome_means)
     expected = sum(_at_places(places, batch.outcomes, earlier, name) for earlier in history) / len(history)
     weighted = rows * expected
-    return float((weighted * deviations).sum()), float((weighted * expected).sum())
+    product, square = float((weighted * deviations).sum()), float((weighted * expected).sum())
+    # Numbers at the ends of what a float can hold say nothing.
+    return (product, square) if math.isfinite(product) and SMALLEST_SQUARE < square < math.inf else (0.0, 0.0)
 
 
 def _at_places(asked: Sequence[float | str], outcomes: Sequence[str], earlier: BatchSummary, name: str) -> NDArray:

@@ -25,6 +25,7 @@ MOST_LEVELS = 100  # the most frequent ones of a category are counted one by one
 SUMMARIZED_ROWS = 200_000  # of a larger batch, rows spread evenly over it
 SAMPLE_ROWS = 1000
 OTHER = "(other)"
+LARGEST = 1e150  # numbers beyond it count as it: their squares would not be numbers any more
 _COUNT = own_column("count")
 
 
@@ -104,7 +105,8 @@ def summarize(labelled: pl.DataFrame, unlabelled: pl.DataFrame, data: DataConfig
         name: summarize_column(to_comparable(rows, name, column.type, data.time_column), outcomes, known)
         for name, column in data.features.items()
     }
-    labels = target.drop_nulls() if data.task is Task.regression else target.drop_nulls().cast(pl.String)
+    regression = data.task is Task.regression
+    labels = target.drop_nulls().clip(-LARGEST, LARGEST) if regression else target.drop_nulls().cast(pl.String)
     means = outcomes[known].mean(axis=0) if known.any() else np.zeros(outcomes.shape[1])
     return BatchSummary(
         len(labelled) + len(unlabelled),
@@ -118,10 +120,13 @@ def summarize(labelled: pl.DataFrame, unlabelled: pl.DataFrame, data: DataConfig
 
 
 def sample_rows(labelled: pl.DataFrame, unlabelled: pl.DataFrame, data: DataConfig) -> pl.DataFrame:
-    """Some rows spread evenly over a batch, with time, target and features: for what needs whole rows."""
+    """Some rows spread evenly over a batch, labelled or not, with time, target and features: for what needs whole rows."""
     names = list(dict.fromkeys([data.time_column, *data.features, data.target_column]))
-    rows = labelled if len(labelled) else unlabelled
-    return rows.select(names)[sample_places(len(rows))]
+    rows = labelled.select(names)
+    if len(unlabelled):
+        rows = pl.concat([rows, unlabelled.select(names)], how="vertical_relaxed")
+        rows = rows.sort(data.time_column, maintain_order=True)
+    return rows[sample_places(len(rows))]
 
 
 def sample_places(count: int) -> NDArray:
@@ -142,14 +147,15 @@ def to_comparable(rows: pl.DataFrame, name: str, kind: ColumnType, time_column: 
         return values.str.len_chars().cast(pl.Float64)
     if kind is ColumnType.sparse:
         return values.str.count_matches(":").cast(pl.Float64)
-    return values if kind is ColumnType.categorical else values.cast(pl.Float64)
+    return values if kind is ColumnType.categorical else values.cast(pl.Float64).clip(-LARGEST, LARGEST)
 
 
 def _outcomes(target: pl.Series, task: Task) -> tuple[list[str], NDArray]:
     """Names and values, float64 of shape (rows, names): the target, or one flag for each of the most frequent classes; NaN
     where it is missing."""
     if task is not Task.multiclass:
-        return [target.name], target.cast(pl.Float64).to_numpy().astype(np.float64)[:, None]
+        numbers = target.cast(pl.Float64).clip(-LARGEST, LARGEST)
+        return [target.name], numbers.to_numpy().astype(np.float64)[:, None]
     labels = target.cast(pl.String)
     counts = labels.drop_nulls().value_counts(name=_COUNT).sort([_COUNT, target.name], descending=[True, False])
     names = counts[target.name].head(MOST_CLASSES).to_list()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -19,8 +21,9 @@ from retrain.data.contract import Contract
 from retrain.data.distances import distance, noise
 from retrain.data.manifest import Batch, Manifest
 from retrain.data.snapshot import SnapshotStore
-from retrain.data.summary import ColumnSummary, summarize_column
+from retrain.data.summary import ColumnSummary, sample_places, summarize_column
 from retrain.data.windows import Window, batches_in, block_index, block_of
+from retrain.errors import RetrainError
 from retrain.modeling.metrics import find_metric, monitored_loss
 from retrain.modeling.pipeline import known_classes, predict
 from retrain.modeling.scoring import Model, difficulty, score_rows
@@ -43,6 +46,12 @@ from retrain.promotion.figures import BLOCK
 
 MOST_SCORES = 12  # batches that the champion is scored on
 EXPECTABLE = ("log_loss", "brier")
+FEWEST_SHUFFLED, ENOUGH_SHUFFLED = (
+    20,
+    300,
+)  # labelled rows: below, importance is not measured; with so many, a sample will do
+T = TypeVar("T")
+log = logging.getLogger("retrain")
 
 
 @dataclass(frozen=True)
@@ -112,16 +121,47 @@ def observe(
     if watched is not None:
         remembered = Cache(cache)
         if observation.drift is not None:
-            families = observation.drift.families
-            families[ROWS] = _whole_rows(config, store, newest, reference, history, remembered)
-            families[PREDICTIONS] = _predictions(config, store, newest, reference, history, watched)
-        observation.scores = _scores(config, manifest, store, watched, remembered)
-        observation.expected_difficulty = _expected_difficulty(config, manifest, store, watched, remembered)
-        observation.expected = _expected(config, manifest, store, watched, observation.scores)
-        if manifest.labelled:
-            observation.importance = _importance(config, store.sample(manifest.labelled[-1]), watched.stand_in)
+            for name, measure in {
+                ROWS: lambda: _whole_rows(config, store, newest, reference, history, remembered),
+                PREDICTIONS: lambda: _predictions(config, store, newest, reference, history, watched),
+            }.items():
+                change = _measured(f"drift of {name}", measure, None)
+                if change is not None:
+                    observation.drift.families[name] = change
+        observation.scores = _measured(
+            "the champion's losses", lambda: _scores(config, manifest, store, watched, remembered), []
+        )
+        observation.expected_difficulty = _measured(
+            "how hard the rows are",
+            lambda: _expected_difficulty(config, manifest, store, watched, remembered),
+            math.nan,
+        )
+        observation.expected = _measured(
+            "the loss to expect", lambda: _expected(config, manifest, store, watched, observation.scores), []
+        )
+        observation.importance = _measured(
+            "the importance of features", lambda: _importance(config, manifest, store, watched.stand_in), {}
+        )
         remembered.save()
     return observation
+
+
+def _measured(what: str, measure: Callable[[], T], otherwise: T) -> T:
+    """One part of an observation; `otherwise`, and a warning, where it breaks: no batch may be so odd that looking at it stops
+    the pipeline. Errors of our own pass, since they name a way out."""
+    try:
+        return measure()
+    except RetrainError:
+        raise
+    except Exception as error:
+        log.warning(
+            "The monitor could not measure %s (%s: %s). The pipeline goes on without it.",
+            what,
+            type(error).__name__,
+            " ".join(str(error).split())[:300],
+        )
+        log.debug("Where it broke:", exc_info=True)
+        return otherwise
 
 
 def _reference(sound: Sequence[Batch], watched: Watched | None) -> Batch:
@@ -139,9 +179,10 @@ class Cache:
     def __init__(self, path: Path) -> None:
         self.path, self.used = path, {}
         try:
-            self.known = json.loads(path.read_text(encoding="utf-8"))
+            known = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            self.known = {}
+            known = {}
+        self.known = known if isinstance(known, dict) else {}
 
     def get(self, key: str, measure: Callable[[], list]) -> list:
         if key not in self.used:
@@ -289,7 +330,9 @@ def _expected(
     waiting = [
         batch
         for batch in manifest.batches
-        if batch.period not in {b.period for b in manifest.labelled} and not batch.held_back
+        if batch.period not in {b.period for b in manifest.labelled}
+        and not batch.held_back
+        and batch.rows + batch.unlabelled_rows
     ]
     if loss not in EXPECTABLE or not waiting or not manifest.labelled:
         return []
@@ -302,7 +345,8 @@ def _expected(
         )
 
     newest = manifest.labelled[-1]
-    factor = next((score.value / own(newest) for score in scores if score.period == newest.period), 1.0)
+    score, believed = next((score for score in scores if score.period == newest.period), None), own(newest)
+    factor = score.value / believed if score is not None and believed > 0 else 1.0
     return [Expectation(batch.period, batch.rows + batch.unlabelled_rows, own(batch) * factor) for batch in waiting]
 
 
@@ -315,14 +359,15 @@ def own_loss(probabilities: NDArray, loss: str) -> NDArray:
     return -(clipped * np.log(clipped)).sum(axis=1)
 
 
-def _importance(config: Config, sample: pl.DataFrame, model: Model) -> dict[str, float]:
-    """Permutation importance (Breiman 2001) on a sample: by how much the loss grows when a feature is dealt out anew.
+def _importance(config: Config, manifest: Manifest, store: SnapshotStore, model: Model) -> dict[str, float]:
+    """Permutation importance (Breiman 2001) on a sample of the newest labelled batch: by how much the loss grows when a feature is
+    dealt out anew.
 
     All shuffled copies are scored in one call.
     """
-    labelled = sample.filter(pl.col(config.data.target_column).is_not_null())
+    labelled = _labelled_sample(config, manifest.labelled[-1], store)
     names = [name for name in model.features if name in labelled.columns]
-    if len(labelled) < 20:
+    if len(labelled) < FEWEST_SHUFFLED:
         return {}
     copies = [labelled, *(labelled.with_columns(pl.col(name).shuffle(seed=config.seed)) for name in names)]
     scored = score_rows({"champion": model}, pl.concat(copies), config)
@@ -330,3 +375,13 @@ def _importance(config: Config, sample: pl.DataFrame, model: Model) -> dict[str,
     parts = np.split(np.arange(len(copies) * len(labelled)), len(copies))
     losses = [metric.value(scored.target[part], scored.scores["champion"][part]) for part in parts]
     return {name: value - losses[0] for name, value in zip(names, losses[1:], strict=True)}
+
+
+def _labelled_sample(config: Config, batch: Batch, store: SnapshotStore) -> pl.DataFrame:
+    """Labelled rows spread evenly over a batch: those of its sample, or where most of that has no label yet, of all."""
+    sample = store.sample(batch)
+    labelled = sample.filter(pl.col(config.data.target_column).is_not_null())
+    if len(labelled) >= min(batch.rows, ENOUGH_SHUFFLED):
+        return labelled
+    rows = store.read([batch.period], sample.columns)
+    return rows[sample_places(len(rows))]
