@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,9 @@ from retrain.backtest.corruptions import CORRUPTIONS, Corruption
 from retrain.backtest.fits import Job, read_batch
 from retrain.backtest.history import History
 from retrain.backtest.replay import Outcome, Plan, live_through
+from retrain.data.holds import decide_holds
+from retrain.data.manifest import SUMMARY, Batch
 from retrain.data.summary import BatchSummary, summarize
-from retrain.data.suspicion import find_suspicions, measure_jumps
 
 ONE_IN, FIRST_BROKEN = 6, 4  # batches; the first one comes when there is a history to compare it with
 
@@ -32,28 +34,41 @@ class Drill:
     loss: float  # and with
 
 
-def break_history(history: History, kind: str, monitored: bool) -> History:
-    """A history with one batch in ONE_IN broken; with `monitored`, those that look so are held back."""
-    count = len(history.batches)
+class InMemory:
+    """Summaries of a history some of whose batches are broken: what the snapshot holds stays as it is."""
+
+    def __init__(self, summaries: dict[str, BatchSummary]) -> None:
+        self.summaries = summaries
+
+    def summary(self, batch: Batch) -> BatchSummary:
+        return self.summaries[batch.period]
+
+    def unchanged(self, batch: Batch) -> bool:
+        return False
+
+    def put_summary(self, batch: Batch, summary: BatchSummary) -> Batch:
+        self.summaries[batch.period] = summary
+        digest = hashlib.sha256(summary.to_json().encode()).hexdigest()
+        return dataclasses.replace(batch, files=batch.files | {SUMMARY: digest})
+
+
+def break_history(history: History, kind: str, monitored: bool, length: int = 1) -> History:
+    """A history with one batch in ONE_IN broken, or so many in a row; with `monitored`, those that look so are on hold."""
+    count, config = len(history.batches), history.config
     first = max(min(FIRST_BROKEN, count - 2), history.first + 1)
-    broken = range(first, count - 1, ONE_IN)
+    starts = range(first, count - 1, ONE_IN + length - 1)
+    broken = [number for start in starts for number in range(start, min(start + length, count - 1))]
     corruptions = {history.batches[number].period: Corruption(kind, number) for number in broken}
-    summaries: list[BatchSummary] = []
-    sound: list[BatchSummary] = []
-    hidden = set()
+    summaries = {}
     for batch, summary in zip(history.batches, history.summaries, strict=True):
         if batch.period in corruptions:
-            rows = read_batch(history.config, history.workshop.snapshot, batch, corruptions[batch.period])
-            summary = summarize(rows, rows.clear(), history.config.data)
-            summary = dataclasses.replace(summary, jumps=measure_jumps(summary, sound))
-            if monitored and find_suspicions(summary, sound):
-                hidden.add(batch.period)
-        summaries.append(summary)
-        if batch.period not in hidden:
-            sound.append(summary)
-    return History(
-        history.config, history.batches, summaries, history.workshop, corruptions, frozenset(hidden), history.metrics
-    )
+            rows = read_batch(config, history.workshop.snapshot, batch, corruptions[batch.period])
+            summary = summarize(rows, rows.clear(), config.data)
+        summaries[batch.period] = summary
+    monitoring = dataclasses.replace(config.monitoring, hold_back=config.monitoring.hold_back and monitored)
+    batches = decide_holds(history.batches, (kept := InMemory(summaries)), monitoring)
+    judged = [kept.summaries[batch.period] for batch in batches]
+    return History(config, batches, judged, history.workshop, corruptions, history.metrics)
 
 
 def run_drills(history: History, plans: Sequence[Plan], train: Callable[[Sequence[Job]], object]) -> list[Drill]:
@@ -80,7 +95,7 @@ def _drill(kind: str, monitored: bool, plan: Plan, broken: History, clean: Outco
         gate,
         monitored,
         len(broken.corruptions),
-        len(broken.hidden),
+        len(broken.held & broken.corruptions.keys()),
         len(passed),
         clean.loss,
         outcome.loss,

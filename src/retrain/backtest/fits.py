@@ -1,7 +1,8 @@
 """The models of a replay: each trained once, whatever policies and gates are tried with it, and kept by content.
 
-A fit is stored under a key that stands for all that shapes it: recipe, training rows, the model that it continues. So an
-interrupted backtest goes on where it was, and a second one trains nothing.
+A fit is stored under a key that stands for all that shapes it: recipe, training rows, the model that it continues; beside others
+of the same key that were asked about other rows. What is stored is never changed: an interrupted backtest goes on where it was, a
+second one trains nothing, and two at a time don't disturb each other.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -40,6 +40,7 @@ from retrain.modeling.training import fit as fit_recipe
 from retrain.modeling.training import settled
 from retrain.monitoring.drift import PAIRS
 from retrain.monitoring.observation import Cache
+from retrain.project import replacing
 
 INFO, KNOWN = "fit.json", "known.npz"
 
@@ -105,7 +106,7 @@ class Fit:
     folder: Path
 
     def scores(self, period: str) -> NDArray:
-        """What it predicts for the rows of a batch from `until` on: float32 of shape (rows,), or (rows, classes) with several."""
+        """What it predicts for the rows of a batch from `until` on: float64 of shape (rows,), or (rows, classes) with several."""
         return np.load(self.folder / f"{period}.npy")
 
     def settle(self, config: Config) -> Config:
@@ -113,7 +114,8 @@ class Fit:
         return settled(config, json.loads((self.folder / INFO).read_text(encoding="utf-8"))["choice"])
 
     def scores_of_known(self) -> dict[str, NDArray]:
-        """What it predicts for the sample rows of the newest batches that it has learnt from, by period."""
+        """What it predicts for the sample rows of the newest batches that it has learnt from, and of later ones whose sample holds
+        rows without a label; by period."""
         with np.load(self.folder / KNOWN) as stored:
             return dict(stored)
 
@@ -128,7 +130,15 @@ class Workshop:
         self.known: dict[tuple[str, int, bool, bool], Fit] = {}
 
     def stored(self, job: Job) -> Fit | None:
-        folder = self.cache / job.key
+        """A fit of the job's key that was asked at least what this one asks."""
+        for folder in sorted((self.cache / job.key).glob("[!.]*")):
+            fit = self._answering(job, folder)
+            if fit is not None:
+                return fit
+        return None
+
+    @staticmethod
+    def _answering(job: Job, folder: Path) -> Fit | None:
         try:
             info = json.loads((folder / INFO).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -138,7 +148,7 @@ class Workshop:
         wanted += [KNOWN] * job.serves + [MODEL_FILE] * job.keep_model
         if not all((folder / name).is_file() for name in wanted):
             return None
-        if info["contents"] != {batch.period: batch.content for batch in later} | info["contents"]:
+        if any(info["contents"].get(batch.period) != batch.content for batch in later):
             return None  # a batch that it predicts has been revised
         return Fit(
             job.key,
@@ -161,27 +171,27 @@ class Workshop:
             self.known[name] = found
         return dataclasses.replace(self.known[name], number=job.number)
 
-    def _as_stored(self, job: Job) -> Job:
-        folder = self.cache / job.key
-        keep, serves = ((folder / name).is_file() for name in (MODEL_FILE, KNOWN))
-        return dataclasses.replace(job, keep_model=job.keep_model or keep, serves=job.serves or serves)
-
     def scores_of_corrupted(self, fit: Fit, config: Config, batch: Batch, corruption: Corruption) -> NDArray:
         """What a model predicts for the rows of a batch as they arrived, from `until` on. The model must have been kept."""
-        path = fit.folder / f"{batch.period}~{hashlib.sha256(str(corruption).encode()).hexdigest()[:8]}.npy"
+        stands_for = hashlib.sha256(f"{corruption} {batch.content}".encode()).hexdigest()[:16]
+        path = fit.folder / f"{batch.period}~{stands_for}.npy"
         if not path.is_file():
             pipeline = load_model(fit.folder / MODEL_FILE, config.trusted_types, None)
             rows = read_batch(config, self.snapshot, batch, corruption)
             rows = Window(fit.until, datetime.max).rows(rows, config.data.time_column)
-            np.save(path, predict(pipeline, rows, feature_types(config), fit.classes).astype(np.float32))
+            told = predict(pipeline, rows, feature_types(config), fit.classes)
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, np.asarray(told, dtype=np.float64))
         return np.load(path)
 
     def missing(self, jobs: Sequence[Job]) -> list[Job]:
         """Those that are to be trained, the largest first."""
-        # Of jobs with the same model, the one that asks it most; and what was stored for another one is not lost.
-        asked = sorted(map(self._as_stored, jobs), key=lambda job: (job.keep_model, job.serves, len(job.predicts)))
-        missing = [job for job in {job.key: job for job in asked}.values() if self.stored(job) is None]
-        return sorted(missing, key=lambda job: -job.number)
+        missing: dict[str, Job] = {}
+        for job in jobs:
+            if self.stored(job) is None:  # of those with the same model, one that is asked all that any of them asks
+                known = missing.get(job.key)
+                missing[job.key] = job if known is None else _asking_both(job, known)
+        return sorted(missing.values(), key=lambda job: -job.number)
 
     def train(self, missing: Sequence[Job], workers: int, tick: Callable[[int], None]) -> None:
         """Train `workers` at a time, each with one thread. `tick` is told how many are done."""
@@ -210,6 +220,15 @@ def code_digest() -> str:
     return hashlib.sha256(
         b"".join([version("scikit-learn").encode(), *(file.read_bytes() for file in files)])
     ).hexdigest()
+
+
+def _asking_both(one: Job, other: Job) -> Job:
+    """A job that asks one model what two jobs ask it."""
+    return dataclasses.replace(
+        max(one, other, key=lambda job: len(job.predicts)),
+        keep_model=one.keep_model or other.keep_model,
+        serves=one.serves or other.serves,
+    )
 
 
 def later_batches(job: Job) -> list[Batch]:
@@ -241,27 +260,34 @@ def carry_out(job: Job, cache: Path, snapshot: Path) -> None:
         return read_batch(config, snapshot, batch, job.corruptions.get(batch.period))
 
     known = batches_in(job.batches, job.window)
-    training = fit_recipe(config, known, job.window, read, _load_base(job, cache))
+    training = fit_recipe(config, known, job.window, read, _load_base(job, cache), with_levels=False)
     model = Model(training.pipeline, feature_types(config))
     classes = known_classes(training.pipeline) if config.data.task is Task.multiclass else []
     later = later_batches(job)
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=cache, prefix=".unfinished-"))
+
+    def told(rows: pl.DataFrame) -> NDArray:
+        # In full precision: of a probability of 1 - 1e-9 nothing is left in single precision, and its log loss is another one.
+        return np.asarray(predict(model.pipeline, rows, model.features, classes), dtype=np.float64)
+
+    (cache / job.key).mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=cache / job.key, prefix=".unfinished-"))
     try:
         for batch in later:
-            rows = Window(job.window.end, datetime.max).rows(
-                read_batch(config, snapshot, batch), config.data.time_column
-            )
+            rows = read_batch(config, snapshot, batch)
             np.save(
                 folder / f"{batch.period}.npy",
-                predict(model.pipeline, rows, model.features, classes).astype(np.float32),
+                told(Window(job.window.end, datetime.max).rows(rows, config.data.time_column)),
             )
         if job.serves:
-            samples = [sample_rows((rows := read(batch)), rows.clear(), config.data) for batch in job.sampled]
-            told = predict(model.pipeline, pl.concat(samples, how="diagonal_relaxed"), model.features, classes)
+            asked = {
+                batch.period: batch for batch in (*job.sampled, *(batch for batch in later if batch.unlabelled_rows))
+            }
+            samples = [
+                read_sample(config, snapshot, batch, job.corruptions.get(batch.period)) for batch in asked.values()
+            ]
             borders = np.cumsum([len(sample) for sample in samples])[:-1]
-            periods = [batch.period for batch in job.sampled]
-            np.savez(folder / KNOWN, **dict(zip(periods, np.split(told.astype(np.float32), borders), strict=True)))
+            parts = np.split(told(pl.concat(samples, how="diagonal_relaxed")), borders)
+            np.savez(folder / KNOWN, **dict(zip(asked, parts, strict=True)))
         if job.keep_model:
             import skops.io
 
@@ -276,16 +302,23 @@ def carry_out(job: Job, cache: Path, snapshot: Path) -> None:
             "until": job.window.end.isoformat(),
         }
         (folder / INFO).write_text(json.dumps(info), encoding="utf-8")
-        shutil.rmtree(cache / job.key, ignore_errors=True)
-        os.replace(folder, cache / job.key)
+        folder.rename(folder.with_name(folder.name.removeprefix(".unfinished-")))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_sample(config: Config, snapshot: Path, batch: Batch, corruption: Corruption | None = None) -> pl.DataFrame:
+    """Some rows of a batch as the monitor sees them, corrupted if so asked."""
+    if corruption is None:
+        return _store(snapshot).sample(batch)
+    rows = read_batch(config, snapshot, batch, corruption)
+    return sample_rows(rows, rows.clear(), config.data)
 
 
 def _load_base(job: Job, cache: Path) -> Base | None:
     if job.base is None:
         return None
-    folder = cache / job.base
+    folder = next(path.parent for path in sorted((cache / job.base).glob(f"[!.]*/{MODEL_FILE}")))
     info = json.loads((folder / INFO).read_text(encoding="utf-8"))
     pipeline = load_model(folder / MODEL_FILE, job.config.trusted_types, None)
     return Base(Model(pipeline, feature_types(job.config)), datetime.fromisoformat(info["until"]))

@@ -13,12 +13,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retrain.backtest.corruptions import Corruption
-from retrain.backtest.fits import Fit, Workshop, first_number, reach_of_windows, read_batch
+from retrain.backtest.fits import Fit, Workshop, first_number, reach_of_windows, read_batch, read_sample
 from retrain.backtest.judging import compare_scored, spread_classes, to_scored
 from retrain.config import Config, Task
 from retrain.data.manifest import Batch
 from retrain.data.periods import parse_delay
-from retrain.data.summary import BatchSummary, ColumnSummary, sample_places, sample_rows, summarize_column
+from retrain.data.summary import BatchSummary, ColumnSummary, sample_places, summarize_column
 from retrain.data.windows import Window, block_index, block_of, plan_windows
 from retrain.modeling.metrics import find_row_loss, loss_beside, monitored_loss
 from retrain.modeling.scoring import difficulty
@@ -75,16 +75,16 @@ class History:
         summaries: Sequence[BatchSummary],
         workshop: Workshop,
         corruptions: Mapping[str, Corruption] | None = None,
-        hidden: frozenset[str] = frozenset(),
         metrics: Sequence[str] = (),
     ) -> None:
-        """`hidden`: corrupted batches that the monitor holds back. `metrics`: all that any gate will ask for."""
+        """Batches on hold are served, but take no part; those that were accepted later, from then on. `metrics`: all that any gate
+        will ask for."""
         self.config, self.batches, self.summaries, self.workshop = config, tuple(batches), list(summaries), workshop
-        self.corruptions, self.hidden = dict(corruptions or {}), hidden
+        self.corruptions, self.joined = dict(corruptions or {}), _joined(batches)
         self.first = first_number(config, batches)
         self.reach = reach_of_windows(config, batches, self.first)
-        if self.reach:  # then windows reach over hidden ones as well
-            self.reach += len(hidden)
+        if self.reach:  # then windows reach over those that take no part as well
+            self.reach += sum(joined != number for number, joined in enumerate(self.joined))
         self.loss = monitored_loss(config.data.metric, config.data.task)
         self.row_loss = find_row_loss(loss_beside(config.data.metric, config.data.task))
         self.rooted = self.loss == "rmse"
@@ -114,13 +114,23 @@ class History:
         """The batches, by number, that models are trained through: the first champion, and where there is something to decide."""
         return sorted({self.first, *self.served.values()})
 
-    def place(self, number: int) -> int:
-        """The number of a batch among those that take part."""
-        return len(self.known(number)) - 1
+    @property
+    def held(self) -> frozenset[str]:
+        """Batches that are on hold when they arrive, by period."""
+        late = (batch.period for number, batch in enumerate(self.batches) if self.joined[number] != number)
+        return frozenset(late)
+
+    def takes_part(self, number: int, now: int) -> bool:
+        """Whether a batch is used when another one is the newest."""
+        return number <= now and self.joined[number] <= now
+
+    def place(self, number: int, now: int) -> int:
+        """The number of a batch among those that take part when another one is the newest."""
+        return max(0, sum(self.takes_part(index, now) for index in range(number + 1)) - 1)
 
     def known(self, number: int) -> tuple[Batch, ...]:
-        """The labelled batches that take part up to a number."""
-        return tuple(batch for batch in self.batches[: number + 1] if batch.period not in self.hidden)
+        """The labelled batches that take part when one is the newest."""
+        return tuple(batch for index, batch in enumerate(self.batches) if self.takes_part(index, number))
 
     def rows(self, number: int, corrupted: bool = False) -> pl.DataFrame:
         """The rows of a batch in time order with block; as they arrived (`corrupted`), or as they truly were."""
@@ -158,7 +168,7 @@ class History:
         rows, and in what a model predicts."""
         key = (number, reference, fit.key)
         if key not in self._drift:
-            history = [index for index in range(number) if self.batches[index].period not in self.hidden][-HISTORY:]
+            history = [index for index in range(number) if self.takes_part(index, number)][-HISTORY:]
             names = (self.batches[number].period, self.batches[reference].period)
             summaries = [self.summaries[index] for index in history]
             families = compare_batches(self.summaries[number], self.summaries[reference], summaries, names).families
@@ -179,8 +189,8 @@ class History:
         return separate_once(self.config, samples, tuple(contents), self.workshop.remembered)
 
     def _sample(self, number: int) -> pl.DataFrame:
-        rows = self.rows(number, corrupted=True)
-        return sample_rows(rows, rows.clear(), self.config.data)
+        batch = self.batches[number]
+        return read_sample(self.config, self.workshop.snapshot, batch, self.corruptions.get(batch.period))
 
     def _told(self, fit: Fit, number: int) -> ColumnSummary:
         """What a model says about the sample rows of a batch, as a column."""
@@ -202,7 +212,7 @@ class History:
             window = plan_windows(batches, self.config.evaluation).evaluation
             time, parts, scores = self.config.data.time_column, [], {CHALLENGER: [], INCUMBENT: []}
             for index in range(number + 1):
-                if self.batches[index].period in self.hidden or self.batches[index].last_time < window.start:
+                if not self.takes_part(index, number) or self.batches[index].last_time < window.start:
                     continue
                 rows = self.rows(index, corrupted=True)
                 parts.append(window.rows(rows, time))
@@ -226,3 +236,14 @@ class History:
         if corruption is None:
             return fit.scores(batch.period)
         return self.workshop.scores_of_corrupted(fit, self.config, batch, corruption)
+
+
+def _joined(batches: Sequence[Batch]) -> list[float]:
+    """For each batch the number of the one from which on it takes part: its own, or that of the last of those that agree with it;
+    infinity for one on hold."""
+    numbers = {batch.period: number for number, batch in enumerate(batches)}
+    joined: list[float] = []
+    for number, batch in enumerate(batches):
+        waits = batch.accepted and not batch.released
+        joined.append(math.inf if batch.held_back else numbers.get(batch.accepted, number) if waits else number)
+    return joined

@@ -156,7 +156,7 @@ class Replay:
         champion = yield from self._first()
         attempts, gains, decided = [history.first], [], history.first
         for served, newest in history.served.items():
-            if newest > decided and history.batches[newest].period not in history.hidden:
+            if newest > decided and history.takes_part(newest, newest):
                 decided = newest
                 situation = self._situation(newest, champion, attempts, gains)
                 event, champion, gain = yield from self._decide(situation, champion, newest)
@@ -186,7 +186,7 @@ class Replay:
     def jobs(self) -> list[Job]:
         """What it will ask for whatever happens."""
         history = self.history
-        numbers = [number for number in history.learnt if history.batches[number].period not in history.hidden]
+        numbers = [number for number in history.learnt if history.takes_part(number, number)]
         kinds = (False, True) if self.refits and not self.strategy.chooses else (False,)
         return [self.job(number, refit) for number in (numbers[:1] if self.continues else numbers) for refit in kinds]
 
@@ -201,7 +201,7 @@ class Replay:
 
     def _situation(self, newest: int, champion: Champion, attempts: list[int], gains: list[Gain]) -> Situation:
         history = self.history
-        numbers = [n for n in range(champion.number + 1, newest + 1) if history.batches[n].period not in history.hidden]
+        numbers = [n for n in range(champion.number + 1, newest + 1) if history.takes_part(n, newest)]
         scores = []
         for number in numbers:
             losses = history.losses(champion.serving, number, corrupted=True)
@@ -209,10 +209,10 @@ class Replay:
             scores.append(Score(history.batches[number].period, losses.value, blocks=losses.blocks(), difficulty=hard))
         return Situation(
             period=history.batches[newest].period,
-            newest=history.place(newest),
-            trained_through=history.place(champion.number),
+            newest=history.place(newest, newest),
+            trained_through=history.place(champion.number, newest),
             new_rows=sum(history.batches[number].rows for number in numbers),
-            attempts=tuple(history.place(number) for number in attempts),
+            attempts=tuple(history.place(number, newest) for number in attempts),
             scores=tuple(scores),
             expected=champion.loss,
             expected_difficulty=champion.difficulty,
@@ -244,8 +244,8 @@ class Replay:
         event.wrong = event.promoted and after > before * (1 + NOTABLE)
         event.missed = not event.promoted and after < before * (1 - NOTABLE)
         brought = -comparison.differences[INCUMBENT, history.loss].value
-        known = history.place(champion.number) + 1
-        gain = Gain(known, history.place(newest) + 1 - known, brought, situation.decay)
+        known = history.place(champion.number, newest) + 1
+        gain = Gain(known, history.place(newest, newest) + 1 - known, brought, situation.decay)
         if event.promoted:
             loss = comparison.scores[CHALLENGER, history.loss].value
             hard = difficulty(comparison.rows_judged, self.config)

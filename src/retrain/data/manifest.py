@@ -11,6 +11,7 @@ from pathlib import Path
 from retrain.errors import DataError
 
 MANIFEST = "manifest.json"
+SUMMARY = "summary.json"  # of a batch, in its folder
 TIMES = ("first_time", "last_time", "until")
 MOST_MARKS = 100
 CONTENT_DIGITS = 16  # of a batch's content digest, where it is recorded with a model
@@ -37,11 +38,20 @@ class Batch:
     released: bool = False  # a person says that it isn't
     # When its labelled rows happened: the times of up to MOST_MARKS of them at even steps, first and last included.
     marks: tuple[datetime, ...] = ()
+    ordered: bool = False  # a person has put it on hold, whatever it looks like
+    accepted: str = ""  # the period of the last of the later batches that agree with it; it takes part from then on
+    agreement: str = ""  # whether it and those on hold before it agree, and a digest of what that was found from
 
     @property
     def held_back(self) -> bool:
         """Whether it takes no part in training and judging."""
-        return bool(self.suspicions) and not self.released
+        return self.ordered or (bool(self.suspicions) and not self.released and not self.accepted)
+
+    @property
+    def why_on_hold(self) -> str:
+        """The reasons, clauses after one another."""
+        listed = ["it is listed under `monitoring.hold`"] if self.ordered else []
+        return "; ".join(listed + self.suspicions)
 
 
 @dataclass(frozen=True)

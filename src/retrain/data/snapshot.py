@@ -15,14 +15,13 @@ import polars as pl
 from retrain.columns import own_column
 from retrain.config import DataConfig, Task
 from retrain.data.contract import EARLIER_REASON, REASON, CheckedBatch
-from retrain.data.manifest import MANIFEST, MOST_MARKS, TIMES, Batch, Manifest, read_manifest
+from retrain.data.manifest import MANIFEST, MOST_MARKS, SUMMARY, TIMES, Batch, Manifest, read_manifest
 from retrain.data.summary import BatchSummary, from_json, sample_rows, summarize
-from retrain.data.suspicion import find_suspicions, measure_jumps
 from retrain.errors import DataError, RetrainError
 from retrain.project import replacing, write_json
 
 LABELLED, UNLABELLED, QUARANTINED = "part.parquet", "unlabelled.parquet", "quarantine.parquet"
-SUMMARY, SAMPLE = "summary.json", "sample.parquet"
+SAMPLE = "sample.parquet"
 
 
 def content_digest(frame: pl.DataFrame) -> str:
@@ -97,9 +96,10 @@ class SnapshotStore:
                 "`dvc repro -f snapshot`."
             ) from None
 
-    def summary_digest(self, batch: Batch) -> str:
-        """Sha256 of the summary on disk: of a process that died, it may be a newer one than the manifest knows."""
-        return hashlib.sha256(self._path(batch.period, SUMMARY).read_bytes()).hexdigest()
+    def unchanged(self, batch: Batch) -> bool:
+        """Whether the summary is the one that the manifest knows: that on disk may be a newer one, of a process that died."""
+        content = self._path(batch.period, SUMMARY).read_bytes()
+        return hashlib.sha256(content).hexdigest() == batch.files[SUMMARY]
 
     def sample(self, batch: Batch) -> pl.DataFrame:
         """Some rows spread evenly over a batch, with time, features and target."""
@@ -160,14 +160,12 @@ class SnapshotStore:
         times = pl.read_parquet(self._path(batch.period, LABELLED), columns=[time_column])[time_column]
         return dataclasses.replace(batch, marks=time_marks(times))
 
-    def judge(self, batch: Batch, earlier: Sequence[BatchSummary], beside: str) -> Batch:
-        """How far a batch lies from sound ones before it, and whether it looks broken. Written when the update is committed."""
-        summary = self.summary(batch)
-        summary = dataclasses.replace(summary, jumps=measure_jumps(summary, earlier))
+    def put_summary(self, batch: Batch, summary: BatchSummary) -> Batch:
+        """Another summary of a batch, as when it has been held against others; returns the entry that vouches for it. Written
+        when the update is committed."""
         self.judged[batch.period] = summary
         digest = hashlib.sha256(summary.to_json().encode()).hexdigest()
-        suspicions = find_suspicions(summary, earlier)
-        return dataclasses.replace(batch, files=batch.files | {SUMMARY: digest}, suspicions=suspicions, beside=beside)
+        return dataclasses.replace(batch, files=batch.files | {SUMMARY: digest})
 
     def commit(self, manifest: Manifest) -> None:
         """Move staged batches in, write the manifest, and only then remove what it no longer names.

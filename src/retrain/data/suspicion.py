@@ -1,7 +1,8 @@
 """Does a new batch look broken rather than drifted? Judged against how much earlier batches differed from those before them.
 
 Drift moves a batch within what the data has shown before, or slowly beyond it. Flipped labels, broken joins, other units and
-repeated rows are jumps. Only jumps are suspected here: a season is no reason.
+repeated rows are jumps. Only jumps are suspected here: a season is no reason, nor is a column that comes alive. Of too few rows
+nothing is said.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from retrain.data.distances import distance, relation, unseen_share
+from retrain.data.distances import distance, gap_of_values, relation, unseen_share
 from retrain.data.summary import BatchSummary, ColumnSummary, Jumps
 
 FEWEST_EARLIER = 4  # batches; before that there is nothing to compare with
+FEWEST_ROWS = 20  # of a batch: fewer can't be judged, nor others by them
+PART = 0.1  # of the usual number of labelled rows: in fewer a relation may turn by chance
 PREDECESSORS = 12  # the newest batches before one, that it is held against
 COMPARED = 36  # the newest batches whose own jumps are the yardstick
 FALSE_ALARM_RATE = 0.001  # of sound batches, for their relation between features and target
@@ -27,11 +30,13 @@ TURNED = -0.3  # a slope below this has turned around
 STEADY = 0.25  # a slope above this in every batch
 COLLAPSED = 1 / 3  # of the least slope of any batch
 LARGE_STEP = 0.3  # of a share
-SCALED = 0.15  # of the logarithm
+SCALED = 0.3  # of the logarithm: prices rise by a quarter in a season; miles and kilometres, pounds and kilograms differ by more
+FITTING = 0.075  # of the logarithm: so far off may be a quantile that has been scaled with the others
 SCALED_AROUND_ZERO = 0.4  # where a larger spread may be all that has changed, as of returns in a restless month
 MIDDLE = slice(13, 115, 6)  # of the quantiles: 10 to 90 %
 FEWEST_VALUES = 8
 FAR = 0.7  # of a distance of at most 1
+ASLEEP = 0.9  # of the values of a column are the same one: it has no unit yet, and what it will hold is news
 
 
 @functools.cache
@@ -43,40 +48,70 @@ def code_digest() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def measure_jumps(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> Jumps:
-    """How far a batch lies from the newest of `earlier`, oldest first."""
-    earlier = earlier[-PREDECESSORS:]
+def measure_jumps(
+    batch: BatchSummary,
+    earlier: Sequence[BatchSummary],
+    season: Sequence[BatchSummary] = (),
+    regime: Sequence[BatchSummary] = (),
+) -> Jumps:
+    """How far a batch lies from the newest of `earlier`, oldest first, and from those of the same `season`, a year ago. Where things
+    have changed for good (`regime`: the batches since then), its relation may also be that since then."""
+    earlier = _large(earlier)[-PREDECESSORS:]
     if not earlier:
         return Jumps()
-    jumps, products, squares = Jumps(), 0.0, 0.0
+    jumps = Jumps()
     for name, column in batch.features.items():
-        history = [other.features[name] for other in earlier if name in other.features]
-        if not history:
+        neighbours = [other.features[name] for other in earlier if name in other.features]
+        if not neighbours:
             continue
-        distances = [distance(column, other) for other in history]
-        jumps.steps[name], jumps.nearest[name] = distances[-1], min(distances)
+        history = neighbours + [other.features[name] for other in _large(season) if name in other.features]
+        jumps.steps[name] = distance(column, neighbours[-1])
+        jumps.nearest[name] = min(
+            (gap for other in history if (gap := gap_of_values(column, other)) is not None), default=0.0
+        )
         if column.levels:
             jumps.unseen[name] = unseen_share(column, history)
         if column.atoms:
             jumps.factors[name] = scaled_by(column, history)
-        product, square = relation(batch, earlier, name)
-        products, squares = products + product, squares + square
-        if square > 0:
-            jumps.slopes[name] = product / square
-    return dataclasses.replace(
-        jumps,
-        slope=products / squares if squares > 0 else None,
-        target_step=distance(batch.target, earlier[-1].target) if batch.labelled else None,
-    )
+    for reference in (earlier, _large(regime)[-PREDECESSORS:]):
+        slope, slopes = _slopes(batch, reference)
+        for name, value in slopes.items():
+            jumps.slopes[name] = max(value, jumps.slopes.get(name, value))
+        if slope is not None:
+            jumps = dataclasses.replace(jumps, slope=slope if jumps.slope is None else max(slope, jumps.slope))
+    target_step = distance(batch.target, earlier[-1].target) if batch.labelled else None
+    return dataclasses.replace(jumps, target_step=target_step)
 
 
-def find_suspicions(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]:
+def _slopes(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> tuple[float | None, dict[str, float]]:
+    """How much is left of the relation that target and features had in some batches: over all features, and by each."""
+    found = {name: relation(batch, earlier, name) for name in batch.features}
+    slopes = {name: product / square for name, (product, square) in found.items() if square > 0}
+    products, squares = (sum(values) for values in zip((0.0, 0.0), *found.values(), strict=True))
+    return (products / squares if squares > 0 else None), slopes
+
+
+def without_jumps(batch: BatchSummary, relation_only: bool = False) -> BatchSummary:
+    """A batch that others may lie near to, but whose own distance from the past is no yardstick."""
+    kept = dataclasses.replace(batch.jumps, slope=None, slopes={}, target_step=None) if relation_only else Jumps()
+    return dataclasses.replace(batch, jumps=kept)
+
+
+def _large(batches: Sequence[BatchSummary]) -> list[BatchSummary]:
+    return [batch for batch in batches if batch.rows >= FEWEST_ROWS]
+
+
+def find_suspicions(
+    batch: BatchSummary, earlier: Sequence[BatchSummary], season: Sequence[BatchSummary] = ()
+) -> list[str]:
     """Reasons, a clause each, to think that a batch is broken; `earlier` are the sound ones before it, oldest first, all with
-    their jumps."""
-    if len(earlier) < FEWEST_EARLIER:
+    their jumps, and `season` those of a year ago."""
+    earlier = _large(earlier)[-COMPARED:]
+    if len(earlier) < FEWEST_EARLIER or batch.rows < FEWEST_ROWS:
         return []
-    earlier = earlier[-COMPARED:]
-    return [*_relation(batch, earlier), *_values(batch, earlier), *_repeated(batch, earlier)]
+    season = _large(season)
+    reasons = _relation(batch, earlier) if batch.labelled >= FEWEST_ROWS else []
+    return [*reasons, *_values(batch, [*season, *earlier]), *_repeated(batch, [*season, *earlier])]
 
 
 def _relation(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]:
@@ -85,14 +120,15 @@ def _relation(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]
     past = [other.jumps.slope for other in earlier if other.jumps.slope is not None]
     if slope is None or not past:
         return []
-    turned = slope < TURNED and min(past) > -TURNED
+    usual = float(np.median([other.labelled for other in earlier]))
+    turned = slope < TURNED and min(past) > -TURNED and batch.labelled >= PART * usual
     if turned or slope < _lower_bound(past, batch, earlier) or _other_labels(batch, earlier, min(past)):
         what = "turned around" if slope < TURNED else "all but gone" if slope < 0.15 else "much weaker than ever before"
         return [
             f"the relation between features and target is {what} ({slope:.2f} of what it was; earlier batches: "
             f"{min(past):.2f} to {max(past):.2f}): labels flipped, or joined to the wrong rows?"
         ]
-    if batch.labelled < float(np.median([other.labelled for other in earlier])) / 3:
+    if batch.labelled < usual / 3:
         return []  # too few rows for single columns to speak
     steady, collapsed = [], []
     for name, slope in batch.jumps.slopes.items():
@@ -111,6 +147,9 @@ def _other_labels(batch: BatchSummary, earlier: Sequence[BatchSummary], least: f
     """Two signs at once, each too weak by itself when the history is short: the relation is far below the `least` one of any
     batch before, and the target has moved twice as far as ever."""
     steps = [other.jumps.target_step for other in earlier if other.jumps.target_step is not None]
+    usual = float(np.median([other.labelled for other in earlier]))
+    if batch.labelled < PART * usual:
+        return False
     moved = batch.jumps.target_step is not None and batch.jumps.target_step > 2 * max(steps, default=math.inf)
     return moved and least > STEADY and batch.jumps.slope < COLLAPSED * least
 
@@ -127,7 +166,7 @@ def _lower_bound(past: Sequence[float], batch: BatchSummary, earlier: Sequence[B
     variance = (PRIOR_VALUES * PRIOR_SPREAD**2 + (count - 1) * float(np.var(past, ddof=1))) / freedom
     usual = float(np.median([other.labelled for other in earlier]))
     # A batch of few rows, as one that is still filling up, varies more than whole ones.
-    spread = math.sqrt(variance * max(1.0, usual / batch.labelled) * (1 + 1 / count))
+    spread = math.sqrt(variance * max(1.0, usual / max(1, batch.labelled)) * (1 + 1 / count))
     return float(np.mean(past) - stdtrit(freedom, 1 - FALSE_ALARM_RATE) * spread)
 
 
@@ -143,6 +182,8 @@ def _values(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]:
         farthest = max((other.nearest[name] for other in past), default=0.0)
         if column.null_share > missing + LARGE_STEP:
             reasons.append(f"`{name}` is missing in {column.null_share:.0%} of the rows (at most {missing:.0%} before)")
+        elif _comes_alive(column, [other.features[name] for other in history]):
+            continue  # told as news
         elif column.levels:
             usual = max((other.unseen.get(name, 0.0) for other in past), default=0.0)
             unseen = jumps.unseen.get(name, 0.0)
@@ -154,7 +195,8 @@ def _values(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]:
             continue  # flags and codes have no unit, and may turn with the calendar
         elif jumps.nearest[name] > max(FAR, (1 + farthest) / 2):
             middle = float(np.median(column.atoms))
-            before = float(np.median([value for other in history for value in other.features[name].atoms]))
+            known = [value for other in history for value in other.features[name].atoms]
+            before = float(np.median(known)) if known else math.nan
             reasons.append(
                 f"`{name}` is unlike that of any earlier batch (median {middle:g}, was {before:g}): another unit?"
             )
@@ -167,6 +209,22 @@ def _values(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]:
             if abs(math.log(factor)) > max(least, 2 * usual):
                 reasons.append(f"`{name}` is {factor:.3g} times what it was in all earlier batches: another unit?")
     return reasons
+
+
+def _comes_alive(column: ColumnSummary, history: Sequence[ColumnSummary]) -> bool:
+    """Whether a column had one value, or none, in all earlier batches, and now has several, the old one among them if it is a
+    category: then there is nothing that its values could be unlike."""
+    if not all(_asleep(other) for other in history) or _asleep(column):
+        return False
+    before = {name for other in history for name in other.levels}
+    return not column.levels or not before or bool(before & column.levels.keys())
+
+
+def _asleep(column: ColumnSummary) -> bool:
+    if column.levels:
+        return len(column.levels) == 1
+    most = max(np.unique(column.atoms, return_counts=True)[1]) if column.atoms else 0
+    return most >= ASLEEP * len(column.atoms)
 
 
 def scaled_by(column: ColumnSummary, history: Sequence[ColumnSummary]) -> float:
@@ -182,10 +240,10 @@ def scaled_by(column: ColumnSummary, history: Sequence[ColumnSummary]) -> float:
         if min(earlier.min(), own.min()) > 0:
             ratios = own / earlier
             factor = float(np.median(ratios))
-            fits = np.abs(np.log(ratios / factor)).max() <= SCALED / 2
+            fits = factor > 0 and np.abs(np.log(ratios / factor)).max() <= FITTING
         else:
             factor = float(own @ earlier / (earlier @ earlier))
-            fits = factor > 0 and np.abs(own - factor * earlier).max() <= SCALED / 2 * np.abs(own).max()
+            fits = factor > 0 and np.abs(own - factor * earlier).max() <= FITTING * np.abs(own).max()
         if fits:
             factors.append(factor)
     factor = min(factors, key=lambda factor: abs(math.log(factor)), default=1.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -14,12 +13,12 @@ import polars as pl
 from retrain.columns import own_column
 from retrain.config import DataConfig, MonitoringConfig
 from retrain.data.contract import Contract
+from retrain.data.holds import decide_holds
 from retrain.data.manifest import Batch, Manifest
 from retrain.data.periods import Period, parse_delay, parse_period
-from retrain.data.snapshot import SUMMARY, SnapshotStore, content_digest
+from retrain.data.snapshot import SnapshotStore, content_digest
 from retrain.data.source_code import source_code
 from retrain.data.sources import Source
-from retrain.data.suspicion import COMPARED, code_digest
 from retrain.errors import DataError
 from retrain.project import write_json
 
@@ -76,61 +75,37 @@ def _update(
     batches: list[Batch] = []
     added, revised, read = [], [], []
     row_changes: dict[str, RowChanges] = {}
-    earlier = _Earlier(store)
     for period in wanted:
         before = old.get(period.key)
         stamp = source.fingerprint(period.key)
         usable = before is not None and same_rules and store.intact(before)
         if usable and index.content(period.key, stamp) == before.content:
-            batches.append(_released(earlier.judge(store.with_marks(before, data.time_column), batches), monitoring))
+            batches.append(store.with_marks(before, data.time_column))
             continue
         arrived = source.read(period.key)
         read.append(period.key)
         content = content_digest(arrived.select(name for name in contract.columns if name in arrived.columns))
         index.set(period.key, stamp, content)
         if usable and content == before.content:
-            batches.append(_released(earlier.judge(store.with_marks(before, data.time_column), batches), monitoring))
+            batches.append(store.with_marks(before, data.time_column))
             continue
         changed = before is not None and content != before.content
         revision = 1 if before is None else before.revision + changed
         checked = contract.check(arrived, period)
-        staged = store.stage(period.key, revision, content, checked, data)
-        batches.append(_released(earlier.judge(staged, batches), monitoring))
+        batches.append(store.stage(period.key, revision, content, checked, data))
         if changed and store.intact(before):
             row_changes[period.key] = count_changes(store.everything(before), checked.everything, data.key_columns)
         if before is None:
             added.append(period.key)
         elif changed:
             revised.append(period.key)
-    manifest = Manifest(contract.digest, tuple(batches), parse_delay(data.label_delay))
+    decided = decide_holds(batches, store, monitoring)
+    manifest = Manifest(contract.digest, decided, parse_delay(data.label_delay))
     store.commit(manifest)
     index.save()
     kept = {batch.period for batch in batches}
     removed = tuple(batch.period for batch in old.batches if batch.period not in kept)
     return SnapshotChange(manifest, tuple(added), tuple(revised), removed, row_changes, tuple(read))
-
-
-def _released(batch: Batch, monitoring: MonitoringConfig) -> Batch:
-    return dataclasses.replace(batch, released=not monitoring.hold_back or batch.period in monitoring.release)
-
-
-class _Earlier:
-    """Holds each batch against the newest sound ones before it, whose summaries are read once."""
-
-    def __init__(self, store: SnapshotStore) -> None:
-        self.store, self.known = store, {}
-
-    def judge(self, batch: Batch, before: Sequence[Batch]) -> Batch:
-        """Again when the ones before it are others, as after a release or a correction: what is held back depends on the batches and
-        what is released now, not on the order of events; and what changed for good is suspected once only."""
-        sound = [other for other in before if other.rows and not other.held_back][-COMPARED:]
-        # A summary says how far its batch lay from those before it, and so on back to the first.
-        names = [code_digest(), batch.content, *(f"{other.period} {other.files[SUMMARY]}" for other in sound)]
-        beside = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-        if batch.beside == beside and self.store.summary_digest(batch) == batch.files[SUMMARY]:
-            return batch
-        self.known = {other.period: self.known.get(other.period) or self.store.summary(other) for other in sound}
-        return self.store.judge(batch, list(self.known.values()), beside)
 
 
 def count_changes(before: pl.DataFrame, after: pl.DataFrame, keys: Sequence[str]) -> RowChanges:

@@ -44,7 +44,7 @@ class Training:
     baseline: NDArray  # the best constant prediction for the training rows, shape () or (classes,)
     fit_seconds: float
     contents: dict[str, str] = field(default_factory=dict)  # content digest of each batch
-    levels: dict[str, pl.Series] = field(default_factory=dict)  # of each category, those in the training window
+    levels: dict[str, pl.Series] = field(default_factory=dict)  # of each category, those that it was trained on
     note: str = ""
     choice: str = ""  # which of several strategies won
     lineage: tuple[int, ...] = ()  # the versions that it was continued from, newest first
@@ -70,9 +70,18 @@ def train(
 
 
 def fit(
-    config: Config, batches: Sequence[Batch], window: Window, read: Callable[[Batch], pl.DataFrame], base: Base | None
+    config: Config,
+    batches: Sequence[Batch],
+    window: Window,
+    read: Callable[[Batch], pl.DataFrame],
+    base: Base | None,
+    with_levels: bool = True,
 ) -> Training:
-    """Fit the configured recipe on what the strategy asks for of some batches. `read` gives the rows of one of them."""
+    """Fit the configured recipe on what the strategy asks for of some batches. `read` gives the rows of one of them.
+
+    No other batch is read. Without `with_levels` nothing is noted about levels: a continued model's are those of older batches,
+    which would be read for them.
+    """
     strategy: Strategy = instantiate(config.strategy, "strategy")
     strategy.check(config)
     kept: dict[str, pl.DataFrame] = {}
@@ -105,7 +114,7 @@ def fit(
         _baseline(learnt.pipeline, used),
         seconds,
         contents,
-        _levels(lesson),
+        _levels(lesson.holding([batch for batch in batches if batch.period in contents])) if with_levels else {},
         learnt.note,
         learnt.choice,
         lineage,
@@ -119,8 +128,10 @@ def _baseline(pipeline: Pipeline, used: Lesson) -> NDArray:
 
 
 def _levels(lesson: Lesson) -> dict[str, pl.Series]:
-    """The levels of each category in the window, whatever the strategy made of them."""
+    """The levels of each category in the rows that a model was trained on."""
     names = [name for name, kind in feature_types(lesson.config).items() if kind is ColumnType.categorical]
+    if not names:
+        return {}
     parts = [{name: rows[name].drop_nulls().unique() for name in names} for rows in lesson.parts()]
     return {name: pl.concat([part[name] for part in parts]).unique() for name in names}
 

@@ -145,7 +145,7 @@ def _learnt_broken(manifest: Manifest, watched: Watched) -> Decision | None:
     return Decision(
         False,
         f"Batch {newest.period} is held back, and champion version {watched.version} has learnt from it: mend it, list it under "
-        f"`monitoring.release`, or `retrain rollback`. It looks broken: {'; '.join(newest.suspicions)}",
+        f"`monitoring.release`, or `retrain rollback`. Why it is held back: {newest.why_on_hold}",
     )
 
 
@@ -170,9 +170,7 @@ def _nothing_new(config: Config, manifest: Manifest, store: Store, entries: Sequ
     if any(batches.get(period) != content for period, content in model_record(version).contents.items()):
         return None
     if newest.held_back:
-        return Decision(
-            False, f"Batch {newest.period} is held back, since it looks broken: {'; '.join(newest.suspicions)}"
-        )
+        return Decision(False, f"Batch {newest.period} is held back: {newest.why_on_hold}")
     return Decision(
         False,
         f"The labels of batch {newest.period} are not there yet, and nothing else has come since the last verdict.",
@@ -189,7 +187,7 @@ def _record(
 ) -> DecisionRecord:
     newest, drift = manifest.labelled[-1], observation.drift
     rate = config.monitoring.false_alarm_rate
-    held = {batch.period: "; ".join(batch.suspicions) for batch in manifest.batches if batch.held_back}
+    held = {batch.period: batch.why_on_hold for batch in manifest.batches if batch.held_back}
     return DecisionRecord(
         retrain=decision.retrain,
         reason=decision.reason,

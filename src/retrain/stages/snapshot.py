@@ -27,13 +27,18 @@ def run(config: Config) -> None:
         log.info(
             "Batch %s was corrected: %s. Versions that were trained on the old rows: `retrain status`.", period, rows
         )
-    unknown = set(config.monitoring.release) - {batch.period for batch in batches}
-    if unknown:
-        log.warning("`monitoring.release` lists %s, which the snapshot does not have.", ", ".join(sorted(unknown)))
+    for key, listed in (("release", config.monitoring.release), ("hold", config.monitoring.hold)):
+        unknown = set(listed) - {batch.period for batch in batches}
+        if unknown:
+            log.warning("`monitoring.%s` lists %s, which the snapshot does not have.", key, ", ".join(sorted(unknown)))
     for held, group in itertools.groupby(batches, key=lambda batch: batch.held_back):
         if held:
-            for line in how_to_release(list(group)):
+            for line in how_to_release(list(group), config.monitoring.accept_after):
                 log.warning("%s", line)
+    for _, group in itertools.groupby(
+        (batch for batch in batches if batch.accepted and not batch.released), key=lambda batch: batch.accepted
+    ):
+        log.warning("%s", how_to_hold_again(list(group)))
     if change.manifest.waiting:
         names = ", ".join(batch.period for batch in change.manifest.waiting)
         log.info("Labels of %s may still be on their way (`data.label_delay`): neither trains nor judges.", names)
@@ -51,17 +56,35 @@ def run(config: Config) -> None:
     )
 
 
-def how_to_release(batches: Sequence[Batch]) -> list[str]:
-    """Why a batch, or several in a row, is held back, and the ways out; a line each."""
+def how_to_release(batches: Sequence[Batch], accept_after: int | None) -> list[str]:
+    """Why a batch, or several in a row, is on hold, and the ways out; a line each."""
     first, *others = batches
-    why = "; ".join(first.suspicions)
+    why = first.why_on_hold
+    if first.ordered:
+        way_out = f"Take it off `monitoring.hold` in conf/config.yaml to use it{' again' if first.suspicions else ''}"
+    else:
+        way_out = f"Mend it at its source, or, if it is right, list it under `monitoring.release` in conf/config.yaml: [{first.period}]"
     lines = [
-        f"Batch {first.period} looks broken and is held back: it neither trains nor judges. {why[0].upper()}{why[1:]} Mend it at its "
-        f"source, or, if it is right, list it under `monitoring.release` in conf/config.yaml: [{first.period}]; then `dvc repro`."
+        f"Batch {first.period} {'is' if first.ordered else 'looks broken and is'} held back: it neither trains nor judges. "
+        f"{why[0].upper()}{why[1:]} {way_out}; then `dvc repro`."
     ]
-    lines += [f"Batch {batch.period} as well: {'; '.join(batch.suspicions)}" for batch in others]
+    lines += [f"Batch {batch.period} as well: {batch.why_on_hold}" for batch in others]
     if others:
+        waits = (
+            f", or wait: after {accept_after} that agree with one before them it ends by itself" if accept_after else ""
+        )
         lines.append(
-            f"If things have changed for good, release {first.period}: the later ones are then judged beside it."
+            f"If things have changed for good, release {first.period}: the later ones are then judged beside it{waits}."
         )
     return lines
+
+
+def how_to_hold_again(batches: Sequence[Batch]) -> str:
+    """That batches on hold have been accepted since they agree with each other, and the way back."""
+    first, *_, last = batches
+    names = ", ".join(batch.period for batch in batches)
+    return (
+        f"Things seem to have changed for good with batch {first.period}: {first.why_on_hold}. {names} differ from all before, but agree "
+        f"with each other, so they are used from {last.accepted} on (`monitoring.accept_after`). If it is a fault that repeats itself, "
+        f"list them under `monitoring.hold` in conf/config.yaml: [{names}], or set `monitoring.accept_after: null`; then `dvc repro`."
+    )

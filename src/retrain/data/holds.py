@@ -1,0 +1,205 @@
+"""Which batches are on hold: those that look broken, until a person accepts them, or enough later batches agree with them.
+
+All of it is a function of the batches that a snapshot holds and of `monitoring` in the config, not of the order of events.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Protocol
+
+from retrain.config import MonitoringConfig
+from retrain.data.manifest import SUMMARY, Batch
+from retrain.data.summary import BatchSummary
+from retrain.data.suspicion import (
+    COMPARED,
+    FEWEST_ROWS,
+    PREDECESSORS,
+    code_digest,
+    find_suspicions,
+    measure_jumps,
+    without_jumps,
+)
+from retrain.errors import RetrainError
+
+YEAR = timedelta(days=365.25)
+AGREED, NOT_AGREED = "+", "-"
+SEASON_BATCHES = 3  # those nearest to a year before a batch
+KEPT = 2 * COMPARED  # summaries in memory
+log = logging.getLogger("retrain")
+
+
+class Summaries(Protocol):
+    """Where batches are summarized, and how far each lies from those before it is written down."""
+
+    def summary(self, batch: Batch) -> BatchSummary: ...
+
+    def unchanged(self, batch: Batch) -> bool:
+        """Whether the summary is the one that the batch's entry vouches for."""
+
+    def put_summary(self, batch: Batch, summary: BatchSummary) -> Batch:
+        """Keep a summary; returns the entry that vouches for it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Past:
+    """What a batch is held against: the newest sound ones before it, oldest first; those of the same season a year ago; and
+    those since things last changed for good, if they did."""
+
+    batches: tuple[Batch, ...]
+    season: tuple[Batch, ...] = ()
+    regime: tuple[Batch, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Stands for these batches. A summary says how far its batch lay from those before it, and so on back to the first."""
+        names = [
+            code_digest(),
+            *(_name(batch) for batch in self.batches),
+            "season",
+            *(_name(batch) for batch in self.season),
+        ]
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+
+def _name(batch: Batch) -> str:
+    return f"{batch.period} {batch.files[SUMMARY]}{' accepted' if batch.suspicions else ''}"
+
+
+def decide_holds(batches: Sequence[Batch], summaries: Summaries, monitoring: MonitoringConfig) -> tuple[Batch, ...]:
+    """The batches, oldest first, with what makes each look broken, and whether it is on hold."""
+    judge = _Judge(summaries, monitoring)
+    decided: list[Batch] = []
+    for batch in batches:
+        decided.append(judge.look(batch, decided))
+        window = judge.waiting(decided)
+        if not window:
+            continue
+        decided[-1] = judge.compare(window, decided)
+        if decided[-1].agreement.endswith(AGREED):
+            for number in (decided.index(member) for member in window[:-1]):
+                decided[number] = dataclasses.replace(decided[number], accepted=batch.period)
+            decided[-1] = dataclasses.replace(decided[-1], accepted=batch.period)
+    return tuple(decided)
+
+
+class _Judge:
+    def __init__(self, summaries: Summaries, monitoring: MonitoringConfig) -> None:
+        self.summaries, self.monitoring = summaries, monitoring
+        self.known: dict[str, BatchSummary] = {}
+        self.noted = ""  # what an earlier update found about the newest batch's agreement
+
+    def look(self, batch: Batch, before: Sequence[Batch]) -> Batch:
+        """A batch held against the sound ones before it. Done again only when it, or one of them, is another."""
+        monitoring = self.monitoring
+        self.noted = batch.agreement
+        batch = dataclasses.replace(
+            batch,
+            accepted="",
+            agreement="",
+            released=not monitoring.hold_back or batch.period in monitoring.release,
+            ordered=batch.period in monitoring.hold,
+        )
+        past = find_past(batch, before)
+        beside = hashlib.sha256(f"{past.digest} {batch.content}".encode()).hexdigest()[:16]
+        if batch.beside == beside and self.summaries.unchanged(batch):
+            return batch
+        summary = self.summaries.summary(batch)
+        try:
+            earlier, season, regime = (self._read(part) for part in (past.batches, past.season, past.regime))
+            summary = dataclasses.replace(summary, jumps=measure_jumps(summary, earlier, season, regime))
+            suspicions = find_suspicions(summary, earlier, season)
+        except RetrainError:
+            raise
+        except Exception as error:
+            # No batch may be so odd that nothing can be done about it: it waits for a person, who can accept it.
+            log.debug("Where it broke:", exc_info=True)
+            what = " ".join(str(error).split())[:200]
+            suspicions = [f"it can't be held against earlier batches ({type(error).__name__}: {what})"]
+        batch = self.summaries.put_summary(batch, summary)
+        self.known.pop(batch.period, None)
+        return dataclasses.replace(batch, suspicions=suspicions, beside=beside)
+
+    def waiting(self, decided: Sequence[Batch]) -> list[Batch]:
+        """The newest batches on hold, as many as may accept each other: with no sound one between them. Empty if there are fewer."""
+        asked = self.monitoring.accept_after
+        if asked is None or not decided[-1].held_back or decided[-1].ordered or is_small(decided[-1]):
+            return []
+        window: list[Batch] = []
+        for batch in reversed(decided):
+            if is_small(batch) or batch.ordered or not (batch.rows or batch.held_back):
+                continue  # says nothing, or is not asked
+            if not batch.held_back:
+                break
+            window.append(batch)
+            if len(window) == asked + 1:
+                return window[::-1]
+        return []
+
+    def compare(self, window: Sequence[Batch], decided: Sequence[Batch]) -> Batch:
+        """The newest batch, with a note whether each of the window's batches looks sound beside the others of them, by the yardstick
+        of the past. Done again only when one of them, or the past, is another."""
+        past = find_past(window[0], decided[: decided.index(window[0])])
+        names = [past.digest, *(f"{batch.content} {batch.beside}" for batch in window)]
+        key = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        note = self.noted
+        if note[:-1] != key:
+            note = key + (AGREED if self._agree(window, past) else NOT_AGREED)
+        return dataclasses.replace(decided[-1], agreement=note)
+
+    def _agree(self, window: Sequence[Batch], past: Past) -> bool:
+        earlier, season = self._read(past.batches), self._read(past.season)
+        members = [self.summaries.summary(batch) for batch in window]
+        for number, member in enumerate(members):
+            others = [without_jumps(other) for other in (*members[:number], *members[number + 1 :])]
+            jumps = measure_jumps(member, [*earlier, *others], season, others)
+            if find_suspicions(dataclasses.replace(member, jumps=jumps), [*earlier, *others], season):
+                return False
+        return True
+
+    def _read(self, batches: Sequence[Batch]) -> list[BatchSummary]:
+        """Summaries, each read once. How the target followed the features where a change was accepted is no yardstick for what
+        comes later: everything would pass."""
+        for batch in batches:
+            if batch.period not in self.known:
+                self.known[batch.period] = self.summaries.summary(batch)
+            self.known[batch.period] = self.known.pop(batch.period)  # the one used last stands last
+        while len(self.known) > KEPT:
+            del self.known[next(iter(self.known))]
+        found = [self.known[batch.period] for batch in batches]
+        return [
+            without_jumps(summary, relation_only=True) if batch.suspicions else summary
+            for batch, summary in zip(batches, found, strict=True)
+        ]
+
+
+def find_past(batch: Batch, before: Sequence[Batch]) -> Past:
+    """What a batch is held against, of those before it, oldest first."""
+    sound = [other for other in before if other.rows and not other.held_back and not is_small(other)]
+    newest = sound[-COMPARED:]
+    changed = max((number for number, other in enumerate(newest) if other.suspicions), default=None)
+    while changed and newest[changed - 1].suspicions:
+        changed -= 1
+    regime = () if changed is None else tuple(newest[changed:])
+    season = [other for other in _year_before(batch, sound) if other not in newest[-PREDECESSORS:]]
+    return Past(tuple(newest), tuple(season), regime)
+
+
+def _year_before(batch: Batch, sound: Sequence[Batch]) -> list[Batch]:
+    """The batches nearest to a year before one, oldest first; none further off than its own length, or a week."""
+    if batch.until is None:
+        return []
+    wanted = batch.until - YEAR
+    length = batch.until - batch.first_time if batch.first_time is not None else timedelta(0)
+    near = [other for other in sound if abs(other.until - wanted) <= max(length, timedelta(days=8))]
+    chosen = sorted(near, key=lambda other: abs(other.until - wanted))[:SEASON_BATCHES]
+    return sorted(chosen, key=lambda other: other.until)
+
+
+def is_small(batch: Batch) -> bool:
+    """Whether a batch has too few rows to be judged, or for others to be judged by it."""
+    return batch.rows + batch.unlabelled_rows < FEWEST_ROWS
