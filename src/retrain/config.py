@@ -143,7 +143,9 @@ class MonitoringConfig:
     false_alarm_rate: Annotated[float, Gt(0), Lt(0.5)] = 0.05  # of batches in which nothing has changed
     hold_back: bool = True  # a batch that looks broken takes no part until it is released
     release: list[str] = field(default_factory=list)  # periods of such batches that a person has looked at
-    accept_after: Annotated[int | None, Ge(1)] = 3  # later batches that agree with one on hold, and not with the past; null: never
+    accept_after: Annotated[int | None, Ge(1)] = (
+        3  # later batches that agree with one on hold, and not with the past; null: never
+    )
     hold: list[str] = field(default_factory=list)  # periods of batches that a person puts on hold
 
 
@@ -182,7 +184,9 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     backtest: BacktestConfig = field(default_factory=BacktestConfig)
     trusted_types: list[str] = MISSING
-    code: dict[str, str] = field(default_factory=dict)  # digests of what `_target_` names, by group; made, not configured
+    code: dict[str, str] = field(
+        default_factory=dict
+    )  # digests of what `_target_` names, by group; made, not configured
 
 
 def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:

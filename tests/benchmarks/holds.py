@@ -6,7 +6,6 @@ many batches with a fault are noticed, and how many of those are accepted since 
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from datetime import timedelta
 
@@ -48,7 +47,7 @@ def configure(table: pl.DataFrame, target: str, time: str, task: Task) -> Config
             key_columns=[],
             target_column=target,
             features=features,
-        )  # fmt: skip
+        )
     )
 
 

@@ -89,7 +89,10 @@ class Table(Source):
     """
 
     def __init__(
-        self, rows_per_batch: PositiveCount | None = None, time_format: str | None = None, number_rows: bool | str = False
+        self,
+        rows_per_batch: PositiveCount | None = None,
+        time_format: str | None = None,
+        number_rows: bool | str = False,
     ) -> None:
         self.rows_per_batch, self.time_format = rows_per_batch, time_format
         self.row_number = ROW_NUMBER if number_rows is True else number_rows or None
