@@ -194,23 +194,27 @@ def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises ConfigError with the key, the value and the file for anything that does not fit.
     """
+    composed = compose_raw(conf, overrides)
+    return check(composed, conf, OmegaConf.to_container(composed.hydra.runtime.choices), overrides)
+
+
+def compose_raw(conf: Path, overrides: Sequence[str] = ()) -> DictConfig:
+    """What Hydra makes of `conf/config.yaml`, its own settings under `hydra` included. Raises ConfigError when it can't."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
 
     try:
         with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-            composed = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+            return hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         check_choices(chosen_groups(overrides, conf), conf)
         given = f" (overrides: {' '.join(overrides)})" if overrides else ""
-        raise ConfigError(f"The configuration can't be composed{given}: {_first_lines(error)}") from error
+        raise ConfigError(f"The configuration can't be composed{given}: {first_lines(error)}") from error
     except Exception as error:  # Hydra lets the YAML parser's own errors through
         if type(error).__module__.startswith("yaml"):
             raise ConfigError(f"A file under {conf.name}/ is not valid YAML: {error}") from error
         raise
-    choices = OmegaConf.to_container(composed.hydra.runtime.choices)
-    return check(composed, conf, choices, overrides)
 
 
 def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], overrides: Sequence[str]) -> Config:
@@ -229,10 +233,10 @@ def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], override
         elif isinstance(error, ConfigKeyError):
             what = f"`{key}` (value {value!r}) is not a key that this project knows"
         else:
-            what = f"`{key}` has a value that does not fit, {value!r}: {_first_lines(error)}"
+            what = f"`{key}` has a value that does not fit, {value!r}: {first_lines(error)}"
         raise ConfigError(f"{where(key)}: {what}. Mend it there, then run the command again.") from error
     except OmegaConfBaseException as error:
-        raise ConfigError(_first_lines(error)) from error
+        raise ConfigError(first_lines(error)) from error
     _check_values(OmegaConf.to_container(content), config, where)
     if config.evaluation.block_hours is None:
         config.evaluation.block_hours = config.data.block_hours
@@ -295,7 +299,7 @@ def _check_columns(data: DataConfig, where: Callable[[str], str]) -> None:
             )
 
 
-def _first_lines(error: Exception) -> str:
+def first_lines(error: Exception) -> str:
     """An error of Hydra or OmegaConf without the lines that only its developers need."""
     noise = ("full_key:", "object_type", "Set the environment variable HYDRA_FULL_ERROR")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -317,7 +321,7 @@ def instantiate(node: Any, key: str, **arguments: Any) -> Any:
         return hydra_instantiate(dict(node), _convert_="all", **arguments)
     except HydraException as error:
         cause = error.__cause__ or error
-        raise ConfigError(f"`{key}` ({node['_target_']}) can't be built: {_first_lines(cause)}") from error
+        raise ConfigError(f"`{key}` ({node['_target_']}) can't be built: {first_lines(cause)}") from error
 
 
 def class_name(node: Mapping[str, Any]) -> str:

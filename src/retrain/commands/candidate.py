@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from retrain.data.contract import Contract
 from retrain.data.manifest import Batch, Manifest, read_manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in, plan_validation, plan_windows
-from retrain.errors import DataError
+from retrain.errors import DataError, ModelError, RetrainError
 from retrain.modeling import training
 from retrain.modeling.lesson import Base, Lesson
 from retrain.modeling.metrics import find_metric, shown_metrics
@@ -29,6 +30,7 @@ from retrain.tracking import runs
 from retrain.tracking.store import CANDIDATES, open_store
 
 log = logging.getLogger("retrain")
+ERROR_TAG, LONGEST_ERROR = "error", 1000
 
 
 @dataclass(frozen=True)
@@ -64,27 +66,50 @@ def train(config: Config, parent: str | None = None, name: str = "candidate") ->
         "strategy": class_name(config.strategy),
     }
     with runs.start_run(store, name, config, tags, CANDIDATES, parent) as run_id:
-        manifest = _matching_manifest(config)
-        windows = plan_validation(plan_windows(manifest.labelled, config.evaluation))
-        mlflow.set_tags({"snapshot": manifest.digest, "validation_window": str(windows.evaluation)})
-        batches = batches_in(manifest.labelled, windows.training)
+        try:
+            metrics, fit_seconds = _fit_and_score(config)
+        except Exception as error:
+            mlflow.set_tag(ERROR_TAG, one_line(error))
+            raise
+    return Candidate(run_id, metrics, fit_seconds)
 
-        def read(batch: Batch) -> pl.DataFrame:
-            return _rows(manifest.digest, batch.period, tuple(Contract(config.data).columns))
 
-        validating = [read(batch) for batch in batches_in(manifest.labelled, windows.evaluation)]
-        validation = windows.evaluation.rows(pl.concat(validating, how="diagonal_relaxed"), config.data.time_column)
-        base = _base(config, batches, windows.training, read)
-        fitted = training.fit(config, batches, windows.training, read, base)
-        scored = score_rows({"candidate": Model(fitted.pipeline, feature_types(config))}, validation, config)
-        task, score = config.data.task, scored.scores["candidate"]
-        names = shown_metrics(task, [config.data.metric])
-        metrics = {name: find_metric(name, task).value(scored.target, score) for name in names}
-        runs.log_dataset(config, manifest, "training")
-        logged = {f"{metric}/validation": value for metric, value in metrics.items()}
-        mlflow.log_metrics(logged | {"training/rows": fitted.rows, "training/fit_seconds": fitted.fit_seconds})
-        runs.log_model(config, fitted.pipeline, "candidate", validation)
-    return Candidate(run_id, metrics, fitted.fit_seconds)
+def one_line(error: Exception) -> str:
+    """An error as it goes into a table or a tag."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (text if isinstance(error, RetrainError) else f"{type(error).__name__}: {text}")[:LONGEST_ERROR]
+
+
+def _fit_and_score(config: Config) -> tuple[dict[str, float], float]:
+    """In the active run: metrics on the validation window, and the seconds that the fit took."""
+    import mlflow
+
+    manifest = _matching_manifest(config)
+    windows = plan_validation(plan_windows(manifest.labelled, config.evaluation))
+    mlflow.set_tags({"snapshot": manifest.digest, "validation_window": str(windows.evaluation)})
+    batches = batches_in(manifest.labelled, windows.training)
+
+    def read(batch: Batch) -> pl.DataFrame:
+        return _rows(manifest.digest, batch.period, tuple(Contract(config.data).columns))
+
+    validating = [read(batch) for batch in batches_in(manifest.labelled, windows.evaluation)]
+    validation = windows.evaluation.rows(pl.concat(validating, how="diagonal_relaxed"), config.data.time_column)
+    base = _base(config, batches, windows.training, read)
+    fitted = training.fit(config, batches, windows.training, read, base)
+    scored = score_rows({"candidate": Model(fitted.pipeline, feature_types(config))}, validation, config)
+    task, score = config.data.task, scored.scores["candidate"]
+    names = shown_metrics(task, [config.data.metric])
+    metrics = {name: find_metric(name, task).value(scored.target, score) for name in names}
+    runs.log_dataset(config, manifest, "training")
+    logged = {f"{metric}/validation": value for metric, value in metrics.items()}
+    mlflow.log_metrics(logged | {"training/rows": fitted.rows, "training/fit_seconds": fitted.fit_seconds})
+    if not math.isfinite(metrics[config.data.metric]):
+        raise ModelError(
+            f"`data.metric` {config.data.metric} is {metrics[config.data.metric]} on the validation window, no number to rank by. "
+            "Choose a metric that these rows can be judged by, or let more rows arrive."
+        )
+    runs.log_model(config, fitted.pipeline, "candidate", validation)
+    return metrics, fitted.fit_seconds
 
 
 def _matching_manifest(config: Config) -> Manifest:

@@ -7,11 +7,14 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,51 +23,107 @@ from retrain.commands import candidate
 from retrain.config import Config, DataConfig
 from retrain.errors import ConfigError, RetrainError
 from retrain.modeling.metrics import shown_metrics
+from retrain.origins import OVERLAYS, check_choices, list_groups
 from retrain.promotion.figures import lower_is_better
 from retrain.reporting.words import TITLES
 from retrain.tracking.store import CANDIDATES, Store, ensure_experiment, open_store
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
 log = logging.getLogger("retrain")
 CONF = Path("conf")
+MOST_SHOWN = 5  # failures in the message; the summary in MLflow has all
+LONGEST_NOTE = 5000
 PARENT = "RETRAIN_SWEEP_RUN"  # reaches the jobs of every launcher through the environment
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A job that came to no result, and why."""
+
+    job: str
+    error: str
+
+
 def run(overrides: Sequence[str]) -> None:
-    """Run every job, even when some fail, and print them ranked. Raises RetrainError when any failed."""
-    fixed = configuration.compose(CONF, _fixed(overrides))
+    """Run every job, even when some fail, and print them ranked. Raises RetrainError that names those that failed."""
+    parsed = _parse(overrides)
+    fixed_overrides = [override.input_line for override in parsed if not override.is_sweep_override()]
+    raw = configuration.compose_raw(CONF, fixed_overrides)
+    fixed = configuration.check(raw, CONF, OmegaConf.to_container(raw.hydra.runtime.choices), fixed_overrides)
+    _check_sweep(parsed, raw.hydra.sweeper)
     store = open_store(fixed)
     experiment, _ = ensure_experiment(store, store.experiment + CANDIDATES)
     tags = {"kind": "sweep", "overrides": " ".join(overrides)}
     parent = store.client.create_run(experiment, run_name="sweep", tags=tags).info.run_id
     os.environ[PARENT] = parent
-    failed, finished = 0, False
+    finished, stopped, failures = False, None, []
     try:
-        # Hydra reads its arguments from the command line only.
-        sys.argv = ["retrain train", "--multirun", *overrides]
-        hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="config")(job)()
-        finished = True
+        stopped = _multirun(overrides)
+        finished = stopped is None
     finally:
         # Hydra's own callback for the end of a multirun is not called when a job fails.
-        failed = _summarize(store, fixed.data, experiment, parent)
-        store.client.set_terminated(parent, "FINISHED" if finished and not failed else "FAILED")
-    if failed:
+        failures = _summarize(store, fixed.data, experiment, parent)
+        store.client.set_terminated(parent, "FINISHED" if finished and not failures else "FAILED")
+    if failures:
+        shown = "; ".join(f"{failure.job}: {failure.error}" for failure in failures[:MOST_SHOWN])
+        more = f"; and {len(failures) - MOST_SHOWN} more" if len(failures) > MOST_SHOWN else ""
         raise RetrainError(
-            f"{failed} job(s) of the sweep failed; their runs in MLflow (child runs of {parent}) say why."
+            f"{len(failures)} job(s) of the sweep failed, the others are ranked above. {shown}{more}. Their runs in MLflow (child "
+            f"runs of {parent}) hold their configuration and the whole error."
         )
+    if isinstance(stopped, HydraException):
+        raise ConfigError(f"Hydra can't run this sweep: {configuration.first_lines(stopped)}") from stopped
+    if stopped is not None:
+        raise stopped
 
 
 def job(composed: DictConfig) -> float:
-    """One candidate; returns its primary metric, for sweepers that search. A job that fails ends itself, not the sweep."""
+    """One candidate; returns its primary metric, negated where more of it is better, since sweepers that search look for less.
+
+    Raises RetrainError when it fails: launchers carry on with the other jobs, and sweepers that search count a failed trial.
+    """
     name = " ".join(HydraConfig.get().overrides.task) or "candidate"
     try:
         config = _checked(composed, name)
         trained = candidate.train(config, os.environ[PARENT], name)
     except Exception as error:  # whatever a recipe raises; its run is marked as failed
         log.error("%s failed: %s", name, error)
-        return math.nan
+        # One that every launcher can hand from process to process.
+        raise RetrainError(f"{name}: {candidate.one_line(error)}") from None
     metric = config.data.metric
-    log.info("%s: %s %.4f, %.1f s to fit", name, metric, trained.metrics[metric], trained.fit_seconds)
-    return trained.metrics[metric]
+    value = trained.metrics[metric]
+    log.info("%s: %s %.4f, %.1f s to fit", name, metric, value, trained.fit_seconds)
+    return value if lower_is_better(metric) else -value
+
+
+def _multirun(overrides: Sequence[str]) -> Exception | None:
+    """Let Hydra run the sweep; returns what stopped it, also the error of a job, after all jobs of its batch have run."""
+    # Hydra reads its arguments from the command line only, and without this ends the process itself, with a traceback.
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["retrain train", "--multirun", *overrides], "1"
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="config")(job)()
+    except Exception as error:
+        return error
+    return None
+
+
+def _check_sweep(parsed: Sequence[Override], sweeper: DictConfig) -> None:
+    """Raises ConfigError before any job for a choice without a file, and for a range that the sweeper can't search."""
+    plain = str(sweeper.get("_target_", "")).endswith("BasicSweeper")
+    groups = set(list_groups(CONF)) | set(OVERLAYS)
+    for override in parsed:
+        if override.is_interval_sweep() and plain:
+            raise ConfigError(
+                f"`{override.input_line}`: the plain sweeper tries every value there is, and an interval has no end of them. List "
+                f"values (`{override.key_or_group}=0.01,0.1` or `choice(...)`, `range(...)`), or choose a sweeper that searches: "
+                "pip install hydra-optuna-sweeper, then `hydra/sweeper=optuna`."
+            )
+        if override.is_choice_sweep() and override.key_or_group in groups:
+            for value in override.sweep_string_iterator():
+                if value != "null":
+                    check_choices({override.key_or_group: value}, CONF)
 
 
 def _checked(composed: DictConfig, name: str) -> Config:
@@ -77,58 +136,71 @@ def _checked(composed: DictConfig, name: str) -> Config:
 
         client, parent = mlflow.MlflowClient(), os.environ[PARENT]
         experiment = client.get_run(parent).info.experiment_id
-        tags = {"kind": "candidate", "mlflow.parentRunId": parent, "mlflow.note.content": str(error)}
+        tags = {"kind": "candidate", "mlflow.parentRunId": parent, candidate.ERROR_TAG: candidate.one_line(error)}
         client.set_terminated(client.create_run(experiment, run_name=name, tags=tags).info.run_id, "FAILED")
         raise
 
 
-def _fixed(overrides: Sequence[str]) -> list[str]:
-    """The overrides that hold for all jobs. Raises ConfigError for one that Hydra can't read."""
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    """Raises ConfigError for an override that Hydra can't read."""
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        return OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
         raise ConfigError(f"An override can't be read: {str(error).splitlines()[0]}") from error
-    return [override.input_line for override in parsed if not override.is_sweep_override()]
 
 
-def _summarize(store: Store, data: DataConfig, experiment: str, parent: str) -> int:
-    """Rank the children on the terminal and in the parent run; returns how many failed."""
+def _summarize(store: Store, data: DataConfig, experiment: str, parent: str) -> list[Failure]:
+    """Rank the children on the terminal and in the parent run; returns those that failed."""
+    children = store.client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent}'", max_results=5000)
+    sign = 1 if lower_is_better(data.metric) else -1
+
+    def score(child: Run) -> float:
+        value = child.data.metrics.get(f"{data.metric}/validation", math.nan)
+        return sign * value if _succeeded(child) and math.isfinite(value) else math.inf
+
+    children.sort(key=score)
+    header, rows = _table(children, data)
+    _show(header, rows)
+    failures = [
+        Failure(child.info.run_name, child.data.tags.get(candidate.ERROR_TAG, "it was stopped"))
+        for child in children
+        if not _succeeded(child)
+    ]
+    lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+    lines += ["", *(f"- {failure.job} failed: {failure.error}" for failure in failures)] if failures else []
+    store.client.log_text(parent, "\n".join(lines) + "\n", "summary.md")
+    store.client.set_tag(parent, "mlflow.note.content", "\n".join(lines)[:LONGEST_NOTE])
+    if children and math.isfinite(score(children[0])):
+        store.client.log_metric(parent, f"{data.metric}/validation", sign * score(children[0]))
+        store.client.set_tag(parent, "best", children[0].info.run_name)
+    return failures
+
+
+def _succeeded(child: Run) -> bool:
+    return child.info.status == "FINISHED"
+
+
+def _table(children: Sequence[Run], data: DataConfig) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, the metrics as they are, whichever way they run."""
+    shown = shown_metrics(data.task, [data.metric])
+    shown = [data.metric, *(name for name in shown if name != data.metric)][:2]
+    names = [*(f"{name}/validation" for name in shown), "training/fit_seconds"]
+    rows = []
+    for rank, child in enumerate(children, 1):
+        metrics = child.data.metrics if _succeeded(child) else {}
+        figures = [f"{metrics[name]:.4f}" if name in metrics else "failed" for name in names]
+        rows.append([str(rank), child.info.run_name, *figures, child.info.run_id[:8]])
+    return ["rank", "job", *(TITLES.get(name, name) for name in shown), "fit s", "run"], rows
+
+
+def _show(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    children = store.client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent}'", max_results=5000)
-    sign = 1 if lower_is_better(data.metric) else -1
-    score = {
-        child.info.run_id: sign * child.data.metrics.get(f"{data.metric}/validation", math.inf * sign)
-        for child in children
-    }
-    children.sort(key=lambda child: score[child.info.run_id])
-    shown = shown_metrics(data.task, [data.metric])
-    shown = [data.metric, *(name for name in shown if name != data.metric)][:2]
-    header = ["rank", "job", *(TITLES.get(name, name) for name in shown), "fit s", "run"]
-    rows = []
-    for rank, child in enumerate(children, 1):
-        metrics = child.data.metrics
-        names = [*(f"{name}/validation" for name in shown), "training/fit_seconds"]
-        figures = [f"{metrics[name]:.4f}" if name in metrics else "failed" for name in names]
-        rows.append([str(rank), child.info.run_name, *figures, child.info.run_id[:8]])
-    table = Table(
-        *header,
-        box=None,
-        pad_edge=False,
-        padding=(0, 3, 0, 0),
-        title="Candidates on the validation window",
-        title_justify="left",
-    )
+    title = "Candidates on the validation window"
+    table = Table(*header, box=None, pad_edge=False, padding=(0, 3, 0, 0), title=title, title_justify="left")
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False)
-    Console(highlight=False, width=max(console.width, 120)).print("", table, "")
-    lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
-    store.client.log_text(parent, "\n".join(lines) + "\n", "summary.md")
-    store.client.set_tag(parent, "mlflow.note.content", "\n".join(lines))
-    best = children[0] if children else None
-    if best is not None and math.isfinite(score[best.info.run_id]):
-        store.client.log_metric(parent, f"{data.metric}/validation", sign * score[best.info.run_id])
-        store.client.set_tag(parent, "best", best.info.run_name)
-    return sum(child.info.status != "FINISHED" for child in children)
+    # Overrides hold brackets, which rich would take for markup.
+    width = max(Console().width, 120)
+    Console(highlight=False, markup=False, width=width).print("", table, "")
