@@ -55,10 +55,18 @@ def test_a_sweep_on_an_empty_store_loses_no_run(project: Project, launcher: list
 
 
 def test_a_failing_job_does_not_stop_the_sweep_but_its_exit_code(grown: Project) -> None:
-    result = grown.run("retrain", "train", "-m", "model.estimator.learning_rate=-1,0.1", check=False)
-    assert result.returncode == 1 and "1 job(s) of the sweep failed" in " ".join(result.stderr.split())
-    assert "Traceback" not in result.stderr
-    assert sorted(run.info.status for run in candidates(grown)) == ["FAILED", "FAILED", "FINISHED"]
+    result = grown.run(
+        "retrain", "train", "-m", "model.estimator.learning_rate=-1,0.1", "data.metric=roc_auc", check=False
+    )
+    error = " ".join(result.stderr.split())
+    assert result.returncode == 1 and "1 job(s) of the sweep failed" in error and "Traceback" not in error
+    assert "model.estimator.learning_rate=-1 data.metric=roc_auc: `model` can't be fitted" in error
+    runs = candidates(grown)
+    assert sorted(run.info.status for run in runs) == ["FAILED", "FAILED", "FINISHED"]
+    (parent,) = [run for run in runs if run.data.tags.get("kind") == "sweep"]
+    assert "learning_rate=-1 data.metric=roc_auc failed: `model` can't" in parent.data.tags["mlflow.note.content"]
+    assert parent.data.tags["best"] == "model.estimator.learning_rate=0.1 data.metric=roc_auc"
+    assert 0.5 < parent.data.metrics["roc_auc/validation"] < 1  # as it is, not as a sweeper is told
 
 
 def test_scores_carry_version_and_time(grown: Project) -> None:

@@ -107,3 +107,27 @@ def test_one_persons_overlay_wins(tmp_path: Path) -> None:
     (conf / "local").mkdir(exist_ok=True)
     (conf / "local/default.yaml").write_text("# @package _global_\nmodel: {estimator: {max_iter: 7}}\n")
     assert compose(conf).model.estimator["max_iter"] == 7
+
+
+def test_an_overlay_that_is_named_must_exist(tmp_path: Path) -> None:
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    (conf / "experiment").mkdir()
+    (conf / "experiment/short.yaml").write_text("# @package _global_\nmodel: {estimator: {max_iter: 7}}\n")
+    assert compose(conf, ["experiment=short"]).model.estimator["max_iter"] == 7
+    assert compose(conf, ["experiment=null"]) == compose(conf)
+    with pytest.raises(ConfigError, match=r"`experiment=shrot` names no file.*conf/experiment/shrot.yaml.*short"):
+        compose(conf, ["experiment=shrot"])
+    (conf / "local").mkdir(exist_ok=True)
+    (conf / "local/default.yaml").unlink(missing_ok=True)
+    assert compose(conf) and compose(conf, ["local=null"])
+    with pytest.raises(ConfigError, match="`local=laptop` names no file"):
+        compose(conf, ["local=laptop"])
+
+
+def test_an_overlay_is_named_before_there_is_any(tmp_path: Path) -> None:
+    shutil.copytree(CONF, tmp_path / "conf", ignore=shutil.ignore_patterns("experiment", "local"))
+    with pytest.raises(ConfigError, match=r"no conf/experiment/short.yaml\. Make that file"):
+        compose(tmp_path / "conf", ["experiment=short"])
+    with pytest.raises(ConfigError, match="multirun"):
+        compose(tmp_path / "conf", ["model=dummy,ridge"])

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -16,7 +16,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 from retrain.columns import why_reserved
 from retrain.errors import ConfigError
 from retrain.masking import secret_keys
-from retrain.origins import check_choices, chosen_groups, find_origin
+from retrain.origins import check_choices, chosen_groups, find_origin, without_null
 from retrain.project import PARAMS
 from retrain.ranges import (
     Count,
@@ -31,6 +31,9 @@ from retrain.ranges import (
     find_misfits,
     node_misfits,
 )
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 MOST_SHOWN = 5  # mistakes in one message
 BlockHours = Annotated[int, Ge(1), Le(24 * 366)]
@@ -206,8 +209,8 @@ def compose_raw(conf: Path, overrides: Sequence[str] = ()) -> DictConfig:
 
     try:
         with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-            return hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+            return hydra_compose("config", overrides=without_null(overrides, conf), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         check_choices(chosen_groups(overrides, conf), conf)
         given = f" (overrides: {' '.join(overrides)})" if overrides else ""
         raise ConfigError(f"The configuration can't be composed{given}: {first_lines(error)}") from error
@@ -215,6 +218,27 @@ def compose_raw(conf: Path, overrides: Sequence[str] = ()) -> DictConfig:
         if type(error).__module__.startswith("yaml"):
             raise ConfigError(f"A file under {conf.name}/ is not valid YAML: {error}") from error
         raise
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra reads them. Raises ConfigError for one that it can't read."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
+        raise ConfigError(f"An override can't be read ({' '.join(overrides)}): {first_lines(error)}") from error
+
+
+def swept_values(override: Override) -> list[str]:
+    """The values that a sweep tries. Raises ConfigError for one that Hydra can't list, such as a choice inside a list."""
+    try:
+        return [str(value) for value in override.sweep_string_iterator()]
+    except Exception as error:
+        raise ConfigError(
+            f"`{override.input_line}` can't be listed as a sweep ({first_lines(error)}). Write its values with commas between them."
+        ) from error
 
 
 def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], overrides: Sequence[str]) -> Config:

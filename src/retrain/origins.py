@@ -28,7 +28,19 @@ def chosen_groups(overrides: Sequence[str], conf: Path) -> dict[str, str]:
     """The groups that overrides choose from, with what they choose."""
     pairs = (override.lstrip("+").partition("=") for override in overrides)
     known = {*list_groups(conf), *OVERLAYS}
-    return {group: name for group, _, name in pairs if group in known and name not in ("", "null")}
+    return {group: name for group, _, name in pairs if group in known and name not in ("", "null") and "," not in name}
+
+
+def without_null(overrides: Sequence[str], conf: Path) -> list[str]:
+    """`experiment=null` as Hydra takes it: a group is taken away with `~`, and one without a folder isn't there."""
+    written = []
+    for override in overrides:
+        group, _, name = override.lstrip("+").partition("=")
+        if name != "null" or group not in {*list_groups(conf), *OVERLAYS}:
+            written.append(override)
+        elif list_choices(conf, group):
+            written.append(f"~{group}")
+    return written
 
 
 def missing_choice(conf: Path, group: str, name: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrain.backtest.replay import HIGHER, OPEN, Plan
-from retrain.config import Config, compose
+from retrain.config import Config, compose, parse_overrides, swept_values
 from retrain.errors import ConfigError
 
 AXES = {"policy": "policies", "strategy": "strategies", "gate": "gates"}
@@ -30,20 +30,11 @@ class Grid:
 def read_grid(conf: Path, overrides: Sequence[str]) -> tuple[Config, Grid]:
     """The configured grid, with the axes that overrides name (`policy=every,on_decay`) in place of their own, and the config
     without them. Raises ConfigError for a sweep over anything else, or an axis without values."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     chosen, fixed = {}, []
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(f"An override can't be read: {str(error).splitlines()[0]}") from error
-    for override in parsed:
+    for override in parse_overrides(overrides):
         if override.key_or_group in AXES:
             several = override.is_sweep_override()
-            chosen[override.key_or_group] = (
-                list(override.sweep_string_iterator()) if several else [str(override.value())]
-            )
+            chosen[override.key_or_group] = swept_values(override) if several else [str(override.value())]
         elif override.is_sweep_override():
             raise ConfigError(
                 f"`{override.input_line}`: a backtest sweeps over policy, strategy and gate. Make a file in conf/ for each value."

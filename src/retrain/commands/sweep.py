@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -23,7 +22,7 @@ from retrain.commands import candidate
 from retrain.config import Config, DataConfig
 from retrain.errors import ConfigError, RetrainError
 from retrain.modeling.metrics import shown_metrics
-from retrain.origins import OVERLAYS, check_choices, list_groups
+from retrain.origins import OVERLAYS, check_choices, list_groups, without_null
 from retrain.promotion.figures import lower_is_better
 from retrain.reporting.words import TITLES
 from retrain.tracking.store import CANDIDATES, Store, ensure_experiment, open_store
@@ -48,7 +47,8 @@ class Failure:
 
 def run(overrides: Sequence[str]) -> None:
     """Run every job, even when some fail, and print them ranked. Raises RetrainError that names those that failed."""
-    parsed = _parse(overrides)
+    overrides = without_null(overrides, CONF)
+    parsed = configuration.parse_overrides(overrides)
     fixed_overrides = [override.input_line for override in parsed if not override.is_sweep_override()]
     raw = configuration.compose_raw(CONF, fixed_overrides)
     fixed = configuration.check(raw, CONF, OmegaConf.to_container(raw.hydra.runtime.choices), fixed_overrides)
@@ -67,7 +67,7 @@ def run(overrides: Sequence[str]) -> None:
         failures = _summarize(store, fixed.data, experiment, parent)
         store.client.set_terminated(parent, "FINISHED" if finished and not failures else "FAILED")
     if failures:
-        shown = "; ".join(f"{failure.job}: {failure.error}" for failure in failures[:MOST_SHOWN])
+        shown = "; ".join(f"{failure.job}: {failure.error.rstrip('.')}" for failure in failures[:MOST_SHOWN])
         more = f"; and {len(failures) - MOST_SHOWN} more" if len(failures) > MOST_SHOWN else ""
         raise RetrainError(
             f"{len(failures)} job(s) of the sweep failed, the others are ranked above. {shown}{more}. Their runs in MLflow (child "
@@ -121,9 +121,13 @@ def _check_sweep(parsed: Sequence[Override], sweeper: DictConfig) -> None:
                 "pip install hydra-optuna-sweeper, then `hydra/sweeper=optuna`."
             )
         if override.is_choice_sweep() and override.key_or_group in groups:
-            for value in override.sweep_string_iterator():
-                if value != "null":
-                    check_choices({override.key_or_group: value}, CONF)
+            for value in configuration.swept_values(override):
+                if value == "null":
+                    raise ConfigError(
+                        f"`{override.input_line}`: Hydra can't choose null in a sweep. Make a file without content, "
+                        f"conf/{override.key_or_group}/none.yaml, and write none for null."
+                    )
+                check_choices({override.key_or_group: value}, CONF)
 
 
 def _checked(composed: DictConfig, name: str) -> Config:
@@ -139,14 +143,6 @@ def _checked(composed: DictConfig, name: str) -> Config:
         tags = {"kind": "candidate", "mlflow.parentRunId": parent, candidate.ERROR_TAG: candidate.one_line(error)}
         client.set_terminated(client.create_run(experiment, run_name=name, tags=tags).info.run_id, "FAILED")
         raise
-
-
-def _parse(overrides: Sequence[str]) -> list[Override]:
-    """Raises ConfigError for an override that Hydra can't read."""
-    try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(f"An override can't be read: {str(error).splitlines()[0]}") from error
 
 
 def _summarize(store: Store, data: DataConfig, experiment: str, parent: str) -> list[Failure]:
