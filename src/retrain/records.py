@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from retrain.errors import RetrainError
 from retrain.project import PROMOTION, read_json, write_json
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
 Record = TypeVar("Record")
 
 
+class Strict:
+    """A record refuses a key that it does not know: it was written by another version of this project."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+
 @dataclass
-class ScoreRecord:
+class ScoreRecord(Strict):
     """A loss on a batch, with its two-sided 95 % interval."""
 
     period: str
@@ -27,7 +35,7 @@ class ScoreRecord:
 
 
 @dataclass
-class ChangeRecord:
+class ChangeRecord(Strict):
     """How far something lies from the reference batch, how far neighbours usually do, and how often an unchanged one would."""
 
     distance: float
@@ -37,7 +45,7 @@ class ChangeRecord:
 
 
 @dataclass
-class DecisionRecord:
+class DecisionRecord(Strict):
     """Written by train before all else: what the newest batch says, whether to train a challenger on this snapshot, and why."""
 
     retrain: bool
@@ -62,7 +70,7 @@ class DecisionRecord:
 
 
 @dataclass
-class ModelRecord:
+class ModelRecord(Strict):
     """A registered version and the span of time that its training rows lie in, [from, until)."""
 
     version: int
@@ -73,7 +81,7 @@ class ModelRecord:
 
 
 @dataclass
-class ChallengerRecord:
+class ChallengerRecord(Strict):
     """Written by train: the pointer to what it registered, and what evaluate and promote need to know about it."""
 
     retrained: bool
@@ -107,7 +115,7 @@ class ChallengerRecord:
 
 
 @dataclass
-class FigureRecord:
+class FigureRecord(Strict):
     """An estimate with its two-sided 95 % interval; null where the rows can't tell."""
 
     value: float | None
@@ -116,7 +124,7 @@ class FigureRecord:
 
 
 @dataclass
-class CheckRecord:
+class CheckRecord(Strict):
     """One check of the gate."""
 
     outcome: str
@@ -126,7 +134,7 @@ class CheckRecord:
 
 
 @dataclass
-class ComparisonRecord:
+class ComparisonRecord(Strict):
     """Written by evaluate. `verdict` is null when there was no challenger to judge."""
 
     verdict: str | None
@@ -140,16 +148,8 @@ class ComparisonRecord:
         default_factory=dict
     )  # row loss -> interval of the difference that counts
     checks: dict[str, CheckRecord] = field(default_factory=dict)
-    scores: dict[str, Any] = field(default_factory=dict)  # model -> metric -> FigureRecord
-    differences: dict[str, Any] = field(default_factory=dict)  # other model -> metric -> FigureRecord
-
-    def __post_init__(self) -> None:
-        """OmegaConf does not build dataclasses two dictionaries deep."""
-        for table in (self.scores, self.differences):
-            for figures in table.values():
-                figures.update(
-                    {metric: FigureRecord(**figure) for metric, figure in figures.items() if isinstance(figure, dict)}
-                )
+    scores: dict[str, dict[str, FigureRecord]] = field(default_factory=dict)  # by model and metric
+    differences: dict[str, dict[str, FigureRecord]] = field(default_factory=dict)  # by other model and metric
 
     def flat(self) -> dict[str, float]:
         """`<metric>/<model>`, and `<metric>/minus_<other>` with its interval (`_low`, `_high`), where they are known."""
@@ -164,7 +164,7 @@ class ComparisonRecord:
 
 
 @dataclass
-class PromotionRecord:
+class PromotionRecord(Strict):
     """Written by promote: who serves now. `candidate` waits for approval."""
 
     verdict: str | None
@@ -189,13 +189,20 @@ def save(path: Path, record: Any) -> None:
 
 
 def load(path: Path, kind: type[Record], made_by: str) -> Record:
-    """Raises RetrainError naming the stage when the file is missing, damaged or of another version of this project."""
-    content = _literal(read_json(path, made_by))
+    """Raises RetrainError naming the stage when the file is missing, damaged or of another version of this project.
+
+    Nothing in it is interpolated or converted, whatever names the data have.
+    """
+    from pydantic import ValidationError
+
+    content = read_json(path, made_by)
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), content))
-    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        return _reader(kind).validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
         raise RetrainError(
-            f"{path} does not fit this version of the project ({str(error).splitlines()[0]}). "
+            f"{path} does not fit this version of the project ({f'`{where}`: ' if where else ''}{first['msg']}). "
             f"Run `dvc repro -f -s {made_by}` to make it again."
         ) from error
 
@@ -209,10 +216,8 @@ def promoted_champion(registered_model: str) -> int | None:
     return promoted.champion if promoted.registered_model == registered_model else None
 
 
-def _literal(content: Any) -> Any:
-    """JSON in which nothing is an interpolation, whatever names the data have."""
-    if isinstance(content, dict):
-        return {key: _literal(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_literal(value) for value in content]
-    return content.replace("${", "\\${") if isinstance(content, str) else content
+@functools.cache
+def _reader(kind: type) -> TypeAdapter:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)

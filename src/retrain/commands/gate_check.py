@@ -13,6 +13,7 @@ from retrain.data.snapshot import SnapshotStore
 from retrain.errors import PromotionError
 from retrain.project import GATE_CHECK, SNAPSHOT, write_json
 from retrain.promotion.gate import build_questions
+from retrain.reporting.terminal import print_table
 
 log = logging.getLogger("retrain")
 QUICK_BATCHES, QUICK_ROWS = 3, 30_000
@@ -46,14 +47,11 @@ def _replay(check: GateCheck, config: Config, batches: int, rows: int | None) ->
 
 
 def _show(lines: list[Line]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     header = ["challenger is", "how", "promoted", "95 % interval", "wrongly", "on its rows", "afterwards", ""]
-    table = Table(*header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    rows = []
     for line in lines:
         low, high = share_interval(line.promoted, line.count)
-        table.add_row(
+        cells = (
             line.kind,
             line.scenario,
             f"{line.promoted} of {line.count}",
@@ -63,8 +61,8 @@ def _show(lines: list[Line]) -> None:
             f"{line.later_difference:+.4f}",
             "FAILED" if line.failed else "",
         )
-    console = Console(highlight=False)
-    Console(highlight=False, width=max(console.width, 140)).print(table)
+        rows.append(cells)
+    print_table(header, rows, width=140)
     print(
         "Differences are the challenger's loss less the champion's: on the evaluation rows, and on the batch that came next."
     )

@@ -12,6 +12,7 @@ from retrain.commands.status import read_ledger
 from retrain.config import Config
 from retrain.errors import ConfigError
 from retrain.promotion.ledger import Entry, current_champion
+from retrain.reporting.terminal import print_table
 
 
 def run(config: Config, options: argparse.Namespace) -> None:
@@ -110,15 +111,12 @@ def _opponent(entry: Entry) -> str:
 
 
 def _show(entries: Sequence[Entry]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     header = ["#", "time (UTC)", "batch", "what", "version", "against", "look", "champion", "commit", "who"]
-    table = Table(*header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    rows = []
     for entry in entries:
         champion = f"{entry.previous or 'none'} -> {entry.champion}" if entry.moved else f"{entry.champion or 'none'}"
         judged = bool(entry.comparison)
-        table.add_row(
+        cells = (
             str(entry.seq),
             entry.time[:16].replace("T", " "),
             entry.newest_batch,
@@ -130,8 +128,8 @@ def _show(entries: Sequence[Entry]) -> None:
             (entry.git_commit or "none")[:8],
             entry.who,
         )
-    console = Console(highlight=False)
-    Console(highlight=False, width=max(console.width, 120)).print(table)
+        rows.append(cells)
+    print_table(header, rows, width=120)
 
 
 def _what(entry: Entry) -> str:

@@ -24,7 +24,9 @@ from retrain.errors import ConfigError, RetrainError
 from retrain.modeling.metrics import shown_metrics
 from retrain.origins import OVERLAYS, check_choices, list_groups, without_null
 from retrain.promotion.figures import lower_is_better
-from retrain.reporting.words import TITLES
+from retrain.reporting.terminal import print_table
+from retrain.reporting.words import TITLES, escape_markdown, markdown_table
+from retrain.tracking.names import fit_text
 from retrain.tracking.store import CANDIDATES, Store, ensure_experiment, open_store
 
 if TYPE_CHECKING:
@@ -141,7 +143,7 @@ def _checked(composed: DictConfig, name: str) -> Config:
         client, parent = mlflow.MlflowClient(), os.environ[PARENT]
         experiment = client.get_run(parent).info.experiment_id
         tags = {"kind": "candidate", "mlflow.parentRunId": parent, candidate.ERROR_TAG: candidate.one_line(error)}
-        client.set_terminated(client.create_run(experiment, run_name=name, tags=tags).info.run_id, "FAILED")
+        client.set_terminated(client.create_run(experiment, run_name=fit_text(name), tags=tags).info.run_id, "FAILED")
         raise
 
 
@@ -162,8 +164,9 @@ def _summarize(store: Store, data: DataConfig, experiment: str, parent: str) -> 
         for child in children
         if not _succeeded(child)
     ]
-    lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
-    lines += ["", *(f"- {failure.job} failed: {failure.error}" for failure in failures)] if failures else []
+    lines = markdown_table(header, rows)
+    failed = [f"{failure.job} failed: {failure.error}" for failure in failures]
+    lines += ["", *(f"- {escape_markdown(line)}" for line in failed)] if failed else []
     store.client.log_text(parent, "\n".join(lines) + "\n", "summary.md")
     store.client.set_tag(parent, "mlflow.note.content", "\n".join(lines)[:LONGEST_NOTE])
     if children and math.isfinite(score(children[0])):
@@ -190,13 +193,6 @@ def _table(children: Sequence[Run], data: DataConfig) -> tuple[list[str], list[l
 
 
 def _show(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    title = "Candidates on the validation window"
-    table = Table(*header, box=None, pad_edge=False, padding=(0, 3, 0, 0), title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*row)
-    # Overrides hold brackets, which rich would take for markup.
-    width = max(Console().width, 120)
-    Console(highlight=False, markup=False, width=width).print("", table, "")
+    print()
+    print_table(header, rows, width=120, title="Candidates on the validation window", gap=3)
+    print()

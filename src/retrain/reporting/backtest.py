@@ -15,6 +15,8 @@ from retrain.backtest.replay import OPEN, Outcome
 from retrain.backtest.result import Result, recommend
 from retrain.config import Config
 from retrain.reporting.plots import svg
+from retrain.reporting.terminal import print_table
+from retrain.tracking.names import METRICS_AT_ONCE, fit_text, log_figures
 from retrain.tracking.runs import start_run
 from retrain.tracking.store import BACKTESTS, open_store
 
@@ -74,15 +76,8 @@ def drill_rows(result: Result) -> tuple[list[str], list[list[str]]]:
 
 
 def to_terminal(result: Result) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        table = Table(*header, box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title, title_justify="left")
-        for row in rows:
-            table.add_row(*row)
-        console = Console(highlight=False)
-        Console(highlight=False, width=max(console.width, 150)).print(table)
+        print_table(header, rows, width=150, title=title)
 
     batches = len(result.outcomes[0].periods)
     show(
@@ -253,7 +248,9 @@ def _log_children(store: Any, result: Result, parent: str) -> None:
     for outcome in result.ranked:
         names = {"policy": outcome.policy, "strategy": outcome.strategy, "gate": outcome.gate}
         run = store.client.create_run(
-            experiment, run_name=", ".join(names.values()), tags={"mlflow.parentRunId": parent, "kind": "replay"}
+            experiment,
+            run_name=fit_text(", ".join(names.values())),
+            tags={"mlflow.parentRunId": parent, "kind": "replay"},
         )
         figures = {
             result.loss: outcome.loss,
@@ -265,13 +262,13 @@ def _log_children(store: Any, result: Result, parent: str) -> None:
             "fit_seconds": outcome.seconds,
             "regret": outcome.cost(result.retraining_cost) - result.best,
         }
-        metrics = [Metric(name, float(value), now, 0) for name, value in figures.items() if math.isfinite(value)]
-        metrics += [
+        log_figures(store.client, run.info.run_id, {name: f for name, f in figures.items() if math.isfinite(f)})
+        served = [
             Metric(f"served/{result.loss}", losses.value, now, step) for step, losses in enumerate(outcome.served)
         ]
         store.client.log_batch(
             run.info.run_id,
-            metrics=metrics,
+            metrics=served[-METRICS_AT_ONCE:],
             params=[Param(*pair) for pair in names.items()],
             tags=[RunTag("strategy", outcome.strategy)],
         )

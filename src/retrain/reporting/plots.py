@@ -94,7 +94,9 @@ def svg(paint: Callable[[Axes], None], legend: bool = True) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "retrain", "font.family": "sans-serif"}):
+    with rc_context(
+        {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "retrain", "font.family": "sans-serif"}
+    ):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()
         paint(axes)

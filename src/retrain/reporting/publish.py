@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import polars as pl
 
 from retrain.config import Config
@@ -12,6 +10,9 @@ from retrain.project import PREDICTIONS, REPORT, write_text
 from retrain.promotion.figures import EVALUATION, WINDOW
 from retrain.records import ChallengerRecord, ComparisonRecord, DecisionRecord, ModelRecord, PromotionRecord
 from retrain.reporting import plots, report, words
+from retrain.reporting.showing import only_shown
+from retrain.reporting.terminal import plain_console, print_table, printable
+from retrain.tracking.names import LONGEST_TAG, log_figures
 from retrain.tracking.store import Store
 
 
@@ -23,14 +24,21 @@ def to_files(
     promotion: PromotionRecord,
 ) -> dict[str, str]:
     """Write the HTML report; returns its plots as SVG documents by name."""
-    drawn = {}
+    drawn: dict[str, str] = {}
     if trained.retrained:
-        judged = pl.read_parquet(PREDICTIONS).filter(pl.col(WINDOW) == EVALUATION)
-        drawn = plots.draw(
-            judged, config.data.time_column, config.data.task, loss_beside(config.data.metric, config.data.task)
-        )
-    write_text(REPORT, report.render(decision, trained, compared, promotion, drawn))
+        with only_shown("The plots"):
+            drawn = _draw(config)
+    page = report.FAILED
+    with only_shown("The report"):
+        page = report.render(decision, trained, compared, promotion, drawn)
+    write_text(REPORT, page)
     return drawn
+
+
+def _draw(config: Config) -> dict[str, str]:
+    judged = pl.read_parquet(PREDICTIONS).filter(pl.col(WINDOW) == EVALUATION)
+    loss = loss_beside(config.data.metric, config.data.task)
+    return plots.draw(judged, config.data.time_column, config.data.task, loss)
 
 
 def to_mlflow(
@@ -42,23 +50,22 @@ def to_mlflow(
     drawn: dict[str, str],
 ) -> None:
     """Scores, verdict, plots and report to the challenger's run; a description to each version that it made."""
-    from mlflow.entities import Metric, RunTag
+    from mlflow.entities import RunTag
 
     client, run_id = store.client, trained.run_id
-    now = int(time.time() * 1000)
     figures = {"evaluation/rows": compared.rows, "evaluation/blocks": compared.blocks, "evaluation/look": compared.look}
     figures |= compared.flat()
     figures |= {f"new_levels/{name}": rows for name, rows in trained.new_levels.items()}
     for name, check in compared.checks.items():
         figures |= {f"gate/{name}/{figure}": value for figure, value in check.figures.items()}
-    metrics = [Metric(name, value, now, 0) for name, value in figures.items()]
+    log_figures(client, run_id, figures)
     summary = words.headline(trained, promotion)
     tags = {
         "verdict": compared.verdict,
         "verdict_reason": compared.reason,
-        "mlflow.note.content": f"{summary}\n\n{compared.reason}",
+        "mlflow.note.content": f"{summary}\n\n{words.escape_markdown(compared.reason)}",
     }
-    client.log_batch(run_id, metrics=metrics, tags=[RunTag(key, value[:4900]) for key, value in tags.items()])
+    client.log_batch(run_id, tags=[RunTag(key, value[:LONGEST_TAG]) for key, value in tags.items()])
     for name, svg in drawn.items():
         client.log_text(run_id, svg, f"plots/{name}.svg")
     client.log_artifact(run_id, str(REPORT))
@@ -75,30 +82,28 @@ def to_mlflow(
 
 def to_terminal(trained: ChallengerRecord, compared: ComparisonRecord, promotion: PromotionRecord) -> None:
     """The summary that ends a retraining."""
-    from rich.console import Console
-    from rich.table import Table
+    console = plain_console(soft_wrap=True)
 
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"\n[bold]{words.headline(trained, promotion)}[/bold]")
-    console.print(f"Challenger     version {trained.challenger.version}: {trained.model}, strategy {trained.strategy}")
-    console.print(
-        f"Trained on     {words.trained_on(trained.challenger)} ({trained.rows:,} rows, {trained.fit_seconds:.1f} s)"
-    )
-    console.print(f"Compared with  {words.opponent(trained)}")
-    console.print(
-        f"On             {compared.rows:,} rows in {compared.blocks} blocks, {trained.evaluation_start[:10]} to {trained.evaluation_end[:10]}"
-    )
-    header, rows = words.score_table(compared)
-    table = Table(*header, box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for row in rows:
-        table.add_row(*row)
+    def show(text: str, style: str | None = None) -> None:
+        console.print(printable(text), style=style)
+
     console.print()
-    Console(highlight=False, width=max(console.width, 110)).print(table)
+    show(words.headline(trained, promotion), "bold")
+    show(f"Challenger     version {trained.challenger.version}: {trained.model}, strategy {trained.strategy}")
+    show(f"Trained on     {words.trained_on(trained.challenger)} ({trained.rows:,} rows, {trained.fit_seconds:.1f} s)")
+    show(f"Compared with  {words.opponent(trained)}")
+    window = f"{trained.evaluation_start[:10]} to {trained.evaluation_end[:10]}"
+    show(f"On             {compared.rows:,} rows in {compared.blocks} blocks, {window}")
+    console.print()
+    print_table(*words.score_table(compared), width=110, gap=3)
     for line in words.news(trained):
-        console.print(f"\n{line}")
-    console.print(f"\nVerdict        [bold]{compared.verdict}[/bold]. {compared.reason}")
+        console.print()
+        show(line)
+    console.print()
+    show(f"Verdict        {compared.verdict}. {compared.reason}")
     for name, check in compared.checks.items():
-        console.print(f"  {words.outcome(check):<16}{name}: {check.reason}")
+        show(f"  {words.outcome(check):<16}{name}: {check.reason}")
     console.print(
-        f"\nNext  retrain status       who serves, and since when\n      mlflow ui            every run and version\n      {REPORT}  this comparison with pictures\n"
+        "\nNext  retrain status       who serves, and since when\n      mlflow ui            every run and version\n"
+        f"      {REPORT}  this comparison with pictures\n"
     )

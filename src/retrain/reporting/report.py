@@ -7,6 +7,7 @@ from pathlib import Path
 from retrain.records import ChallengerRecord, ComparisonRecord, DecisionRecord, PromotionRecord
 from retrain.reporting import words
 
+FAILED = "<!doctype html><meta charset=utf-8><p>This report could not be made; the log of `promote` says why.</p>\n"
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 COLORS = {"promote": "#2e7d4f", "keep": "#8a5a00", "insufficient_evidence": "#6b6b6b", None: "#6b6b6b"}
 

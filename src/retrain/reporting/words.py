@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from retrain.promotion.figures import lower_is_better
 from retrain.records import (
     ChallengerRecord,
@@ -118,21 +121,32 @@ def score_table(compared: ComparisonRecord) -> tuple[list[str], list[list[str]]]
     return header, rows
 
 
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return re.sub(r"([\\`*\[\]<>|~$#])", r"\\\1", " ".join(text.split()))
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
+    lines = [[escape_markdown(cell) for cell in line] for line in (header, *rows)]
+    lines.insert(1, ["---"] * len(header))
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
 def markdown(trained: ChallengerRecord, compared: ComparisonRecord, promotion: PromotionRecord, role: str) -> str:
     """The description of a model version. Its first line is a plain sentence: the UI's lists show it raw."""
     if role == "refit":
         first = f"Refit of version {trained.challenger.version} with the evaluation rows included, for batch {trained.newest_batch}."
     else:
         first = f"Challenger of batch {trained.newest_batch}: {headline(trained, promotion)}"
-    header, rows = score_table(compared)
-    table = ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows)]
+    table = markdown_table(*score_table(compared))
     lines = [
         first,
         "",
         f"**Recipe** {trained.model}, strategy {trained.strategy}.",
         f"**Compared** version {trained.challenger.version} ({trained_on(trained.challenger)}) with {opponent(trained)},",
         f"on {compared.rows:,} rows in {compared.blocks} blocks, {trained.evaluation_start[:10]} to {trained.evaluation_end[:10]}.",
-        f"**Verdict** {compared.verdict}: {compared.reason}",
+        f"**Verdict** {compared.verdict}: {escape_markdown(compared.reason)}",
         "",
         *table,
         "",

@@ -19,6 +19,7 @@ from retrain.promotion.ledger import Entry, Ledger
 from retrain.promotion.moves import Circumstances, Refused, plan_entry, plan_refusal
 from retrain.records import ChallengerRecord, ComparisonRecord, DecisionRecord, ModelRecord, PromotionRecord
 from retrain.reporting import publish
+from retrain.reporting.showing import only_shown
 from retrain.tracking import runs
 from retrain.tracking.store import Store, open_store
 
@@ -50,9 +51,11 @@ def run(config: Config) -> None:
         compared.verdict, moved, champion, entry.previous, entry.seq, entry.candidate, store.registered_model
     )
     drawn = publish.to_files(config, decision, trained, compared, record)
-    publish.to_mlflow(store, trained, compared, record, newcomer, drawn)
+    with only_shown("The comparison in MLflow"):
+        publish.to_mlflow(store, trained, compared, record, newcomer, drawn)
     records.save(PROMOTION, record)
-    publish.to_terminal(trained, compared, record)
+    with only_shown("The summary"):
+        publish.to_terminal(trained, compared, record)
 
 
 def _circumstances(config: Config) -> Circumstances:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from retrain.masking import mask, mask_tree
 from retrain.modeling.model_files import MODEL_FILE, file_digest
 from retrain.project import SNAPSHOT, current_commit
 from retrain.records import DecisionRecord, ScoreRecord
+from retrain.tracking.names import fit_name, fit_text, log_figures
 from retrain.tracking.store import MONITORING, Store, ensure_experiment, first_line
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ def start_run(
     experiment, _ = ensure_experiment(store, store.experiment + suffix)
     with mlflow.start_run(
         experiment_id=experiment,
-        run_name=name,
+        run_name=fit_text(name),
         tags={key: mask(value) for key, value in (always | dict(tags)).items()},
         parent_run_id=parent,
         nested=parent is not None,
     ) as run:
-        mlflow.log_params(flat_params(config))
+        mlflow.log_params({fit_name(key): value for key, value in flat_params(config).items()})
         mlflow.log_text(config_text(config), "config.yaml")
         if commit.patch:
             mlflow.log_text(commit.patch, "code.patch")
@@ -80,11 +80,13 @@ def log_json(content: Any, path: str) -> None:
 
 def log_monitoring(store: Store, decision: DecisionRecord, step: int) -> None:
     """The decision, yes or no, and what was seen, in the one run that watches over a registered model; a step for each batch."""
-    from mlflow.entities import Metric
-
     experiment, _ = ensure_experiment(store, store.experiment + MONITORING)
     found = store.client.search_runs([experiment], max_results=1, order_by=["attributes.start_time ASC"])
-    run = found[0] if found else store.client.create_run(experiment, run_name=f"monitoring of {store.registered_model}")
+    run = (
+        found[0]
+        if found
+        else store.client.create_run(experiment, run_name=fit_text(f"monitoring of {store.registered_model}"))
+    )
     figures = {f"p/{name}": change.p_value for name, change in decision.families.items()}
     figures |= {f"distance/{name}": change.distance for name, change in list(decision.features.items())[:MOST_WATCHED]}
     figures |= {
@@ -96,9 +98,7 @@ def log_monitoring(store: Store, decision: DecisionRecord, step: int) -> None:
         newest = decision.scores[-1]
         figures |= {f"champion/{decision.loss}{end}": value for end, value in _with_ends(newest)}
     figures |= {f"expected/{decision.loss}": score.value for score in decision.expected[-1:]}
-    now = int(time.time() * 1000)
-    metrics = [Metric(name, value, now, step) for name, value in figures.items() if value is not None]
-    store.client.log_batch(run.info.run_id, metrics=metrics)
+    log_figures(store.client, run.info.run_id, figures, step)
     store.client.log_dict(
         run.info.run_id,
         dataclasses.asdict(decision),
