@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Project, free_port, make_project
+from conftest import TARGET, TIME, Project, flights, free_port, make_project
 from test_loop import promotion
 
 IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.com")
@@ -193,3 +193,25 @@ def test_an_edit_of_ones_own_code_re_runs_the_stages_that_use_it(grown: Project)
     assert "not on a Tuesday" in result.stderr
     ran = [line.split("'")[1] for line in result.stdout.splitlines() if line.startswith("Running stage")]
     assert ran == ["config", "train", "evaluate", "promote"]
+
+
+def test_raw_files_that_init_was_given_are_kept_by_dvc_and_not_by_git(project: Project) -> None:
+    (project.root / "exports").mkdir()
+    flights("2013-01").head(3000).write_csv(project.root / "exports/january 2013.csv")
+    flights("2013-02").head(3000).write_csv(project.root / "table.csv")
+    for table in ("exports/*.csv", "table.csv", "data/incoming/*.parquet"):
+        arguments = ("--target", TARGET, "--time", TIME, "--name", table.strip("*/.")[:4], "--period", "week")
+        assert "by DVC, not git" in project.run("retrain", "init", table, *arguments).stdout
+    project.run("git", "add", "-A")
+    tracked = project.run("git", "ls-files").stdout.splitlines()
+    assert {"exports.dvc", "table.csv.dvc", "data/incoming.dvc"} <= set(tracked)
+    assert not [name for name in tracked if name.endswith((".csv", ".parquet", ".gitkeep"))]
+    flights("2013-04").write_parquet(project.root / "data/incoming/2013-04.parquet")
+    assert "data/incoming.dvc" in project.run("dvc", "status").stdout, "DVC keeps the next file as well"
+
+
+def test_a_table_that_is_in_git_already_stays_there(project: Project) -> None:
+    flights("2013-01").head(3000).write_csv(project.root / "table.csv")
+    project.run("git", "add", "table.csv")
+    output = project.run("retrain", "init", "table.csv", "--target", TARGET, "--time", TIME, "--period", "week").stdout
+    assert "table.csv is in git, and stays there" in output and not (project.root / "table.csv.dvc").exists()

@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 import yaml
 
+from retrain.commands import raw_files
 from retrain.config import PeriodKind, compose
 from retrain.data.inference import Draft, draft_contract, guess_task
 from retrain.data.packed import MANY_COLUMNS, numeric_columns, pack, tell_target
@@ -44,6 +45,10 @@ def run(options: argparse.Namespace) -> None:
     watched = _watch(paths) if not options.query else []
     compose(CONF)  # what was written must be what the project reads
     _report(path, len(table), wide, draft, watched, options)
+    kept = raw_files.keep(_fixed_part(given) for given in paths if not URI.match(given)) if not options.query else []
+    for number, line in enumerate(kept):
+        print(f"{'Kept' if not number else '':<13}{line}")
+    print(f"Next         look through {path}, then `dvc repro`")
 
 
 def _pack_wide(source: dict, table: pl.DataFrame, options: argparse.Namespace) -> tuple[dict, pl.DataFrame, list[str]]:
@@ -194,8 +199,7 @@ def _watch(paths: Sequence[str]) -> list[str]:
     for given in paths:
         if URI.match(given):
             continue
-        fixed = itertools.takewhile(lambda part: not any(sign in part for sign in "*?["), Path(given).parts)
-        watched = str(Path(*fixed))
+        watched = str(_fixed_part(given))
         if not watched.startswith("data/incoming"):
             folders.append(_scalar(watched))
     inside = ", ".join(["data/incoming", *folders, "src/retrain/data"])
@@ -203,6 +207,14 @@ def _watch(paths: Sequence[str]) -> list[str]:
         path, re.sub(r"deps: \[data/incoming,.*?src/retrain/data,", lambda _: f"deps: [{inside},", text, count=1)
     )
     return [given for given in paths if URI.match(given)]
+
+
+def _fixed_part(given: str) -> Path:
+    """The file, or of a glob the folder that all its matches lie in."""
+    path = Path(given)
+    if path.exists():
+        return path
+    return Path(*itertools.takewhile(lambda part: not any(sign in part for sign in "*?["), path.parts))
 
 
 def _report(
@@ -225,4 +237,3 @@ def _report(
     if options.query or unwatched:
         print("Not watched  DVC can't see when the source changes: `dvc repro -f snapshot` reads it again.")
     print(f"Written      {path}, chosen in {CONF / 'config.yaml'}")
-    print(f"Next         look through {path}, then `dvc repro`")
