@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
+from conftest import REPOSITORY
 
-from retrain.cli import QUESTIONS, STAGES, build_parser, parse
+from retrain.cli import QUESTIONS, RUNS_HYDRA, STAGES, _user_message, build_parser, parse
 
 
 @pytest.mark.parametrize("verb", [*STAGES, *QUESTIONS])
@@ -13,7 +15,9 @@ def test_help_of_every_verb_is_short_and_has_an_example(verb: str, capsys: pytes
     with pytest.raises(SystemExit) as stopped:
         build_parser().parse_args([verb, "--help"])
     text = capsys.readouterr().out
-    assert stopped.value.code == 0 and f"example:\n  retrain {verb}" in text and len(text.splitlines()) < 25
+    assert stopped.value.code == 0 and f"example:\n  retrain {verb}" in text
+    assert len(text.splitlines()) < (40 if verb in RUNS_HYDRA else 25)
+    assert ("sliding_window" in text.partition("choices, in conf/")[2]) == (verb in RUNS_HYDRA)
 
 
 def test_overrides_may_stand_on_both_sides_of_an_option() -> None:
@@ -21,6 +25,60 @@ def test_overrides_may_stand_on_both_sides_of_an_option() -> None:
     assert (options.overrides, options.multirun, options.debug) == (["model=a", "strategy=b,c", "seed=1"], True, True)
     with pytest.raises(SystemExit):
         parse(["train", "--unknown"])
+
+
+def retrain(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line, in this repository itself: for what changes nothing."""
+    command = [sys.executable, "-m", "retrain.cli", *arguments]
+    inherited = os.environ | {"PYTHONPATH": str(REPOSITORY / "src"), "COLUMNS": "200"}
+    return subprocess.run(command, cwd=REPOSITORY, env=inherited, capture_output=True, text=True, check=False)
+
+
+def test_hydras_own_options_show_the_configuration_and_then_what_is_wrong_with_it() -> None:
+    shown = retrain("train", "--cfg", "job", "-p", "strategy", "strategy=sliding_window")
+    assert shown.returncode == 0 and "retrain.modeling.strategies.SlidingWindow" in shown.stdout
+    broken = retrain("train", "--cfg", "job", "seed=-1")
+    assert broken.returncode == 1 and "seed: -1" in broken.stdout and "`seed` is -1" in broken.stderr
+    about = retrain("train", "--info", "defaults", "model=dummy").stdout
+    assert about.count("| model/dummy ") == 1
+
+
+def test_hydras_options_that_are_not_here_say_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["train", "--run", "--info", "model=dummy"]).overrides == ["model=dummy"]
+    for arguments, words in (
+        (["train", "--config-name=x"], "conf/experiment/"),
+        (["evaluate", "-m", "gate=superiority"], "only `retrain train`"),
+    ):
+        with pytest.raises(SystemExit):
+            parse(arguments)
+        assert words in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    code = (
+        "import os, sys; from retrain.cli import main\n"
+        "import retrain.commands.show_config as command\n"
+        "command.run = lambda options: [print('line', number) for number in range(100_000)]\n"
+        "main(['config', '--cfg', 'job']); "
+    )
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run(
+        [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, check=False, cwd=REPOSITORY
+    )
+    os.close(write)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_store_that_refuses_is_told_apart_from_one_that_does_not_answer() -> None:
+    class MlflowException(Exception):
+        error_code = "INVALID_PARAMETER_VALUE"
+
+    MlflowException.__module__ = "mlflow.exceptions"
+    refused = _user_message(MlflowException("Invalid experiment name: a:b"))
+    assert "Invalid experiment name" in refused and "tracking.experiment" in refused and "answers" not in refused
+    MlflowException.error_code = "TEMPORARILY_UNAVAILABLE"
+    assert "once the store answers" in _user_message(MlflowException("no connection"))
 
 
 def imported_by(statement: str) -> set[str]:

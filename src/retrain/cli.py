@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import importlib
 import logging
@@ -10,10 +11,10 @@ import os
 import sys
 import textwrap
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 from retrain.errors import RetrainError
 from retrain.masking import MaskingFormatter, mask
@@ -103,13 +104,59 @@ INIT = (
     "  retrain init 'data/incoming/*.parquet' --target churned --time day --period week\n"
     '  retrain init DATABASE_URL --query "select * from orders" --target late --time ordered_at',
 )
+# What an MLflow server answers when asking again won't help.
+REFUSALS = {
+    "INVALID_PARAMETER_VALUE",
+    "BAD_REQUEST",
+    "INVALID_STATE",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+    "RESOURCE_LIMIT_EXCEEDED",
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "NOT_IMPLEMENTED",
+}
 WITH_VERSION = ("promote", "approve", "reproduce")
 SWEEP = "retrain train -m model=hist_gradient_boosting,logistic_regression strategy=full,sliding_window"
 
 
+# Options that Hydra's own command line has, and what to do instead here.
+NOT_HERE = {
+    "--config-dir": "overlays of your own lie in conf/experiment/: `experiment=<name>`",
+    "--config-path": "the configuration is that of the project: change into its folder",
+    "--config-name": "overlays of your own lie in conf/experiment/: `experiment=<name>`",
+    "--experimental-rerun": "`retrain reproduce VERSION` trains a version again",
+    "--shell-completion": "there is none",
+}
+RUNS_HYDRA = {"config", "snapshot", "monitor", "train", "evaluate", "promote", "backtest", "gate-check", "status"}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Lists the choices in `conf/` below the help of a verb that takes them."""
+
+    def format_help(self) -> str:
+        text = super().format_help()
+        return text + _list_choices() if self.prog.rpartition(" ")[2] in RUNS_HYDRA else text
+
+
+def _list_choices() -> str:
+    from retrain.project import find_root
+
+    try:
+        files = sorted((find_root() / "conf").glob("*/*.yaml"))
+    except RetrainError:
+        return ""
+    groups: dict[str, list[str]] = {}
+    for path in files:
+        groups.setdefault(path.parent.name, []).append(path.stem)
+    width = max(map(len, groups), default=0)
+    lines = [f"  {name:<{width}}  {', '.join(names)}" for name, names in groups.items()]
+    return "\n".join(["", "choices, in conf/, for key=value:", *lines, ""])
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every verb. Imports nothing heavy: help must be there at once."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="retrain",
         description="Retrain a scikit-learn model when new labelled data arrives, and promote it only if it holds up.",
         epilog="The pipeline runs them all: dvc repro. `retrain <verb> --help` shows an example.",
@@ -131,6 +178,8 @@ def build_parser() -> argparse.ArgumentParser:
         if verb == "init":
             _add_init(one)
             continue
+        if verb in RUNS_HYDRA:
+            _add_hydra(one)
         if verb == "predict":
             one.add_argument("input", type=Path, help="Parquet or CSV file with the feature columns")
             one.add_argument("--output", type=Path, required=True, help="Parquet or CSV file to write")
@@ -159,6 +208,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_hydra(parser: argparse.ArgumentParser) -> None:
+    """What Hydra's own command line offers for looking at a configuration."""
+    show = parser.add_argument_group("looking at the configuration")
+    kinds = ("job", "hydra", "all")
+    show.add_argument("--cfg", "-c", choices=kinds, help="print the configuration that would be used, and stop")
+    show.add_argument("--resolve", action="store_true", help="with --cfg: without ${...}")
+    show.add_argument("--package", "-p", metavar="KEY", help="with --cfg: this part of it")
+    about = "print where it comes from, and stop: all, defaults, defaults-tree, config, plugins, searchpath"
+    show.add_argument("--info", "-i", nargs="?", const="all", metavar="WHAT", help=about)
+
+
 def _add_init(parser: argparse.ArgumentParser) -> None:
     files = "CSV, Parquet or JSON Lines: a path, a glob in quotes, or a URL; with --query, a database"
     parser.add_argument("files", nargs="+", metavar="FILE", help=files)
@@ -177,6 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; a user's mistake ends with one paragraph on standard error and exit code 1."""
     options = parse(arguments)
     gc.set_threshold(100_000, 20, 20)  # loading the libraries makes objects that stay: looking for garbage costs 0.6 s
+    sys.stdout, sys.stderr = _Unhurried(sys.stdout), _Unhurried(sys.stderr)
     _log_masked()
     for noisy in ("matplotlib", "mlflow", "alembic", "filelock", "git", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -194,6 +255,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = textwrap.fill(f"error: {message}", width=110, break_long_words=False, break_on_hyphens=False)
         print(text, file=sys.stderr)
         sys.exit(1)
+
+
+class _Unhurried:
+    """An output whose reader may leave early, as `head` does: the rest is dropped, and the work goes on to its end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._dropping():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._dropping():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _dropping(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _log_masked() -> None:
@@ -217,7 +304,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parsed arguments. Overrides may stand before and after `-m`, which argparse alone does not allow."""
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
+    rest = [argument for argument in rest if argument not in ("--run", "-r")]  # Hydra's word for one job
     unknown = [argument for argument in rest if argument.startswith("-")]
+    for argument in unknown:
+        name = argument.partition("=")[0]
+        if name in NOT_HERE:
+            parser.error(f"`{name}` is Hydra's, and not here: {NOT_HERE[name]}")
+        if name in ("-m", "--multirun"):
+            parser.error(f"only `retrain train` and `retrain backtest` sweep, not `retrain {options.verb}`")
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if options.verb == "init":
@@ -226,6 +320,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         options.started_in = Path.cwd()
         return options
     options.overrides += rest
+    if getattr(options, "info", None) and "=" in options.info:  # an override that came after a bare --info
+        options.overrides.insert(0, options.info)
+        options.info = "all"
     options.version, options.started = None, STARTED
     if options.verb in WITH_VERSION and options.overrides and options.overrides[0].isdigit():
         options.version = int(options.overrides.pop(0))
@@ -240,18 +337,38 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def _user_message(error: Exception) -> str | None:
     """The paragraph to show instead of a traceback; None for a mistake of the project itself."""
     if isinstance(error, RetrainError):
-        return str(error)
+        return str(error) + _missing_in_copy(error)
     # Not imported for this: most commands never load MLflow.
-    if type(error).__module__.split(".")[0] in ("mlflow", "sqlalchemy", "sqlite3", "filelock"):
-        first = next(iter(mask(str(error)).strip().splitlines()), type(error).__name__)
-        if getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
-            return (
-                f"The tracking store refused what it was given: {first} What was finished stays; `--debug` shows where."
-            )
+    library = type(error).__module__.split(".")[0]
+    first = next(iter(mask(str(error)).strip().splitlines()), type(error).__name__)
+    if library in ("hydra", "omegaconf", "antlr4"):
+        return f"The configuration or an override can't be used: {first} `retrain config --cfg job` shows what it is."
+    if library not in ("mlflow", "sqlalchemy", "sqlite3", "filelock"):
+        return None
+    if getattr(error, "error_code", "") in REFUSALS:
         return (
-            f"The tracking store failed: {first} What was finished stays; run the command again once the store answers."
+            f"The tracking store refused what it was given: {first} Running the command again would end the same way. If it names "
+            "an experiment or a model, change `tracking.experiment` or `tracking.registered_model` in conf/tracking/; if rights, "
+            "ask whoever runs the server. What was finished stays; `--debug` shows where it happened."
         )
-    return None
+    return f"The tracking store failed: {first} What was finished stays; run the command again once the store answers."
+
+
+def _missing_in_copy(error: RetrainError) -> str:
+    """For an experiment that DVC runs in a copy of the project: what git doesn't hold is not in it."""
+    from retrain.errors import DataError
+    from retrain.project import in_copy
+
+    try:
+        if not isinstance(error, DataError) or not in_copy():
+            return ""
+    except RetrainError:
+        return ""
+    return (
+        " This is a copy of the project that DVC made for an experiment, and it holds what git holds. If the source's files are "
+        "ignored by git, hand them over: `dvc exp run --temp --copy-paths data/incoming` (also with `--queue`; once for "
+        "each file or folder), or run the experiment in the project itself, without `--temp` and `--queue`."
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -263,6 +380,11 @@ def run(options: argparse.Namespace) -> None:
     os.chdir(find_root())
     if options.verb == "init":
         importlib.import_module(INIT[0]).run(options)
+        return
+    if getattr(options, "cfg", None) or getattr(options, "info", None):
+        from retrain.commands import show_config
+
+        show_config.run(options)
         return
     if options.verb == "train" and options.multirun:
         from retrain.commands import sweep
@@ -295,3 +417,7 @@ def _config(overrides: Sequence[str], in_stage: bool) -> Config:
     from retrain.config import compose, load_params
 
     return load_params() if in_stage else compose(Path("conf"), overrides)
+
+
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,7 @@ from retrain.data.manifest import Batch, Manifest, read_manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in, plan_validation, plan_windows
 from retrain.errors import DataError, ModelError, RetrainError
+from retrain.masking import mask
 from retrain.modeling import training
 from retrain.modeling.lesson import Base, Lesson
 from retrain.modeling.metrics import find_metric, shown_metrics
@@ -76,7 +77,7 @@ def train(config: Config, parent: str | None = None, name: str = "candidate") ->
 
 def one_line(error: Exception) -> str:
     """An error as it goes into a table or a tag."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(mask(str(error)).split()) or type(error).__name__
     return (text if isinstance(error, RetrainError) else f"{type(error).__name__}: {text}")[:LONGEST_ERROR]
 
 
