@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 MOST_SHOWN = 5  # mistakes in one message
-BlockHours = Annotated[int, Ge(1), Le(24 * 366)]
+BlockHours = Annotated[int, Ge(1), Le(24 * 366 * 100)]  # a table may have one time in several years
 Variable = Annotated[str, Written(r"[A-Za-z_][A-Za-z0-9_]*", "MLFLOW_TRACKING_URI (the name of a variable)")]
 
 
