@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from retrain.config import ColumnType, PeriodKind, Task
-from retrain.data.inference import Draft, draft_contract
+from retrain.data.inference import Draft, draft_contract, guess_period
 from retrain.errors import DataError
 
 ROWS = 4000
@@ -171,3 +173,66 @@ def test_a_series_of_its_own_has_the_time_as_feature() -> None:
 def test_what_can_not_be_is_refused(frame: pl.DataFrame, target: str, time: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         draft(frame, target, time)
+
+
+@pytest.mark.parametrize(
+    ("step", "rows", "period"),
+    [
+        (timedelta(days=1), 3 * 365, PeriodKind.month),
+        (timedelta(days=1.4), 3 * 260, PeriodKind.month),  # working days
+        (timedelta(days=1), 365, PeriodKind.month),
+        (timedelta(days=1), 10 * 365, PeriodKind.month),
+        (timedelta(days=1), 90, PeriodKind.week),
+        (timedelta(days=7), 3 * 52, PeriodKind.quarter),
+        (timedelta(hours=1), 3 * 365 * 24, PeriodKind.month),
+        (timedelta(hours=1), 60 * 24, PeriodKind.week),
+        (timedelta(minutes=1), 5 * 24 * 60, PeriodKind.hour),
+        (timedelta(days=30.5), 40 * 12, PeriodKind.quarter),
+    ],
+)
+def test_batches_are_those_of_a_calendar_however_few_rows_there_are(
+    step: timedelta, rows: int, period: PeriodKind
+) -> None:
+    times = pl.Series([datetime(2020, 1, 1) + step * row for row in range(rows)])
+    assert guess_period(times) is period
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 3000),
+    days=st.floats(0.5, 15_000),
+    seed=st.integers(0, 100),
+)
+def test_batches_count_rows_only_where_not_even_hours_make_six(rows: int, days: float, seed: int) -> None:
+    seconds = np.random.default_rng(seed).integers(0, max(1, int(days * 86400)), rows)
+    times = pl.Series([datetime(1990, 1, 1) + timedelta(seconds=int(second)) for second in seconds])
+    assert (guess_period(times) is PeriodKind.rows) == (times.dt.truncate("1h").n_unique() < 6)
+
+
+def test_a_newest_batch_that_has_only_begun_is_doubted() -> None:
+    hourly = table(sold_at=[datetime(2023, 1, 1) + timedelta(hours=2 * row) for row in range(ROWS)])
+    assert not any("newest batch" in doubt for doubt in draft(hourly.head(3600)).unsure)  # to 27 October
+    (doubt,) = (doubt for doubt in draft(hourly.head(3660)).unsure if "newest batch" in doubt)
+    assert "2023-11" in doubt and "`as_of: 2023-10`" in doubt
+
+
+def test_times_of_day_and_ratios_are_no_names_with_values() -> None:
+    random = np.random.default_rng(0)
+    made = draft(
+        table(
+            opens=random.choice(["09:30", "10:00", "7:15"], ROWS),
+            shift=random.choice(["09:30 17:45", "10:00 18:00"], ROWS),
+            screen=random.choice(["16:9", "4:3"], ROWS),
+            genes=random.choice(["g1:2.5 g2:1", "g3:4", ""], ROWS),
+        )
+    )
+    kinds = {name: made.features[name].type.name for name in ("opens", "shift", "screen", "genes")}
+    assert kinds == {"opens": "categorical", "shift": "categorical", "screen": "categorical", "genes": "sparse"}
+    assert [doubt.split("`")[1] for doubt in made.unsure if "times of day" in doubt] == ["opens"]
+
+
+def test_zones_in_a_second_column_are_pointed_at() -> None:
+    zones = np.random.default_rng(0).choice(["Europe/Berlin", "America/New_York"], ROWS)
+    assert any("`zone` holds time zones" in doubt for doubt in draft(table(zone=zones)).unsure)
+    zoned = table(zone=zones).with_columns(pl.col("sold_at").dt.replace_time_zone("UTC"))
+    assert not any("holds time zones" in doubt for doubt in draft(zoned).unsure)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from zoneinfo import available_timezones
 
 import numpy as np
 import polars as pl
@@ -23,8 +25,15 @@ MOST_CLASSES = 50
 FEW_LEVELS = 10
 LONG_TEXT, MANY_TEXTS = 30, 1000  # characters on average; different ones
 MANY_LEVELS = 0.5  # of the rows: a name for each row rather than a category
-BATCHES_WANTED = (6, 60)
-ROWS_WANTED = 1000  # a batch, for a third of it to say something
+CALENDAR = (PeriodKind.quarter, PeriodKind.month, PeriodKind.week, PeriodKind.day, PeriodKind.hour)
+PREFERRED = (PeriodKind.month, PeriodKind.week, PeriodKind.quarter, PeriodKind.day, PeriodKind.hour)
+FEWEST_BATCHES, MOST_BATCHES, MOST_SMALL_BATCHES = 6, 72, 180
+FAIR_BATCH, SMALL_BATCH = 200, 20  # rows: a third of it says something; a month of working days
+CLOCK = r"^([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?( ?[AaPp]\.?[Mm]\.?)?$"
+ZONE = r"(Z|[+-]\d{2}:?\d{2}| (UTC|GMT))$"
+OFFSET = re.compile(r"^(UTC|GMT)?[+-]\d{1,2}(:?\d{2})?$")
+UNFINISHED = 0.25  # of the usual rows of a batch
+LOOKED_AT_FIRST = 20_000
 FEW_ROWS = 1500
 _BATCH, _COUNT = own_column("batch"), own_column("count")
 
@@ -71,7 +80,7 @@ def draft_contract(
     if table.is_empty():
         raise DataError("The table has no rows, so nothing can be learnt from it.")
     time_format = time_format or guess_time_format(table[time])
-    times = parse_times(table[time], time_format)
+    given, times = table[time], parse_times(table[time], time_format)
     if times.null_count():
         raise DataError(f"{times.null_count():,} rows have no `{time}`. Fill it in, or leave those rows out.")
     table = table.with_columns(times).sort(time, maintain_order=True)
@@ -96,6 +105,8 @@ def draft_contract(
             ColumnType.datetime, False, "hour, weekday, month, ... of the time itself: there is nothing else"
         )
     _doubts(draft, table, target)
+    _doubt_newest(draft, batch)
+    _doubt_zones(draft, table, given)
     return draft
 
 
@@ -143,19 +154,24 @@ def guess_time_format(values: pl.Series) -> str | None:
 
 
 def guess_period(times: pl.Series) -> PeriodKind:
-    """The longest calendar period that makes 6 to 60 batches of a fair size; else a number of rows."""
-    frame = times.to_frame("time")
-    for kind in (PeriodKind.quarter, PeriodKind.month, PeriodKind.week, PeriodKind.day, PeriodKind.hour):
-        sizes = frame.select(period_keys(pl.col("time"), kind).alias("key")).group_by("key").len()["len"]
-        if BATCHES_WANTED[0] <= len(sizes) <= BATCHES_WANTED[1] and sizes.median() >= ROWS_WANTED / 5:
-            return kind
+    """The calendar period that a person would choose: months, or what comes nearest to them with batches neither too small
+    nor too many. A number of rows only where even hours are too few: such batches have numbers for names."""
+    sizes = {kind: _sizes(times, kind) for kind in CALENDAR}
     own = times.n_unique()  # times that are few stand for periods themselves
-    for kind in (
-        (PeriodKind.quarter, PeriodKind.month, PeriodKind.week, PeriodKind.day) if own <= BATCHES_WANTED[1] else ()
-    ):
-        if frame.select(period_keys(pl.col("time"), kind).n_unique()).item() == own:
+    for kind in CALENDAR:
+        if len(sizes[kind]) == own <= MOST_BATCHES and sizes[kind].median() >= SMALL_BATCH:
             return kind
-    return PeriodKind.rows
+    for most, least in ((MOST_BATCHES, FAIR_BATCH), (MOST_SMALL_BATCHES, SMALL_BATCH)):
+        for kind in PREFERRED:
+            if FEWEST_BATCHES <= len(sizes[kind]) <= most and sizes[kind].median() >= least:
+                return kind
+    many = (kind for kind in CALENDAR if len(sizes[kind]) >= FEWEST_BATCHES)
+    return next(many, PeriodKind.rows)
+
+
+def _sizes(times: pl.Series, kind: PeriodKind) -> pl.Series:
+    frame = times.to_frame("time")
+    return frame.group_by(period_keys(pl.col("time"), kind).alias("key")).len("rows")["rows"]
 
 
 def _rows_per_batch(rows: int) -> int:
@@ -184,9 +200,10 @@ def guess_block_hours(times: pl.Series, kind: PeriodKind) -> int:
 def guess_keys(table: pl.DataFrame, batch: pl.Series, target: str, time: str) -> list[str]:
     """The columns that tell the rows of a batch apart: one that looks like a key, else the time with up to two others."""
     frame = table.with_columns(batch.alias(_BATCH))
+    largest = frame.filter(batch == batch.mode().min()).head(LOOKED_AT_FIRST)  # most that are no keys are seen there
 
     def unique(names: Sequence[str]) -> bool:
-        return not frame.select(_BATCH, *names).is_duplicated().any()
+        return not any(rows.select(_BATCH, *names).is_duplicated().any() for rows in (largest, frame))
 
     names = [
         name
@@ -219,7 +236,7 @@ def free_name(wanted: str, taken: Collection[str]) -> str:
 def _add_feature(draft: Draft, values: pl.Series, is_key: bool) -> None:
     """Sort a column into features and those left out."""
     name, known = values.name, values.drop_nulls()
-    if values.dtype == pl.String and known.head(1000).str.contains(PAIRS).all() and known.str.contains(":").any():
+    if values.dtype == pl.String and _holds_packs(known.head(1000)):
         draft.features[name] = Feature(
             ColumnType.sparse, bool(values.null_count()), "columns with their values, the rest 0"
         )
@@ -246,12 +263,23 @@ def _add_feature(draft: Draft, values: pl.Series, is_key: bool) -> None:
         draft.features[name] = Feature(ColumnType.datetime, nullable, f"{known.min()} to {known.max()}{missing}")
     elif is_categorical(dtype):
         _add_text(draft, values.cast(pl.String), nullable, levels, missing)
+    elif dtype == pl.Time:
+        draft.left_out[name] = "it holds times of day: store minutes after midnight to use it"
     else:
         draft.left_out[name] = f"its type {dtype} can't be a feature"
 
 
+def _holds_packs(known: pl.Series) -> bool:
+    """Whether texts are names with their values, several in some: neither times of day nor ratios such as 16:9."""
+    if not known.str.contains(PAIRS).all() or not known.str.contains(r":.*\s.*:").any():
+        return False
+    return not known.str.split(" ").explode().drop_nulls().str.contains(CLOCK).all()
+
+
 def _add_text(draft: Draft, values: pl.Series, nullable: bool, levels: int, missing: str) -> None:
     name, known = values.name, values.drop_nulls()
+    if known.head(1000).str.contains(CLOCK).all():
+        draft.unsure.append(f"`{name}` holds times of day as text: as categories, or rather minutes after midnight?")
     length = known.str.len_chars().mean()
     if levels > MANY_LEVELS * len(known) or (length > LONG_TEXT and levels > MANY_TEXTS):
         dates = _as_times(known)
@@ -295,10 +323,36 @@ def _doubts(draft: Draft, table: pl.DataFrame, target: str) -> None:
         draft.unsure.append(
             "No columns tell the rows apart, so they are numbered: a corrected batch must keep their order."
         )
-    if draft.batches < BATCHES_WANTED[0]:
+    if draft.batches < FEWEST_BATCHES:
         draft.unsure.append(f"There are {draft.batches} batches only; a shorter period would let more arrive.")
     if len(table) < FEW_ROWS:
         draft.unsure.append(
             f"{len(table):,} rows are few for a model to be judged by: the gate asks for 500 evaluation rows, and some of each class "
             "(`evidence` and `classes` in conf/gate/shared/guardrails.yaml)."
         )
+
+
+def _doubt_newest(draft: Draft, batch: pl.Series) -> None:
+    """A newest batch that has only begun to arrive."""
+    usual = batch.value_counts(name=_COUNT)[_COUNT].median()
+    if draft.rows_per_batch is None and draft.batches > 2 and draft.newest_rows < UNFINISHED * usual:
+        before = batch.filter(batch < batch.max()).max()
+        draft.unsure.append(
+            f"The newest batch, {batch.max()}, has {draft.newest_rows:,} rows where others have {usual:,.0f}: if it is not "
+            f"complete yet, set `as_of: {before}` until it is."
+        )
+
+
+def _doubt_zones(draft: Draft, table: pl.DataFrame, times: pl.Series) -> None:
+    """Times without a zone, and their zones in another column."""
+    zoned = times.dtype == pl.String and times.head(1000).str.contains(ZONE).any()
+    if zoned or getattr(times.dtype, "time_zone", None):
+        return
+    zones = available_timezones()
+    for name in (name for name, dtype in table.schema.items() if dtype == pl.String and name != times.name):
+        levels = table[name].drop_nulls().unique()
+        if 2 <= len(levels) <= MANY_TEXTS and all(level in zones or OFFSET.match(level) for level in levels):
+            draft.unsure.append(
+                f"`{name}` holds time zones, and `{times.name}` is taken as it stands, so that rows of several zones are not "
+                "in the order of time: give it a zone of its own (2024-01-31T09:30+01:00) if hours matter."
+            )
