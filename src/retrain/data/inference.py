@@ -25,7 +25,13 @@ MOST_CLASSES = 50
 FEW_LEVELS = 10
 LONG_TEXT, MANY_TEXTS = 30, 1000  # characters on average; different ones
 MANY_LEVELS = 0.5  # of the rows: a name for each row rather than a category
-CALENDAR = (PeriodKind.quarter, PeriodKind.month, PeriodKind.week, PeriodKind.day, PeriodKind.hour)
+EVERY = {
+    PeriodKind.quarter: "1q",
+    PeriodKind.month: "1mo",
+    PeriodKind.week: "1w",
+    PeriodKind.day: "1d",
+    PeriodKind.hour: "1h",
+}
 PREFERRED = (PeriodKind.month, PeriodKind.week, PeriodKind.quarter, PeriodKind.day, PeriodKind.hour)
 FEWEST_BATCHES, MOST_BATCHES, MOST_SMALL_BATCHES = 6, 72, 180
 FAIR_BATCH, SMALL_BATCH = 200, 20  # rows: a third of it says something; a month of working days
@@ -156,22 +162,22 @@ def guess_time_format(values: pl.Series) -> str | None:
 def guess_period(times: pl.Series) -> PeriodKind:
     """The calendar period that a person would choose: months, or what comes nearest to them with batches neither too small
     nor too many. A number of rows only where even hours are too few: such batches have numbers for names."""
-    sizes = {kind: _sizes(times, kind) for kind in CALENDAR}
+    sizes = {kind: _sizes(times.sort(), kind) for kind in EVERY}
     own = times.n_unique()  # times that are few stand for periods themselves
-    for kind in CALENDAR:
+    for kind in EVERY:
         if len(sizes[kind]) == own <= MOST_BATCHES and sizes[kind].median() >= SMALL_BATCH:
             return kind
     for most, least in ((MOST_BATCHES, FAIR_BATCH), (MOST_SMALL_BATCHES, SMALL_BATCH)):
         for kind in PREFERRED:
             if FEWEST_BATCHES <= len(sizes[kind]) <= most and sizes[kind].median() >= least:
                 return kind
-    many = (kind for kind in CALENDAR if len(sizes[kind]) >= FEWEST_BATCHES)
+    many = (kind for kind in EVERY if len(sizes[kind]) >= FEWEST_BATCHES)
     return next(many, PeriodKind.rows)
 
 
-def _sizes(times: pl.Series, kind: PeriodKind) -> pl.Series:
-    frame = times.to_frame("time")
-    return frame.group_by(period_keys(pl.col("time"), kind).alias("key")).len("rows")["rows"]
+def _sizes(ordered: pl.Series, kind: PeriodKind) -> pl.Series:
+    """Rows of each batch, of times in order."""
+    return ordered.dt.truncate(EVERY[kind]).rle().struct.field("len")
 
 
 def _rows_per_batch(rows: int) -> int:
@@ -327,8 +333,8 @@ def _doubts(draft: Draft, table: pl.DataFrame, target: str) -> None:
         draft.unsure.append(f"There are {draft.batches} batches only; a shorter period would let more arrive.")
     if len(table) < FEW_ROWS:
         draft.unsure.append(
-            f"{len(table):,} rows are few for a model to be judged by: the gate asks for 500 evaluation rows, and some of each class "
-            "(`evidence` and `classes` in conf/gate/shared/guardrails.yaml)."
+            f"{len(table):,} rows are few to judge a model by: intervals are wide, so only large differences can be told "
+            "(`retrain gate-check` says how large)."
         )
 
 
