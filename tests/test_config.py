@@ -131,3 +131,19 @@ def test_an_overlay_is_named_before_there_is_any(tmp_path: Path) -> None:
         compose(tmp_path / "conf", ["experiment=short"])
     with pytest.raises(ConfigError, match="multirun"):
         compose(tmp_path / "conf", ["model=dummy,ridge"])
+
+
+def test_a_model_trusts_its_own_types_in_its_own_file(tmp_path: Path) -> None:
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    before = compose(conf)
+    own = (conf / "model/ridge.yaml").read_text() + "trusted_types: [my.Ridge, numpy.dtype]\n"
+    (conf / "model/mine.yaml").write_text(own)
+    for overrides in (["model=mine"], []):  # the champion may be a model that was chosen before
+        config = compose(conf, overrides)
+        assert config.trusted_types == [*before.trusted_types, "my.Ridge"]
+    assert compose(conf, ["model=mine"]).model == compose(conf, ["model=ridge"]).model  # it shapes no model
+    assert "my.More" in compose(conf, ["+model.trusted_types=[my.More]"]).trusted_types
+    (conf / "model/mine.yaml").write_text(own.replace("[my.Ridge, numpy.dtype]", "my.Ridge"))
+    with pytest.raises(ConfigError, match=r"conf/model/mine.yaml: `model.trusted_types` is 'my.Ridge'.*a list"):
+        compose(conf)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from retrain.columns import why_reserved
@@ -28,7 +28,9 @@ from retrain.ranges import (
     Share,
     ShareOrAll,
     Written,
+    describe,
     find_misfits,
+    fits,
     node_misfits,
 )
 
@@ -247,6 +249,7 @@ def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], override
     content = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
     try:
         OmegaConf.resolve(content)
+        _gather_trusted_types(content, conf, where)
         config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
     except (ConfigKeyError, ValidationError, MissingMandatoryValue) as error:
         key = error.full_key or str(error.key)
@@ -267,6 +270,34 @@ def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], override
         config.model.estimator |= config.model.for_regression
     config.model.for_regression = {}
     return config
+
+
+def _gather_trusted_types(content: DictConfig, conf: Path, where: Callable[[str], str]) -> None:
+    """Move what models trust in their own files into the one list.
+
+    Of all files in conf/model/, not of the chosen one alone: the champion may be a model that was chosen before. It leaves
+    `model`, since it shapes no model: a version stays continuable when the list grows.
+    """
+    own = [(where("model.trusted_types"), OmegaConf.to_container(content).get("model", {}).get("trusted_types"))]
+    for path in sorted((conf / "model").glob("*.yaml")):
+        if "trusted_types" in path.read_text(encoding="utf-8"):
+            own.append(
+                (
+                    f"In {path.relative_to(conf.parent)}",
+                    OmegaConf.to_container(OmegaConf.load(path)).get("trusted_types"),
+                )
+            )
+    for origin, types in own:
+        if types is not None and not fits(list[str], types):
+            raise ConfigError(
+                f"{origin}: `model.trusted_types` is {types!r}, but must be {describe(list[str])}. Mend it there."
+            )
+    if "model" in content:
+        OmegaConf.set_struct(content, False)
+        content.model.pop("trusted_types", None)
+    listed = content.get("trusted_types")
+    if isinstance(listed, ListConfig):
+        content.trusted_types = list(dict.fromkeys([*listed, *(name for _, types in own for name in types or [])]))
 
 
 def _check_values(content: Mapping[str, Any], config: Config, where: Callable[[str], str]) -> None:

@@ -50,7 +50,7 @@ def load_model(path: Path, trusted: Sequence[str], sha256: str | None) -> Pipeli
     unlisted = unlisted_types(path, trusted)
     if unlisted:
         raise ModelError(
-            f"The model file holds {', '.join(unlisted)}, which `trusted_types` in conf/config.yaml does not list."
+            f"The model file holds {', '.join(unlisted)}, which neither `trusted_types` in conf/config.yaml nor that of a file in conf/model/ lists."
         )
     return skops.io.load(path, trusted=list(trusted))
 

@@ -24,6 +24,7 @@ from retrain.data.windows import Window, batches_in
 from retrain.modeling.lesson import Base, Lesson
 from retrain.modeling.metrics import baseline_score
 from retrain.modeling.pipeline import build_pipeline, known_classes, to_codes, to_target
+from retrain.modeling.storable import check_storable
 from retrain.modeling.strategies import Strategy, learn
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def fit(
     chosen = lesson.holding(strategy.select(batches, base))
     if not strategy.streams and chosen.batches:
         chosen.rows  # noqa: B018 - nor does reading
+    if chosen.batches:
+        check_storable(config, lesson.holding(chosen.batches[-1:]).rows)
     started = time.perf_counter()
     learnt = learn(strategy, lesson)
     seconds = time.perf_counter() - started

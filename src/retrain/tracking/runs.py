@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from retrain.data.manifest import Manifest
 from retrain.errors import ModelError
 from retrain.masking import mask, mask_tree
 from retrain.modeling.model_files import MODEL_FILE, file_digest
+from retrain.modeling.storable import why_not_stored
 from retrain.project import SNAPSHOT, current_commit
 from retrain.records import DecisionRecord, ScoreRecord
 from retrain.tracking.names import fit_name, fit_text, log_figures
@@ -207,7 +208,7 @@ def log_model(config: Config, pipeline: Pipeline, name: str, sample: pl.DataFram
         )
     except MlflowException as error:
         raise ModelError(
-            _why_not_stored(pipeline, config.trusted_types) or f"The model can't be stored: {first_line(error)}"
+            why_not_stored(pipeline, config.trusted_types) or f"The model can't be stored: {first_line(error)}"
         ) from error
     location = mlflow.get_logged_model(logged.model_id).artifact_location
     path = fetch_model_file(location)
@@ -239,15 +240,3 @@ def read_features(location: str) -> dict[str, ColumnType]:
     columns = Model.load(path).signature.inputs.inputs
     kinds = {DataType.string: ColumnType.categorical, DataType.datetime: ColumnType.datetime}
     return {column.name: kinds.get(column.type, ColumnType.numeric) for column in columns}
-
-
-def _why_not_stored(pipeline: Pipeline, trusted: Sequence[str]) -> str | None:
-    import skops.io
-
-    unlisted = set(skops.io.get_untrusted_types(data=skops.io.dumps(pipeline))) - set(trusted)
-    if not unlisted:
-        return None
-    return (
-        f"The model holds types that are not on the list of those to load: {', '.join(sorted(unlisted))}. "
-        "If you trust their code, add them to `trusted_types` in conf/config.yaml and run the command again."
-    )
