@@ -11,7 +11,8 @@ import pytest
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
 from retrain.data.distances import SHRINKAGE, distance, relation, unseen_share
-from retrain.data.summary import GROUPS, BatchSummary, summarize, summarize_column
+from retrain.data.summary import GROUPS, BatchSummary, from_json, sample_rows, summarize, summarize_column
+from retrain.data.suspicion import find_suspicions, measure_jumps
 from retrain.monitoring.domain import separate
 from retrain.monitoring.drift import FEATURES, TARGET, Pair, calibrate, compare_batches
 
@@ -151,3 +152,51 @@ def test_whole_rows_show_what_no_column_shows_alone() -> None:
     assert against_history(together.with_columns(y=same["y"].shuffle(1))).alarms(0.05) == []
     unchanged, changed = separate(one, same, kinds, "t"), separate(one, together, kinds, "t")
     assert unchanged.distance < 3 * unchanged.noise**0.5 < 0.3 < changed.distance
+
+
+@pytest.mark.parametrize("value", [None, 3.0, 1.7e308])
+def test_columns_with_no_value_or_one_or_the_largest_ones_are_compared(value: float | None) -> None:
+    """Boosting can't bin a column that is empty, also where it is empty in one half of the rows only."""
+    one, other = rows(1), rows(2)
+    features = {"x": ColumnType.numeric, "z": ColumnType.numeric, "color": ColumnType.categorical}
+    empty = [frame.with_columns(x=pl.lit(value, pl.Float64)) for frame in (one, other)]
+    assert separate(*empty, features, "t").distance < 0.2
+    shifted = empty[1].with_columns(pl.col("z") + 3)
+    assert separate(empty[0], shifted, features, "t").distance > 0.8
+    halves = [frame.with_columns(x=pl.when(pl.col("id") % 2 == 0).then(value)) for frame in (one, other)]
+    assert separate(*halves, features, "t").distance < 0.2
+    assert compare_batches(look(empty[0]), look(empty[1]), [look(frame) for frame in empty * 2], ("a", "b")).news == []
+
+
+def test_samples_of_no_rows_one_row_or_no_filled_column_are_not_told_apart() -> None:
+    features = {"x": ColumnType.numeric, "color": ColumnType.categorical, "t": ColumnType.datetime}
+    one, other = rows(1), rows(2)
+    for count in (0, 1, 3):
+        assert separate(one, other.head(count), features, "t").distance == 0
+        assert separate(one.head(count), other.head(count), features, "t").distance == 0
+    nothing = [frame.with_columns(x=pl.lit(None, pl.Float64), color=pl.lit(None, pl.String)) for frame in (one, other)]
+    assert separate(*nothing, {"x": ColumnType.numeric, "color": ColumnType.categorical}, "t").distance == 0
+    assert separate(one, other, {}, "t").distance == 0
+
+
+@pytest.mark.parametrize("largest", [1e300, 1.7976931348623157e308])
+def test_numbers_at_the_ends_of_what_a_float_holds_survive_the_file(largest: float) -> None:
+    data = dataclasses.replace(DATA, task=Task.regression)
+    summaries: list[BatchSummary] = []
+    for seed in range(6):
+        frame = rows(seed, 200).with_columns(
+            x=pl.when(pl.col("x") > 0).then(largest).otherwise(-largest),
+            z=pl.col("z") * 1e-310,
+            y=pl.col("z") * largest,
+        )
+        summary = summarize(frame, frame.clear(), data)
+        summary = dataclasses.replace(summary, jumps=measure_jumps(summary, summaries))
+        assert from_json(summary.to_json()) == summary
+        find_suspicions(summary, summaries)
+        summaries.append(summary)
+
+
+def test_a_sample_is_drawn_from_rows_with_and_without_a_label() -> None:
+    frame = rows(1, 5001)
+    sample = sample_rows(frame.head(1), frame.tail(5000).with_columns(y=pl.lit(None, pl.Boolean)), DATA)
+    assert len(sample) == 1000 and sample["y"].null_count() >= 999 and sample["t"].is_sorted()

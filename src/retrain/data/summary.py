@@ -64,6 +64,7 @@ class Jumps:
     unseen: dict[str, float] = field(default_factory=dict)
     slope: float | None = None
     slopes: dict[str, float] = field(default_factory=dict)
+    slope_error: float = 0.0  # its standard error, of so many rows and so strong a relation
 
 
 @dataclass(frozen=True)

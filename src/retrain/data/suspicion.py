@@ -12,6 +12,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ LARGE_STEP = 0.3  # of a share
 SCALED = 0.3  # of the logarithm: prices rise by a quarter in a season; miles and kilometres, pounds and kilograms differ by more
 FITTING = 0.075  # of the logarithm: so far off may be a quantile that has been scaled with the others
 SCALED_AROUND_ZERO = 0.4  # where a larger spread may be all that has changed, as of returns in a restless month
+LARGEST_ERROR = 1e9  # of a slope: it says nothing
 MIDDLE = slice(13, 115, 6)  # of the quantiles: 10 to 90 %
 FEWEST_VALUES = 8
 FAR = 0.7  # of a distance of at most 1
@@ -73,27 +75,57 @@ def measure_jumps(
             jumps.unseen[name] = unseen_share(column, history)
         if column.atoms:
             jumps.factors[name] = scaled_by(column, history)
-    for reference in (earlier, _large(regime)[-PREDECESSORS:]):
-        slope, slopes = _slopes(batch, reference)
-        for name, value in slopes.items():
-            jumps.slopes[name] = max(value, jumps.slopes.get(name, value))
-        if slope is not None:
-            jumps = dataclasses.replace(jumps, slope=slope if jumps.slope is None else max(slope, jumps.slope))
-    target_step = distance(batch.target, earlier[-1].target) if batch.labelled else None
-    return dataclasses.replace(jumps, target_step=target_step)
+    whole, since_then = _slopes(batch, earlier), _slopes(batch, _large(regime)[-PREDECESSORS:])
+    slopes = {name: max(whole[name], since_then.get(name, whole[name]), key=_surely).slope for name in whole}
+    slope = max((found[None] for found in (whole, since_then) if None in found), key=_surely, default=Slope(None, 0.0))
+    return dataclasses.replace(
+        jumps,
+        slope=slope.slope,
+        slope_error=slope.error,
+        slopes={name: value for name, value in slopes.items() if name is not None},
+        target_step=distance(batch.target, earlier[-1].target) if batch.labelled else None,
+    )
 
 
-def _slopes(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> tuple[float | None, dict[str, float]]:
-    """How much is left of the relation that target and features had in some batches: over all features, and by each."""
-    found = {name: relation(batch, earlier, name) for name in batch.features}
-    slopes = {name: product / square for name, (product, square) in found.items() if square > 0}
-    products, squares = (sum(values) for values in zip((0.0, 0.0), *found.values(), strict=True))
-    return (products / squares if squares > 0 else None), slopes
+@dataclass(frozen=True)
+class Slope:
+    """How much is left of the relation that target and features had, with its standard error."""
+
+    slope: float | None
+    error: float
+
+
+def _surely(slope: Slope) -> float:
+    """What is left at least: half of old and half of new rows may cancel each other out, and then chance makes slopes of any size."""
+    return slope.slope - 2 * slope.error
+
+
+def _slopes(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> dict[str | None, Slope]:
+    """The slope of each feature on that in some batches, and, under None, that of all together, as if they were independent."""
+    found: dict[str | None, tuple[float, float]] = {name: relation(batch, earlier, name) for name in batch.features}
+    found[None] = tuple(sum(values) for values in zip((0.0, 0.0), *found.values(), strict=True))
+    variance = _variance(batch)
+    return {
+        name: Slope(product / square, min(LARGEST_ERROR, math.sqrt(variance / square)))
+        for name, (product, square) in found.items()
+        if square > 0
+    }
+
+
+def _variance(batch: BatchSummary) -> float:
+    """Of the target, or of the flag of the class for which it is largest."""
+    if batch.target.atoms:
+        return float(np.var(batch.target.atoms))
+    return max((mean * (1 - mean) for mean in batch.outcome_means), default=0.0)
 
 
 def without_jumps(batch: BatchSummary, relation_only: bool = False) -> BatchSummary:
     """A batch that others may lie near to, but whose own distance from the past is no yardstick."""
-    kept = dataclasses.replace(batch.jumps, slope=None, slopes={}, target_step=None) if relation_only else Jumps()
+    kept = (
+        dataclasses.replace(batch.jumps, slope=None, slopes={}, slope_error=0.0, target_step=None)
+        if relation_only
+        else Jumps()
+    )
     return dataclasses.replace(batch, jumps=kept)
 
 
@@ -121,7 +153,8 @@ def _relation(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]
     if slope is None or not past:
         return []
     usual = float(np.median([other.labelled for other in earlier]))
-    turned = slope < TURNED and min(past) > -TURNED and batch.labelled >= PART * usual
+    certain = slope + 2 * batch.jumps.slope_error < TURNED and batch.labelled >= PART * usual
+    turned = certain and min(past) > -TURNED
     if turned or slope < _lower_bound(past, batch, earlier) or _other_labels(batch, earlier, min(past)):
         what = "turned around" if slope < TURNED else "all but gone" if slope < 0.15 else "much weaker than ever before"
         return [
@@ -148,7 +181,7 @@ def _other_labels(batch: BatchSummary, earlier: Sequence[BatchSummary], least: f
     batch before, and the target has moved twice as far as ever."""
     steps = [other.jumps.target_step for other in earlier if other.jumps.target_step is not None]
     usual = float(np.median([other.labelled for other in earlier]))
-    if batch.labelled < PART * usual:
+    if batch.labelled < PART * usual or batch.jumps.slope + 2 * batch.jumps.slope_error > least:
         return False
     moved = batch.jumps.target_step is not None and batch.jumps.target_step > 2 * max(steps, default=math.inf)
     return moved and least > STEADY and batch.jumps.slope < COLLAPSED * least
@@ -167,6 +200,7 @@ def _lower_bound(past: Sequence[float], batch: BatchSummary, earlier: Sequence[B
     usual = float(np.median([other.labelled for other in earlier]))
     # A batch of few rows, as one that is still filling up, varies more than whole ones.
     spread = math.sqrt(variance * max(1.0, usual / max(1, batch.labelled)) * (1 + 1 / count))
+    spread = math.hypot(spread, batch.jumps.slope_error)
     return float(np.mean(past) - stdtrit(freedom, 1 - FALSE_ALARM_RATE) * spread)
 
 

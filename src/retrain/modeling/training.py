@@ -148,6 +148,11 @@ def settled(config: Config, choice: str) -> Config:
 
 def recipe_digest(config: Config, manifest: Manifest) -> str:
     """Stands for all that shapes a model: the snapshot, and features, model, strategy, seed and windows in the config."""
+    return recipe_of(config, manifest.digest)
+
+
+def recipe_of(config: Config, snapshot: str) -> str:
+    """The same, of a snapshot by its digest."""
     content = to_container(config)
     shaping = [
         content["data"]["features"],
@@ -155,7 +160,7 @@ def recipe_digest(config: Config, manifest: Manifest) -> str:
         *(content[key] for key in ("model", "strategy", "seed", "evaluation")),
     ]
     shaping += [digest for group in ("model", "strategy") if (digest := config.code.get(group))]
-    return hashlib.sha256(json.dumps([manifest.digest, shaping], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([snapshot, shaping], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def model_digest(config: Config) -> str:

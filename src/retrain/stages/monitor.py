@@ -59,7 +59,7 @@ def look(config: Config, manifest: Manifest, store: Store | None, entries: Seque
     policy: Policy = instantiate(config.policy, "policy")
     situation = None
     if watched is None:
-        decision = FIRST
+        decision = (_nothing_new(config, manifest, store, entries) if store is not None else None) or FIRST
     else:
         situation = find_situation(config, manifest, watched, entries, observation)
         decision = _learnt_broken(manifest, watched) or _nothing_new(config, manifest, store, entries)
@@ -150,31 +150,39 @@ def _learnt_broken(manifest: Manifest, watched: Watched) -> Decision | None:
 
 
 def _nothing_new(config: Config, manifest: Manifest, store: Store, entries: Sequence[Entry]) -> Decision | None:
-    """A no, whatever the policy: all that has come since the last verdict is held back, or waits for its labels."""
-    from retrain.modeling.training import model_digest
+    """A no, whatever the policy: all that has come since the last verdict is on hold, or waits for its labels. The same challenger
+    would be trained again, and judged on the same rows."""
     from retrain.promotion.ledger import VERDICT
     from retrain.promotion.registry import find_number, model_record
 
-    newest = manifest.batches[-1]
+    newest, used = manifest.batches[-1], manifest.labelled[-1].period
     last = next((entry for entry in reversed(entries) if entry.kind == VERDICT), None)
-    if (
-        newest.period == manifest.labelled[-1].period
-        or last is None
-        or last.newest_batch != manifest.labelled[-1].period
-    ):
+    if newest.period == used or last is None or last.newest_batch != used or not _same_recipe(config, last):
         return None
     version = find_number(store, last.challenger)
-    if version is None or version.tags.get("model_digest") != model_digest(config):
+    if version is None:
         return None
     batches = {batch.period: batch.content[:CONTENT_DIGITS] for batch in manifest.labelled}
     if any(batches.get(period) != content for period, content in model_record(version).contents.items()):
         return None
     if newest.held_back:
-        return Decision(False, f"Batch {newest.period} is held back: {newest.why_on_hold}")
-    return Decision(
-        False,
-        f"The labels of batch {newest.period} are not there yet, and nothing else has come since the last verdict.",
-    )
+        reason = f"Batch {newest.period} is held back: {newest.why_on_hold}"
+    else:
+        reason = f"The labels of batch {newest.period} are not there yet, and nothing else has come since the last verdict."
+    if last.champion is None:
+        reason += (
+            f" There is no champion: challenger version {last.challenger}, of the same recipe and the same rows, got the verdict "
+            f"{last.verdict}. Mend or release the batch, change the recipe, or, to ask another gate, set `data.as_of: {used}`; "
+            "then `dvc repro`."
+        )
+    return Decision(False, reason)
+
+
+def _same_recipe(config: Config, verdict: Entry) -> bool:
+    """Whether today's features, model, strategy, seed and windows are those of a verdict's challenger."""
+    from retrain.modeling.training import recipe_of
+
+    return recipe_of(config, verdict.snapshot) == verdict.recipe
 
 
 def _record(
