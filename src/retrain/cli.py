@@ -228,6 +228,10 @@ def _add_init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--period", choices=kinds, help="length of a batch (default: guessed)")
     parser.add_argument("--rows-per-batch", type=int, metavar="N", help="with --period rows (default: guessed)")
     parser.add_argument("--time-format", metavar="FORMAT", help="a strptime format, epoch_s, epoch_ms or epoch_us")
+    separator = "of the columns in text files: `;`, `|`, tab, ... (default: found out)"
+    parser.add_argument("--separator", metavar="SIGN", help=separator)
+    parser.add_argument("--decimal", choices=(".", ","), help="sign before the decimals (default: found out)")
+    parser.add_argument("--encoding", help="of text files: utf-8, cp1252, utf-16, ... (default: found out)")
     parser.add_argument("--name", help="of the data set (default: from the file)")
     parser.add_argument("--query", metavar="SQL", help="read what this query returns, from the database FILE")
     parser.add_argument("--force", action="store_true", help="overwrite conf/data/<name>.yaml")

@@ -162,10 +162,10 @@ def test_a_series_of_its_own_has_the_time_as_feature() -> None:
         (table(late=[True] * ROWS), "late", "sold_at", "nothing to predict"),
         (table(late=[f"text {row}" for row in range(ROWS)]), "late", "sold_at", "neither a number nor"),
         (
-            table(sold_at=[None] * 10 + [datetime(2023, 1, 1)] * (ROWS - 10)),
+            table(sold_at=[None] * 400 + [datetime(2023, 1, 1)] * (ROWS - 400)),
             "late",
             "sold_at",
-            "10 rows have no `sold_at`",
+            "400 rows have no `sold_at`",
         ),
         (table(sold_at=np.random.default_rng(0).random(ROWS)), "late", "sold_at", "--time-format"),
     ],

@@ -16,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, instantiate
+from retrain.data.dialect import Dialect
 from retrain.data.periods import parse_delay, parse_period
+from retrain.data.reading import read_table
 from retrain.data.snapshot import SnapshotStore
-from retrain.data.sources import Files, Source, SqlQuery, Table, WithLabels, parse_times, read_files
+from retrain.data.sources import Files, Source, SqlQuery, Table, WithLabels, parse_times
 from retrain.data.update import update_snapshot
 from retrain.errors import ConfigError, DataError
 
@@ -53,6 +55,10 @@ def write(frame: pl.DataFrame, path: Path) -> Path:
     writers = {".parquet": frame.write_parquet, ".csv": frame.write_csv, ".jsonl": frame.write_ndjson}
     writers[path.suffix](path)
     return path
+
+
+def read_files(paths: str) -> pl.DataFrame:
+    return read_table(paths, Dialect(), {})
 
 
 class Frame(Table):

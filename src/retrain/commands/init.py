@@ -14,9 +14,11 @@ import yaml
 
 from retrain.commands import raw_files
 from retrain.config import PeriodKind, compose
+from retrain.data.dialect import Dialect
+from retrain.data.guessing import Guess, guess_time, read_and_guess
 from retrain.data.inference import Draft, draft_contract, guess_task
 from retrain.data.packed import MANY_COLUMNS, numeric_columns, pack, tell_target
-from retrain.data.sources import ROW_NUMBER, read_files, read_query
+from retrain.data.sources import ROW_NUMBER, read_query
 from retrain.errors import DataError
 from retrain.masking import holds_secret
 from retrain.project import write_text
@@ -32,11 +34,12 @@ def run(options: argparse.Namespace) -> None:
     path = CONF / "data" / f"{name}.yaml"
     if path.exists() and not options.force:
         raise DataError(f"{path} is there already. Choose another name with --name, or overwrite it with --force.")
-    source, table = _read(paths, options)
-    wide = len(table.columns)
-    source, table, told = _pack_wide(source, table, options)
+    source, guess = _read(paths, options)
+    wide = len(guess.table.columns)
+    source, table, told = _pack_wide(source | guess.settings, guess.table, options)
     period = PeriodKind[options.period] if options.period else None
-    draft = draft_contract(table, options.target, options.time, period, options.time_format)
+    draft = draft_contract(table, options.target, options.time, period, guess.time_format or options.time_format)
+    draft.unsure[:0] = guess.unsure
     if period is PeriodKind.rows and options.rows_per_batch:
         draft.rows_per_batch = options.rows_per_batch
     draft.leaks |= dict.fromkeys(told, "it alone tells the target almost perfectly: on `source.leave_out`")
@@ -44,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     _choose(name)
     watched = _watch(paths) if not options.query else []
     compose(CONF)  # what was written must be what the project reads
-    _report(path, len(table), wide, draft, watched, options)
+    _report(path, len(table), wide, draft, guess.told, watched, options)
     kept = raw_files.keep(_fixed_part(given) for given in paths if not URI.match(given)) if not options.query else []
     for number, line in enumerate(kept):
         print(f"{'Kept' if not number else '':<13}{line}")
@@ -63,12 +66,13 @@ def _pack_wide(source: dict, table: pl.DataFrame, options: argparse.Namespace) -
     return node, pack(table.drop(told), [name for name in names if name not in told], "columns"), told
 
 
-def _read(paths: list[str], options: argparse.Namespace) -> tuple[dict, pl.DataFrame]:
+def _read(paths: list[str], options: argparse.Namespace) -> tuple[dict, Guess]:
     """The node of the source without what it takes from the rest of the contract, and the whole table."""
     _refuse_secrets(paths, options.query)
+    dialect = Dialect.checked(options.separator, options.decimal, options.encoding, None)
     if not options.query:
         node = {"_target_": "retrain.data.sources.Files", "paths": paths[0] if len(paths) == 1 else paths}
-        return node, read_files(paths)
+        return node, read_and_guess(paths, dialect, options.target, options.time, options.time_format)
     address = paths[0]
     uri = os.environ.get(address) if not URI.match(address) else address
     if not uri:
@@ -77,9 +81,9 @@ def _read(paths: list[str], options: argparse.Namespace) -> tuple[dict, pl.DataF
             "With --query, name one of them in place of the files."
         )
     where = {"uri": uri} if uri == address else {"uri_from_env": address}
-    return {"_target_": "retrain.data.sources.SqlQuery", "query": options.query, **where}, read_query(
-        uri, options.query
-    )
+    guess = Guess(read_query(uri, options.query))
+    guess_time(guess, options.time, options.time_format)
+    return {"_target_": "retrain.data.sources.SqlQuery", "query": options.query, **where}, guess
 
 
 def _refuse_secrets(paths: Sequence[str], query: str | None) -> None:
@@ -218,13 +222,21 @@ def _fixed_part(given: str) -> Path:
 
 
 def _report(
-    path: Path, rows: int, columns: int, draft: Draft, unwatched: list[str], options: argparse.Namespace
+    path: Path,
+    rows: int,
+    columns: int,
+    draft: Draft,
+    told: list[str],
+    unwatched: list[str],
+    options: argparse.Namespace,
 ) -> None:
     size = f"{draft.rows_per_batch:,} rows" if draft.rows_per_batch else draft.period.name
     kinds: dict[str, int] = {}
     for feature in draft.features.values():
         kinds[feature.type.name] = kinds.get(feature.type.name, 0) + 1
     print(f"Read         {rows:,} rows, {columns:,} columns")
+    for number, how in enumerate(told):
+        print(f"{'Format' if not number else '':<13}{how}")
     print(f"Task         {draft.task.name}: predict `{options.target}`, compare by {draft.metric}")
     print(f"Batches      one a {size}: {draft.batches} so far, the newest with {draft.newest_rows:,} rows")
     print(f"Key          {', '.join(draft.key_columns)} within a batch")

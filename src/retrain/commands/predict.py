@@ -7,28 +7,33 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from retrain.columns import own_column
 from retrain.commands.status import read_ledger
 from retrain.config import ColumnType, Config, Task
 from retrain.data.contract import to_feature
-from retrain.data.sources import SUFFIXES, read_file
+from retrain.data.dialect import Dialect
+from retrain.data.files import SUFFIXES
+from retrain.data.reading import read_one, split_problems
+from retrain.data.sources import schema_casters
 from retrain.errors import DataError, PromotionError
 from retrain.project import replacing
 from retrain.tracking.store import open_store
 
 log = logging.getLogger("retrain")
 OUTPUTS = (".parquet", ".csv")
+_ORDER = own_column("order")
 
 
 def run(config: Config, options: argparse.Namespace) -> None:
     for path, suffixes in ((options.input, SUFFIXES), (options.output, OUTPUTS)):
-        if not path.name.endswith(suffixes):
+        if not path.name.lower().endswith(suffixes):
             raise DataError(f"{path.name} must end in {' or '.join(suffixes)}.")
-    rows = read_file(options.input)
-    scored = score(config, rows, options.input)
+    scored = score_readable(config, read_input(config, options.input), options.input)
     with replacing(options.output) as temporary:
         scored.write_parquet(temporary) if options.output.suffix == ".parquet" else scored.write_csv(temporary)
     log.info(
@@ -37,6 +42,32 @@ def run(config: Config, options: argparse.Namespace) -> None:
         scored["model_version"][0] if len(scored) else "?",
         options.output.name,
     )
+
+
+def read_input(config: Config, path: Path) -> pl.DataFrame:
+    """A file in the types of the schema, written as those of the source are."""
+    node: Any = config.data.source
+    while isinstance(node, dict) and isinstance(node.get("source"), dict):  # wrapped, as by `WithLabels`
+        node = node["source"]
+    said = {key: node.get(key) for key in ("separator", "decimal", "encoding", "day_first")}
+    dialect = Dialect.checked(**said)
+    return read_one(path, dialect, schema_casters(config.data, dialect, node.get("time_format")))
+
+
+def score_readable(config: Config, rows: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """As `score`; rows with a cell that can't be read have no prediction, and are named."""
+    rows, unread = split_problems(rows)
+    if unread is None:
+        return score(config, rows, path)
+    log.warning(
+        "%s row(s) of %s have no prediction, since a cell can't be read. The first: %s",
+        f"{unread.count():,}",
+        path.name,
+        unread.drop_nulls()[0],
+    )
+    rows = rows.with_row_index(_ORDER)
+    scored = score(config, rows.filter(unread.is_null()), path)
+    return pl.concat([scored, rows.filter(unread.is_not_null())], how="diagonal").sort(_ORDER).drop(_ORDER)
 
 
 def check_columns(rows: pl.DataFrame, features: Mapping[str, ColumnType], path: Path) -> None:

@@ -13,7 +13,9 @@ import polars as pl
 
 from retrain.columns import own_column, refuse_reserved
 from retrain.config import Column, ColumnType, DataConfig, Task
+from retrain.data.casting import without_case
 from retrain.data.periods import Period
+from retrain.data.reading import split_problems
 from retrain.errors import DataError
 
 REASON, ROW = own_column("quarantine_reason"), own_column("row")
@@ -78,11 +80,16 @@ class Contract:
         Raises DataError when the batch breaks the contract as a whole: no rows, a missing column, a wrong type,
         rows outside the period, repeated keys, a constant target, or too many broken rows.
         """
+        batch, unread = split_problems(batch)
         batch = self._typed(batch, period)
-        self._check_time(batch, period)
-        self._check_keys(batch, period)
-        broken = self._broken_rows(batch)
-        batch = batch.with_row_index(ROW).join(broken, on=ROW, how="left", maintain_order="left").drop(ROW)
+        told = self._outside(batch, period)
+        if unread is not None:
+            told = unread.zip_with(unread.is_not_null(), told)
+        sound = told.is_null()
+        self._check_keys(batch.filter(sound), period)
+        batch = batch.with_row_index(ROW)
+        broken = self._broken_rows(batch.filter(sound), told)
+        batch = batch.join(broken, on=ROW, how="left", maintain_order="left").drop(ROW)
         quarantined = batch.filter(pl.col(REASON).is_not_null())
         share = len(quarantined) / len(batch)
         if share > self.data.maximum_quarantine_share:
@@ -151,16 +158,10 @@ class Contract:
             return numbers
         if task is Task.multiclass and (is_categorical(values.dtype) or values.dtype == pl.Boolean):
             return values.cast(pl.String)
-        label = self.data.positive_label
-        if task is Task.binary and label is not None:
-            texts = values.cast(pl.String)
-            others = texts.filter(texts != label).drop_nulls().unique().sort()
-            if len(others) > 1:
-                self._refuse(
-                    period,
-                    f"its target `{values.name}` holds {', '.join(others[:3])} beside the positive label {label}",
-                )
-            return texts == label
+        if task is Task.multiclass and _whole_numbers(values):
+            return values.fill_nan(None).cast(pl.Int64).cast(pl.String)
+        if task is Task.binary and self.data.positive_label is not None:
+            return self._is_positive(values, period)
         if task is Task.binary and _holds_flags(values):
             return values.cast(pl.Boolean)
         wanted = {
@@ -173,6 +174,21 @@ class Contract:
             f"its target `{values.name}` has type {values.dtype} and must be {wanted[task]} (`data.task: {task.name}`)",
         )
 
+    def _is_positive(self, values: pl.Series, period: Period) -> pl.Series:
+        """Which labels are the positive one: by value, so that 2.0 is 2, and of words whatever their capitals."""
+        texts = (values.fill_nan(None) if values.dtype.is_float() else values).cast(pl.String)
+        label = without_case(self.data.positive_label)
+        words = {text: without_case(text) for text in texts.drop_nulls().unique()}
+        others = sorted({text for text, word in words.items() if word != label})
+        if not others and len(words) == 2 and self.data.positive_label in words:
+            return texts == self.data.positive_label  # two words that differ in their capitals only
+        if len({words[text] for text in others}) > 1:
+            self._refuse(
+                period,
+                f"its target `{values.name}` holds {', '.join(others[:3])} beside the positive label {self.data.positive_label}",
+            )
+        return texts.replace_strict(words, return_dtype=pl.String) == label
+
     def _feature(self, values: pl.Series, column: Column, period: Period) -> pl.Series:
         converted = to_feature(values, column.type)
         if converted is not None:
@@ -181,15 +197,13 @@ class Contract:
             period, f"its column `{values.name}` has type {values.dtype}, and the contract says {column.type.name}"
         )
 
-    def _check_time(self, batch: pl.DataFrame, period: Period) -> None:
-        times = batch[self.data.time_column]
-        outside = (times.is_null() | (times < period.start) | (times >= period.end)).fill_null(True)
-        if outside.any():
-            example = times.filter(outside)[0]
-            self._refuse(
-                period,
-                f"{outside.sum():,} of its {len(batch):,} rows lie outside the period, such as `{self.data.time_column}` = {example}",
-            )
+    def _outside(self, batch: pl.DataFrame, period: Period) -> pl.Series:
+        """Why the time of a row is wrong, null where it isn't."""
+        name, times = self.data.time_column, batch[self.data.time_column]
+        outside = ((times < period.start) | (times >= period.end)).fill_null(False)
+        why = pl.Series([None], dtype=pl.String).new_from_index(0, len(batch))
+        why = why.set(times.is_null(), f"{name}: missing")
+        return why.set(outside, f"{name}: outside the period {period.key}")
 
     def _check_keys(self, batch: pl.DataFrame, period: Period) -> None:
         repeated = batch.filter(batch.select(self.data.key_columns).is_duplicated())
@@ -197,13 +211,14 @@ class Contract:
             example = repeated.select(self.data.key_columns).row(0, named=True)
             self._refuse(period, f"{len(repeated):,} of its {len(batch):,} rows share their key, such as {example}")
 
-    def _broken_rows(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """Row number and reason of each row that breaks a rule about single values."""
+    def _broken_rows(self, batch: pl.DataFrame, told: pl.Series) -> pl.DataFrame:
+        """Row number and reason of each row that breaks a rule about single values, and of those whose reason is `told`."""
         import pandera.polars as pa  # 0.6 s that a run without a new batch need not pay
 
         # Pandera adds columns of its own beside those of the batch, which may have the same names.
         names = {f"feature {number}": name for number, name in enumerate(self.data.features)}
         schema = pa.DataFrameSchema({alias: _pandera_column(self.data.features[name]) for alias, name in names.items()})
+        known = pl.DataFrame({ROW: told.is_not_null().arg_true(), REASON: told.drop_nulls()})
         try:
             schema.validate(pl.DataFrame([batch[name].alias(alias) for alias, name in names.items()]), lazy=True)
         except pa.errors.SchemaErrors as error:
@@ -214,11 +229,12 @@ class Contract:
                 ) from error
             column = pl.col("column").replace_strict(names, return_dtype=pl.String)
             reason = pl.format("{}: {}", column, pl.col("check").replace("not_nullable", "missing"))
-            per_row = cases.group_by(pl.col("index").alias(ROW), maintain_order=True).agg(
+            per_row = cases.group_by(pl.col("index").alias("at"), maintain_order=True).agg(
                 reason.sort().str.join("; ").alias(REASON)
             )
-            return per_row.with_columns(pl.col(ROW).cast(pl.get_index_type()))
-        return pl.DataFrame(schema={ROW: pl.get_index_type(), REASON: pl.String})
+            per_row = per_row.select(batch[ROW].gather(per_row["at"]).alias(ROW), REASON)
+            return pl.concat([known.cast({ROW: pl.get_index_type()}), per_row])
+        return known.cast({ROW: pl.get_index_type()})
 
 
 def to_feature(values: pl.Series, kind: ColumnType) -> pl.Series | None:
@@ -230,13 +246,15 @@ def to_feature(values: pl.Series, kind: ColumnType) -> pl.Series | None:
         return to_times(values)
     same_kind = {
         ColumnType.numeric: values.dtype.is_numeric() or values.dtype == pl.Boolean,
-        ColumnType.categorical: is_categorical(values.dtype),
+        ColumnType.categorical: is_categorical(values.dtype) or _whole_numbers(values),
         ColumnType.boolean: _holds_flags(values),
         ColumnType.text: values.dtype == pl.String,
         ColumnType.sparse: values.dtype == pl.String,
     }
     if not same_kind[kind]:
         return None
+    if kind is ColumnType.categorical and values.dtype.is_float():
+        values = values.fill_nan(None).cast(pl.Int64)
     values = values.cast(dtype)
     return values.fill_nan(None) if dtype == pl.Float64 else values
 
@@ -263,6 +281,12 @@ def _can_be_kept(dtype: pl.DataType) -> bool:
 def _holds_flags(values: pl.Series) -> bool:
     """Whether a column holds true and false, or numbers that are all 1 or 0."""
     return values.dtype == pl.Boolean or (values.dtype.is_numeric() and bool(((values == 0) | (values == 1)).all()))
+
+
+def _whole_numbers(values: pl.Series) -> bool:
+    """Whether floating-point numbers are all whole, as those of codes with gaps are."""
+    known = values.fill_nan(None).drop_nulls() if values.dtype.is_float() else None
+    return known is not None and bool((known == known.floor()).all()) and not known.is_infinite().any()
 
 
 def _holds_nothing(values: pl.Series) -> bool:

@@ -40,6 +40,7 @@ ZONE = r"(Z|[+-]\d{2}:?\d{2}| (UTC|GMT))$"
 OFFSET = re.compile(r"^(UTC|GMT)?[+-]\d{1,2}(:?\d{2})?$")
 UNFINISHED = 0.25  # of the usual rows of a batch
 LOOKED_AT_FIRST = 20_000
+MOST_WITHOUT_TIME = 0.02  # of the rows
 FEW_ROWS = 1500
 _BATCH, _COUNT = own_column("batch"), own_column("count")
 
@@ -87,9 +88,11 @@ def draft_contract(
         raise DataError("The table has no rows, so nothing can be learnt from it.")
     time_format = time_format or guess_time_format(table[time])
     given, times = table[time], parse_times(table[time], time_format)
-    if times.null_count():
-        raise DataError(f"{times.null_count():,} rows have no `{time}`. Fill it in, or leave those rows out.")
-    table = table.with_columns(times).sort(time, maintain_order=True)
+    without = times.null_count()
+    if without > MOST_WITHOUT_TIME * len(table):
+        raise DataError(f"{without:,} rows have no `{time}`. Fill it in, or leave those rows out.")
+    table, given = table.with_columns(times).filter(times.is_not_null()), given.filter(times.is_not_null())
+    table = table.sort(time, maintain_order=True)
     task, positive = guess_task(table[target])
     kind = period or guess_period(table[time])
     per_batch = _rows_per_batch(len(table)) if kind is PeriodKind.rows else None
@@ -111,6 +114,8 @@ def draft_contract(
             ColumnType.datetime, False, "hour, weekday, month, ... of the time itself: there is nothing else"
         )
     _doubts(draft, table, target)
+    if without:
+        draft.unsure.append(f"{without:,} rows have no `{time}`: they go to quarantine.")
     _doubt_newest(draft, batch)
     _doubt_zones(draft, table, given)
     return draft

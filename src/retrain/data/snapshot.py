@@ -21,11 +21,39 @@ from retrain.errors import DataError, RetrainError
 from retrain.project import replacing, write_json
 
 LABELLED, UNLABELLED, QUARANTINED = "part.parquet", "unlabelled.parquet", "quarantine.parquet"
+_LARGEST_EXACT = 2.0**53
 SAMPLE = "sample.parquet"
 
 
 def content_digest(frame: pl.DataFrame) -> str:
-    """Sha256 of a frame's rows, whatever their order and that of the columns."""
+    """Sha256 of a frame's rows, whatever their order, that of the columns, and the types that hold the same values.
+
+    What a later file brings, such as the first fraction or letter in a column, changes the type of a whole table, and
+    must not make its earlier batches look corrected.
+    """
+    return typed_digest(frame.with_columns([_by_value(values) for values in frame]))
+
+
+def _by_value(values: pl.Series) -> pl.Series:
+    """A column in a type that depends on its values alone: whole numbers where all are."""
+    known = values.drop_nulls()
+    if values.dtype == pl.Boolean or values.dtype.is_integer():
+        return values if values.dtype == pl.UInt64 else values.cast(pl.Int64)
+    if values.dtype.is_float():
+        known = known.drop_nans()
+        whole = (known == known.floor()).all() and (known.abs() < _LARGEST_EXACT).all()
+        return values.fill_nan(None).cast(pl.Int64 if whole else pl.Float64)
+    if values.dtype == pl.Date:
+        return values.cast(pl.Datetime("us"))
+    whole = r"^(0|-?[1-9]\d{0,17})$"
+    if values.dtype == pl.String and known.head(1).str.contains(whole).all() and known.str.contains(whole).all():
+        return values.cast(pl.Int64)
+    return values
+
+
+def typed_digest(frame: pl.DataFrame) -> str:
+    """Sha256 of a frame's rows with the types that they have: the content of batches that were written before types were
+    of no account."""
     columns = sorted(frame.columns)
     ordered = frame.select(columns).sort(columns, nulls_last=True)
     return hashlib.sha256(ordered.write_csv().encode()).hexdigest()

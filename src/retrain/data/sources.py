@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,19 +14,19 @@ from typing import Any
 import polars as pl
 
 from retrain.columns import own_column, refuse_reserved
-from retrain.config import DataConfig, PeriodKind
+from retrain.config import ColumnType, DataConfig, PeriodKind, Task
+from retrain.data.casting import Caster, cast_times, casters
 from retrain.data.contract import to_times
+from retrain.data.dialect import Dialect
+from retrain.data.files import SUFFIXES, readable, stamp_files
 from retrain.data.periods import period_keys
+from retrain.data.reading import PLACE, PROBLEM, add_problem, cast_texts, read_one, read_table
+from retrain.data.times import EPOCH_UNITS, read_times
 from retrain.errors import ConfigError, DataError
 from retrain.ranges import PositiveCount
 
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zip")
-FORMATS = (".parquet", ".pq", ".csv", ".jsonl", ".ndjson")
-SUFFIXES = (*FORMATS, *(kind + packed for kind in FORMATS[2:] for packed in COMPRESSIONS))
-MISSING_MARKS = ["", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?", ".", "-"]
 ROW_NUMBER = "row_number"
-EPOCH_UNITS = {"epoch_s": "s", "epoch_ms": "ms", "epoch_us": "us"}
-_PERIOD = own_column("period")
+_PERIOD, _FILLED, _OF_LABEL = own_column("period"), own_column("filled_time"), own_column("of_label")
 
 
 class Source(ABC):
@@ -48,18 +49,36 @@ class Source(ABC):
 
 
 class BatchFiles(Source):
-    """One CSV, Parquet or JSON Lines file a batch, its name the period key."""
+    """One CSV, Parquet or JSON Lines file a batch, its name the period key.
 
-    def __init__(self, folder: str) -> None:
-        self.folder = Path(folder)
+    `separator`, `decimal` and `encoding` say how text files are written, where that can't be found out from them;
+    `time_format` how their times are, and `day_first` how other dates such as 01/02/2023 are meant.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        time_format: str | None = None,
+        separator: str | None = None,
+        decimal: str | None = None,
+        encoding: str | None = None,
+        day_first: bool | None = None,
+    ) -> None:
+        self.folder, self.time_format = Path(folder), time_format
+        self.dialect = Dialect.checked(separator, decimal, encoding, day_first)
+        self.casters: dict[str, Caster] = {}
+        self.data: DataConfig | None = None
+
+    def bind(self, data: DataConfig) -> None:
+        self.data = data
+        self.casters = schema_casters(data, self.dialect, self.time_format)
 
     def periods(self) -> list[str]:
         if not self.folder.is_dir():
             raise DataError(
                 f"The source folder {self.folder} is missing (`data.source.folder`). Make it, and put one file a batch into it."
             )
-        files = [path.name for path in self.folder.iterdir() if path.name.endswith(SUFFIXES)]
-        found = [name.split(".")[0] for name in files]
+        found = [_stem(path.name) for path in self.folder.iterdir() if readable(path.name)]
         twice = {key for key in found if found.count(key) > 1}
         if twice:
             raise DataError(f"{self.folder} holds more than one file for {', '.join(sorted(twice))}. Keep one of each.")
@@ -70,12 +89,15 @@ class BatchFiles(Source):
         return f"{status.st_size}-{status.st_mtime_ns}"
 
     def read(self, period: str) -> pl.DataFrame:
-        return read_file(self._path(period))
+        table = read_one(self._path(period), self.dialect, self.casters, date_columns(self.data))
+        time = self.data.time_column if self.data else None
+        if self.time_format and time in table.columns and not _is_time(table[time]):
+            table = _with_times(table, time, self.time_format, self.dialect.day_first)
+        return table
 
     def _path(self, period: str) -> Path:
-        for suffix in SUFFIXES:
-            path = self.folder / f"{period}{suffix}"
-            if path.is_file():
+        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
+            if readable(path.name) and _stem(path.name) == period and path.is_file():
                 return path
         raise DataError(f"{self.folder} has no file for {period}.")
 
@@ -84,8 +106,9 @@ class Table(Source):
     """One table that is cut into batches by the time of its rows, or into batches of `rows_per_batch` rows in time order.
 
     A batch of a fixed number of rows appears once it is full. `time_format` says how text or whole numbers become times:
-    a strptime format, or epoch_s, epoch_ms, epoch_us. With `number_rows`, a column counts the rows of each batch, as a
-    key for tables that have none: `row_number`, or what `number_rows` names instead.
+    a strptime format, or epoch_s, epoch_ms, epoch_us; `day_first` how dates such as 01/02/2023 are meant. With
+    `number_rows`, a column counts the rows of each batch, as a key for tables that have none: `row_number`, or what
+    `number_rows` names instead.
     """
 
     def __init__(
@@ -93,12 +116,14 @@ class Table(Source):
         rows_per_batch: PositiveCount | None = None,
         time_format: str | None = None,
         number_rows: bool | str = False,
+        day_first: bool | None = None,
     ) -> None:
-        self.rows_per_batch, self.time_format = rows_per_batch, time_format
+        self.rows_per_batch, self.time_format, self.day_first = rows_per_batch, time_format, day_first
         self.row_number = ROW_NUMBER if number_rows is True else number_rows or None
 
     def bind(self, data: DataConfig) -> None:
         """Raises ConfigError when the length of a batch is said in two ways, or in none."""
+        self.data = data
         self.time_column, self.period = data.time_column, data.period
         if (self.period is PeriodKind.rows) != (self.rows_per_batch is not None):
             raise ConfigError("`data.period: rows` and `data.source.rows_per_batch` go together: set both or none.")
@@ -139,19 +164,21 @@ class Table(Source):
         if self.time_column not in table.columns:
             found = ", ".join(table.columns[:40])
             raise DataError(f"The table has no column `{self.time_column}` (`data.time_column`). It has {found}.")
-        refuse_reserved(table.columns, "The table")
+        refuse_reserved((name for name in table.columns if name not in (PROBLEM, PLACE)), "The table")
         if self.row_number in table.columns:
             raise DataError(
                 f"The table has a column `{self.row_number}` itself, so its rows can't be numbered under that name. Name "
                 "another one in `data.source.number_rows` and `data.key_columns`, or take `number_rows` away to use the "
                 "column as it is."
             )
-        table = table.with_columns(parse_times(table[self.time_column], self.time_format))
-        table = table.sort(self.time_column, maintain_order=True)
+        table = _with_times(table, self.time_column, self.time_format, self.day_first)
+        # A row without a time goes to quarantine in the batch of the rows beside it.
+        table = table.with_columns(table[self.time_column].forward_fill().backward_fill().alias(_FILLED))
+        table = table.sort(_FILLED, maintain_order=True)
         if self.rows_per_batch is None:
-            return table.with_columns(period_keys(pl.col(self.time_column), self.period).alias(_PERIOD))
+            return table.with_columns(period_keys(pl.col(_FILLED), self.period).alias(_PERIOD)).drop(_FILLED)
         number = pl.int_range(pl.len()) // self.rows_per_batch
-        full = table.head(len(table) // self.rows_per_batch * self.rows_per_batch)
+        full = table.head(len(table) // self.rows_per_batch * self.rows_per_batch).drop(_FILLED)
         return full.with_columns(number.cast(pl.String).str.zfill(6).alias(_PERIOD))
 
 
@@ -159,15 +186,25 @@ class Files(Table):
     """A table in one file or several with the same columns: CSV, Parquet or JSON Lines.
 
     `paths` is a path, a glob, or a list of them; local, or a URL of any file system that fsspec knows and whose package
-    is installed (s3://, gs://, https://, ...).
+    is installed (s3://, gs://, https://, ...). `separator`, `decimal` and `encoding` as of `BatchFiles`.
     """
 
-    def __init__(self, paths: str | Sequence[str], **table: Any) -> None:
-        super().__init__(**table)
+    def __init__(
+        self,
+        paths: str | Sequence[str],
+        separator: str | None = None,
+        decimal: str | None = None,
+        encoding: str | None = None,
+        day_first: bool | None = None,
+        **table: Any,
+    ) -> None:
+        super().__init__(day_first=day_first, **table)
         self.paths = paths
+        self.dialect = Dialect.checked(separator, decimal, encoding, day_first)
 
     def load(self) -> pl.DataFrame:
-        return read_files(self.paths)
+        casters = schema_casters(self.data, self.dialect, self.time_format)
+        return read_table(self.paths, self.dialect, casters, date_columns(self.data))
 
     def stamp(self) -> str:
         return stamp_files(self.paths)
@@ -198,7 +235,13 @@ class SqlQuery(Table):
                 f"The address of the database is not known: set the environment variable {self.uri_from_env}, "
                 "or `data.source.uri` if it holds no password."
             )
-        return read_query(uri, self.query)
+        table = read_query(uri, self.query)
+        # Some databases, such as SQLite, keep times and flags as text.
+        texts = [name for name in _typed_columns(self.data) if table.schema.get(name) == pl.String]
+        return cast_texts(table, {name: caster for name, caster in self._casters().items() if name in texts})
+
+    def _casters(self) -> dict[str, Caster]:
+        return schema_casters(self.data, Dialect(day_first=self.day_first), self.time_format)
 
 
 class WithLabels(Source):
@@ -211,6 +254,7 @@ class WithLabels(Source):
         self.source, self.labels = source, labels
 
     def bind(self, data: DataConfig) -> None:
+        self.data = data
         self.key_columns, self.target_column = list(data.key_columns), data.target_column
         self.source.bind(data)
 
@@ -221,8 +265,14 @@ class WithLabels(Source):
         return f"{self.source.fingerprint(period)} {self._stamp}"
 
     def read(self, period: str) -> pl.DataFrame:
-        rows = self.source.read(period)
-        return rows.drop(self.target_column, strict=False).join(self._known, on=self.key_columns, how="left")
+        rows, known = self.source.read(period).drop(self.target_column, strict=False), self._known
+        for name in self.key_columns:
+            if name in rows.columns and rows.schema[name] != known.schema[name]:  # such as 17 there and "K17" here
+                rows, known = (frame.with_columns(frame[name].cast(pl.String)) for frame in (rows, known))
+        joined = rows.join(known, on=self.key_columns, how="left", suffix=_OF_LABEL)
+        both = [name for name in (PROBLEM, PLACE) if name + _OF_LABEL in joined.columns]
+        joined = joined.with_columns(joined[name].fill_null(joined[name + _OF_LABEL]) for name in both)
+        return joined.drop(name + _OF_LABEL for name in both)
 
     @functools.cached_property
     def _stamp(self) -> str:
@@ -231,100 +281,16 @@ class WithLabels(Source):
     @functools.cached_property
     def _known(self) -> pl.DataFrame:
         self._stamp  # noqa: B018 - before reading: what changes in between is then read again by the next run
-        labels = read_files(self.labels)
+        dialect = getattr(self.source, "dialect", Dialect())
+        labels = read_table(self.labels, dialect, schema_casters(self.data, dialect, None))
         missing = [name for name in (*self.key_columns, self.target_column) if name not in labels.columns]
         if missing:
             raise DataError(f"The labels have no column {', '.join(missing)} (`data.source.labels`).")
-        labels = labels.select(*self.key_columns, self.target_column)
+        told = [name for name in (PROBLEM, PLACE) if name in labels.columns]
+        labels = labels.select(*self.key_columns, self.target_column, *told)
         if labels.select(self.key_columns).is_duplicated().any():
             raise DataError("The labels name some keys more than once (`data.source.labels`): keep the newest of each.")
         return labels
-
-
-def read_file(path: Path | str, filesystem: Any = None) -> pl.DataFrame:
-    """A table from one CSV, Parquet or JSON Lines file, the latter two also compressed. Local, or on a file system of fsspec.
-
-    Raises DataError when it is missing or can't be read.
-    """
-    name = str(path)
-    if not name.endswith(SUFFIXES):
-        raise DataError(
-            f"{Path(name).name} must end in {', '.join(FORMATS)}; text also in {', '.join(COMPRESSIONS)} after that."
-        )
-    try:
-        given: Any = path
-        if filesystem is not None or name.endswith(COMPRESSIONS):
-            import fsspec
-
-            filesystem = filesystem or fsspec.filesystem("file")
-            with filesystem.open(name, "rb", compression="infer" if name.endswith(COMPRESSIONS) else None) as file:
-                given = file.read()
-        if name.endswith(FORMATS[:2]):
-            return pl.read_parquet(given)
-        if ".csv" in Path(name).suffixes:
-            return _without_markers(pl.read_csv(given, try_parse_dates=True, infer_schema_length=None))
-        return pl.read_ndjson(given, infer_schema_length=None)
-    except FileNotFoundError:
-        raise DataError(f"There is no file {path}.") from None
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(
-            f"{path} can't be read: {str(error).splitlines()[0]}. Replace the file by a whole one."
-        ) from error
-
-
-def _without_markers(table: pl.DataFrame) -> pl.DataFrame:
-    """Columns that hold numbers and, here and there, a mark for a missing one, as numbers with nulls."""
-    numbers = []
-    for name in (name for name, dtype in table.schema.items() if dtype == pl.String):
-        text = table[name].str.strip_chars()
-        marked = text.is_in(MISSING_MARKS)
-        values = text.cast(pl.Float64, strict=False)
-        if marked.any() and values.is_not_null().any() and (values.is_not_null() | marked | text.is_null()).all():
-            numbers.append(pl.when(marked).then(None).otherwise(values).alias(name))
-    return table.with_columns(numbers)
-
-
-def read_files(paths: str | Sequence[str]) -> pl.DataFrame:
-    """One table from all files that the paths, globs or URLs name. Columns that some of them lack are null there."""
-    tables = []
-    for filesystem, path in _find_files(paths):
-        tables.append(read_file(path, filesystem))
-    try:
-        return pl.concat(tables, how="diagonal_relaxed")
-    except pl.exceptions.PolarsError as error:
-        raise DataError(
-            f"The files of {paths} do not fit together: {str(error).splitlines()[0]}. Give a column one type in all of them."
-        ) from error
-
-
-def stamp_files(paths: str | Sequence[str]) -> str:
-    """Changes when one of the files does: from names, sizes, and times or tags."""
-    marks = []
-    for filesystem, path in _find_files(paths):
-        info = filesystem.info(path)
-        marks.append([path, info.get("size"), *(str(info.get(key)) for key in ("mtime", "LastModified", "ETag"))])
-    return hashlib.sha256(repr(marks).encode()).hexdigest()[:32]
-
-
-def _find_files(paths: str | Sequence[str]) -> list[tuple[Any, str]]:
-    """File system and path of each file. Raises DataError when a path names none, or its file system is not installed."""
-    import fsspec
-
-    found = []
-    for path in [paths] if isinstance(paths, str) else paths:
-        try:
-            filesystem, inner = fsspec.core.url_to_fs(str(path))
-            names = filesystem.glob(inner) if any(sign in inner for sign in "*?[") else [inner]
-            # Not `isfile`: it takes whatever goes wrong, such as a wrong password, for no.
-            names = [name for name in names if filesystem.info(name)["type"] == "file"]
-        except FileNotFoundError:
-            names = []
-        except (ImportError, ValueError, OSError) as error:
-            raise DataError(f"{path} can't be opened: {error}") from error
-        if not names:
-            raise DataError(f"There is no file {path}. Mend `data.source`, or put the file there.")
-        found += [(filesystem, name) for name in sorted(names)]
-    return found
 
 
 def read_query(uri: str, query: str) -> pl.DataFrame:
@@ -340,32 +306,92 @@ def read_query(uri: str, query: str) -> pl.DataFrame:
         raise DataError(f"The query can't be read from the database: {cause}. Mend `data.source`.") from None
 
 
-def parse_times(values: pl.Series, time_format: str | None = None) -> pl.Series:
-    """A column as times without a zone. Raises DataError, with an example, when it can't be read as such."""
-    try:
-        if time_format in EPOCH_UNITS:
-            times = pl.select(pl.from_epoch(values, time_unit=EPOCH_UNITS[time_format])).to_series()
-        elif time_format is not None:
-            times = values.cast(pl.String).str.to_datetime(time_format)
-        elif values.dtype == pl.String:
-            times = _parse_text(values)
-        else:
-            times = values
-        found = to_times(times)
-    except pl.exceptions.PolarsError as error:
+def schema_casters(data: DataConfig, dialect: Dialect, time_format: str | None) -> dict[str, Caster]:
+    """How the columns of a schema are read from text files of a dialect."""
+    order = dialect.day_first
+    if order is None and time_format and not time_format.startswith("%Y") and {"%d", "%m"} <= set(_codes(time_format)):
+        order = time_format.index("%d") < time_format.index("%m")
+    return casters(data, dialect.decimal or ".", time_format, order)
+
+
+def _codes(time_format: str) -> list[str]:
+    return re.findall(r"%\w", time_format)
+
+
+def date_columns(data: DataConfig | None) -> list[str]:
+    """The columns of a schema that hold times, that of the rows first."""
+    if data is None:
+        return []
+    others = [name for name, column in data.features.items() if column.type is ColumnType.datetime]
+    return list(dict.fromkeys([data.time_column, *others]))
+
+
+def _typed_columns(data: DataConfig) -> list[str]:
+    """Columns that the contract wants as something else than text."""
+    typed = (ColumnType.numeric, ColumnType.boolean, ColumnType.datetime)
+    names = [name for name, column in data.features.items() if column.type in typed]
+    open_target = data.task is Task.regression or (data.task is Task.binary and data.positive_label is None)
+    return [*names, data.target_column] if open_target else names
+
+
+def _stem(name: str) -> str:
+    """The period key in a file's name: all before its ending."""
+    lower = name.lower()
+    suffix = max((suffix for suffix in SUFFIXES if lower.endswith(suffix)), key=len, default="")
+    return name[: len(name) - len(suffix)]
+
+
+def _is_time(values: pl.Series) -> bool:
+    return values.dtype == pl.Date or isinstance(values.dtype, pl.Datetime)
+
+
+def _with_times(table: pl.DataFrame, name: str, time_format: str | None, day_first: bool | None) -> pl.DataFrame:
+    """The table with a column as times; rows whose text is none are marked. Raises DataError when not one is."""
+    values = table[name]
+    if values.dtype == pl.String:
+        cast = cast_times(values, time_format, day_first)
+        if cast.times and cast.times.doubt:
+            raise DataError(f"{cast.times.doubt.split(': read')[0]}. Say it with `data.source.time_format`.")
+        times = cast.values.cast(pl.Datetime("us"))
+        if cast.unread is not None:
+            table = add_problem(table, cast.unread, f"{name}: '" + values + "' is not a time")
+    else:
+        times = parse_times(values, time_format)
+    problem = PROBLEM in table.columns and table[PROBLEM].is_not_null().any()
+    if times.null_count() == len(times) and len(times):
+        why = f"such as {values.drop_nulls().head(1).to_list()}" if values.null_count() < len(values) else "it is empty"
+        first = f": {table[PROBLEM].drop_nulls()[0]}" if problem else ""
         raise DataError(
-            f"`{values.name}` can't be read as time (`data.source.time_format`: {time_format}), such as {values.drop_nulls().head(1).to_list()}."
-        ) from error
+            f"`{name}` can't be read as time (`data.source.time_format`: {time_format}), {why}{first}. Say how it is written: a "
+            "strptime format, epoch_s, epoch_ms or epoch_us."
+        )
+    return table.with_columns(times.alias(name))
+
+
+def parse_times(values: pl.Series, time_format: str | None = None) -> pl.Series:
+    """A column as times without a zone, all of it. Raises DataError, with an example, when it can't be read as such."""
+    if values.dtype == pl.String:
+        read = read_times(values, time_format)
+        if read.unread.any():
+            example = values.filter(read.unread)[0]
+            raise DataError(
+                f"`{values.name}` can't be read as time (`data.source.time_format`: {time_format}), such as '{example}'."
+            )
+        return read.values
+    if not _is_time(values) and time_format is not None and values.dtype.is_numeric():
+        if time_format in EPOCH_UNITS:
+            try:
+                values = pl.select(pl.from_epoch(values, time_unit=EPOCH_UNITS[time_format])).to_series()
+            except pl.exceptions.PolarsError as error:
+                raise DataError(
+                    f"`{values.name}` can't be read as {time_format}: {str(error).splitlines()[0]}"
+                ) from error
+        else:
+            return parse_times(values.cast(pl.Int64, strict=False).cast(pl.String).alias(values.name), time_format)
+    found = to_times(values)
     if found is None:
         raise DataError(
             f"`{values.name}` has type {values.dtype}, such as {values.drop_nulls().head(1).to_list()}: say in "
             "`data.source.time_format` how it becomes a time (a strptime format, epoch_s, epoch_ms or epoch_us)."
         )
     return found.alias(values.name)
-
-
-def _parse_text(values: pl.Series) -> pl.Series:
-    """ISO 8601 times, with or without a zone; those with one become UTC."""
-    text = values.drop_nulls().head(1).to_list()
-    zoned = bool(text) and (text[0].endswith("Z") or text[0][10:].count("+") == 1 or text[0][10:].count("-") == 1)
-    return values.str.to_datetime(time_zone="UTC") if zoned else values.str.to_datetime()

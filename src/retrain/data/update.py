@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,17 @@ from retrain.data.contract import Contract
 from retrain.data.holds import decide_holds
 from retrain.data.manifest import Batch, Manifest
 from retrain.data.periods import Period, parse_delay, parse_period
-from retrain.data.snapshot import SnapshotStore, content_digest
+from retrain.data.reading import PROBLEM
+from retrain.data.snapshot import SnapshotStore, content_digest, typed_digest
 from retrain.data.source_code import source_code
 from retrain.data.sources import Source
 from retrain.errors import DataError
 from retrain.project import write_json
 
 _OLD, _NEW = own_column("old"), own_column("new")  # digests of rows
+
+
+log = logging.getLogger("retrain")
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,10 @@ def _update(
             continue
         arrived = source.read(period.key)
         read.append(period.key)
-        content = content_digest(arrived.select(name for name in contract.columns if name in arrived.columns))
+        if arrived.is_empty() and before is None:
+            log.warning("Batch %s has no rows: it is left out until it has.", period.key)
+            continue
+        content = _content(arrived, contract, before)
         index.set(period.key, stamp, content)
         if usable and content == before.content:
             batches.append(store.with_marks(before, data.time_column))
@@ -98,6 +106,10 @@ def _update(
             added.append(period.key)
         elif changed:
             revised.append(period.key)
+    if not batches:
+        raise DataError(
+            f"No batch of `{data.name}` has a row (`data.source`). Put the first one there, then `dvc repro`."
+        )
     decided = decide_holds(batches, store, monitoring)
     manifest = Manifest(contract.digest, decided, parse_delay(data.label_delay))
     store.commit(manifest)
@@ -107,9 +119,22 @@ def _update(
     return SnapshotChange(manifest, tuple(added), tuple(revised), removed, row_changes, tuple(read))
 
 
+def _content(arrived: pl.DataFrame, contract: Contract, before: Batch | None) -> str:
+    """The digest of the rows that a batch has at its source, also of cells that couldn't be read."""
+    names = [name for name in (*contract.columns, PROBLEM) if name in arrived.columns]
+    rows = arrived.select(arrived[name] for name in names)
+    content = content_digest(rows)
+    if before is not None and content != before.content and typed_digest(rows) == before.content:
+        return before.content  # it was written before types were of no account
+    return content
+
+
 def count_changes(before: pl.DataFrame, after: pl.DataFrame, keys: Sequence[str]) -> RowChanges:
     """Rows by key, compared on the columns that both have."""
     keys = list(keys)
+    for name in keys:
+        if before.schema[name] != after.schema[name]:  # such as 17 once, and 17 beside K17 now
+            before, after = (frame.with_columns(frame[name].cast(pl.String)) for frame in (before, after))
     shared = [name for name in before.columns if name in after.columns]
     marked = after.select(shared).with_columns(
         pl.concat_str(pl.all().cast(pl.String).fill_null("\0"), separator="\1").hash().alias(_NEW)

@@ -1,0 +1,168 @@
+"""Files as one table: read as text where they are text, and cast column by column over all of them.
+
+A cell that doesn't fit its column is null in the table. What was there, and where, stands in two columns of our own, which
+the contract takes out again: its row goes to quarantine. Tables in which everything fits don't have them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from retrain.columns import own_column, refuse_reserved
+from retrain.data.casting import Cast, Caster, cast_as_found
+from retrain.data.dialect import Dialect
+from retrain.data.files import Part, find_files, read_parts
+from retrain.errors import DataError
+
+log = logging.getLogger("retrain")
+PROBLEM, PLACE = own_column("problem"), own_column("place")
+_SHOWN = 40  # characters of a value
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a table that have rows, in order, and those that have none yet."""
+
+    filled: list[Part]
+    empty: list[str]
+    ignored: list[str]
+
+    @property
+    def all_text(self) -> bool:
+        return all(part.is_text for part in self.filled)
+
+
+def load_parts(paths: str | Sequence[str], dialect: Dialect, needed: Collection[str] = ()) -> Parts:
+    """Raises DataError when a path names no file, a file can't be read, or none of them has a row."""
+    found = find_files(paths)
+    parts = [part for system, path in found.files for part in read_parts(path, system, dialect, needed)]
+    filled = [part for part in parts if len(part.frame)]
+    if not filled:
+        raise DataError(
+            f"{', '.join(part.place for part in parts[:3])}: there are no rows in it, so nothing can be read."
+        )
+    return Parts(filled, [part.place for part in parts if not len(part.frame)], found.ignored)
+
+
+def read_table(
+    paths: str | Sequence[str], dialect: Dialect, casters: Mapping[str, Caster], strict: Collection[str] = ()
+) -> pl.DataFrame:
+    """One table from all files that the paths, globs or URLs name. Columns that some of them lack are null there.
+
+    Raises DataError also for dates among the columns `strict` that may be day-first or month-first.
+    """
+    parts = load_parts(paths, dialect, casters)
+    for place in parts.empty:
+        log.info("%s has no rows: it is left out until it has.", place)
+    return cast_parts(parts.filled, casters, strict)
+
+
+def read_one(path: Path, dialect: Dialect, casters: Mapping[str, Caster], strict: Collection[str] = ()) -> pl.DataFrame:
+    """The table of one local file, which may have no rows."""
+    return cast_parts(read_parts(path, None, dialect, casters), casters, strict)
+
+
+def cast_parts(parts: list[Part], casters: Mapping[str, Caster], strict: Collection[str] = ()) -> pl.DataFrame:
+    """Text parts cast together, typed ones as they are."""
+    if all(part.is_text for part in parts):
+        return _cast(parts, casters, strict)
+    return join([_cast([part], casters, strict) if part.is_text else part.frame for part in parts], parts)
+
+
+def join(frames: list[pl.DataFrame], parts: Sequence[Part]) -> pl.DataFrame:
+    """Raises DataError when the parts give a column types that can't be one."""
+    try:
+        return pl.concat(frames, how="diagonal_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"The files {', '.join(part.place for part in parts[:5])} do not fit together: {str(error).splitlines()[0]}. Give a "
+            "column one type in all of them."
+        ) from error
+
+
+def _cast(parts: list[Part], casters: Mapping[str, Caster], strict: Collection[str]) -> pl.DataFrame:
+    for part in parts:
+        refuse_reserved(part.frame.columns, part.place)
+    frame = join([part.frame for part in parts], parts)
+    casts = {name: casters.get(name, cast_as_found)(frame[name]) for name in text_columns(frame)}
+    for name in strict:
+        doubt = casts[name].times.doubt if name in casts and casts[name].times else None
+        if doubt:
+            raise DataError(
+                f"{doubt.split(': read')[0]}. Say it with `day_first: true` or `false` under `data.source` in conf/data/"
+                f"{', or with `time_format`' if name == next(iter(strict)) else ''}; then `dvc repro`."
+            )
+    return with_problems(frame, casts, parts)
+
+
+def cast_texts(frame: pl.DataFrame, casters: Mapping[str, Caster]) -> pl.DataFrame:
+    """A typed table, of whose text columns some are something else by the schema."""
+    return with_problems(frame, {name: caster(frame[name]) for name, caster in casters.items()})
+
+
+def text_columns(frame: pl.DataFrame) -> list[str]:
+    """Columns of text, or of nothing at all, whose type is still open."""
+    return [name for name, dtype in frame.schema.items() if dtype == pl.String]
+
+
+def with_problems(frame: pl.DataFrame, casts: Mapping[str, Cast], parts: Sequence[Part] = ()) -> pl.DataFrame:
+    """The frame with its cast columns, and what didn't fit beside them."""
+    rows = pl.Series(dtype=pl.Int64)
+    told: list[pl.DataFrame] = []
+    for name, cast in casts.items():
+        if cast.unread is not None:
+            rows = cast.unread.arg_true().cast(pl.Int64)
+            shown = frame[name].gather(rows)
+            shown = shown.str.slice(0, _SHOWN) + shown.str.slice(_SHOWN).str.replace(r"(?s).+", "…")
+            told.append(pl.DataFrame({"row": rows, "why": f"{name}: '" + shown + f"' is not {cast.kind}"}))
+    for start, part in zip(_starts(parts), parts, strict=True):
+        if part.text is not None and part.text.too_long:
+            rows = pl.Series(part.text.too_long, dtype=pl.Int64) + start
+            told.append(pl.DataFrame({"row": rows, "why": "it has more cells than the header has columns"}))
+    typed = frame.with_columns(cast.values.alias(name) for name, cast in casts.items())
+    if not told:
+        return typed
+    problems = pl.concat(told).group_by("row", maintain_order=True).agg(pl.col("why").str.join("; ")).sort("row")
+    empty = pl.Series([None], dtype=pl.String).new_from_index(0, len(frame))
+    return typed.with_columns(
+        empty.scatter(problems["row"], problems["why"]).alias(PROBLEM),
+        empty.scatter(problems["row"], places(problems["row"], parts)).alias(PLACE),
+    )
+
+
+def places(rows: pl.Series, parts: Sequence[Part]) -> pl.Series:
+    """File and line of some rows of the joined parts, in ascending order."""
+    found = [pl.Series(dtype=pl.String)]
+    for start, part in zip(_starts(parts), parts, strict=True):
+        inside = rows.filter((rows >= start) & (rows < start + len(part.frame)))
+        if len(inside):
+            found.append(part.where(inside - start))
+    return pl.concat(found) if parts else pl.Series([None], dtype=pl.String).new_from_index(0, len(rows))
+
+
+def _starts(parts: Sequence[Part]) -> list[int]:
+    sizes = [len(part.frame) for part in parts]
+    return [sum(sizes[:number]) for number in range(len(sizes))]
+
+
+def add_problem(frame: pl.DataFrame, wrong: pl.Series, why: pl.Series) -> pl.DataFrame:
+    """Mark more rows as ones for the quarantine. A row that has a reason already keeps it alone."""
+    for name in (PROBLEM, PLACE):
+        if name not in frame.columns:
+            frame = frame.with_columns(pl.lit(None, pl.String).alias(name))
+    known = frame[PROBLEM]
+    return frame.with_columns(known.zip_with(~(wrong & known.is_null()), why).alias(PROBLEM))
+
+
+def split_problems(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:
+    """The frame without our columns, and the reason why each row goes to quarantine, null for sound rows; None for none."""
+    if PROBLEM not in frame.columns:
+        return frame, None
+    where = frame[PLACE]
+    reasons = frame[PROBLEM] + (" (" + where + ")").fill_null("")
+    return frame.drop(PROBLEM, PLACE), reasons if reasons.is_not_null().any() else None
