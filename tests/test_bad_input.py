@@ -52,7 +52,6 @@ BROKEN_BATCHES: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = 
         lambda batch: batch.with_columns(pl.col(TIME).dt.offset_by("1mo")),
         "outside the period",
     ),
-    "no rows": (lambda batch: batch.clear(), "has no rows"),
     "too many broken rows": (lambda batch: batch.with_columns(pl.lit(-1).alias("distance")), "break the contract"),
 }
 
@@ -63,6 +62,13 @@ def test_a_broken_batch_is_refused_as_a_whole(grown: Project, what: str) -> None
     grown.arrive("2013-04", change=change)
     grown.edit("conf/data/slice.yaml", "2013-03", "2013-04")
     refused(grown, "Batch 2013-04 is refused", words, "dvc repro")
+
+
+def test_a_batch_without_rows_is_left_out_until_it_has_some(grown: Project) -> None:
+    grown.arrive("2013-04", change=lambda batch: batch.clear())
+    grown.edit("conf/data/slice.yaml", "2013-03", "2013-04")
+    output = grown.repro("snapshot")
+    assert "Batch 2013-04 has no rows" in output and "2013-01 to 2013-03" in output
 
 
 def test_a_broken_row_is_quarantined_and_the_rest_goes_on(grown: Project) -> None:

@@ -33,6 +33,8 @@ _FEW = 20  # values: too few for one odd one among them to be an exception
 _SAMPLE = 5000
 _NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _DECORATED = r"[$€£¥₹%()]|\b(USD|EUR|GBP|CHF|JPY)\b"
+# What can only be decimals: not three of them, after a bare 0 or four digits and more, or after a group of thousands.
+_DECIMALS = r"^[^.,]*{0}(\d{{1,2}}|\d{{4,}})[^\d]*$|^[^\d.,]*(0|\d{{4,}}){0}\d|{1}\d{{3}}{0}\d|^[^\d]*{0}\d"
 _CLOSED_WORDS = ("NA", "None", "?", "-", ".")
 
 
@@ -124,9 +126,9 @@ def _decide_decimal(guess: Guess, frame: pl.DataFrame, dialect: Dialect, parts: 
         few = few.filter(
             few.str.contains(r"^\(?[-+$€£¥\s\d.,']+( ?[%€$])?\)?$") & few.str.contains(r"\d[.,]\d|^[.,]\d")
         )
-        if few.str.contains(r"^[^.,]*,(\d{1,2}|\d{4,})\D*$|^0,\d+$|\.\d{3},\d|^\d+,\d+[eE]").mean() or 0:
+        if few.str.contains(_DECIMALS.format(",", r"\.")).any():
             commas.append(name)
-        if few.str.contains(r"^[^.,]*\.(\d{1,2}|\d{4,})\D*$|^0\.\d+$|,\d{3}\.\d").mean() or 0:
+        if few.str.contains(_DECIMALS.format(r"\.", ",")).any():
             points.append(name)
         if few.str.contains(r"^\D*\d{1,3}(,\d{3})+\D*$").any():
             open_question.append(name)

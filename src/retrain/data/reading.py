@@ -17,6 +17,7 @@ from retrain.columns import own_column, refuse_reserved
 from retrain.data.casting import Cast, Caster, cast_as_found
 from retrain.data.dialect import Dialect
 from retrain.data.files import Part, find_files, read_parts
+from retrain.data.times import ReadTimes
 from retrain.errors import DataError
 
 log = logging.getLogger("retrain")
@@ -91,13 +92,18 @@ def _cast(parts: list[Part], casters: Mapping[str, Caster], strict: Collection[s
     frame = join([part.frame for part in parts], parts)
     casts = {name: casters.get(name, cast_as_found)(frame[name]) for name in text_columns(frame)}
     for name in strict:
-        doubt = casts[name].times.doubt if name in casts and casts[name].times else None
-        if doubt:
-            raise DataError(
-                f"{doubt.split(': read')[0]}. Say it with `day_first: true` or `false` under `data.source` in conf/data/"
-                f"{', or with `time_format`' if name == next(iter(strict)) else ''}; then `dvc repro`."
-            )
+        read = casts[name].times if name in casts else None
+        if read is not None and read.undecided:
+            refuse_undecided(read)
     return with_problems(frame, casts, parts)
+
+
+def refuse_undecided(read: ReadTimes) -> None:
+    """Raises DataError for dates of which nothing tells whether the day or the month comes first."""
+    raise DataError(
+        f"{(read.doubt or '').split(': read')[0]}. Say it under `data.source` in conf/data/: `day_first: true` or `false`, or for "
+        "the time column `time_format`; then `dvc repro`."
+    )
 
 
 def cast_texts(frame: pl.DataFrame, casters: Mapping[str, Caster]) -> pl.DataFrame:

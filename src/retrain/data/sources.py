@@ -20,7 +20,7 @@ from retrain.data.contract import to_times
 from retrain.data.dialect import Dialect
 from retrain.data.files import SUFFIXES, readable, stamp_files
 from retrain.data.periods import period_keys
-from retrain.data.reading import PLACE, PROBLEM, add_problem, cast_texts, read_one, read_table
+from retrain.data.reading import PLACE, PROBLEM, add_problem, cast_texts, read_one, read_table, refuse_undecided
 from retrain.data.times import EPOCH_UNITS, read_times
 from retrain.errors import ConfigError, DataError
 from retrain.ranges import PositiveCount
@@ -350,8 +350,8 @@ def _with_times(table: pl.DataFrame, name: str, time_format: str | None, day_fir
     values = table[name]
     if values.dtype == pl.String:
         cast = cast_times(values, time_format, day_first)
-        if cast.times and cast.times.doubt:
-            raise DataError(f"{cast.times.doubt.split(': read')[0]}. Say it with `data.source.time_format`.")
+        if cast.times is not None and cast.times.undecided:
+            refuse_undecided(cast.times)
         times = cast.values.cast(pl.Datetime("us"))
         if cast.unread is not None:
             table = add_problem(table, cast.unread, f"{name}: '" + values + "' is not a time")

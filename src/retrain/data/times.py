@@ -41,6 +41,7 @@ class ReadTimes:
     order: str | None = None
     day_first: bool | None = None
     doubt: str | None = None
+    undecided: bool = False  # the doubt is one that nobody but a person can settle
     mixed_zones: bool = False
     zoned: bool = False  # all of them
     dates_only: bool = False
@@ -51,6 +52,7 @@ class _Order:
     day_first: bool
     why: str
     doubt: bool
+    undecided: bool = False
 
 
 def read_times(text: pl.Series, time_format: str | None = None, day_first: bool | None = None) -> ReadTimes:
@@ -102,6 +104,7 @@ def _read_shapes(text: pl.Series, frame: pl.DataFrame, day_first: bool | None) -
         order.why if order else None,
         order.day_first if order else None,
         doubt,
+        order is not None and order.undecided,
         0 < zoned < len(rows) - int(read.unread.sum()),
         0 < zoned == len(rows) - int(read.unread.sum()),
         bool(formats) and not any("%H" in name or "%I" in name or name in EPOCH_UNITS for name in formats),
@@ -214,17 +217,19 @@ def _settle(text: pl.Series, formats: list[str], day_first: bool | None, before:
         why = f"the {'first' if days > months else 'second'} number goes up to {number.max()}"
         contradicted = min((first > 12).sum(), (second > 12).sum()) > 0
         return _Order(which == DAY_FIRST, why + (" in most of them" if contradicted else ""), doubt=contradicted)
+    sign = formats[0][2]
+    if sign == ".":
+        return _Order(True, "dates with points are written so", doubt=True)
     ordered = [
         times.drop_nulls().is_sorted() or times.drop_nulls().is_sorted(descending=True) for times in (by_day, by_month)
     ]
     if ordered[0] != ordered[1]:
-        return _Order(ordered[0], "the rows are then in order of time", doubt=True)
-    several = text.n_unique() > 1
-    if several and (first.n_unique() == 1) != (second.n_unique() == 1):
-        return _Order(first.n_unique() == 1, "the other number then is the same day of every month", doubt=True)
-    if formats[0][2] == "/":
-        return _Order(False, "slashes are mostly written so", doubt=True)
-    return _Order(True, f"dates with `{formats[0][2]}` are mostly written so", doubt=True)
+        return _Order(ordered[0], "the rows are then in order of time", True, True)
+    if text.n_unique() > 1 and (first.n_unique() == 1) != (second.n_unique() == 1):
+        return _Order(first.n_unique() == 1, "the other number then is the same day of every month", True, True)
+    if sign == "/":
+        return _Order(False, "slashes are mostly written so", True, True)
+    return _Order(True, f"dates with `{sign}` are mostly written so", True, True)
 
 
 def _shape(example: str) -> str:
