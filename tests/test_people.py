@@ -147,3 +147,30 @@ def test_a_queued_experiment_waits_for_approval(april: Project, tmp_path) -> Non
     found = aliases(project)
     assert found["champion"] == 4 and found["candidate"] == 6
     assert promotion(project)["champion"] == 4, "the project's own reports are not the experiment's"
+
+
+def test_a_verdict_that_somebody_sees_is_a_look_and_a_what_if_is_carried_out_by_nobody(grown: Project) -> None:
+    comparison = grown.root / "reports/comparison.json"
+
+    def looks() -> list[tuple[int, str]]:
+        return [(entry["look"], entry["verdict"]) for entry in entries(grown) if entry["kind"] == "look"]
+
+    official = comparison.read_bytes()
+    assert "Verdict promote" in grown.run("retrain", "evaluate").stdout and looks() == [], (
+        "the one that was carried out"
+    )
+    for _ in range(2):
+        shown = grown.run("retrain", "evaluate", "gate.first_champion.baseline.confidence=0.9").stdout
+        assert "look 2" in shown and "does not carry it out" in shown
+        assert comparison.read_bytes() == official and looks() == [(2, "promote")]
+    assert "look: promote" in grown.run("retrain", "history").stdout
+
+    grown.edit("conf/gate/shared/guardrails.yaml", "confidence: 0.95      # one-sided", "confidence: 0.94")
+    grown.repro("evaluate")
+    assert json.loads(comparison.read_text())["look"] == 3 and [number for number, _ in looks()] == [2, 3]
+    grown.repro()
+    assert entries(grown)[-1]["kind"] == "verdict" and entries(grown)[-1]["look"] == 3
+    assert looks() == [(2, "promote")], "that one has become an entry"
+
+    for command in (["promote", "gate.approval=automatic"], ["approve", "gate.approval=automatic"]):
+        assert "takes no overrides, and was given gate.approval=automatic" in error(grown, *command)

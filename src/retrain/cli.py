@@ -47,7 +47,7 @@ STAGES = {
     ),
     "evaluate": (
         "retrain.stages.evaluate",
-        "compare stored predictions, ask the gate",
+        "compare stored predictions, ask the gate (by hand: shown and counted as a look, not carried out)",
         "retrain evaluate gate=superiority",
     ),
     "promote": (
@@ -400,7 +400,11 @@ def run(options: argparse.Namespace) -> None:
 
         backtest.run(options)
         return
-    config = _config(options.overrides, in_stage=running_stage() is not None and options.verb != "config")
+    _refuse_overrides(options)
+    # A verdict is carried out with the configuration that gave it, whatever conf/ has become since.
+    carries_out = options.verb == "promote" and options.version is None
+    in_stage = running_stage() is not None and options.verb != "config"
+    config = _config(options.overrides, in_stage or carries_out)
     if options.verb == "train" and running_stage() is None:
         from retrain.commands import candidate
 
@@ -414,6 +418,17 @@ def run(options: argparse.Namespace) -> None:
             importlib.import_module(STAGES[options.verb][0]).run(config)
     else:
         importlib.import_module(QUESTIONS[options.verb][0]).run(config, options)
+
+
+def _refuse_overrides(options: argparse.Namespace) -> None:
+    """Raises ConfigError where an override would change what a verdict or a waiting version was judged under."""
+    from retrain.errors import ConfigError
+
+    if options.verb in ("promote", "approve") and options.overrides:
+        raise ConfigError(
+            f"`retrain {options.verb}` takes no overrides, and was given {' '.join(options.overrides)}: it carries out what was "
+            "decided, as it was decided. Nothing was changed. To change the configuration, edit conf/, then `dvc repro`."
+        )
 
 
 def _config(overrides: Sequence[str], in_stage: bool) -> Config:

@@ -109,7 +109,8 @@ class ChallengerRecord(Strict):
     facts: dict[str, float] = field(default_factory=dict)  # latency and size of the challenger
     recipe: str = ""  # digest of the snapshot and of everything in the config that shapes the model
     decay: float | None = None  # how much worse the champion had become by then, if known
-    look: int = 1
+    look: int = 1  # which one the verdict of the configured gate is
+    looks: dict[str, int] = field(default_factory=dict)  # digest of a gate -> which look its verdict is, where recorded
     ledger_length: int = 0
     predictions: str = ""  # sha256 of the predictions file
 
@@ -143,6 +144,7 @@ class ComparisonRecord(Strict):
     blocks: int = 0
     target_mean: float | None = None
     look: int = 1
+    gate: str = ""  # digest of what was asked
     provenance: dict[str, str] = field(default_factory=dict)  # model -> why it can't have seen the evaluation rows
     bootstrap: dict[str, list[float]] = field(
         default_factory=dict

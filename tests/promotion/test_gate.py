@@ -13,7 +13,7 @@ from retrain.config import GateConfig, compose
 from retrain.errors import ConfigError, PromotionError
 from retrain.promotion.checks import EnoughEvidence, Limit, NonInferiority, Outcome
 from retrain.promotion.figures import BLOCK, TARGET, Comparison, Estimate, score_column
-from retrain.promotion.gate import Question, Verdict, build_questions, judge
+from retrain.promotion.gate import Question, Verdict, build_questions, gate_digest, judge
 
 METRICS = ("log_loss", "roc_auc", "brier", "calibration_error")
 
@@ -257,3 +257,13 @@ def test_a_relative_margin_of_everything_is_refused() -> None:
 def test_enough_evidence_states_its_figures() -> None:
     result = EnoughEvidence(500, 5).judge(comparison())
     assert result.reason == "5,000 evaluation rows in 10 blocks, enough (at least 500 in 5)"
+
+
+def test_a_gate_is_the_same_one_while_nothing_that_makes_its_verdict_changes() -> None:
+    def digest(*overrides: str) -> str:
+        return gate_digest(compose(REPOSITORY / "conf", list(overrides)), True)
+
+    same = {digest(), digest("gate.approval=required", "gate.refit=false", "policy=never")}
+    others = {"gate=superiority", "gate.checks.primary.margin=0.06", "evaluation.block_hours=12", "data.metric=brier"}
+    assert len(same) == 1 and len(same | {digest(override) for override in others}) == 5
+    assert digest("gate.checks.churn.on_failure=off") == digest("~gate.checks.churn")

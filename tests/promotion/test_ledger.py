@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from retrain.config import Config
 from retrain.errors import PromotionError, StoreError
 from retrain.promotion import registry
 from retrain.promotion.ledger import Entry, Ledger, current_champion, find_incumbent, rolled_back, served, waiting
+from retrain.promotion.looks import Look
 from retrain.promotion.moves import (
     Circumstances,
     Origin,
@@ -31,6 +33,11 @@ from retrain.tracking.store import Store, open_store
 
 JANUARY, FEBRUARY, MARCH = "2013-01-22T00:00:00", "2013-02-19T00:00:00", "2013-03-22T00:00:00"
 FEBRUARY_ENDS, MARCH_ENDS = "2013-03-01T00:00:00", "2013-04-01T00:00:00"
+
+
+def look(predictions: str, gate: str) -> Look:
+    start, end = "2013-02-20T00:00:00", "2013-03-02T00:00:00"
+    return Look(predictions, gate, start, end, challenger=1, incumbent=None, snapshot="s", newest_batch="2013-02")
 
 
 def entry(
@@ -460,3 +467,36 @@ def test_an_entry_fits_into_a_param(store: Store) -> None:
     (stored,) = ledger.entries()
     assert stored.reason == "x" * 1500
     assert len(json.dumps(vars(stored))) < 6000
+
+
+def test_a_look_is_written_once_and_before_its_verdict_is_known(store: Store) -> None:
+    ledger, told = Ledger.open(store), []
+
+    def verdict(number: int) -> str:
+        told.append((number, len(ledger.looks())))
+        return "keep"
+
+    first = ledger.record_look(look("a", "g"), verdict)
+    assert (first.look, first.verdict) == (1, "keep") and first.who and ledger.looks() == [first]
+    assert ledger.record_look(look("a", "g"), verdict) == first and told == [(1, 0)]
+    assert ledger.record_look(look("a", "h")).look == 2 and ledger.record_look(look("b", "g")).look == 3
+    assert ledger.entries() == [], "looks have numbers of their own"
+
+
+def test_looks_at_the_same_time_get_a_number_each(store: Store) -> None:
+    ledger = Ledger.open(store)
+    with ThreadPoolExecutor(4) as pool:
+        taken = list(pool.map(lambda gate: ledger.record_look(look("a", gate)), "ghgkgl"))
+    assert sorted({(one.gate, one.look) for one in taken}) == sorted((one.gate, one.look) for one in ledger.looks())
+    assert sorted(one.look for one in ledger.looks()) == [1, 2, 3, 4]
+
+
+def test_a_look_that_was_taken_out_is_noticed(store: Store) -> None:
+    """Fewer looks would let more through."""
+    ledger = Ledger.open(store)
+    for gate in "ghk":
+        ledger.record_look(look("a", gate))
+    with sqlite3.connect(store.local_root / "mlflow.db") as database:
+        database.execute("delete from params where key = 'look-000001'")
+    with pytest.raises(StoreError, match="Look 1 is missing"):
+        ledger.record_look(look("b", "g"))

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from promotion.test_ledger import entry
 
-from retrain.promotion.looks import look_number, spent_level
+from retrain.promotion.looks import Look, look_number, spent_level
 
 START, END = "2013-02-20T00:00:00", "2013-03-02T00:00:00"
 
@@ -15,6 +15,12 @@ START, END = "2013-02-20T00:00:00", "2013-03-02T00:00:00"
 def judged(seq: int, predictions: str, start: str = START, end: str = END):
     return dataclasses.replace(
         entry(seq, 1, 1, None, seq), predictions=predictions, evaluation_start=start, evaluation_end=end
+    )
+
+
+def look(predictions: str, gate: str, number: int = 0) -> Look:
+    return Look(
+        predictions, gate, START, END, challenger=1, incumbent=None, snapshot="s", newest_batch="b", look=number
     )
 
 
@@ -51,3 +57,23 @@ def test_a_window_counts_that_shares_more_than_half_of_this_one(start: str, end:
 
 def test_entries_of_people_and_of_older_versions_are_no_looks() -> None:
     assert look_number([entry(0, 1, None, None, 1)], START, END, "a") == 1
+
+
+def test_the_same_predictions_under_another_gate_are_another_look() -> None:
+    looks = [look("a", "g"), look("a", "h"), look("b", "g")]
+    numbers = [look_number([], START, END, *pair, looks) for pair in (("a", "g"), ("a", "h"), ("b", "g"), ("b", "h"))]
+    assert numbers == [1, 2, 3, 4]
+    assert look_number([], START, END, "a", "g", [*looks, look("c", "g")]) == 1, "what has a number keeps it"
+
+
+def test_an_entry_that_does_not_know_its_gate_stands_for_the_first_one_asked_since() -> None:
+    old = [judged(0, "a"), judged(1, "b")]
+    assert look_number(old, START, END, "b", "g") == 2
+    assert look_number(old, START, END, "b", "h", [look("b", "g")]) == 3
+
+
+def test_a_carried_out_verdict_is_not_counted_twice() -> None:
+    carried_out = dataclasses.replace(judged(0, "a"), gate="g")
+    looks = [look("a", "g"), look("a", "h")]
+    assert look_number([carried_out], START, END, "a", "g", looks) == 1
+    assert look_number([carried_out], START, END, "b", "g", looks) == 3

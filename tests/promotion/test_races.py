@@ -21,7 +21,7 @@ import pytest
 from conftest import Project, free_port
 
 from retrain.promotion.ledger import Entry, Ledger
-from retrain.promotion.looks import look_number
+from retrain.promotion.looks import Look, look_number
 from retrain.tracking.store import Store
 
 RACERS, ROUNDS = 8, 5
@@ -216,9 +216,9 @@ def test_of_eight_retrainings_that_were_compared_with_the_same_champion_exactly_
 ) -> None:
     versions, before, racers = shared.register(), shared.history(), shared.racers(tmp_path)
     for racer, version in zip(racers, versions, strict=True):
-        claim(racer, version, before)
+        claim(racer, version, before, Ledger.open(shared.store).looks())
     unpromoted = (racers[0].root / "reports/promotion.json").read_bytes()
-    results = at_once(racers, [("promote", "gate.refit=false")] * RACERS, **shared.environment)
+    results = at_once(racers, [("promote",)] * RACERS, **shared.environment)
     winner = the_winner(versions, results, "has moved to version")
     entries = shared.history()
     new = entries[len(before) :]
@@ -233,7 +233,7 @@ def test_of_eight_retrainings_that_were_compared_with_the_same_champion_exactly_
             assert promotion == unpromoted
 
 
-def claim(racer: Project, version: int, entries: Sequence[Entry]) -> None:
+def claim(racer: Project, version: int, entries: Sequence[Entry], looks: Sequence[Look]) -> None:
     """Let the clone's stages `train` and `evaluate` have ended with this version, promoted, against today's champion."""
     paths = [racer.root / "reports" / name for name in ("challenger.json", "comparison.json")]
     trained, compared = (json.loads(path.read_text()) for path in paths)
@@ -241,7 +241,8 @@ def claim(racer: Project, version: int, entries: Sequence[Entry]) -> None:
     trained["predictions"] = f"{version:064d}"
     trained["ledger_length"] = len(entries)
     window = trained["evaluation_start"], trained["evaluation_end"]
-    trained["look"] = look_number(entries, *window, trained["predictions"][:16])
+    compared["look"] = look_number(entries, *window, trained["predictions"][:16], compared["gate"], looks)
+    racer.edit("params.yaml", "refit: true", "refit: false")
     assert compared["verdict"] == "promote"
     compared["reason"] = f"claim of version {version}"
     for path, content in zip(paths, (trained, compared), strict=True):

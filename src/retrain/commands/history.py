@@ -8,25 +8,47 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from retrain.commands.status import read_ledger
+from retrain.commands.status import read_ledger, read_looks
 from retrain.config import Config
 from retrain.errors import ConfigError
 from retrain.promotion.ledger import Entry, current_champion
+from retrain.promotion.looks import Look
 from retrain.reporting.terminal import print_table
+
+LOOK = "look"
 
 
 def run(config: Config, options: argparse.Namespace) -> None:
     entries = read_ledger(config)
+    looks = unanswered_looks(entries, read_looks(config))
     if options.jsonl:
-        for entry in entries:
-            print(json.dumps(dataclasses.asdict(entry), ensure_ascii=False))
-    elif not entries:
+        for line in in_order(entries, looks):
+            content = dataclasses.asdict(line)
+            print(json.dumps({"kind": LOOK} | content if isinstance(line, Look) else content, ensure_ascii=False))
+    elif not entries and not looks:
         print(f"The ledger of `{config.tracking.registered_model}` is empty. `dvc repro` writes its first entry.")
     elif options.at is not None:
         for label, text in served_at(entries, parse_moment(options.at)):
             print(f"{label:<14}{text}")
     else:
-        _show(entries)
+        _show(entries, looks)
+
+
+def unanswered_looks(entries: Sequence[Entry], looks: Sequence[Look]) -> list[Look]:
+    """Those that no entry says anything about: verdicts that were shown, and never carried out."""
+    answered = {(entry.predictions, entry.gate) for entry in entries}
+    return [look for look in looks if (look.predictions, look.gate) not in answered]
+
+
+def in_order(entries: Sequence[Entry], looks: Sequence[Look]) -> list[Entry | Look]:
+    """Entries in their own order, each look before the first entry that is younger."""
+    lines: list[Entry | Look] = []
+    waiting = sorted(looks, key=lambda look: look.time)
+    for entry in entries:
+        while waiting and waiting[0].time < entry.time:
+            lines.append(waiting.pop(0))
+        lines.append(entry)
+    return lines + waiting
 
 
 def parse_moment(text: str) -> datetime:
@@ -110,10 +132,15 @@ def _opponent(entry: Entry) -> str:
     return f"version {entry.incumbent}" if entry.incumbent else "the baseline"
 
 
-def _show(entries: Sequence[Entry]) -> None:
+def _show(entries: Sequence[Entry], looks: Sequence[Look]) -> None:
     header = ["#", "time (UTC)", "batch", "what", "version", "against", "look", "champion", "commit", "who"]
     rows = []
-    for entry in entries:
+    serving = "none"
+    for entry in in_order(entries, looks):
+        if isinstance(entry, Look):
+            rows.append(_look_cells(entry, serving))
+            continue
+        serving = str(entry.champion or "none")
         champion = f"{entry.previous or 'none'} -> {entry.champion}" if entry.moved else f"{entry.champion or 'none'}"
         judged = bool(entry.comparison)
         cells = (
@@ -130,6 +157,12 @@ def _show(entries: Sequence[Entry]) -> None:
         )
         rows.append(cells)
     print_table(header, rows, width=120)
+
+
+def _look_cells(look: Look, serving: str) -> tuple[str, ...]:
+    moment, said = look.time[:16].replace("T", " "), f"{LOOK}: {look.verdict}" if look.verdict else LOOK
+    against = str(look.incumbent or "baseline")
+    return ("", moment, look.newest_batch, said, str(look.challenger), against, str(look.look), serving, "", look.who)
 
 
 def _what(entry: Entry) -> str:

@@ -11,6 +11,7 @@ from retrain.data.snapshot import SnapshotStore
 from retrain.errors import DataError, RetrainError
 from retrain.project import DECISION, LEDGER_POINTER, PROMOTION, SNAPSHOT
 from retrain.promotion.ledger import Entry
+from retrain.promotion.looks import Look
 from retrain.records import DecisionRecord, LedgerPointer
 from retrain.stages.monitor import describe
 from retrain.tracking.store import open_store, store_may_exist
@@ -105,6 +106,15 @@ def read_ledger(config: Config) -> list[Entry]:
     ledger = Ledger.open(store)
     follow_ledger(store, ledger)
     return ledger.entries()
+
+
+def read_looks(config: Config) -> list[Look]:
+    """Every verdict that anybody was about to see; empty, without importing MLflow, when nothing was ever tracked."""
+    if not store_may_exist(config.tracking):
+        return []
+    from retrain.promotion.ledger import Ledger
+
+    return Ledger.open(open_store(config)).looks()
 
 
 def screen(config: Config, manifest: Manifest | None, entries: list[Entry]) -> list[tuple[str, str]]:

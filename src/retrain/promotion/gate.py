@@ -14,7 +14,7 @@ from retrain.errors import ConfigError, PromotionError
 from retrain.modeling.metrics import SHOWN, find_metric, fits_task
 from retrain.promotion.checks import Check, CheckResult, Outcome
 from retrain.promotion.figures import Comparison, NotEnoughRows
-from retrain.promotion.slices import table_columns
+from retrain.promotion.slices import sliced_columns, table_columns
 
 # Names of the check without which nothing is promoted; the second one only for a first champion.
 PRIMARY = ("primary", "baseline")
@@ -77,7 +77,8 @@ def gate_digest(config: Config, has_incumbent: bool) -> str:
     """16 hex digits that stand for all that makes a verdict of predictions: the same ones under another gate are a new look."""
     nodes = config.gate.checks if has_incumbent else config.gate.first_champion
     asked = {name: node for name, node in nodes.items() if _on_failure(node, name) != "off"}
-    content = [asked, config.data.metric, config.data.task.name, config.evaluation.block_hours]
+    data, block = config.data, config.evaluation.block_hours
+    content = [asked, data.metric, data.task.name, sliced_columns(data), block]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

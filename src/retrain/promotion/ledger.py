@@ -14,12 +14,13 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from retrain.errors import PromotionError, StoreError
 from retrain.masking import mask
+from retrain.promotion.looks import Look, find_look, plan_look
 from retrain.promotion.write_once import deleted_run, whole_text, write_once
 from retrain.records import ModelRecord
 from retrain.tracking.store import LEDGER, Store, ensure_experiment
@@ -29,8 +30,11 @@ from retrain.tracking.store import LEDGER, Store, ensure_experiment
 VERDICT, REFUSAL, APPROVAL, OVERRIDE, ROLLBACK = ("verdict", "refusal", "approval", "override", "rollback")
 DECAY = "decay"  # the figure that says how much worse the incumbent had become when a challenger was trained
 _KEY = "seq-{:06d}"
-_NUMBER = re.compile(r"seq-(\d{6,})")
+_LOOK_KEY = "look-{:06d}"
 _MOST_ATTEMPTS = 100  # each lost to another writer, who has then written an entry
+_OVERTAKEN = (
+    f"Others wrote to the ledger {_MOST_ATTEMPTS} times while this command tried to. Nothing was changed; run it again."
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Entry:
     evaluation_end: str = ""
     predictions: str = ""  # digest
     look: int = 1
+    gate: str = ""  # digest of what was asked of the predictions
     candidate: int | None = None  # the version that waits for approval
     config: str = ""  # digest of the resolved config, which the run holds as config.yaml
     checks: dict[str, str] = field(default_factory=dict)  # outcome by name
@@ -86,31 +91,45 @@ class Ledger:
 
     def entries(self) -> list[Entry]:
         """The whole history, oldest first. Raises StoreError when it was deleted, or an entry is missing or unreadable."""
+        params = self._params()
+        texts = _numbered(params, _KEY, self.run_id)
+        return [_read_entry(text, number) for number, text in enumerate(texts)]
+
+    def looks(self) -> list[Look]:
+        """Every verdict that anybody was about to see, oldest first. Raises as `entries` does."""
+        return [Look(**json.loads(text)) for text in _numbered(self._params(), _LOOK_KEY, self.run_id)]
+
+    def record_look(self, wanted: Look, verdict: Callable[[int], str] = lambda number: "") -> Look:
+        """The look of these predictions under this gate, written down unless it is there already; returns it with its number.
+
+        It is written before anybody sees a verdict, which may depend on the number: `verdict` is told it. Two who look at
+        the same time get one number each, since each place in the list has one writer.
+        """
+        for attempt in range(_MOST_ATTEMPTS):
+            looks = self.looks()
+            found = find_look(looks, wanted)
+            if found is not None:
+                return found
+            planned = plan_look(self.entries(), looks, wanted)
+            stamped = dataclasses.replace(planned, verdict=verdict(planned.look), **_stamp())
+            text = json.dumps(dataclasses.asdict(stamped), sort_keys=True)
+            if write_once(self.store.client, self.run_id, _LOOK_KEY.format(len(looks)), text):
+                return stamped
+            time.sleep(random.uniform(0, 0.02 * min(attempt, 10)))
+        raise StoreError(_OVERTAKEN)
+
+    def _params(self) -> Mapping[str, str]:
         run = self.store.client.get_run(self.run_id)
         if run.info.lifecycle_stage != "active":
             raise StoreError(deleted_run(self.run_id))
-        params = run.data.params
-        numbers = sorted(int(found[1]) for found in map(_NUMBER.fullmatch, params) if found)
-        if numbers != list(range(len(numbers))):
-            missing = min(set(range(len(numbers))) - set(numbers))
-            raise StoreError(
-                f"Ledger entry {missing} is missing, though there are {len(numbers)} and the last is {numbers[-1]}: "
-                f"run {self.run_id} was changed by hand. Restore the store from a backup; nothing was changed."
-            )
-        return [_read_entry(whole_text(params, _KEY.format(number)), number) for number in numbers]
+        return run.data.params
 
     def append(self, entry: Entry, expected_length: int) -> bool:
         """Write entry number `expected_length`. False when another writer already has: read again, then decide again.
 
         Raises StoreError for everything else that can go wrong, so that trying again after False always ends.
         """
-        stamped = dataclasses.replace(
-            entry,
-            reason=mask(entry.reason),
-            who=_who(),
-            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            id=uuid.uuid4().hex,  # equal values would both be accepted
-        )
+        stamped = dataclasses.replace(entry, reason=mask(entry.reason), **_stamp())
         content = dataclasses.asdict(stamped)
         del content["seq"]
         # In ASCII a character is a byte, and one that every database takes.
@@ -130,9 +149,7 @@ class Ledger:
             if self.append(planned, len(entries)):
                 return self.entries()[len(entries)]
             time.sleep(random.uniform(0, 0.02 * min(attempt, 10)))
-        raise StoreError(
-            f"Others wrote to the ledger {_MOST_ATTEMPTS} times while this command tried to. Nothing was changed; run it again."
-        )
+        raise StoreError(_OVERTAKEN)
 
 
 def current_champion(entries: Sequence[Entry]) -> Entry | None:
@@ -209,6 +226,28 @@ def find_base(entries: Sequence[Entry], evaluation_start: str) -> int | None:
             if until is not None and until < evaluation_start:
                 return version
     return None
+
+
+def _numbered(params: Mapping[str, str], key: str, run_id: str) -> list[str]:
+    """The texts under the keys of one kind, in order. Raises StoreError when one is missing."""
+    pattern = re.compile(key.partition("{")[0] + r"(\d{6,})")
+    numbers = sorted(int(found[1]) for found in map(pattern.fullmatch, params) if found)
+    if numbers != list(range(len(numbers))):
+        missing = min(set(range(len(numbers))) - set(numbers))
+        raise StoreError(
+            f"{'Look' if key == _LOOK_KEY else 'Ledger entry'} {missing} is missing, though there are {len(numbers)} and the last is {numbers[-1]}: "
+            f"run {run_id} was changed by hand. Restore the store from a backup; nothing was changed."
+        )
+    return [whole_text(params, key.format(number)) for number in numbers]
+
+
+def _stamp() -> dict[str, str]:
+    """Who writes, when, and what sets this text apart: equal values would both be accepted."""
+    return {
+        "who": _who(),
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "id": uuid.uuid4().hex,
+    }
 
 
 def _read_entry(text: str, number: int) -> Entry:

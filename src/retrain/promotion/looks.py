@@ -7,12 +7,44 @@ level such that the levels of all looks, however many, add up to no more than th
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from retrain.promotion.ledger import Entry
+    from retrain.records import ChallengerRecord
+
+
+class Judged(Protocol):
+    """What counts as a look: predictions and gate, by digest, and the window [start, end) in ISO 8601."""
+
+    predictions: str
+    gate: str
+    evaluation_start: str
+    evaluation_end: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """A verdict that somebody was about to see, whether or not a promotion followed. Kept beside the ledger's entries."""
+
+    predictions: str
+    gate: str
+    evaluation_start: str
+    evaluation_end: str
+    challenger: int
+    incumbent: int | None
+    snapshot: str
+    newest_batch: str
+    look: int = 0  # which one it is
+    verdict: str = ""  # empty where the pipeline was going to ask its own gate: then the ledger's entry says it
+    who: str = ""
+    time: str = ""
+    id: str = ""
+
 
 # Most windows are looked at once: the first look keeps most of the level.
 FIRST_LOOK_SHARE = 0.8
@@ -25,20 +57,61 @@ def spent_level(alpha: float, look: int) -> float:
     return (1 - FIRST_LOOK_SHARE) * alpha / (look * (look - 1))
 
 
-def look_number(entries: Sequence[Entry], start: str, end: str, predictions: str) -> int:
+def look_number(
+    entries: Sequence[Entry], start: str, end: str, predictions: str, gate: str = "", looks: Sequence[Look] = ()
+) -> int:
     """Which look at the window [start, end) a comparison is, from 1. Times are ISO 8601.
 
-    Earlier comparisons count whose windows share more than half of this one's time. The very same predictions (by
-    digest) are not a new look: they keep the number that they had.
+    Earlier comparisons count whose windows share more than half of this one's time. The very same predictions under the very
+    same gate (by digest) are not a new look: they keep the number that they had; under another gate they are one.
+    Entries of earlier versions of this project don't know their gate: it was the first one that those predictions meet now.
     """
-    seen: list[str] = []
-    for entry in entries:
-        if entry.predictions and entry.predictions not in seen and _shared(entry, start, end) > 0.5:
-            seen.append(entry.predictions)
-    return seen.index(predictions) + 1 if predictions in seen else len(seen) + 1
+    seen: list[tuple[str, str]] = []
+
+    def see(key: tuple[str, str]) -> None:
+        if key in seen or (not key[1] and any(known == key[0] for known, _ in seen)):
+            return
+        if (key[0], "") in seen:
+            seen[seen.index((key[0], ""))] = key
+        else:
+            seen.append(key)
+
+    # Every look is written before its verdict: the entries add only those of earlier versions, which come first.
+    of_now = [entry for entry in entries if entry.gate]
+    for judged in [*(entry for entry in entries if not entry.gate), *looks, *of_now]:
+        if judged.predictions and _shared(judged, start, end) > 0.5:
+            see((judged.predictions, judged.gate))
+    see((predictions, gate))
+    return next(number for number, key in enumerate(seen, 1) if key[0] == predictions and gate in ("", key[1]))
 
 
-def _shared(entry: Entry, start: str, end: str) -> float:
+def to_look(trained: ChallengerRecord, gate: str) -> Look:
+    """The look that a verdict of a gate, by digest, on stored predictions is."""
+    return Look(
+        predictions=trained.predictions[:16],
+        gate=gate,
+        evaluation_start=trained.evaluation_start,
+        evaluation_end=trained.evaluation_end,
+        challenger=trained.challenger.version,
+        incumbent=trained.incumbent.version if trained.incumbent else None,
+        snapshot=trained.snapshot,
+        newest_batch=trained.newest_batch,
+    )
+
+
+def find_look(looks: Sequence[Look], wanted: Look) -> Look | None:
+    """The look that these predictions and this gate had already."""
+    return next((look for look in looks if (look.predictions, look.gate) == (wanted.predictions, wanted.gate)), None)
+
+
+def plan_look(entries: Sequence[Entry], looks: Sequence[Look], wanted: Look) -> Look:
+    """The look to write: numbered by those before it."""
+    window = wanted.evaluation_start, wanted.evaluation_end
+    number = look_number(entries, *window, wanted.predictions, wanted.gate, looks)
+    return dataclasses.replace(wanted, look=number)
+
+
+def _shared(judged: Judged, start: str, end: str) -> float:
     first, last = datetime.fromisoformat(start), datetime.fromisoformat(end)
-    begin, close = datetime.fromisoformat(entry.evaluation_start), datetime.fromisoformat(entry.evaluation_end)
+    begin, close = datetime.fromisoformat(judged.evaluation_start), datetime.fromisoformat(judged.evaluation_end)
     return (min(last, close) - max(first, begin)) / (last - first)

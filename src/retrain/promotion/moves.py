@@ -19,7 +19,7 @@ from retrain.promotion.ledger import (
     served,
     waiting,
 )
-from retrain.promotion.looks import look_number
+from retrain.promotion.looks import Look, look_number
 from retrain.records import ChallengerRecord, ComparisonRecord, ModelRecord
 
 LONGEST_REASON = 1500  # of a param's 6,000 characters
@@ -57,11 +57,12 @@ def plan_entry(
     compared: ComparisonRecord,
     newcomer: ModelRecord,
     circumstances: Circumstances,
+    looks: Sequence[Look] = (),
 ) -> Entry:
     """The entry for a verdict: the one that is there already for this comparison, or the next one to append.
 
     `newcomer` is the version that would serve: the challenger, or its refit. Raises Refused when the champion has moved,
-    for another challenger's sake, since this one was compared, or when others were judged on its rows in between.
+    for another challenger's sake, since this one was compared, or when the ledger counts another look than it was judged as.
     """
     challenger = trained.challenger
     promoted = Verdict(compared.verdict) is Verdict.promote
@@ -76,7 +77,7 @@ def plan_entry(
         )
         if same and settled and entry.kind != REFUSAL:
             return entry
-    _refuse_overtaken(entries, trained)
+    _refuse_overtaken(entries, trained, compared, looks)
     return _verdict_entry(entries, trained, compared, newcomer, circumstances)
 
 
@@ -113,7 +114,8 @@ def _verdict_entry(
         evaluation_start=trained.evaluation_start,
         evaluation_end=trained.evaluation_end,
         predictions=trained.predictions[:16],
-        look=trained.look,
+        look=compared.look,
+        gate=compared.gate,
         candidate=newcomer.version if waits else None,
         config=circumstances.config,
         checks={name: check.outcome for name, check in compared.checks.items()},
@@ -126,7 +128,9 @@ def _verdict_entry(
     )
 
 
-def _refuse_overtaken(entries: Sequence[Entry], trained: ChallengerRecord) -> None:
+def _refuse_overtaken(
+    entries: Sequence[Entry], trained: ChallengerRecord, compared: ComparisonRecord, looks: Sequence[Look]
+) -> None:
     challenger = trained.challenger.version
     again = "Repeat the comparison: `dvc repro -f -s train`, then `dvc repro`."
     for entry in entries[trained.ledger_length :]:
@@ -141,11 +145,12 @@ def _refuse_overtaken(entries: Sequence[Entry], trained: ChallengerRecord) -> No
             f"The recipe of version {challenger} was rolled back on this snapshot (ledger entry {rollback.seq}: {rollback.reason}). "
             f'A person can bring it back: retrain promote {challenger} --reason "..."'
         )
-    look = look_number(entries, trained.evaluation_start, trained.evaluation_end, trained.predictions[:16])
-    if look != trained.look:
+    window = trained.evaluation_start, trained.evaluation_end
+    look = look_number(entries, *window, trained.predictions[:16], compared.gate, looks)
+    if look != compared.look:
         raise Refused(
-            f"Version {challenger} was judged as look {trained.look} at its evaluation rows, but it is look {look} by now: others "
-            f"were judged on them since. {again}"
+            f"Version {challenger} was judged as look {compared.look} at its evaluation rows, but it is look {look} by now: the "
+            f"ledger counts others before it. {again}"
         )
 
 

@@ -28,29 +28,77 @@ from retrain.promotion.figures import (
     Estimate,
     score_column,
 )
-from retrain.promotion.gate import Judgement, Question, build_questions, judge
+from retrain.promotion.gate import Judgement, Question, build_questions, gate_digest, judge
+from retrain.promotion.looks import to_look
 from retrain.promotion.provenance import show_unseen
 from retrain.promotion.slices import asked_columns, sliced_columns
 from retrain.records import ChallengerRecord, CheckRecord, ComparisonRecord, FigureRecord
+from retrain.reporting import words
 
 log = logging.getLogger("retrain")
 
 
 def run(config: Config) -> None:
+    """Official where DVC runs it. For a person it is a what-if: printed, counted as a look, and written nowhere that a later
+    command takes for a verdict."""
+    official = project.running_stage() is not None
     trained = records.load(project.CHALLENGER, ChallengerRecord, "train")
     if not trained.retrained:
-        records.save(project.COMPARISON, ComparisonRecord(None, trained.reason))
+        if official:
+            records.save(project.COMPARISON, ComparisonRecord(None, trained.reason))
         log.info("Nothing to compare: %s", trained.reason)
         return
+    if trained.task != config.data.task.name:
+        raise PromotionError(
+            f"The predictions are of a {trained.task} model, and `data.task` is {config.data.task.name}. "
+            "Run `dvc repro` to train for that task."
+        )
     predictions = _read_predictions(trained)
     provenance = show_provenance(predictions, config.data.time_column, trained)
     questions = build_questions(config.gate, trained.incumbent is not None, config.data)
     comparison = compare_stored(config, predictions, trained, questions)
-    judgement = judge(comparison, questions)
+    gate = gate_digest(config, trained.incumbent is not None)
+    comparison, judgement = _judge_once(config, trained, gate, comparison, questions)
     record = to_record(comparison, judgement, questions)
-    record.provenance = provenance
+    record.provenance, record.gate = provenance, gate
+    if not official:
+        _show(record)
+        return
     records.save(project.COMPARISON, record)
     log.info("Verdict %s: %s", judgement.verdict.value, judgement.reason)
+
+
+def _judge_once(
+    config: Config, trained: ChallengerRecord, gate: str, comparison: Comparison, questions: Mapping[str, Question]
+) -> tuple[Comparison, Judgement]:
+    """The verdict, and the comparison with the number of its look: in the ledger before anybody sees it.
+
+    Of the configured gate train has recorded it, with the store open. Only for another one MLflow is loaded, for 2 s or 3.
+    """
+
+    def judged(look: int) -> tuple[Comparison, Judgement]:
+        seen = dataclasses.replace(comparison, look=look)
+        return seen, judge(seen, questions)
+
+    if gate in trained.looks:
+        return judged(trained.looks[gate])
+    from retrain.promotion.ledger import Ledger
+    from retrain.tracking.store import open_store
+
+    ledger = Ledger.open(open_store(config))
+    recorded = ledger.record_look(to_look(trained, gate), lambda look: judged(look)[1].verdict.value)
+    return judged(recorded.look)
+
+
+def _show(record: ComparisonRecord) -> None:
+    """A what-if, on standard output."""
+    print(f"Verdict {record.verdict}: {record.reason}")
+    for name, check in record.checks.items():
+        print(f"  {words.outcome(check):<16}{name}: {check.reason}")
+    print(
+        f"Only shown, and counted as look {record.look} at these evaluation rows; `retrain promote` does not carry it out. "
+        "To make a gate the pipeline's, write it into conf/, then `dvc repro`."
+    )
 
 
 def _read_predictions(trained: ChallengerRecord) -> pl.DataFrame:
@@ -99,7 +147,6 @@ def compare_stored(
     columns = asked_columns(checks, config.data)
     return dataclasses.replace(
         comparison,
-        look=trained.look,
         facts=trained.facts,
         metric=config.data.metric,
         loss=loss_beside(config.data.metric, task),

@@ -109,7 +109,7 @@ def append(
     while True:
         entries = ledger.entries()
         try:
-            planned = plan_entry(entries, trained, compared, newcomer, circumstances)
+            planned = plan_entry(entries, trained, compared, newcomer, circumstances, ledger.looks())
         except Refused as refused:
             refusal = plan_refusal(entries, trained, compared, newcomer, circumstances, str(refused))
             if refusal is None or ledger.append(refusal, len(entries)):

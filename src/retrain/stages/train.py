@@ -25,8 +25,9 @@ from retrain.modeling.strategies import Strategy
 from retrain.modeling.training import Training, measure_latency, model_digest, recipe_digest, train
 from retrain.promotion import registry
 from retrain.promotion.figures import BASELINE, CHALLENGER, EVALUATION, INCUMBENT, TARGET, WINDOW, score_column
+from retrain.promotion.gate import gate_digest
 from retrain.promotion.ledger import Entry, Ledger, find_base, find_incumbent, rolled_back
-from retrain.promotion.looks import look_number
+from retrain.promotion.looks import to_look
 from retrain.records import ChallengerRecord, DecisionRecord, LedgerPointer, ModelRecord
 from retrain.stages import monitor
 from retrain.tracking import runs
@@ -79,7 +80,7 @@ def run(config: Config) -> None:
     base = _load_base(config, store, history, windows)
     record = _train(config, store, snapshot, windows, incumbent, base, recipe, decision)
     record.reason, record.decay, record.ledger_length = decision.reason, decision.decay, len(history)
-    record.look = look_number(history, record.evaluation_start, record.evaluation_end, record.predictions[:16])
+    _record_look(config, ledger, record)
     records.save(project.CHALLENGER, record)
     if record.note:
         log.info("%s", record.note)
@@ -104,6 +105,16 @@ def _point_to(ledger: Ledger, store: Store, history: Sequence[Entry]) -> None:
             project.PROMOTION,
             champion,
         )
+
+
+def _record_look(config: Config, ledger: Ledger, record: ChallengerRecord) -> None:
+    """Write down that the configured gate is about to be asked about these predictions: here the store is open anyway.
+
+    Stage `evaluate` then needs it, and MLflow, only where another gate is asked.
+    """
+    gate = gate_digest(config, record.incumbent is not None)
+    record.look = ledger.record_look(to_look(record, gate)).look
+    record.looks = {gate: record.look}
 
 
 def _decline(reason: str, manifest: Manifest, decision: DecisionRecord) -> None:
