@@ -67,7 +67,7 @@ def test_limits_and_skewed_copies_are_found_among_thousands_and_honest_columns_a
     assert tell_target(rows, rows.columns, pl.Series("y", target), task) == ["told"]
 
 
-def test_a_wide_table_runs_with_nothing_but_init_and_a_linear_model(tmp_path: Path) -> None:
+def test_a_wide_table_runs_with_nothing_but_init(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     count = 3000
     cells = (random.random((count, WIDE)) < 0.02) * random.integers(1, 4, (count, WIDE))
@@ -84,8 +84,8 @@ def test_a_wide_table_runs_with_nothing_but_init_and_a_linear_model(tmp_path: Pa
     assert "1 sparse" in output and "`told`: it alone tells the target" in output
     config = compose(project.root / "conf")
     assert list(config.data.features) == ["columns"] and config.data.source["leave_out"] == ["told"]
-    chosen = project.root / "conf/config.yaml"
-    chosen.write_text(chosen.read_text().replace("model: hist_gradient_boosting", "model: logistic_regression"))
+    # Trees see thousands of sparse columns through a few components only: `init` has chosen what copes.
+    assert "LogisticRegression" in config.model.estimator["_target_"] and "Model        logistic_regression" in output
     assert "Challenger version 1, refitted as version 2, is champion now" in project.repro()
     scored = tmp_path / "scored.parquet"
     newest = sorted((project.root / "data/snapshot").glob("batch=*/part.parquet"))[-1]

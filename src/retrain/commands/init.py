@@ -17,6 +17,7 @@ from retrain.config import PeriodKind, compose
 from retrain.data.dialect import Dialect
 from retrain.data.guessing import Guess, guess_time, read_and_guess
 from retrain.data.inference import Draft, draft_contract, guess_task
+from retrain.data.model_choice import DEFAULT
 from retrain.data.packed import MANY_COLUMNS, numeric_columns, pack, tell_target
 from retrain.data.sources import ROW_NUMBER, read_query
 from retrain.errors import DataError
@@ -44,7 +45,9 @@ def run(options: argparse.Namespace) -> None:
         draft.rows_per_batch = options.rows_per_batch
     draft.leaks |= dict.fromkeys(told, "it alone tells the target almost perfectly: on `source.leave_out`")
     write_text(path, to_yaml(name, source, draft, options.target, options.time))
-    _choose(name)
+    _choose("data", name)
+    if draft.model is not None and _chosen("model") == DEFAULT:
+        _choose("model", draft.model.name)
     watched = _watch(paths) if not options.query else []
     compose(CONF)  # what was written must be what the project reads
     _report(path, len(table), wide, draft, guess.told, watched, options)
@@ -180,18 +183,24 @@ def _one_line(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-def _choose(name: str) -> None:
-    """Make the data set the pipeline's in conf/config.yaml, with the rest of the file as it is."""
+def _chosen(group: str) -> str | None:
+    """What the defaults list of conf/config.yaml names for a group."""
+    found = re.search(rf"(?m)^ *- {group}: *(\S+)", (CONF / "config.yaml").read_text(encoding="utf-8"))
+    return found[1] if found else None
+
+
+def _choose(group: str, choice: str) -> None:
+    """Make a choice the pipeline's in conf/config.yaml, with the rest of the file as it is."""
     path = CONF / "config.yaml"
     text = path.read_text(encoding="utf-8")
     chosen, count = re.subn(
-        r"(?m)^( *- data: *)(\S+)( *)",
-        lambda found: f"{found[1]}{name:<{len(found[2] + found[3]) - 1}} ",
+        rf"(?m)^( *- {group}: *)(\S+)( *)",
+        lambda found: f"{found[1]}{choice:<{len(found[2] + found[3]) - 1}} ",
         text,
         count=1,
     )
     if not count:
-        raise DataError(f"{path} has no line `- data: ...` in its defaults. Add `- data: {name}` there.")
+        raise DataError(f"{path} has no line `- {group}: ...` in its defaults. Add `- {group}: {choice}` there.")
     write_text(path, chosen)
 
 
@@ -239,6 +248,10 @@ def _report(
         print(f"{'Format' if not number else '':<13}{how}")
     print(f"Task         {draft.task.name}: predict `{options.target}`, compare by {draft.metric}")
     print(f"Batches      one a {size}: {draft.batches} so far, the newest with {draft.newest_rows:,} rows")
+    if draft.model is not None:
+        chosen, better = _chosen("model"), draft.model.name
+        kept = "" if chosen == better else f" as before; {better} may do better"
+        print(f"Model        {chosen}{kept}: {draft.model.why}")
     print(f"Key          {', '.join(draft.key_columns)} within a batch")
     print(f"Features     {', '.join(f'{count} {kind}' for kind, count in kinds.items()) or 'none'}")
     for title, notes in (("Suspicious", draft.leaks), ("Left out", draft.left_out)):

@@ -17,6 +17,7 @@ from retrain.columns import own_column, refuse_reserved
 from retrain.config import ColumnType, PeriodKind, Task
 from retrain.data.contract import PAIRS, is_categorical, to_times
 from retrain.data.leaks import find_leaks
+from retrain.data.model_choice import ModelChoice, choose_model
 from retrain.data.periods import period_keys
 from retrain.data.sources import EPOCH_UNITS, ROW_NUMBER, parse_times
 from retrain.errors import DataError
@@ -73,6 +74,7 @@ class Draft:
     leaks: dict[str, str] = field(default_factory=dict)  # column -> why
     batches: int = 0
     newest_rows: int = 0
+    model: ModelChoice | None = None  # where the default won't do
     numbers_rows: bool = False  # the only key is a number that the source gives to each row
 
 
@@ -113,6 +115,7 @@ def draft_contract(
         draft.features[time] = Feature(
             ColumnType.datetime, False, "hour, weekday, month, ... of the time itself: there is nothing else"
         )
+    draft.model = choose_model({name: feature.type for name, feature in draft.features.items()}, task)
     _doubts(draft, table, target)
     if without:
         draft.unsure.append(f"{without:,} rows have no `{time}`: they go to quarantine.")
@@ -326,10 +329,6 @@ def _doubts(draft: Draft, table: pl.DataFrame, target: str) -> None:
         )
     if draft.positive_label is not None:
         draft.unsure.append(f"`{draft.positive_label}`, the rarer value of `{target}`, counts as positive.")
-    if any(feature.type is ColumnType.sparse for feature in draft.features.values()):
-        draft.unsure.append(
-            "Trees see the sparse columns through 32 components only: try `model: logistic_regression` or `sgd` in conf/config.yaml."
-        )
     if draft.numbers_rows:
         draft.unsure.append(
             "No columns tell the rows apart, so they are numbered: a corrected batch must keep their order."
