@@ -112,7 +112,11 @@ def test_a_champion_whose_files_were_deleted(grown: Project) -> None:
     grown.arrive("2013-04")
     grown.edit("conf/data/slice.yaml", "2013-03", "2013-04")
     grown.repro("snapshot")
-    refused(grown, "Version 2 of `slice` can't be loaded", "Restore its files from a backup")
+    refused(grown, "Version 2 of `slice` can't be loaded", "restore its files from a backup", "retrain rollback")
+    grown.client().delete_model_version("slice", "2")
+    for command in ("status", "history"):  # who has to find a way back must still see what there was
+        shown = grown.run("retrain", command)
+        assert "2013-03" in shown.stdout and "`retrain rollback --to VERSION`" in shown.stderr
 
 
 def test_a_damaged_snapshot_trains_nothing(grown: Project) -> None:

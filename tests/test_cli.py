@@ -8,6 +8,7 @@ import pytest
 from conftest import REPOSITORY
 
 from retrain.cli import QUESTIONS, RUNS_HYDRA, STAGES, _user_message, build_parser, parse
+from retrain.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize("verb", [*STAGES, *QUESTIONS])
@@ -79,6 +80,15 @@ def test_a_store_that_refuses_is_told_apart_from_one_that_does_not_answer() -> N
     assert "Invalid experiment name" in refused and "tracking.experiment" in refused and "answers" not in refused
     MlflowException.error_code = "TEMPORARILY_UNAVAILABLE"
     assert "once the store answers" in _user_message(MlflowException("no connection"))
+
+
+def test_what_a_copy_of_dvc_lacks_is_named_with_the_way_to_hand_it_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = DataError("The source holds no batch.")
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    assert _user_message(missing) == "The source holds no batch."
+    monkeypatch.setenv("DVC_ROOT", "/somewhere/else")  # as DVC tells a stage of a queued experiment
+    assert "--copy-paths" in _user_message(missing) and "--copy-paths" not in _user_message(ConfigError("typo"))
 
 
 def imported_by(statement: str) -> set[str]:

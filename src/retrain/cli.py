@@ -369,9 +369,9 @@ def _missing_in_copy(error: RetrainError) -> str:
     except RetrainError:
         return ""
     return (
-        " This is a copy of the project that DVC made for an experiment, and it holds what git holds. If the source's files are "
-        "ignored by git, hand them over: `dvc exp run --temp --copy-paths data/incoming` (also with `--queue`; once for "
-        "each file or folder), or run the experiment in the project itself, without `--temp` and `--queue`."
+        " This is a copy of the project that DVC made for an experiment, and it holds what git and DVC hold. Files that git ignores "
+        "are handed over one by one: `dvc exp run --temp $(printf -- '--copy-paths %s ' data/incoming/*)`, also with `--queue`; or "
+        "let DVC keep them (`dvc add`), or run the experiment in the project itself, without `--temp` and `--queue`."
     )
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import logging
 
 from retrain import records
 from retrain.config import Config
 from retrain.data.manifest import CONTENT_DIGITS, Manifest
 from retrain.data.snapshot import SnapshotStore
-from retrain.errors import DataError, RetrainError
+from retrain.errors import DataError, RetrainError, StoreError
 from retrain.project import DECISION, LEDGER_POINTER, PROMOTION, SNAPSHOT
 from retrain.promotion.ledger import Entry
 from retrain.promotion.looks import Look
 from retrain.records import DecisionRecord, LedgerPointer
 from retrain.stages.monitor import describe
 from retrain.tracking.store import open_store, store_may_exist
+
+log = logging.getLogger("retrain")
 
 
 def run(config: Config, options: argparse.Namespace) -> None:
@@ -104,7 +107,10 @@ def read_ledger(config: Config) -> list[Entry]:
 
     store = open_store(config)
     ledger = Ledger.open(store)
-    follow_ledger(store, ledger)
+    try:
+        follow_ledger(store, ledger)
+    except StoreError as error:  # somebody has deleted the champion's version: who asks must still see what there was
+        log.warning("%s", error)
     return ledger.entries()
 
 

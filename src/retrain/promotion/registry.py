@@ -21,6 +21,11 @@ from retrain.tracking.store import Store
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
+# For when the champion can't be had any more.
+WAYS_BACK = (
+    'If it is the champion, let another version serve: `retrain rollback --reason "..."` goes back to the one before it, '
+    "`retrain rollback --to VERSION` to any (`retrain history` and the MLflow UI list them)."
+)
 CHAMPION, PREVIOUS, CHALLENGER, CANDIDATE = "champion", "previous", "challenger", "candidate"
 
 
@@ -91,7 +96,7 @@ def get_version(store: Store, version: int) -> ModelVersion:
     except MlflowException as error:
         raise StoreError(
             f"The registry has no version {version} of `{store.registered_model}`, though the ledger names it. "
-            f"Restore the tracking store from a backup, or start over under another `tracking.registered_model`."
+            f"{WAYS_BACK} Or restore the tracking store from a backup, or start over under another `tracking.registered_model`."
         ) from error
 
 
@@ -108,8 +113,8 @@ def load_version(store: Store, version: int, trusted_types: list[str]) -> Model:
     except (MlflowException, OSError, ModelError) as error:
         raise ModelError(
             f"Version {version} of `{store.registered_model}` can't be loaded: {str(error).splitlines()[0]} "
-            f"Champion and ledger stay as they were. Restore its files from a backup (they belong under {found.source}), "
-            "or start over with a first champion under another `tracking.registered_model` in conf/tracking/."
+            f"Champion and ledger stay as they were. {WAYS_BACK} Or restore its files from a backup (they belong under "
+            f"{found.source}), or start over with a first champion under another `tracking.registered_model` in conf/tracking/."
         ) from error
 
 
