@@ -1,0 +1,308 @@
+"""The shipped defaults on tables of many kinds, against always taking the freshest model: python tests/benchmarks/defaults.py
+
+For each table what a user would do: `retrain init` on a Parquet file, and then batch by batch, as it arrives, what the pipeline does with the
+configuration that ships: snapshot and monitor, policy `always`, strategy `full`, the gate with its first champion and its looks, refit.
+Beside it the freshest model, refitted on every batch, sound or not, and never asked anything. Both serve the same batches, on
+their true rows. Models are trained once and kept under `--work`; losses are those that the policies watch.
+
+--only NAME ... takes some tables, --work FOLDER keeps packages, projects and models, --show says what happened at each batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from default_tables import TABLES, Table
+
+REPOSITORY = Path(__file__).parents[2]
+WANTED = 0.02  # of the freshest model's loss
+
+
+@dataclass
+class Outcome:
+    """A table lived through with the defaults."""
+
+    table: str
+    rows: int
+    batches: int
+    classes: str
+    period: str
+    aside: bool
+    metric: str = ""
+    first: int | None = None  # the batch, from 1, after which the first champion serves
+    possible: int = 0  # the batch after which one could have
+    promotions: int = 0
+    held: int = 0  # batches that were on hold when they arrived
+    still: int = 0  # batches that are on hold in the end
+    default: list[float] = field(default_factory=list)
+    freshest: list[float] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+
+    @property
+    def difference(self) -> float:
+        return float(np.mean(self.default) / np.mean(self.freshest) - 1) if self.default else float("inf")
+
+    def line(self) -> str:
+        cells = [self.table + " *" * self.aside, f"{self.rows:,}", self.batches, self.classes, self.period]
+        cells += [f"{np.mean(values):.4g}" if values else "-" for values in (self.default, self.freshest)]
+        first = "none" if self.first is None else f"{self.first} of {self.possible}"
+        cells += [f"{self.difference:+.1%}", self.promotions, first, f"{self.held} ({self.still})"]
+        return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", default=list(TABLES), choices=list(TABLES))
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir(), "retrain_defaults"))
+    parser.add_argument("--show", action="store_true", help="what happened at each batch")
+    parser.add_argument("--replay", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.replay:
+        os.chdir(options.replay)
+        print(json.dumps(dataclasses.asdict(replay(options.only[0]))))
+        return
+    print("| table | rows | batches | classes | period | default | freshest | difference | promoted | first | held |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    missed = []
+    for name in options.only:
+        outcome = run(name, TABLES[name], options.work)
+        print(outcome.line() if isinstance(outcome, Outcome) else f"| {name} | {outcome} |", flush=True)
+        if options.show and isinstance(outcome, Outcome):
+            print(*(f"    {event}" for event in outcome.events), sep="\n", flush=True)
+        if not isinstance(outcome, Outcome) or outcome.difference > WANTED:
+            missed.append(name)
+    print(f"* had no say. Not within {WANTED:.0%}: {', '.join(missed) or 'none'}")
+
+
+def run(name: str, table: Table, work: Path) -> Outcome | str:
+    """In a fresh copy of the project. A sentence instead of an outcome when a step fails."""
+    project = work / "projects" / name
+    models = project / "data/.backtest"
+    kept = work / "models" / name
+    if project.exists():
+        shutil.rmtree(project)
+    project.mkdir(parents=True)
+    shutil.copytree(REPOSITORY / "conf", project / "conf", ignore=shutil.ignore_patterns("local"))
+    shutil.copy(REPOSITORY / "dvc.yaml", project)
+    shutil.copy(REPOSITORY / ".gitignore", project)
+    (project / "data/incoming").mkdir(parents=True)
+    kept.mkdir(parents=True, exist_ok=True)
+    models.symlink_to(kept.resolve(), target_is_directory=True)
+    source = work / "tables" / f"{name}.parquet"
+    if not source.is_file():
+        source.parent.mkdir(parents=True, exist_ok=True)
+        table.make(work / "packages").write_parquet(source)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src"), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment |= {"DVC_ROOT": str(project), "PYTHONWARNINGS": "ignore"}
+
+    def call(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+
+    retrain = str(Path(sys.executable).with_name("retrain"))
+    asked = ["--target", table.target, "--time", table.time, "--name", name, *table.options]
+    started = call(retrain, "init", str(source.resolve()), *asked)
+    if started.returncode:
+        return f"init: {started.stderr.strip().splitlines()[-1]}"
+    (project / "init.txt").write_text(started.stdout)
+    lived = call(sys.executable, str(Path(__file__).resolve()), "--replay", str(project), "--only", name)
+    if lived.returncode:
+        return f"replay: {lived.stderr.strip().splitlines()[-1]}"
+    return Outcome(**json.loads(lived.stdout.splitlines()[-1]))
+
+
+def replay(name: str) -> Outcome:
+    """In the project's folder: each batch arrives, and the defaults do what they do."""
+    from retrain.commands.backtest import CONF, trainer
+    from retrain.config import compose
+    from retrain.data.snapshot import SnapshotStore
+    from retrain.project import SNAPSHOT
+
+    config = compose(CONF, [])
+    manifests = list(arrivals(config))
+    newest = manifests[-1]
+    batches = [batch for batch in newest.batches if batch.rows]
+    classes = {label for batch in batches for label in batch.classes}
+    kinds = {"binary": "2", "regression": "number"}
+    outcome = Outcome(
+        name,
+        sum(batch.rows for batch in batches),
+        len(batches),
+        kinds.get(config.data.task.name, str(len(classes))),
+        config.data.period.name,
+        TABLES[name].aside,
+    )
+    summaries = [SnapshotStore(SNAPSHOT).summary(batch) for batch in batches]
+    Loop(config, batches, summaries, manifests, trainer, outcome).run()
+    return outcome
+
+
+def arrivals(config) -> Iterator:
+    """The manifest after each batch, as the snapshot stage would leave it."""
+    from retrain.config import instantiate
+    from retrain.data.periods import parse_period
+    from retrain.data.snapshot import SnapshotStore
+    from retrain.data.update import update_snapshot
+    from retrain.project import SNAPSHOT, SOURCE_INDEX
+
+    source = instantiate(config.data.source, "data.source")
+    source.bind(config.data)
+    store = SnapshotStore(SNAPSHOT)
+    for key in sorted(source.periods(), key=lambda key: parse_period(key, config.data.period)):
+        data = dataclasses.replace(config.data, as_of=key)
+        change = update_snapshot(data, source, store, SOURCE_INDEX, config.monitoring)
+        if change.manifest.get(key).rows:
+            yield change.manifest
+
+
+class Loop:
+    """The pipeline's loop on stored models: the champion's place is earned at the gate from the first one on."""
+
+    def __init__(self, config, batches, summaries, manifests, trainer, outcome: Outcome) -> None:
+        from retrain.backtest.fits import Workshop
+        from retrain.promotion.gate import build_questions
+        from retrain.project import BACKTEST_CACHE, SNAPSHOT
+
+        self.config, self.batches, self.summaries, self.manifests = config, batches, summaries, manifests
+        self.workshop, self.outcome = Workshop(BACKTEST_CACHE, SNAPSHOT), outcome
+        self.train = trainer(self.workshop, config)
+        self.questions = {which: build_questions(config.gate, which) for which in (False, True)}
+        checks = [question.check for asked in self.questions.values() for question in asked.values()]
+        self.metrics = [check.metric for check in checks if check.metric]
+        self.windows: list[tuple] = []  # evaluation windows that were looked at
+        self.truth = self.history(frozenset())
+        outcome.metric, outcome.possible = self.truth.loss, self.truth.first + 1
+
+    def history(self, hidden: frozenset[str]):
+        from retrain.backtest.history import History
+
+        known = getattr(self, "_histories", {})
+        self._histories = known
+        if hidden not in known:
+            known[hidden] = History(
+                self.config, self.batches, self.summaries, self.workshop, hidden=hidden, metrics=self.metrics
+            )
+        return known[hidden]
+
+    def fit(self, history, number: int, refit: bool):
+        from retrain.backtest.fits import Job
+
+        job = Job(self.config, history.known(number), number, refit, tuple(self.batches))
+        self.train([job])
+        return self.workshop.get(job)
+
+    def run(self) -> None:
+        champion = None  # serving fit, challenger that earned it its place, number
+        count, outcome = len(self.batches), self.outcome
+        for number in range(count - 1):
+            hidden = frozenset(b.period for b in self.manifests[number].batches if b.held_back and b.rows)
+            newest = self.batches[number]
+            outcome.held += newest.period in hidden
+            history = self.history(hidden)
+            if newest.period not in hidden or (number and hidden != self.hidden):
+                champion = self.decide(history, number, champion)
+            else:
+                why = self.manifests[number].batches[-1].suspicions
+                outcome.events.append(f"{newest.period} on hold: {'; '.join(why)[:200]}")
+            self.hidden = hidden
+            if champion is not None:
+                fresh = self.fit(self.truth, number, True)
+                outcome.default.append(self.truth.losses(champion[0], number + 1).value)
+                outcome.freshest.append(self.truth.losses(fresh, number + 1).value)
+                outcome.events[-1] += f" -> {outcome.default[-1]:.4g} against {outcome.freshest[-1]:.4g}"
+        outcome.still = sum(b.held_back and b.rows > 0 for b in self.manifests[-1].batches)
+
+    def decide(self, history, number: int, champion):
+        from retrain.data.windows import plan_windows
+        from retrain.errors import DataError, PromotionError
+        from retrain.promotion.gate import Verdict, judge
+
+        known, period = history.known(number), self.batches[number].period
+        if not known:
+            self.outcome.events.append(f"{period}: no labelled batch takes part")
+            return champion
+        try:
+            window = plan_windows(known, self.config.evaluation).evaluation
+        except DataError as error:
+            self.outcome.events.append(f"{period}: {str(error)[:120]}")
+            return champion
+        if champion is not None and len(known) - 1 == self.seen and known[-1].period == self.last:
+            self.outcome.events.append(f"{period}: nothing new")
+            return champion
+        challenger = self.fit(history, number, False)
+        incumbent = None
+        if champion is not None:
+            incumbent = champion[0] if champion[0].until <= window.start else champion[1]
+            incumbent = incumbent if incumbent.until <= window.start else None
+        comparison = self.compare(history, challenger, incumbent, number, window)
+        try:
+            judgement = judge(comparison, self.questions[incumbent is not None])
+            promoted, reason = judgement.verdict is Verdict.promote, judgement.reason
+        except PromotionError as error:
+            promoted, reason = False, f"ERROR {error}"
+        self.windows.append((window.start, window.end))
+        self.outcome.events.append(f"{period} {'PROMOTED' if promoted else 'kept'}: {reason[:400]}")
+        if not promoted:
+            return champion
+        self.seen, self.last = len(known) - 1, known[-1].period
+        self.outcome.promotions += champion is not None
+        if champion is None:
+            self.outcome.first = number + 1
+        return self.fit(history, number, True), challenger
+
+    def compare(self, history, challenger, incumbent, number: int, window):
+        """As the stages `train` and `evaluate` do, from stored scores."""
+        from retrain.backtest.judging import compare_scored, spread_classes, to_scored
+        from retrain.config import ColumnType, Task
+        from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT
+
+        data, fits = self.config.data, {CHALLENGER: challenger} | ({INCUMBENT: incumbent} if incumbent else {})
+        parts, found = [], {name: [] for name in fits}
+        for index, batch in enumerate(self.batches[: number + 1]):
+            if batch.period in history.hidden or batch.last_time < window.start:
+                continue
+            rows = history.rows(index)
+            inside = window.rows(rows, data.time_column)
+            parts.append(inside)
+            for name, fit in fits.items():
+                times = rows.filter(pl.col(data.time_column) >= fit.until)[data.time_column]
+                keep = ((times >= window.start) & (times < window.end)).to_numpy()
+                found[name].append(fit.scores(batch.period)[keep])
+        kinds = (ColumnType.categorical, ColumnType.boolean)
+        kept = [name for name, column in data.features.items() if column.type in kinds]
+        own = [data.target_column, data.time_column, BLOCK, *data.key_columns]
+        rows = pl.concat(parts, how="diagonal_relaxed")
+        rows = rows.select(name for name in rows.columns if name in {*kept, *own})
+        scores = {name: np.concatenate(values) for name, values in found.items()}
+        scored = to_scored(self.config, rows, scores, {name: fit.classes for name, fit in fits.items()})
+        constant = challenger.baseline
+        if data.task is Task.multiclass:
+            constant = spread_classes(constant[None, :], challenger.classes, scored.classes)[0]
+        comparison = compare_scored(self.config, rows, scored, constant, self.metrics)
+        drop = [name for name in own if name not in kept and name != BLOCK]
+        judged = comparison.rows_judged
+        judged = judged.drop(name for name in drop if name in judged.columns and name not in ("target", "block"))
+        shared = [self._shared(window, other) for other in self.windows]
+        return dataclasses.replace(comparison, rows_judged=judged, look=1 + sum(share > 0.5 for share in shared))
+
+    @staticmethod
+    def _shared(window, other: tuple) -> float:
+        return (min(window.end, other[1]) - max(window.start, other[0])) / (window.end - window.start)
+
+
+if __name__ == "__main__":
+    started = time.perf_counter()
+    main()
+    print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr)
