@@ -121,7 +121,7 @@ def daily(folder: Path) -> pl.DataFrame:
 
 def many_classes(folder: Path) -> pl.DataFrame:
     """Tickets to be routed to 48 queues, the rarest of which gets one in some thousand; a year of months."""
-    return _tickets(seed=2, rows=30_000, queues=48, skew=1.1, days=365)
+    return _tickets(seed=2, rows=12_000, queues=48, skew=1.1, days=365)
 
 
 def _tickets(seed: int, rows: int, queues: int, skew: float, days: int) -> pl.DataFrame:
