@@ -117,6 +117,8 @@ class ModelConfig:
     preprocessing: dict[str, Any] = MISSING
     estimator: dict[str, Any] = MISSING
     for_regression: dict[str, Any] = field(default_factory=dict)  # replaces parts of the estimator for that task
+    # With fewer rows of the rarest class (for numbers: of half of the rows) later training rows choose the number of iterations.
+    choose_iterations_below: Count = 0
 
 
 @dataclass

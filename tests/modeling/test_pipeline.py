@@ -49,7 +49,9 @@ def test_unseen_categories_and_missing_values_are_scored(model: str, rows: pl.Da
 def test_levels_are_counted_only_where_some_are_too_many_and_the_model_is_that_of_scikit_learn(
     limit: int, rows: pl.DataFrame
 ) -> None:
-    config = recipe("hist_gradient_boosting", f"model.preprocessing.maximum_levels={limit}")
+    config = recipe(
+        "hist_gradient_boosting", f"model.preprocessing.maximum_levels={limit}", "model.choose_iterations_below=0"
+    )
     assert 20 < rows["dest"].n_unique() < 254
     fitted = fit(build_pipeline(config), rows, config)
     assert (fitted[0].named_transformers_["categorical"].max_categories is None) == (limit == 254)

@@ -88,4 +88,10 @@ def from_scratch(rows: pl.DataFrame, config: Config, weights: np.ndarray | None 
             f"The {len(rows):,} training rows hold one class of `{config.data.target_column}` only. Train on more batches "
             "(`strategy`), or mend the labels."
         )
-    return Learnt(pipeline.fit(pipeline.build_pipeline(config), rows, config, weights), len(rows))
+    built = pipeline.build_pipeline(config)
+    allowed = getattr(built[-1], "max_iter", None)
+    fitted = pipeline.fit(built, rows, config, weights)
+    chosen, note = getattr(fitted[-1], "max_iter", None), ""
+    if chosen != allowed:
+        note = f"{chosen} of at most {allowed} boosting iterations, the number that did best on later training rows."
+    return Learnt(fitted, len(rows), note=note)

@@ -12,6 +12,7 @@ import polars as pl
 from retrain.config import ColumnType, Config, Task, feature_types, instantiate
 from retrain.data.contract import DTYPES
 from retrain.errors import ConfigError, ModelError
+from retrain.modeling.iterations import can_choose, choose_iterations, few_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +47,11 @@ def build_pipeline(config: Config) -> Pipeline:
         raise ConfigError(
             f"`model.estimator` ({given['_target_']}) gives no probabilities (`predict_proba`), which the comparison needs. "
             "Choose one that does, or wrap it in sklearn.calibration.CalibratedClassifierCV."
+        )
+    if config.model.choose_iterations_below and not can_choose(estimator):
+        raise ConfigError(
+            f"`model.choose_iterations_below` is {config.model.choose_iterations_below}, but only histogram boosting of scikit-learn "
+            f"can choose how often it goes on, not `model.estimator` ({given['_target_']}). Set it to 0."
         )
     pipeline = Pipeline([("preprocessing", preprocessing), ("estimator", estimator)])
     unseeded = [
@@ -108,8 +114,11 @@ def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config, weights: np.ndar
                 constants = {"f": 0.0, "M": np.datetime64(0, "us")}
                 frame[name] = constants.get(frame[name].dtype.kind, "missing")
             _count_levels_where_needed(pipeline, frame)
+            target = to_target(rows, config)
+            if few_rows(target, config.data.task is not Task.regression) < config.model.choose_iterations_below:
+                _choose_iterations(pipeline, frame, target, rows[config.data.time_column].to_numpy(), weights)
             weighted = {} if weights is None else {f"{pipeline.steps[-1][0]}__sample_weight": weights}
-            pipeline.fit(frame, to_target(rows, config), **weighted)
+            pipeline.fit(frame, target, **weighted)
     except (ValueError, TypeError) as error:
         raise ModelError(
             f"`model` can't be fitted on {len(rows):,} rows: {error} Mend conf/model/ or the override."
@@ -119,6 +128,18 @@ def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config, weights: np.ndar
         # Threads add up trees in the order in which they end, so predictions would differ in the last bit.
         estimator.set_params(n_jobs=None)
     return pipeline
+
+
+def _choose_iterations(
+    pipeline: Pipeline, frame: pd.DataFrame, target: np.ndarray, times: np.ndarray, weights: np.ndarray | None
+) -> None:
+    """Give the estimator as many iterations as did best on later training rows, where those can tell."""
+    order = np.argsort(times, kind="stable")
+    encoded = pipeline[:-1].fit_transform(frame, target)[order]
+    weights = None if weights is None else weights[order]
+    chosen = choose_iterations(pipeline[-1], encoded, target[order], times[order], weights)
+    if chosen is not None:
+        pipeline[-1].set_params(max_iter=chosen)
 
 
 def _count_levels_where_needed(pipeline: Pipeline, frame: pd.DataFrame) -> None:

@@ -166,7 +166,9 @@ def recipe_of(config: Config, snapshot: str) -> str:
 def model_digest(config: Config) -> str:
     """Stands for features, encoding and estimator: a model with another one can't be continued."""
     content = to_container(config)
-    shaping = [content["data"]["features"], content["data"]["task"], content["model"]]
+    # How long a fit goes on is no part of it: what was stored before there was a choice can be continued.
+    model = {key: value for key, value in content["model"].items() if key != "choose_iterations_below"}
+    shaping = [content["data"]["features"], content["data"]["task"], model]
     return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:16]
 
 
