@@ -189,6 +189,9 @@ def build_parser() -> argparse.ArgumentParser:
         if verb == "gate-check":
             one.add_argument("--quick", action="store_true", help="three batches, at most 30,000 rows to learn from")
             one.add_argument("--batches", type=int, default=8, metavar="N", help="the newest N batches (default: 8)")
+        if verb == "reproduce":
+            text = "run code and config of which the ledger has no digest"
+            one.add_argument("--trust-store", action="store_true", help=text)
         if verb == "rollback":
             one.add_argument("--to", type=int, metavar="VERSION", help="instead of the version that last served")
         if verb in ("promote", "approve", "rollback"):

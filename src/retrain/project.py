@@ -169,8 +169,10 @@ def current_commit() -> Commit:
 
 def _git(*arguments: str, environment: Mapping[str, str] | None = None) -> str | None:
     """What git prints, None when it fails."""
-    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, env=environment)
-    return result.stdout.strip("\n") if result.returncode == 0 else None
+    result = subprocess.run(["git", *arguments], capture_output=True, check=False, env=environment)
+    # Byte for byte: a patch holds the line ends and the encoding of its files.
+    text = result.stdout.decode("utf-8", "surrogateescape")
+    return text.strip("\n") if result.returncode == 0 else None
 
 
 def snapshot_dvc_hash() -> str | None:

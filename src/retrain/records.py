@@ -78,6 +78,16 @@ class ModelRecord(Strict):
     trained_until: str
     batches: list[str] = field(default_factory=list)
     contents: dict[str, str] = field(default_factory=dict)  # content digest of each batch when it was trained on
+    sha256: str = ""  # of its file
+
+
+@dataclass
+class CodeRecord:
+    """What trained a model, by which the ledger can say later whether the tracking store still holds the same."""
+
+    git_commit: str = ""
+    config: str = ""  # sha256 of the config that the run keeps
+    patch: str = ""  # sha256 of the uncommitted code that the run keeps; empty when all was committed
 
 
 @dataclass
@@ -113,6 +123,7 @@ class ChallengerRecord(Strict):
     looks: dict[str, int] = field(default_factory=dict)  # digest of a gate -> which look its verdict is, where recorded
     ledger_length: int = 0
     predictions: str = ""  # sha256 of the predictions file
+    code: CodeRecord = field(default_factory=CodeRecord)
 
 
 @dataclass

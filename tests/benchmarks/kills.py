@@ -196,7 +196,7 @@ class Remains:
         from retrain.modeling.pipeline import predict
 
         store = Store(MlflowClient(f"sqlite:///{self.database}"), MODEL, MODEL, self.root)
-        model = load_version(store, version, trusted_types)
+        model = load_version(store, version, trusted_types, [])
         scores = predict(model.pipeline, rows, model.features)
         assert len(scores) == len(rows) and all(0 < score < 1 for score in scores)
 

@@ -8,7 +8,7 @@ from retrain.commands.choice import carry_out, confirm, try_out
 from retrain.config import Config
 from retrain.modeling.model_files import import_first
 from retrain.promotion import registry
-from retrain.promotion.ledger import Ledger, current_champion
+from retrain.promotion.ledger import Ledger
 from retrain.promotion.moves import plan_approval, waiting_candidate
 from retrain.tracking.store import open_store
 
@@ -21,7 +21,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
     entries = ledger.entries()
     candidate = waiting_candidate(entries, options.version).candidate
     trained_until = registry.model_record(registry.get_version(store, candidate)).trained_until
-    try_out(config, store, candidate, current_champion(entries))
+    try_out(config, store, candidate, entries)
     entry, before = carry_out(
         store, ledger, options.started, lambda seen: plan_approval(seen, candidate, trained_until, options.reason)
     )

@@ -36,7 +36,7 @@ def find_origin(store: Store, version: int) -> Origin:
     return Origin(model, stand_in, found.tags.get("snapshot", ""), found.tags.get("recipe", ""), found.run_id, commit)
 
 
-def try_out(config: Config, store: Store, version: int, champion: Entry | None) -> None:
+def try_out(config: Config, store: Store, version: int, entries: Sequence[Entry]) -> None:
     """Load a version and score the newest labelled rows with it, before anything depends on it.
 
     Raises ModelError or DataError when that fails. The champion's score is shown beside it, if it can be had.
@@ -47,11 +47,11 @@ def try_out(config: Config, store: Store, version: int, champion: Entry | None) 
     rows = snapshot.read([snapshot.manifest().labelled[-1].period]).tail(SAMPLE_ROWS)
 
     def score(number: int) -> float:
-        model = registry.load_version(store, number, config.trusted_types)
+        model = registry.load_version(store, number, config.trusted_types, entries)
         return score_rows({"version": model}, rows, config).loss("version", config)
 
     loss = loss_beside(config.data.metric, config.data.task)
-
+    champion = current_champion(entries)
     log.info(
         "Version %d loads and scores: %s %.4f on the newest %d rows, which it may have been trained on",
         version,

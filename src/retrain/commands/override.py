@@ -7,7 +7,7 @@ import argparse
 from retrain.commands.choice import carry_out, confirm, find_origin, try_out
 from retrain.config import Config
 from retrain.modeling.model_files import import_first
-from retrain.promotion.ledger import OVERRIDE, Ledger, current_champion
+from retrain.promotion.ledger import OVERRIDE, Ledger
 from retrain.promotion.moves import plan_choice
 from retrain.tracking.store import open_store
 
@@ -20,7 +20,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
     origin = find_origin(store, options.version)
     entries = ledger.entries()
     plan_choice(entries, OVERRIDE, origin, options.reason)  # fails early
-    try_out(config, store, options.version, current_champion(entries))
+    try_out(config, store, options.version, entries)
     entry, before = carry_out(
         store, ledger, options.started, lambda seen: plan_choice(seen, OVERRIDE, origin, options.reason)
     )

@@ -94,13 +94,14 @@ def score(config: Config, rows: pl.DataFrame, path: Path) -> pl.DataFrame:
     """
     from retrain.promotion.ledger import current_champion
 
-    champion = current_champion(read_ledger(config))
+    entries = read_ledger(config)
+    champion = current_champion(entries)
     if champion is None:
         raise PromotionError("There is no champion to score with. Run `dvc repro` to train the first one.")
     from retrain.modeling.pipeline import known_classes, predict
     from retrain.promotion.registry import load_version
 
-    model = load_version(open_store(config), champion.champion, config.trusted_types)
+    model = load_version(open_store(config), champion.champion, config.trusted_types, entries)
     check_columns(rows, model.features, path)
     classes = known_classes(model.pipeline) if config.data.task is Task.multiclass else []
     empty = np.zeros((0, len(classes)) if classes else 0)

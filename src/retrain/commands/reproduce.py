@@ -1,7 +1,7 @@
 """`retrain reproduce VERSION`: the recorded commit, snapshot and config in a temporary worktree, trained again.
 
 The code that trains is that of the recorded commit, with the changes that were not committed then; only the Python
-environment is today's.
+environment is today's. What the tracking store holds of it is run only if it is what the ledger recorded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +26,12 @@ from retrain.config import Config
 from retrain.errors import RetrainError, StoreError
 from retrain.project import PARAMS, SNAPSHOT
 from retrain.promotion import registry
-from retrain.tracking.runs import fetch_model_file, read_requirements
+from retrain.promotion.ledger import Entry, Ledger, training_of
+from retrain.tracking.recorded import RecordedCode, read_recorded
+from retrain.tracking.runs import PATCH, fetch_model_file, read_requirements
 from retrain.tracking.store import Store, open_store
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger("retrain")
@@ -39,17 +40,21 @@ log = logging.getLogger("retrain")
 def run(config: Config, options: argparse.Namespace) -> None:
     """Raises RetrainError when the predictions differ, or something that was recorded can't be had any more."""
     store = open_store(config)
+    entries = Ledger.open(store).entries()
     version = registry.require(store, options.version)
-    recorded = _recorded_run(store, version)
+    code = read_recorded(store, version, training_of(entries, version.run_id))
+    _show_and_check(version, code, options.trust_store)
     for difference in _other_packages(version):
         log.warning("Installed now is another version than then: %s", difference)
     model = fetch_model_file(version.source).resolve()
-    with _worktree(recorded.data.tags["git_commit"]) as folder:
-        _restore_code_and_config(store, recorded, folder)
-        _restore_snapshot(recorded.data.tags["snapshot_dvc"], folder)
-        result = _train_again(folder, version, model, _more(store, version))
+    with _worktree(code.git_commit) as folder:
+        _restore_code_and_config(code, folder)
+        _restore_snapshot(code.snapshot, folder)
+        result = _train_again(
+            folder, version, model, registry.recorded_digest(version, entries), _more(store, version, entries)
+        )
     outcome = f"{result['rows']:,} rows of {', '.join(result['batches'])}, {result['metric']} {result['value']:.6f}"
-    commit = recorded.data.tags["git_commit"][:8]
+    commit = code.git_commit[:8]
     if not result["identical"]:
         raise RetrainError(
             f"Version {version.version} is not reproduced: trained again at commit {commit}, its predictions differ on "
@@ -61,19 +66,22 @@ def run(config: Config, options: argparse.Namespace) -> None:
     )
 
 
-def _recorded_run(store: Store, version: ModelVersion) -> Run:
-    """The run that made a version. Raises StoreError when it lacks what is needed to repeat it."""
-    run = store.client.get_run(version.run_id) if version.run_id else None
-    tags = run.data.tags if run else {}
-    for tag, way_out in (
-        ("git_commit", "commit the project to git before `dvc repro`"),
-        ("snapshot_dvc", "train with `dvc repro`, which versions the snapshot"),
-    ):
-        if tags.get(tag, "none") == "none":
-            raise StoreError(
-                f"Version {version.version} can't be reproduced: its run has no `{tag}`. For the next one, {way_out}."
-            )
-    return run
+def _show_and_check(version: ModelVersion, code: RecordedCode, trusted: bool) -> None:
+    """Show what is about to be run. Raises StoreError unless the ledger vouches for it, or a person does who has seen it."""
+    log.info("Version %s was trained by:", version.version)
+    for line in code.lines(whole=not code.known or bool(code.disagreements)):
+        log.info("  %s", line)
+    if code.disagreements:
+        raise StoreError(
+            f"Version {version.version} is not reproduced: the tracking store no longer holds what the ledger recorded "
+            f"({'; '.join(code.disagreements)}). Somebody has changed it. Nothing was run. Restore the run {version.run_id} from a backup."
+        )
+    if not code.known and not trusted:
+        raise StoreError(
+            f"The ledger has no digest of what trained version {version.version}: it was written by an earlier version of this project, or "
+            "the version was never judged. Code and config above come from the tracking store alone, and would be run on this machine. "
+            f"If you trust them: retrain reproduce {version.version} --trust-store"
+        )
 
 
 def _other_packages(version: ModelVersion) -> list[str]:
@@ -91,7 +99,7 @@ def _worktree(commit: str) -> Iterator[Path]:
         added = _command("git", "worktree", "add", "--detach", str(folder), commit)
         if added.returncode:
             raise RetrainError(
-                f"Commit {commit} can't be checked out: {added.stderr.strip().splitlines()[-1]}. Fetch it, then run the command again."
+                f"Commit {commit} can't be checked out: {_last_line(added)}. Fetch it, then run the command again."
             )
         try:
             yield folder
@@ -99,14 +107,11 @@ def _worktree(commit: str) -> Iterator[Path]:
             _command("git", "worktree", "remove", "--force", str(folder))
 
 
-def _restore_code_and_config(store: Store, recorded: Run, folder: Path) -> None:
-    from mlflow.artifacts import load_text
-
-    artifacts = recorded.info.artifact_uri.rstrip("/")
-    (folder / PARAMS).write_text(load_text(f"{artifacts}/config.yaml"), encoding="utf-8")
-    if recorded.data.tags.get("git_dirty") == "true":
-        (folder / "code.patch").write_text(load_text(f"{artifacts}/code.patch"), encoding="utf-8")
-        applied = _command("git", "apply", "code.patch", cwd=folder)
+def _restore_code_and_config(code: RecordedCode, folder: Path) -> None:
+    (folder / PARAMS).write_bytes(code.config)
+    if code.patch:
+        (folder / PATCH).write_bytes(code.patch)
+        applied = _command("git", "apply", PATCH, cwd=folder)
         if applied.returncode:
             raise RetrainError(f"The uncommitted code of the run can't be applied: {applied.stderr.strip()}")
 
@@ -130,12 +135,12 @@ def _restore_snapshot(dvc_hash: str, folder: Path) -> None:
     if restored.returncode:
         raise RetrainError(
             f"The snapshot ({dvc_hash}) is neither in this project's DVC cache nor in its remote: "
-            f"{restored.stderr.strip().splitlines()[-1]}. Run this where `dvc repro` ran, or `dvc push` from there."
+            f"{_last_line(restored)}. Run this where `dvc repro` ran, or `dvc push` from there."
         )
     (folder / "dvc.yaml").write_text(pipeline, encoding="utf-8")
 
 
-def _more(store: Store, version: ModelVersion) -> list[str]:
+def _more(store: Store, version: ModelVersion, entries: Sequence[Entry]) -> list[str]:
     """What `train_again` has to know beside the usual, as arguments: the base of a continued version, the choice of a refit."""
     facts = {}
     lineage = version.tags.get("continued_from")
@@ -143,7 +148,7 @@ def _more(store: Store, version: ModelVersion) -> list[str]:
         base = registry.require(store, int(lineage.split(", ")[0]))
         facts = {
             "model": str(fetch_model_file(base.source).resolve()),
-            "sha256": base.tags["model_sha256"],
+            "sha256": registry.recorded_digest(base, entries),
             "trained_until": base.tags["trained_until"],
         }
     if version.tags.get("role") == "refit" and version.tags.get("strategy_choice"):
@@ -151,9 +156,9 @@ def _more(store: Store, version: ModelVersion) -> list[str]:
     return [json.dumps(facts)] if facts else []
 
 
-def _train_again(folder: Path, version: ModelVersion, model: Path, more: list[str]) -> dict:
+def _train_again(folder: Path, version: ModelVersion, model: Path, sha256: str, more: list[str]) -> dict:
     """Run the commit's own `train_again` on the commit's own code."""
-    arguments = [version.tags["trained_until"], str(model), version.tags["model_sha256"], version.tags["snapshot"]]
+    arguments = [version.tags["trained_until"], str(model), sha256, version.tags["snapshot"]]
     code = os.pathsep.join(filter(None, [str(folder / "src"), os.environ.get("PYTHONPATH")]))
     done = _command(
         sys.executable,
@@ -165,8 +170,12 @@ def _train_again(folder: Path, version: ModelVersion, model: Path, more: list[st
         environment={"PYTHONPATH": code},
     )
     if done.returncode:
-        raise RetrainError(f"Training again failed: {done.stderr.strip().splitlines()[-1]}")
+        raise RetrainError(f"Training again failed: {_last_line(done)}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    return next(reversed(done.stderr.strip().splitlines()), f"exit code {done.returncode}")
 
 
 def _command(

@@ -24,7 +24,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
         raise PromotionError("There is no champion, so nothing can be rolled back. `dvc repro` trains the first one.")
     origin = find_origin(store, options.to if options.to is not None else rollback_target(entries))
     plan_choice(entries, ROLLBACK, origin, options.reason)  # fails early
-    try_out(config, store, origin.model.version, champion)
+    try_out(config, store, origin.model.version, entries)
     entry, before = carry_out(
         store, ledger, options.started, lambda seen: plan_choice(seen, ROLLBACK, origin, options.reason)
     )

@@ -65,7 +65,13 @@ class Entry:
     look: int = 1
     gate: str = ""  # digest of what was asked of the predictions
     candidate: int | None = None  # the version that waits for approval
-    config: str = ""  # digest of the resolved config, which the run holds as config.yaml
+    config: str = ""  # digest of the config under which the verdict was carried out
+    # What trained the challenger, as the run holds it: the commit, and the sha256 of config.yaml and of code.patch.
+    # `run_config` is empty in entries of earlier versions of this project, `run_patch` also where all was committed.
+    trained_commit: str = ""
+    run_config: str = ""
+    run_patch: str = ""
+    models: dict[str, str] = field(default_factory=dict)  # sha256 of the model file by version
     checks: dict[str, str] = field(default_factory=dict)  # outcome by name
     figures: dict[str, float] = field(default_factory=dict)
     who: str = ""
@@ -150,6 +156,16 @@ class Ledger:
                 return self.entries()[len(entries)]
             time.sleep(random.uniform(0, 0.02 * min(attempt, 10)))
         raise StoreError(_OVERTAKEN)
+
+
+def model_digest_of(entries: Sequence[Entry], version: int) -> str | None:
+    """The sha256 of a version's model file by its first entry, None for one that the ledger has no digest of."""
+    return next((entry.models[str(version)] for entry in entries if str(version) in entry.models), None)
+
+
+def training_of(entries: Sequence[Entry], run_id: str) -> Entry | None:
+    """The first entry that says what trained the versions of a run; None if there is none."""
+    return next((entry for entry in entries if entry.run_id == run_id and entry.run_config), None)
 
 
 def current_champion(entries: Sequence[Entry]) -> Entry | None:

@@ -118,6 +118,10 @@ def _verdict_entry(
         gate=compared.gate,
         candidate=newcomer.version if waits else None,
         config=circumstances.config,
+        trained_commit=trained.code.git_commit,
+        run_config=trained.code.config,
+        run_patch=trained.code.patch,
+        models=_model_files(trained.challenger, newcomer, trained.incumbent),
         checks={name: check.outcome for name, check in compared.checks.items()},
         figures={
             name: float(f"{value:.6g}")
@@ -126,6 +130,10 @@ def _verdict_entry(
         },
         seq=len(entries),
     )
+
+
+def _model_files(*models: ModelRecord | None) -> dict[str, str]:
+    return {str(model.version): model.sha256 for model in models if model is not None and model.sha256}
 
 
 def _refuse_overtaken(
@@ -200,6 +208,7 @@ def plan_choice(entries: Sequence[Entry], kind: str, origin: Origin, reason: str
         git_commit=origin.git_commit,
         run_id=origin.run_id,
         recipe=origin.recipe,
+        models=_model_files(origin.model, origin.stand_in),
         seq=len(entries),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,8 @@ from retrain.modeling.lesson import Base
 from retrain.modeling.model_files import load_model
 from retrain.modeling.scoring import Model
 from retrain.modeling.training import Training, model_digest
-from retrain.promotion.ledger import Ledger, current_champion, waiting
+from retrain.promotion.ledger import Entry, Ledger, current_champion, model_digest_of, waiting
+from retrain.promotion.pages import note_move
 from retrain.records import ModelRecord
 from retrain.tracking.runs import fetch_model_file, read_features
 from retrain.tracking.store import Store
@@ -84,6 +85,7 @@ def model_record(version: ModelVersion) -> ModelRecord:
         tags.get("trained_until", ""),
         batches,
         dict(zip(batches, contents, strict=False)),
+        tags.get("model_sha256", ""),
     )
 
 
@@ -94,22 +96,38 @@ def get_version(store: Store, version: int) -> ModelVersion:
     try:
         return store.client.get_model_version(store.registered_model, str(version))
     except MlflowException as error:
-        raise StoreError(
-            f"The registry has no version {version} of `{store.registered_model}`, though the ledger names it. "
-            f"{WAYS_BACK} Or restore the tracking store from a backup, or start over under another `tracking.registered_model`."
-        ) from error
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise StoreError(_missing(store, version)) from error
 
 
-def load_version(store: Store, version: int, trusted_types: list[str]) -> Model:
-    """The model of a version, checked against the registry's digest and the list of trusted types.
+def _missing(store: Store, version: int) -> str:
+    """What to do about a version that the ledger names and the registry lacks."""
+    name = store.registered_model
+    left = sorted(int(found.version) for found in store.client.search_model_versions(f"name = '{name}'"))
+    if not left:
+        return (
+            f"The registry has no version {version} of `{name}`, nor any other, though the ledger names it: the model was deleted in "
+            "MLflow. Nothing was changed. Restore the tracking store from a backup, or start over under another "
+            "`tracking.registered_model` in conf/tracking/."
+        )
+    return (
+        f"The registry has no version {version} of `{name}`, though the ledger names it: it was deleted in MLflow. Nothing was "
+        f"changed. {WAYS_BACK} There are {', '.join(map(str, left[-8:]))}. Or restore the tracking store from a backup."
+    )
 
-    Raises ModelError, with the way out, when its files are gone, changed or not trusted.
+
+def load_version(store: Store, version: int, trusted_types: list[str], entries: Sequence[Entry]) -> Model:
+    """The model of a version, checked against its digest and the list of trusted types.
+
+    The digest is the ledger's. Of a version that it has none of, the tag's: then the ledger is older than this check, or
+    the version has not been judged yet. Raises ModelError, with the way out, when its files are gone, changed or not trusted.
     """
     from mlflow.exceptions import MlflowException
 
     found = get_version(store, version)
     try:
-        return _load(found.source, found.tags.get("model_sha256"), tuple(trusted_types))
+        return _load(found.source, recorded_digest(found, entries), tuple(trusted_types))
     except (MlflowException, OSError, ModelError) as error:
         raise ModelError(
             f"Version {version} of `{store.registered_model}` can't be loaded: {str(error).splitlines()[0]} "
@@ -118,12 +136,26 @@ def load_version(store: Store, version: int, trusted_types: list[str]) -> Model:
         ) from error
 
 
+def recorded_digest(version: ModelVersion, entries: Sequence[Entry]) -> str:
+    """The sha256 that the version's model file must have. Raises ModelError when it was changed, or there is none."""
+    recorded = model_digest_of(entries, int(version.version))
+    tagged = version.tags.get("model_sha256")
+    if recorded is not None and tagged != recorded:
+        raise ModelError(
+            f"The tag `model_sha256` is {tagged or 'gone'}, and the ledger says {recorded}: somebody has changed it, and "
+            "perhaps the model. Set the tag back to the ledger's in the MLflow UI."
+        )
+    if not tagged:
+        raise ModelError("Neither the ledger nor a tag `model_sha256` says what its file must be.")
+    return tagged
+
+
 @functools.lru_cache(maxsize=4)  # one that is watched is compared with, and perhaps continued, in the same process
 def _load(source: str, sha256: str | None, trusted_types: tuple[str, ...]) -> Model:
     return Model(load_model(fetch_model_file(source), trusted_types, sha256), read_features(source))
 
 
-def load_base(config: Config, store: Store, version: int) -> Base:
+def load_base(config: Config, store: Store, version: int, entries: Sequence[Entry]) -> Base:
     """A version to continue from, with the reason why it can't be, if so. Raises ModelError when it can't be loaded."""
     found = get_version(store, version)
     record = model_record(found)
@@ -131,7 +163,7 @@ def load_base(config: Config, store: Store, version: int) -> Base:
     if found.tags.get("model_digest") != model_digest(config):
         refusal = f"features, encoding or estimator are not those of version {version}"
     earlier = [int(number) for number in found.tags.get("continued_from", "").split(", ") if number]
-    model = load_version(store, version, config.trusted_types)
+    model = load_version(store, version, config.trusted_types, entries)
     until = datetime.fromisoformat(record.trained_until)
     return Base(model, until, record, (version, *earlier), refusal)
 
@@ -153,7 +185,7 @@ def follow_ledger(store: Store, ledger: Ledger) -> int | None:
         entry, pending = current_champion(entries), waiting(entries)
         wanted = {CANDIDATE: pending.candidate if pending else None}
         if entry is not None:
-            get_version(store, entry.champion)
+            champion = get_version(store, entry.champion)
             wanted |= {CHAMPION: entry.champion, PREVIOUS: entry.previous}
         aliases = _aliases(store)
         for alias, version in wanted.items():
@@ -162,6 +194,8 @@ def follow_ledger(store: Store, ledger: Ledger) -> int | None:
                 set_alias(store, alias, version)
         if wanted[CANDIDATE] is None and CANDIDATE in aliases:
             store.client.delete_registered_model_alias(store.registered_model, CANDIDATE)
+        if entry is not None:
+            note_move(store, entries, champion)
         if len(ledger.entries()) == len(entries):
             return entry.champion if entry else None
 

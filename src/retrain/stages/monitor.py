@@ -76,14 +76,14 @@ def _watched(config: Config, store: Store, entries: Sequence[Entry], manifest: M
     if champion is None:
         return None
     digest = get_version(store, champion.champion).tags.get("model_sha256", "")[:16]
-    model = load_version(store, champion.champion, config.trusted_types)
+    model = load_version(store, champion.champion, config.trusted_types, entries)
     until = datetime.fromisoformat(champion.trained_until)
     twin, twin_until = model, until
     if (
         until > plan_windows(manifest.labelled, config.evaluation).evaluation.start
         and champion.challenger != champion.champion
     ):
-        twin = load_version(store, champion.challenger, config.trusted_types)
+        twin = load_version(store, champion.challenger, config.trusted_types, entries)
         twin_until = datetime.fromisoformat(champion.challenger_trained_until)
     # What a person brought back was judged by the gate once, earlier.
     figure = f"{monitored_loss(config.data.metric, config.data.task)}/challenger"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 
 from retrain import records
@@ -43,7 +44,7 @@ def run(config: Config) -> None:
         import_first()
     store = open_store(config)
     ledger = Ledger.open(store)
-    newcomer = refit(config, store, trained) if refits else trained.challenger
+    newcomer = refit(config, store, trained, ledger.entries()) if refits else trained.challenger
     entry = append(ledger, trained, compared, newcomer, _circumstances(config))
     champion = registry.follow_ledger(store, ledger)
     moved = entry.moved and champion == entry.champion  # a later command may have moved it on
@@ -68,7 +69,7 @@ def _circumstances(config: Config) -> Circumstances:
     )
 
 
-def refit(config: Config, store: Store, trained: ChallengerRecord) -> ModelRecord:
+def refit(config: Config, store: Store, trained: ChallengerRecord, entries: Sequence[Entry]) -> ModelRecord:
     """The promoted recipe once more, with the evaluation rows included. One that a killed run left behind is taken up."""
     import mlflow
 
@@ -81,7 +82,7 @@ def refit(config: Config, store: Store, trained: ChallengerRecord) -> ModelRecor
     log.info("Refitting with the evaluation rows included")
     challenger = registry.get_version(store, trained.challenger.version).tags
     lineage, choice = challenger.get("continued_from"), challenger.get("strategy_choice", "")
-    base = registry.load_base(config, store, int(lineage.split(", ")[0])) if lineage else None
+    base = registry.load_base(config, store, int(lineage.split(", ")[0]), entries) if lineage else None
     training = train(settled(config, choice), manifest, snapshot, window, base)
     sample = snapshot.read([trained.newest_batch]).tail(5)
     with mlflow.start_run(run_id=trained.run_id):

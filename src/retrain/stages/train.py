@@ -76,7 +76,7 @@ def run(config: Config) -> None:
         _decline(reason, manifest, decision)
         return
     # Loaded before the fit: an incumbent that can't be loaded must not cost a training first.
-    incumbent = _load_incumbent(config, store, find_incumbent(history, windows.evaluation.start.isoformat()))
+    incumbent = _load_incumbent(config, store, find_incumbent(history, windows.evaluation.start.isoformat()), history)
     base = _load_base(config, store, history, windows)
     record = _train(config, store, snapshot, windows, incumbent, base, recipe, decision)
     record.reason, record.decay, record.ledger_length = decision.reason, decision.decay, len(history)
@@ -124,7 +124,9 @@ def _decline(reason: str, manifest: Manifest, decision: DecisionRecord) -> None:
     log.info("No challenger: %s", reason)
 
 
-def _load_incumbent(config: Config, store: Store, record: ModelRecord | None) -> Incumbent | None:
+def _load_incumbent(
+    config: Config, store: Store, record: ModelRecord | None, history: Sequence[Entry]
+) -> Incumbent | None:
     """Raises PromotionError when the version's tags and the ledger disagree about its training rows: one was changed."""
     if record is None:
         return None
@@ -134,14 +136,14 @@ def _load_incumbent(config: Config, store: Store, record: ModelRecord | None) ->
             f"The tags of version {record.version} say that it was trained until {tagged.trained_until or 'an unknown time'}, the "
             f"ledger {record.trained_until}: somebody has changed the tags. Set `trained_until` back to the ledger's in the MLflow UI."
         )
-    return Incumbent(tagged, registry.load_version(store, record.version, config.trusted_types))
+    return Incumbent(tagged, registry.load_version(store, record.version, config.trusted_types, history))
 
 
 def _load_base(config: Config, store: Store, history: Sequence[Entry], windows: Windows) -> Base | None:
     """The version that the strategy continues from; None for one that doesn't, or before there is one."""
     strategy: Strategy = instantiate(config.strategy, "strategy")
     version = find_base(history, windows.evaluation.start.isoformat()) if strategy.continues else None
-    return registry.load_base(config, store, version) if version is not None else None
+    return registry.load_base(config, store, version, history) if version is not None else None
 
 
 def _train(
@@ -184,7 +186,7 @@ def _train(
         reason="",
         snapshot=manifest.digest,
         newest_batch=newest,
-        challenger=_model_record(version, training),
+        challenger=_model_record(version, training, stored.sha256),
         incumbent=incumbent.record if incumbent else None,
         run_id=run_id,
         model=tags["model"],
@@ -202,6 +204,7 @@ def _train(
         new_levels=training.new_levels(rows.filter(pl.col(WINDOW) == EVALUATION)),
         facts=facts,
         recipe=recipe,
+        code=runs.code_record(config),
         predictions=_write_predictions(predictions),
     )
 
@@ -302,11 +305,12 @@ def _write_predictions(predictions: pl.DataFrame) -> str:
     return file_digest(project.PREDICTIONS)
 
 
-def _model_record(version: int, training: Training) -> ModelRecord:
+def _model_record(version: int, training: Training, sha256: str) -> ModelRecord:
     return ModelRecord(
         version,
         training.window.start.isoformat(),
         training.window.end.isoformat(),
         list(training.batches),
         training.contents,
+        sha256,
     )

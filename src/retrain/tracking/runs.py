@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib.metadata
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +19,8 @@ from retrain.errors import ModelError
 from retrain.masking import mask, mask_tree
 from retrain.modeling.model_files import MODEL_FILE, file_digest
 from retrain.modeling.storable import why_not_stored
-from retrain.project import SNAPSHOT, current_commit
-from retrain.records import DecisionRecord, ScoreRecord
+from retrain.project import SNAPSHOT, Commit, current_commit
+from retrain.records import CodeRecord, DecisionRecord, ScoreRecord
 from retrain.tracking.names import fit_name, fit_text, log_figures
 from retrain.tracking.store import MONITORING, Store, ensure_experiment, first_line
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import polars as pl
     from sklearn.pipeline import Pipeline
 
+CONFIG, PATCH = "config.yaml", "code.patch"
 MOST_WATCHED = 50  # features, the most worrying ones
 
 
@@ -49,10 +52,37 @@ def start_run(
         nested=parent is not None,
     ) as run:
         mlflow.log_params({fit_name(key): value for key, value in flat_params(config).items()})
-        mlflow.log_text(config_text(config), "config.yaml")
+        mlflow.log_text(config_text(config), CONFIG)
         if commit.patch:
-            mlflow.log_text(commit.patch, "code.patch")
+            _log_bytes(_patch_bytes(commit), PATCH)
         yield run.info.run_id
+
+
+def code_record(config: Config) -> CodeRecord:
+    """What trains in this process, as the run keeps it: the commit, and the sha256 of config and uncommitted code."""
+    commit = current_commit()
+    config_digest = hashlib.sha256(config_text(config).encode()).hexdigest()
+    patch_digest = hashlib.sha256(_patch_bytes(commit)).hexdigest() if commit.patch else ""
+    return CodeRecord(commit.sha or "", config_digest, patch_digest)
+
+
+def read_artifact(artifact_uri: str, name: str) -> bytes:
+    """A file of a run, byte for byte: as text its line ends would be changed."""
+    import mlflow
+
+    return Path(mlflow.artifacts.download_artifacts(f"{artifact_uri.rstrip('/')}/{name}")).read_bytes()
+
+
+def _log_bytes(content: bytes, name: str) -> None:
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / name).write_bytes(content)
+        mlflow.log_artifact(str(Path(folder) / name))
+
+
+def _patch_bytes(commit: Commit) -> bytes:
+    return commit.patch.encode("utf-8", "surrogateescape")
 
 
 def config_text(config: Config) -> str:
