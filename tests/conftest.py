@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 
 from retrain.config import Config, compose
 from retrain.data.flights import NycFlights
+from retrain.tracking.store import Store
 
 # As the command line does, before scikit-learn is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -145,6 +147,30 @@ def champion_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def grown(champion_project: Project, tmp_path: Path) -> Project:
     """A copy, at another place, of the project with a champion."""
     return champion_project.copy(tmp_path / "moved project")
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory, config: Config) -> Path:
+    """An empty tracking database: making one takes MLflow seconds, a copy none."""
+    from retrain.tracking.store import open_store
+
+    root = tmp_path_factory.mktemp("empty store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(root))
+        open_store(config)
+    with sqlite3.connect(root / "mlflow.db") as made, sqlite3.connect(root / "copy.db") as copy:
+        made.backup(copy)  # with what is still in its write-ahead log
+    return root / "copy.db"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Config, empty_database: Path) -> Store:
+    """An empty tracking store of the shipped configuration."""
+    from retrain.tracking.store import open_store
+
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    return open_store(config)
 
 
 @pytest.fixture(scope="session")

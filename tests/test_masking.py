@@ -25,7 +25,7 @@ from retrain.masking import MaskingFormatter, holds_secret, mask, mask_tree, spl
 from retrain.project import write_text
 from retrain.promotion.ledger import Entry, Ledger
 from retrain.tracking import runs
-from retrain.tracking.store import open_store
+from retrain.tracking.store import Store, open_store
 
 # Begins and ends with what nothing else holds, so that a piece that is left over is seen.
 HOSTILE = st.text(st.sampled_from("aZ0/@:#?%&=;+,.~!$'\"()[]{}<>|\\^`*-_é用😀"), max_size=12)
@@ -265,11 +265,9 @@ def test_init_refuses_an_address_with_a_secret(words: list[str], address: str) -
     is_gone("Zq7", str(error.value))
 
 
-def test_runs_and_ledger_keep_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+def test_runs_and_ledger_keep_no_secret(store: Store) -> None:
     config = compose(REPOSITORY / "conf")
     config.data.source["uri"] = "postgresql://ann:Zq7pw7qZ@db/shop"  # past the check, as a source of one's own may
-    store = open_store(config)
     with runs.start_run(store, "one", config, {"note": "see http://ann:Zq7pw7qZ@db"}) as run_id:
         pass
     run = store.client.get_run(run_id)

@@ -37,6 +37,9 @@ def test_a_rollback_restores_who_last_served_and_the_same_recipe_does_not_come_b
     assert "Version 2 of slice is champion now in place of version 4" in result.stdout
     assert "Version 2 loads and scores: log_loss" in result.stderr
     assert aliases(project) == {"challenger": 3, "champion": 2, "previous": 4}
+    pages = {number: project.client().get_model_version("slice", str(number)) for number in (2, 4)}
+    assert "complaints" in pages[4].tags["rolled_back"] and pages[4].description.startswith("Rolled back on ")
+    assert pages[2].description.startswith("Serves again since ")
     assert project.stages_run() == [], "nothing has changed for the pipeline"
     output = project.repro("-f", "-s", "train") + project.repro()
     assert "No challenger: This recipe on this snapshot gave version 4, which" in output and "complaints" in output

@@ -13,10 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from retrain.config import Config
-from retrain.errors import PromotionError, StoreError
+from retrain.errors import ModelError, PromotionError, StoreError
 from retrain.promotion import registry
-from retrain.promotion.ledger import Entry, Ledger, current_champion, find_incumbent, rolled_back, served, waiting
+from retrain.promotion.ledger import (
+    Entry,
+    Ledger,
+    current_champion,
+    find_incumbent,
+    rolled_back,
+    served,
+    training_of,
+    waiting,
+)
 from retrain.promotion.looks import Look
 from retrain.promotion.moves import (
     Circumstances,
@@ -28,8 +36,8 @@ from retrain.promotion.moves import (
     plan_refusal,
     rollback_target,
 )
-from retrain.records import ChallengerRecord, ComparisonRecord, ModelRecord
-from retrain.tracking.store import Store, open_store
+from retrain.records import ChallengerRecord, CodeRecord, ComparisonRecord, ModelRecord
+from retrain.tracking.store import Store
 
 JANUARY, FEBRUARY, MARCH = "2013-01-22T00:00:00", "2013-02-19T00:00:00", "2013-03-22T00:00:00"
 FEBRUARY_ENDS, MARCH_ENDS = "2013-03-01T00:00:00", "2013-04-01T00:00:00"
@@ -166,8 +174,8 @@ class TestMoves:
 
 
 def origin(version: int, stand_in: int | None = None, recipe: str = "recipe") -> Origin:
-    model = ModelRecord(version, "2013-01-01T00:00:00", MARCH_ENDS, ["2013-03"])
-    twin = ModelRecord(stand_in, "2013-01-01T00:00:00", MARCH) if stand_in else model
+    model = ModelRecord(version, "2013-01-01T00:00:00", MARCH_ENDS, ["2013-03"], sha256=f"{version}" * 64)
+    twin = ModelRecord(stand_in, "2013-01-01T00:00:00", MARCH, sha256=f"{stand_in}" * 64) if stand_in else model
     return Origin(model, twin, "snapshot", recipe, "run", None)
 
 
@@ -248,12 +256,6 @@ class TestPeople:
         pending = plan_entry([], trained(1, 0), PROMOTE, REFIT, circumstances("digest", approval_required=True))
         planned = plan_entry([pending], trained(1, 0), PROMOTE, REFIT, circumstances("digest"))
         assert (planned.seq, planned.champion, planned.candidate) == (1, 2, None)
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Config) -> Store:
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    return open_store(config)
 
 
 def add_versions(store: Store, count: int) -> None:
@@ -441,15 +443,139 @@ def test_of_four_processes_that_start_on_an_empty_store_exactly_one_writes_the_f
 
 
 def test_a_tidied_up_previous_version_is_no_obstacle_and_a_missing_champion_is_named(store: Store) -> None:
-    add_versions(store, 2)
+    add_versions(store, 3)
     ledger = Ledger.open(store)
     ledger.append(entry(0, 1, None, FEBRUARY, 1), 0)
     ledger.append(entry(1, 2, 1, FEBRUARY, 2), 1)
     store.client.delete_model_version("flights", "1")
     assert registry.follow_ledger(store, ledger) == 2
     store.client.delete_model_version("flights", "2")
-    with pytest.raises(StoreError, match=r"no version 2.*`retrain rollback --reason .*`retrain rollback --to VERSION`"):
+    with pytest.raises(StoreError, match=r"no version 2.*`retrain rollback --reason .*`retrain rollback --to VERSION`.*There are 3\."):
         registry.follow_ledger(store, ledger)
+    store.client.delete_registered_model("flights")
+    with pytest.raises(StoreError, match="the model was deleted in MLflow"):
+        registry.follow_ledger(store, ledger)
+
+
+def test_a_model_that_took_the_place_of_a_deleted_one_does_not_pass_for_the_champion(store: Store) -> None:
+    add_versions(store, 1)
+    store.client.set_model_version_tag("flights", "1", "model_sha256", "a" * 64)
+    ledger = Ledger.open(store)
+    ledger.append(entry(0, 1, None, FEBRUARY, 1, models={"1": "a" * 64}), 0)
+    assert registry.follow_ledger(store, ledger) == 1
+    store.client.delete_registered_model("flights")
+    add_versions(store, 1)
+    with pytest.raises(StoreError, match="Version 1 of `flights` is not the one that the ledger names"):
+        registry.follow_ledger(store, ledger)
+
+
+def test_a_model_deleted_before_the_first_champion_is_named(store: Store) -> None:
+    ledger = Ledger.open(store)
+    ledger.append(entry(0, None, None, None, 1), 0)
+    with pytest.raises(StoreError, match="has no model `flights`"):
+        registry.follow_ledger(store, ledger)
+
+
+class TestModelFiles:
+    """The ledger says what a version's file must be: tags can be changed by whoever can write to the store."""
+
+    ENTRIES = (
+        entry(0, 1, None, FEBRUARY, 1, models={"1": "a" * 64}),
+        entry(1, 2, 1, FEBRUARY, 2, models={"1": "b" * 64}),
+    )
+
+    def version(self, store: Store, number: int, sha256: str | None):
+        if number == 1:
+            add_versions(store, 2)
+        if sha256:
+            store.client.set_model_version_tag("flights", str(number), "model_sha256", sha256)
+        return registry.get_version(store, number)
+
+    def test_the_first_entry_about_a_version_counts(self, store: Store) -> None:
+        assert registry.recorded_digest(self.version(store, 1, "a" * 64), self.ENTRIES) == "a" * 64
+
+    @pytest.mark.parametrize("tag", ["b" * 64, None])
+    def test_a_changed_or_deleted_tag_is_refused(self, store: Store, tag: str | None) -> None:
+        version = self.version(store, 1, tag)
+        with pytest.raises(ModelError, match=f"the ledger says {'a' * 64}.* Set the tag back"):
+            registry.recorded_digest(version, self.ENTRIES)
+        with pytest.raises(ModelError, match="Set the tag back"):
+            registry.load_version(store, 1, [], self.ENTRIES)
+
+    def test_without_the_ledger_the_tag_counts_and_without_either_nothing_is_loaded(self, store: Store) -> None:
+        add_versions(store, 2)
+        with pytest.raises(ModelError, match="Neither the ledger nor a tag"):
+            registry.recorded_digest(registry.get_version(store, 2), self.ENTRIES)
+        assert registry.recorded_digest(self.version(store, 2, "c" * 64), self.ENTRIES) == "c" * 64
+
+    def test_a_verdict_and_a_choice_record_them(self) -> None:
+        challenger = trained(1, 0)
+        challenger.challenger.sha256 = "a" * 64
+        challenger.code = CodeRecord("d" * 40, "e" * 64, "f" * 64)
+        refit = dataclasses.replace(REFIT, sha256="b" * 64)
+        planned = plan_entry([], challenger, PROMOTE, refit, circumstances("digest"))
+        assert planned.models == {"1": "a" * 64, "2": "b" * 64}
+        assert (planned.trained_commit, planned.run_config, planned.run_patch) == ("d" * 40, "e" * 64, "f" * 64)
+        assert training_of([planned], "run") is planned and training_of([planned], "another") is None
+        chosen = plan_choice([planned], "override", origin(7, 6), "why")
+        assert chosen.models == {"7": "7" * 64, "6": "6" * 64}
+
+
+def test_an_entry_of_an_earlier_version_of_the_project_is_read(store: Store) -> None:
+    content = dataclasses.asdict(entry(0, 1, None, FEBRUARY, 1))
+    for name in ("seq", "trained_commit", "run_config", "run_patch", "models"):
+        del content[name]
+    ledger = Ledger.open(store)
+    store.client.log_param(ledger.run_id, "seq-000000", json.dumps(content, ensure_ascii=False))
+    (only,) = ledger.entries()
+    assert only.champion == 1 and only.models == {} and training_of([only], "run") is None
+
+
+def test_the_pages_of_both_versions_say_who_rolled_back_and_why(store: Store) -> None:
+    add_versions(store, 2)
+    store.client.update_model_version("flights", "2", "Promoted: better by far.")
+    ledger = Ledger.open(store)
+    ledger.append(entry(0, 1, None, FEBRUARY, 1), 0)
+    ledger.append(entry(1, 2, 1, FEBRUARY, 2), 1)
+    registry.follow_ledger(store, ledger)
+    assert registry.get_version(store, 1).description in (None, ""), "nothing to say about a verdict"
+    written = ledger.extend(lambda seen: entry(2, 1, 2, FEBRUARY, 1, kind="rollback", reason="complaints\nby phone"))
+    for _ in range(2):  # once, however often it is looked at
+        registry.follow_ledger(store, ledger)
+    bad, good = registry.get_version(store, 2), registry.get_version(store, 1)
+    first, _, rest = bad.description.partition("\n\n")
+    why = "complaints by phone (ledger entry 2)"
+    assert first == f"Rolled back on {written.time[:10]} by {written.who}, version 1 serves instead: {why}"
+    assert rest == "Promoted: better by far."
+    assert why in bad.tags["rolled_back"] and why in good.tags["decision"]
+    assert (
+        good.description.strip()
+        == f"Serves again since {written.time[:10]}: {written.who} rolled version 2 back: {why}"
+    )
+
+    ledger.extend(lambda seen: entry(3, 2, 1, FEBRUARY, 2, kind="override", reason="x" * 6000))
+    registry.follow_ledger(store, ledger)
+    again = registry.get_version(store, 2)
+    assert "rolled_back" not in again.tags and again.description.startswith("Serves since")
+    assert len(again.description) < 5000, "Postgres takes no more"
+
+
+def test_a_page_that_can_not_be_written_stops_no_rollback(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    def refuse(*_: object) -> None:
+        raise MlflowException("too long")
+
+    add_versions(store, 2)
+    ledger = Ledger.open(store)
+    ledger.append(entry(0, 1, None, FEBRUARY, 1), 0)
+    ledger.append(entry(1, 2, 1, FEBRUARY, 2), 1)
+    ledger.append(entry(2, 1, 2, FEBRUARY, 1, kind="rollback"), 2)
+    monkeypatch.setattr(store.client, "update_model_version", refuse)
+    assert registry.follow_ledger(store, ledger) == 1 and alias(store, "champion") == 1
+    assert "don't say yet" in caplog.text
 
 
 def test_a_reason_in_any_script_is_stored_whole(store: Store) -> None:

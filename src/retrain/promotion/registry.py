@@ -186,6 +186,7 @@ def follow_ledger(store: Store, ledger: Ledger) -> int | None:
         wanted = {CANDIDATE: pending.candidate if pending else None}
         if entry is not None:
             champion = get_version(store, entry.champion)
+            _refuse_another(champion, entries)
             wanted |= {CHAMPION: entry.champion, PREVIOUS: entry.previous}
         aliases = _aliases(store)
         for alias, version in wanted.items():
@@ -198,6 +199,18 @@ def follow_ledger(store: Store, ledger: Ledger) -> int | None:
             note_move(store, entries, champion)
         if len(ledger.entries()) == len(entries):
             return entry.champion if entry else None
+
+
+def _refuse_another(champion: ModelVersion, entries: Sequence[Entry]) -> None:
+    """Numbers start again when a model was deleted and another registered under its name."""
+    recorded = model_digest_of(entries, int(champion.version))
+    if recorded is not None and champion.tags.get("model_sha256") != recorded:
+        raise StoreError(
+            f"Version {champion.version} of `{champion.name}` is not the one that the ledger names: it says that the model file has "
+            f"sha256 {recorded}, and the tag `model_sha256` is {champion.tags.get('model_sha256', 'gone')}. The tag was changed, or "
+            "the model deleted and another registered under its name. Nothing was changed. Set the tag back in the MLflow UI, "
+            'go back to another version (`retrain rollback --reason "..."`), or restore the store from a backup.'
+        )
 
 
 def find_number(store: Store, version: int) -> ModelVersion | None:
@@ -217,5 +230,15 @@ def require(store: Store, version: int) -> ModelVersion:
 
 
 def _aliases(store: Store) -> dict[str, int]:
-    model = store.client.get_registered_model(store.registered_model)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        model = store.client.get_registered_model(store.registered_model)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise StoreError(
+            f"The registry has no model `{store.registered_model}`, though there is a ledger for it: it was deleted in MLflow. Nothing "
+            "was changed. Restore the tracking store from a backup, or start over under another `tracking.registered_model`."
+        ) from error
     return {alias: int(version) for alias, version in model.aliases.items()}
