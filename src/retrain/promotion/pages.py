@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from retrain.promotion.ledger import APPROVAL, OVERRIDE, ROLLBACK, Entry, current_champion
+from retrain.reporting.words import escape_markdown
+from retrain.tracking.names import LONGEST_TAG
 from retrain.tracking.store import Store, first_line
 
 if TYPE_CHECKING:
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("retrain")
 ROLLED_BACK, DECISION = "rolled_back", "decision"  # tags
 LONGEST_DESCRIPTION = 4900  # Postgres fails above 5,000
-LONGEST_TAG = 4900
 _SERVES = {
     ROLLBACK: "Serves again since {day}: {who} rolled version {previous} back",
     OVERRIDE: "Serves since {day}: {who} let it, whatever the gate said",
@@ -34,16 +35,17 @@ def note_move(store: Store, entries: Sequence[Entry], champion: ModelVersion) ->
     if entry is None or entry.kind not in _SERVES:
         return
     reason = f"{' '.join(entry.reason.split())} (ledger entry {entry.seq})"
+    shown = escape_markdown(reason)
     facts = {"day": entry.time[:10], "who": entry.who, "previous": entry.previous}
     try:
-        if _describe(store, champion, f"{_SERVES[entry.kind].format(**facts)}: {reason}"):
+        if _describe(store, champion, f"{_SERVES[entry.kind].format(**facts)}: {shown}"):
             _tag(store, champion, DECISION, f"{entry.kind}: {reason}")
             if ROLLED_BACK in champion.tags:
                 store.client.delete_model_version_tag(store.registered_model, champion.version, ROLLED_BACK)
         if entry.kind != ROLLBACK or entry.previous is None:
             return
         before = store.client.get_model_version(store.registered_model, str(entry.previous))
-        text = f"Rolled back on {entry.time[:10]} by {entry.who}, version {entry.champion} serves instead: {reason}"
+        text = f"Rolled back on {entry.time[:10]} by {entry.who}, version {entry.champion} serves instead: {shown}"
         if _describe(store, before, text):
             _tag(store, before, ROLLED_BACK, f"{entry.time[:10]}, {entry.who}: {reason}")
     except MlflowException as error:
