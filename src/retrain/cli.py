@@ -184,7 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
             one.add_argument("input", type=Path, help="Parquet or CSV file with the feature columns")
             one.add_argument("--output", type=Path, required=True, help="Parquet or CSV file to write")
         if verb == "history":
-            one.add_argument("--at", metavar="DATE", help="who served at the end of that day (UTC), and why")
+            one.add_argument("--at", metavar="DATE", help="who served at the end of that day (UTC), or at a time, and why")
             one.add_argument("--jsonl", action="store_true", help="the whole ledger as JSON Lines")
         if verb == "gate-check":
             one.add_argument("--quick", action="store_true", help="three batches, at most 30,000 rows to learn from")

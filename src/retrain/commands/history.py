@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time
 
 from retrain.commands.status import read_ledger, read_looks
 from retrain.config import Config
@@ -28,7 +29,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
     elif not entries and not looks:
         print(f"The ledger of `{config.tracking.registered_model}` is empty. `dvc repro` writes its first entry.")
     elif options.at is not None:
-        for label, text in served_at(entries, parse_moment(options.at)):
+        for label, text in served_at(entries, parse_moment(options.at), config.data.metric):
             print(f"{label:<14}{text}")
     else:
         _show(entries, looks)
@@ -52,40 +53,50 @@ def in_order(entries: Sequence[Entry], looks: Sequence[Look]) -> list[Entry | Lo
 
 
 def parse_moment(text: str) -> datetime:
-    """The end of a day, or a moment with time; UTC. Raises ConfigError when it is neither."""
+    """A date means the end of that day, a time itself; both in UTC unless a zone is given. Returned in UTC.
+
+    Raises ConfigError for anything else: a guess at `03/04/2013` would give the wrong champion without a word.
+    """
     try:
+        if re.fullmatch(r"\d{4}-\d\d-\d\d|\d{8}", text, re.ASCII):
+            return datetime.combine(date.fromisoformat(text), time.max, UTC)
+        if "W" in text:  # a week, which `fromisoformat` takes for its Monday
+            raise ValueError
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ConfigError(
-            f"`--at` is {text!r}, but must be a date or time such as 2013-11-15 or 2013-11-15T12:00."
+            f"`--at` is {text!r}, but must be a date such as 2013-11-15, which means the end of that day in UTC, or a time such "
+            "as 2013-11-15T12:00 (UTC) or 2013-11-15T12:00+02:00."
         ) from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return moment + timedelta(days=1) - timedelta(microseconds=1) if len(text) == 10 else moment
 
 
-def served_at(entries: Sequence[Entry], moment: datetime) -> list[tuple[str, str]]:
+def served_at(entries: Sequence[Entry], moment: datetime, metric: str) -> list[tuple[str, str]]:
     """Who served at a moment by the ledger's clock, and why.
 
-    Where that was before the first entry, history was replayed: then also whose data ended last before the moment.
+    Where that was before the first entry, history was replayed: then also whose data ended last before the moment. Of the
+    figures those of `metric`, the data set's own, come first.
     """
     champion = current_champion([entry for entry in entries if datetime.fromisoformat(entry.time) <= moment])
+    end = ", the end of that day" if moment.time() == time.max else ""
+    at = f"{moment:%Y-%m-%d %H:%M} UTC{end}"
     if champion is not None:
-        return [("At", f"{moment:%Y-%m-%d %H:%M} UTC"), *_explain(champion, entries)]
+        return [("At", at), *_explain(champion, entries, metric)]
     first = next((entry for entry in entries if entry.moved), None)
     since = f"; the first champion came {first.time}" if first else ""
-    lines = [("At", f"{moment:%Y-%m-%d %H:%M} UTC, nothing was in production{since}")]
+    lines = [("At", f"{at}: nothing was in production{since}")]
     data_time = moment.replace(tzinfo=None).isoformat()
     replayed = [entry for entry in entries if entry.evaluation_end and entry.evaluation_end <= data_time]
     champion = current_champion(replayed)
     if champion is not None:
         lines += [
             ("By the data", "history was replayed later; the champion whose data ended last before then is"),
-            *_explain(champion, entries),
+            *_explain(champion, entries, metric),
         ]
     return lines
 
 
-def _explain(champion: Entry, entries: Sequence[Entry]) -> list[tuple[str, str]]:
+def _explain(champion: Entry, entries: Sequence[Entry], metric: str) -> list[tuple[str, str]]:
     """Which version, since and until when, on what grounds, and where to look further."""
     until = next((entry for entry in entries[champion.seq + 1 :] if entry.moved), None)
     end = f"until {until.time} (ledger entry {until.seq}: {until.kind})" if until else "until now"
@@ -104,7 +115,8 @@ def _explain(champion: Entry, entries: Sequence[Entry]) -> list[tuple[str, str]]
     if judged is not None:
         text = f"judged against {_opponent(judged)} (ledger entry {judged.seq}: {judged.verdict})"
         lines.append(("", f"{twin}, which was {text}" if twin else text))
-        lines += [("Figures", _figures(judged, "log_loss")), ("", _figures(judged, "roc_auc"))]
+        shown = [_figures(judged, name) for name in _metrics(judged, metric)]
+        lines += [("Figures" if number == 0 else "", text) for number, text in enumerate(shown)]
     elif twin:
         lines.append(("", twin))
     where = f"run {champion.run_id}, snapshot {champion.snapshot}, commit {champion.git_commit or 'none'}, ledger entry {champion.seq}"
@@ -112,20 +124,22 @@ def _explain(champion: Entry, entries: Sequence[Entry]) -> list[tuple[str, str]]
 
 
 def _same_judged(entry: Entry, champion: Entry) -> bool:
-    return (
-        entry.kind == "verdict" and entry.challenger == champion.challenger and "log_loss/challenger" in entry.figures
-    )
+    return entry.kind == "verdict" and entry.challenger == champion.challenger and bool(_metrics(entry, ""))
+
+
+def _metrics(entry: Entry, first: str) -> list[str]:
+    """The metrics that the challenger was judged by, `first` before the others."""
+    found = [name.removesuffix("/challenger") for name in entry.figures if name.endswith("/challenger")]
+    return sorted(found, key=lambda name: (name != first, name))
 
 
 def _figures(entry: Entry, metric: str) -> str:
     other = "incumbent" if f"{metric}/incumbent" in entry.figures else "baseline"
-    if f"{metric}/challenger" not in entry.figures:
-        return f"{metric} not known"
-    text = f"{metric} {entry.figures[f'{metric}/challenger']:.4f}"
+    text = f"{metric} {entry.figures[f'{metric}/challenger']:.4g}"
     if f"{metric}/{other}" in entry.figures:
-        text += f", {other} {entry.figures[f'{metric}/{other}']:.4f}"
+        text += f", {other} {entry.figures[f'{metric}/{other}']:.4g}"
     low, high = (entry.figures.get(f"{metric}/minus_{other}_{side}") for side in ("low", "high"))
-    return text + (f", difference [{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else "")
+    return text + (f", difference [{low:+.4g}, {high:+.4g}]" if low is not None and high is not None else "")
 
 
 def _opponent(entry: Entry) -> str:
