@@ -37,7 +37,7 @@ from retrain.promotion.moves import (
     rollback_target,
 )
 from retrain.records import ChallengerRecord, CodeRecord, ComparisonRecord, ModelRecord
-from retrain.tracking.store import Store
+from retrain.tracking.store import Store, ensure_experiment
 
 JANUARY, FEBRUARY, MARCH = "2013-01-22T00:00:00", "2013-02-19T00:00:00", "2013-03-22T00:00:00"
 FEBRUARY_ENDS, MARCH_ENDS = "2013-03-01T00:00:00", "2013-04-01T00:00:00"
@@ -334,6 +334,26 @@ def test_a_deleted_ledger_is_noticed_with_the_way_to_restore_it(store: Store, wh
     restore = store.client.restore_run if what == "run" else store.client.restore_experiment
     restore(number)
     assert len(Ledger.open(store).entries()) == 1
+
+
+def test_a_registry_with_a_champion_and_no_ledger_is_no_fresh_start(store: Store) -> None:
+    """Deleted for good by `mlflow gc`: the next challenger would have nobody to beat."""
+    add_versions(store, 1)
+    store.client.set_registered_model_alias("flights", "champion", "1")
+    with pytest.raises(StoreError, match="Version 1 of `flights` has the alias `champion`, but there is no ledger"):
+        Ledger.open(store)
+    store.client.delete_registered_model_alias("flights", "champion")
+    assert Ledger.open(store).entries() == []
+
+
+def test_a_deleted_experiment_of_runs_is_restored_and_it_is_said(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = store.client.get_experiment_by_name("flights")
+    store.client.delete_experiment(found.experiment_id)
+    assert ensure_experiment(store, "flights") == (found.experiment_id, False)
+    assert "`flights` was deleted" in caplog.text
+    assert store.client.get_experiment(found.experiment_id).lifecycle_stage == "active"
 
 
 def test_a_missing_entry_is_noticed(store: Store) -> None:

@@ -296,12 +296,29 @@ def _ledger_run(store: Store) -> str:
         if found is not None:
             return found
         if created or attempt == 48:  # whoever created the experiment and made no run for ten seconds has died
+            _refuse_second_history(store)
             store.client.create_run(experiment, run_name=f"ledger of {store.registered_model}")
             created = False
         else:
             time.sleep(0.2)
     raise StoreError(
         f"The ledger of `{store.registered_model}` can't be created. Check what you may write in the tracking store."
+    )
+
+
+def _refuse_second_history(store: Store) -> None:
+    """Without a ledger any model would pass for the first champion: not where the registry has one already."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        version = store.client.get_model_version_by_alias(store.registered_model, "champion").version
+    except MlflowException:
+        return
+    raise StoreError(
+        f"Version {version} of `{store.registered_model}` has the alias `champion`, but there is no ledger that made it so: the ledger was "
+        "deleted for good (`mlflow gc`), or the model belongs to something else. Nothing was changed. Restore the tracking "
+        "store from a backup, choose another `tracking.registered_model` in conf/tracking/, or, to begin a new history, "
+        "remove the alias in the MLflow UI."
     )
 
 

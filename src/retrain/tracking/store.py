@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SERVER_TIMEOUT_SECONDS = 5
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 CANDIDATES, LEDGER, MONITORING, BACKTESTS = "-candidates", "-ledger", "-monitoring", "-backtests"
+log = logging.getLogger("retrain")
 # Lets the UI open on training runs and models instead of traces.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # Where an absolute path of the project stands in MLflow's tables (schema of mlflow 3.17).
@@ -221,7 +222,7 @@ def _follow_move(database: Path) -> None:
                     f"update {table} set {column} = ? || substr({column}, ?) where substr({column}, 1, ?) = ?",
                     (root, len(old) + 1, len(old) + 1, old + "/"),
                 )
-    logging.getLogger("retrain").info("The project has moved: the paths in mlflow.db now point to %s.", root)
+    log.info("The project has moved: the paths in mlflow.db now point to %s.", root)
 
 
 def ensure_experiment(store: Store, name: str) -> tuple[str, bool]:
@@ -233,6 +234,7 @@ def ensure_experiment(store: Store, name: str) -> tuple[str, bool]:
     if found is not None:
         if found.lifecycle_stage != "active":
             client.restore_experiment(found.experiment_id)
+            log.warning("The experiment `%s` was deleted in MLflow. It is needed, and was restored with its runs.", name)
         return found.experiment_id, False
     location = str(store.local_root / "mlruns" / name) if store.local_root else None
     try:
