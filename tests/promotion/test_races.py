@@ -20,6 +20,8 @@ from pathlib import Path
 import pytest
 from conftest import Project, free_port
 
+from retrain.errors import StoreError
+from retrain.promotion import write_once
 from retrain.promotion.ledger import Entry, Ledger
 from retrain.promotion.looks import Look, look_number
 from retrain.tracking.store import Store
@@ -231,6 +233,24 @@ def test_of_eight_retrainings_that_were_compared_with_the_same_champion_exactly_
             assert json.loads(promotion)["champion"] == winner
         else:
             assert promotion == unpromoted
+
+
+def test_a_database_or_server_that_refuses_a_length_gets_smaller_pieces_and_a_deleted_ledger_ends_the_attempts(
+    shared: Arena, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    from mlflow import MlflowClient
+    from mlflow.utils import validation
+
+    monkeypatch.setattr(validation, "MAX_PARAM_VAL_LENGTH", 10**6)  # so that the store itself has to refuse
+    monkeypatch.setattr(write_once, "SIZES", (9000, 400))
+    name = f"long {request.node.callspec.id}"
+    ledger = Ledger.open(Store(MlflowClient(shared.address), name, name, None))
+    entry = Entry("verdict", "keep", "\0\U0001f600" * 4000, None, None, None, 1, "2013", None, "c", "s", "b", None, "r")
+    assert ledger.append(entry, 0) and not ledger.append(entry, 0)
+    assert [one.reason for one in ledger.entries()] == [entry.reason]
+    ledger.store.client.delete_run(ledger.run_id)
+    with pytest.raises(StoreError, match=f"restore --run-id {ledger.run_id}"):
+        ledger.append(entry, 1)
 
 
 def claim(racer: Project, version: int, entries: Sequence[Entry], looks: Sequence[Look]) -> None:
