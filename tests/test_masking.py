@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import logging.config
 import os
 import stat
 import subprocess
@@ -16,8 +17,11 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 from conftest import REPOSITORY
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from retrain.config import compose
 from retrain.errors import ConfigError, DataError, RetrainError, StoreError
@@ -278,6 +282,15 @@ def test_runs_and_ledger_keep_no_secret(store: Store) -> None:
         Entry("verdict", "keep", "http://a:Zq7pw7qZ@b", None, None, None, 1, "2013", None, "c", "s", "b", None, "r"), 0
     )
     is_gone("Zq7", str(store.client.get_run(ledger.run_id).data.params))
+
+
+def test_the_jobs_of_a_sweep_log_masked_too() -> None:
+    """Hydra sets up logging anew for each job."""
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        composed = hydra_compose("config", return_hydra_config=True)
+    formatters = OmegaConf.to_container(composed.hydra.job_logging.formatters)
+    configured = logging.config.DictConfigurator({}).configure_formatter(formatters["simple"])
+    assert isinstance(configured, MaskingFormatter)
 
 
 def test_a_traceback_is_masked_too(tmp_path: Path) -> None:

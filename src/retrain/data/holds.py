@@ -25,6 +25,7 @@ from retrain.data.suspicion import (
     without_jumps,
 )
 from retrain.errors import RetrainError
+from retrain.masking import mask
 
 YEAR = timedelta(days=365.25)
 AGREED, NOT_AGREED = "+", "-"
@@ -118,7 +119,7 @@ class _Judge:
         except Exception as error:
             # No batch may be so odd that nothing can be done about it: it waits for a person, who can accept it.
             log.debug("Where it broke:", exc_info=True)
-            what = " ".join(str(error).split())[:200]
+            what = " ".join(mask(str(error)).split())[:200]
             suspicions = [f"it can't be held against earlier batches ({type(error).__name__}: {what})"]
         batch = self.summaries.put_summary(batch, summary)
         self.known.pop(batch.period, None)
