@@ -470,7 +470,9 @@ def test_a_tidied_up_previous_version_is_no_obstacle_and_a_missing_champion_is_n
     store.client.delete_model_version("flights", "1")
     assert registry.follow_ledger(store, ledger) == 2
     store.client.delete_model_version("flights", "2")
-    with pytest.raises(StoreError, match=r"no version 2.*`retrain rollback --reason .*`retrain rollback --to VERSION`.*There are 3\."):
+    with pytest.raises(
+        StoreError, match=r"no version 2.*`retrain rollback --reason .*`retrain rollback --to VERSION`.*There are 3\."
+    ):
         registry.follow_ledger(store, ledger)
     store.client.delete_registered_model("flights")
     with pytest.raises(StoreError, match="the model was deleted in MLflow"):
