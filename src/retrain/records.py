@@ -156,6 +156,7 @@ class ComparisonRecord(Strict):
     target_mean: float | None = None
     look: int = 1
     gate: str = ""  # digest of what was asked
+    predictions: str = ""  # sha256 of the predictions that were judged
     provenance: dict[str, str] = field(default_factory=dict)  # model -> why it can't have seen the evaluation rows
     bootstrap: dict[str, list[float]] = field(
         default_factory=dict

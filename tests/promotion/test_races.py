@@ -261,6 +261,7 @@ def claim(racer: Project, version: int, entries: Sequence[Entry], looks: Sequenc
     trained["predictions"] = f"{version:064d}"
     trained["ledger_length"] = len(entries)
     window = trained["evaluation_start"], trained["evaluation_end"]
+    compared["predictions"] = trained["predictions"]
     compared["look"] = look_number(entries, *window, trained["predictions"][:16], compared["gate"], looks)
     racer.edit("params.yaml", "refit: true", "refit: false")
     assert compared["verdict"] == "promote"

@@ -60,7 +60,7 @@ def run(config: Config) -> None:
     gate = gate_digest(config, trained.incumbent is not None)
     comparison, judgement = _judge_once(config, trained, gate, comparison, questions)
     record = to_record(comparison, judgement, questions)
-    record.provenance, record.gate = provenance, gate
+    record.provenance, record.gate, record.predictions = provenance, gate, trained.predictions
     if not official:
         _show(record)
         return

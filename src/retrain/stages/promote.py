@@ -11,6 +11,7 @@ from retrain import records
 from retrain.config import Approval, Config, to_yaml
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window
+from retrain.errors import PromotionError
 from retrain.modeling.model_files import import_first
 from retrain.modeling.training import model_digest, settled, train
 from retrain.project import CHALLENGER, COMPARISON, DECISION, PROMOTION, SNAPSHOT, current_commit, in_copy
@@ -39,6 +40,11 @@ def run(config: Config) -> None:
         records.save(PROMOTION, record)
         log.info("The champion stays as it is: %s", trained.reason)
         return
+    if compared.verdict is None or compared.predictions != trained.predictions:
+        raise PromotionError(
+            f"{COMPARISON} is about other predictions than those of challenger version {trained.challenger.version}: stage `evaluate` "
+            "has not judged it yet. Run `dvc repro`. Nothing was changed."
+        )
     refits = Verdict(compared.verdict) is Verdict.promote and config.gate.refit
     if refits:
         import_first()
