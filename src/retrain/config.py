@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,10 +33,13 @@ from retrain.ranges import (
     fits,
     node_misfits,
 )
+from retrain.yaml_text import literal, read_as_written
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
+read_as_written()
+_QUESTION_MARKS = "\ue000???"  # stands for a text `???`, which OmegaConf would take for a missing value
 MOST_SHOWN = 5  # mistakes in one message
 BlockHours = Annotated[int, Ge(1), Le(24 * 366 * 100)]  # a table may have one time in several years
 Variable = Annotated[str, Written(r"[A-Za-z_][A-Za-z0-9_]*", "MLFLOW_TRACKING_URI (the name of a variable)")]
@@ -250,9 +253,9 @@ def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], override
     check_choices(choices, conf)
     content = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
     try:
-        OmegaConf.resolve(content)
         _gather_trusted_types(content, conf, where)
-        config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), content))
+        plain = OmegaConf.to_container(content, resolve=True)
+        config = _typed(plain)
     except (ConfigKeyError, ValidationError, MissingMandatoryValue) as error:
         key = error.full_key or str(error.key)
         value = OmegaConf.select(content, key, throw_on_missing=False)
@@ -265,7 +268,7 @@ def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], override
         raise ConfigError(f"{where(key)}: {what}. Mend it there, then run the command again.") from error
     except OmegaConfBaseException as error:
         raise ConfigError(first_lines(error)) from error
-    _check_values(OmegaConf.to_container(content), config, where)
+    _check_values(plain, config, where)
     if config.evaluation.block_hours is None:
         config.evaluation.block_hours = config.data.block_hours
     if config.data.task is Task.regression:
@@ -374,8 +377,11 @@ def instantiate(node: Any, key: str, **arguments: Any) -> Any:
         raise ConfigError(f"{misfit}. Mend it under conf/ or in the override.")
     try:
         # Lists must arrive as lists: scikit-learn refuses OmegaConf's own, and skops can't store them.
-        return hydra_instantiate(dict(node), _convert_="all", **arguments)
-    except HydraException as error:
+        made = hydra_instantiate(literal(dict(node)), _convert_="all", _partial_=bool(arguments))
+        return (
+            made(**arguments) if arguments else made
+        )  # not through OmegaConf, which would interpolate names of columns
+    except (HydraException, TypeError, ValueError) as error:
         cause = error.__cause__ or error
         raise ConfigError(f"`{key}` ({node['_target_']}) can't be built: {first_lines(cause)}") from error
 
@@ -392,7 +398,7 @@ def feature_types(config: Config) -> dict[str, ColumnType]:
 
 def to_container(config: Config) -> dict[str, Any]:
     """Plain dictionaries, lists and scalars, as written to `params.yaml`."""
-    return OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    return OmegaConf.to_container(OmegaConf.structured(config), resolve=False, enum_to_str=True)
 
 
 def to_yaml(config: Config) -> str:
@@ -403,5 +409,24 @@ def load_params(path: Path = PARAMS) -> Config:
     """The config that the `config` stage resolved. Raises ConfigError when it is not there."""
     if not path.is_file():
         raise ConfigError(f"{path} is missing. Run `dvc repro config` to make it from conf/.")
-    merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
-    return OmegaConf.to_object(merged)
+    config = _typed(_swap(OmegaConf.to_container(OmegaConf.load(path), resolve=False), MISSING, _QUESTION_MARKS))
+    for section in fields(config):
+        setattr(config, section.name, _swap(getattr(config, section.name), _QUESTION_MARKS, MISSING))
+    return config
+
+
+def _typed(content: dict[str, Any]) -> Config:
+    """Plain content as it is: what looks like an interpolation is none."""
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), literal(content)))
+
+
+def _swap(content: Any, old: str, new: str) -> Any:
+    """The content with another text in place of one. OmegaConf takes `???` for a value that is missing."""
+    if isinstance(content, dict):
+        return {key: _swap(value, old, new) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_swap(value, old, new) for value in content]
+    if is_dataclass(content):
+        for one in fields(content):
+            setattr(content, one.name, _swap(getattr(content, one.name), old, new))
+    return new if isinstance(content, str) and content == old else content

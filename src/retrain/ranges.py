@@ -139,7 +139,13 @@ def describe(hint: Any) -> str:
         return f"a list, each {describe(inner[0])}"
     if origin in (dict, Mapping):
         return f"keys with values, each {describe(inner[1])}"
-    names = {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false", type(None): "null"}
+    names = {
+        int: "a whole number",
+        float: "a finite number",
+        str: "a text, in quotes where YAML would read it as something else",
+        bool: "true or false",
+        type(None): "null",
+    }
     return names.get(hint, getattr(hint, "__name__", str(hint)))
 
 
@@ -165,8 +171,10 @@ def _field_misfits(hint: Any, value: Any, key: str) -> Iterator[Misfit]:
 def _is_plain(kind: type, value: Any) -> bool:
     if kind is float:
         return type(value) in (int, float) and math.isfinite(value)
-    if kind is str:  # YAML reads 2024 as a number: where a text is meant, it is one
-        return isinstance(value, (str, int, float))
+    if (
+        kind is str
+    ):  # YAML reads 2024 as a number: where a text is meant, it is one; but NO or 1e3 can't be told any more
+        return type(value) in (str, int)
     return type(value) is kind
 
 
@@ -180,7 +188,7 @@ def _meets(value: Any, demand: Any) -> bool:
     if isinstance(demand, Lt):
         return value < demand.lt
     if isinstance(demand, MinLen):
-        return len(str(value) if isinstance(value, (int, float)) else value) >= demand.min_length
+        return len(str(value) if isinstance(value, int) else value) >= demand.min_length
     return not isinstance(demand, Written) or bool(re.fullmatch(demand.pattern, str(value)))
 
 

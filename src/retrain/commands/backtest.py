@@ -25,6 +25,7 @@ from retrain.data.snapshot import SnapshotStore
 from retrain.project import BACKTEST, BACKTEST_CACHE, BACKTEST_REPORT, SNAPSHOT, write_json, write_text
 from retrain.promotion.gate import build_questions
 from retrain.reporting import backtest as reporting
+from retrain.yaml_text import change, inline
 
 log = logging.getLogger("retrain")
 CONF = Path("conf")
@@ -141,20 +142,13 @@ def drill(history: History, plans: Sequence[Plan], result: Result, train: Train)
 
 def adopt(config: Config, result: Result) -> None:
     """Write the recommended policy, strategy and gate into conf/config.yaml, and what was measured for `cost_aware`."""
-    import re
-
     found, path = result.recommended, CONF / "config.yaml"
     text = path.read_text(encoding="utf-8")
     for group, name in (("policy", found.policy), ("strategy", found.strategy), ("gate", found.gate)):
         if not (CONF / group / f"{name}.yaml").is_file():
             continue  # a gate that is never asked
-        text = re.sub(
-            rf"(?m)^( *- {group}: *)(\S+)( *)",
-            lambda line, name=name: f"{line[1]}{name:<{len(line[2] + line[3]) - 1}} ",
-            text,
-            count=1,
-        )
-    write_text(path, text)
+        text = change(text, str(path), ["defaults", group], inline(name))
+    files = {path: text}  # written when all of them are known
     policy = CONF / "policy" / "cost_aware.yaml"
     if result.forecast is not None and policy.is_file():
         text = policy.read_text(encoding="utf-8")
@@ -164,8 +158,10 @@ def adopt(config: Config, result: Result) -> None:
             "retraining_cost": result.retraining_cost,
         }
         for key, value in measured.items():
-            text = re.sub(rf"(?m)^({key}: *)\S+", lambda line, value=value: f"{line[1]}{value:.6g}", text)
-        write_text(policy, text)
+            text = change(text, str(policy), [key], f"{value:.6g}")
+        files[policy] = text
+    for file, text in files.items():
+        write_text(file, text)
     log.info(
         "Adopted: policy %s, strategy %s, gate %s in %s. `dvc repro` uses them.",
         found.policy,

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
-import yaml
 
 from retrain.commands import raw_files
-from retrain.config import PeriodKind, compose
+from retrain.commands.project_files import (
+    check_and_write,
+    check_name,
+    choose,
+    chosen,
+    fit_data_name,
+    fixed_part,
+    watch,
+)
+from retrain.config import PeriodKind
 from retrain.data.dialect import Dialect
 from retrain.data.guessing import Guess, guess_time, read_and_guess
 from retrain.data.inference import Draft, draft_contract, guess_task
@@ -22,7 +29,7 @@ from retrain.data.packed import MANY_COLUMNS, numeric_columns, pack, tell_target
 from retrain.data.sources import ROW_NUMBER, read_query
 from retrain.errors import DataError
 from retrain.masking import holds_secret
-from retrain.project import write_text
+from retrain.yaml_text import comment, entry, inline, literal
 
 CONF = Path("conf")
 URI = re.compile(r"^[a-z0-9+]+://")
@@ -31,7 +38,7 @@ URI = re.compile(r"^[a-z0-9+]+://")
 def run(options: argparse.Namespace) -> None:
     """Raises DataError when the table can't be read or `conf/data/<name>.yaml` is there already."""
     paths = [_portable(path, options.started_in) for path in options.files]
-    name = options.name or _name(paths, options.query)
+    name = check_name(options.name) if options.name else _name(paths, options.query)
     path = CONF / "data" / f"{name}.yaml"
     if path.exists() and not options.force:
         raise DataError(f"{path} is there already. Choose another name with --name, or overwrite it with --force.")
@@ -44,14 +51,16 @@ def run(options: argparse.Namespace) -> None:
     if period is PeriodKind.rows and options.rows_per_batch:
         draft.rows_per_batch = options.rows_per_batch
     draft.leaks |= dict.fromkeys(told, "it alone tells the target almost perfectly: on `source.leave_out`")
-    write_text(path, to_yaml(name, source, draft, options.target, options.time))
-    _choose("data", name)
-    if draft.model is not None and _chosen("model") == DEFAULT:
-        _choose("model", draft.model.name)
-    watched = _watch(paths) if not options.query else []
-    compose(CONF)  # what was written must be what the project reads
-    _report(path, len(table), wide, draft, guess.told, watched, options)
-    kept = raw_files.keep(_fixed_part(given) for given in paths if not URI.match(given)) if not options.query else []
+    local = [] if options.query else [given for given in paths if not URI.match(given)]
+    choices = {"data": name}
+    if draft.model is not None and chosen("model") == DEFAULT:
+        choices["model"] = draft.model.name
+    files = {path: to_yaml(name, source, draft, options.target, options.time)} | choose(choices)
+    files |= {} if options.query else watch(local)
+    check_and_write(files, draft, options.target, options.time)
+    unwatched = [] if options.query else [given for given in paths if URI.match(given)]
+    _report(path, len(table), wide, draft, guess.told, unwatched, options)
+    kept = raw_files.keep(fixed_part(given) for given in local)
     for number, line in enumerate(kept):
         print(f"{'Kept' if not number else '':<13}{line}")
     print(f"Next         look through {path}, then `dvc repro`")
@@ -116,7 +125,7 @@ def _name(paths: Sequence[str], query: str | None) -> str:
     stem = "query" if query else Path(paths[0].split("://")[-1]).name.split(".")[0]
     if not query and any(sign in stem for sign in "*?["):
         stem = Path(paths[0].split("://")[-1]).parent.name
-    return re.sub(r"[^a-z0-9_]+", "_", stem.lower()).strip("_") or "data"
+    return fit_data_name(stem)
 
 
 def to_yaml(name: str, source: dict, draft: Draft, target: str, time: str) -> str:
@@ -138,20 +147,21 @@ def to_yaml(name: str, source: dict, draft: Draft, target: str, time: str) -> st
         table["number_rows"] = draft.key_columns[0] if draft.key_columns != [ROW_NUMBER] else True
     lines = [
         "# Guessed by `retrain init` from the data: check it, mend it, keep it. It is the contract of every batch to come.",
-        f"name: {_scalar(name)}",
+        entry("name", inline(literal(name))),
         f"task: {draft.task.name:<15}# binary, multiclass or regression",
         f"metric: {draft.metric:<13}# what the gate's primary check compares; also {others}, any scorer of scikit-learn",
         "source:",
-        *(f"  {key}: {_scalar(value)}" for key, value in node.items()),
+        *(entry(key, inline(literal(value)), "  ") for key, value in node.items()),
         f"period: {draft.period.name:<13}# of a batch: hour, day, week, month, quarter, or rows (source.rows_per_batch)",
         "as_of: null          # the newest batch to use; null for all that there are",
         "label_delay: null    # e.g. 30d: labels come so much later than their row; younger batches neither train nor judge",
-        f"time_column: {_scalar(time)}",
-        f"key_columns: [{', '.join(map(_scalar, draft.key_columns))}]   # what makes a row unique within its batch",
-        f"target_column: {_scalar(target)}",
+        entry("time_column", inline(literal(time))),
+        f"{entry('key_columns', inline(literal(draft.key_columns)))}   # what makes a row unique within its batch",
+        entry("target_column", inline(literal(target))),
     ]
     if draft.positive_label is not None:
-        lines.append(f"positive_label: {_scalar(draft.positive_label)}   # this value of the target counts as true")
+        label = entry("positive_label", inline(literal(draft.positive_label)))
+        lines.append(f"{label}   # this value of the target counts as true")
     lines += [
         f"block_hours: {draft.block_hours:<8}# rows of one block of time move together, and are resampled together",
         "maximum_quarantine_share: 0.05   # a batch with more broken rows than this is refused as a whole",
@@ -161,73 +171,16 @@ def to_yaml(name: str, source: dict, draft: Draft, target: str, time: str) -> st
     for column, feature in draft.features.items():
         rule = f"type: {feature.type.name}" + (", nullable: true" if feature.nullable else "")
         rule += f", minimum: {feature.minimum:g}" if feature.minimum is not None else ""
-        lines.append(f"  {_scalar(column)}: {{{rule}}}   # {_one_line(feature.note)}")
+        lines.append(entry(column, f"{{{rule}}}   # {comment(feature.note)}", "  "))
     if time not in draft.features:
-        lines.append(f"#  {_scalar(time)}: {{type: datetime}}   # hour, weekday, month, ... of the time itself")
+        lines.append(f"#  {inline(time)}: {{type: datetime}}   # hour, weekday, month, ... of the time itself")
     if draft.leaks:
         lines.append("# Suspected of telling the answer, so left out. Put back what is known when one predicts:")
-        lines += [f"#  {_scalar(column)}:   # {_one_line(why)}" for column, why in draft.leaks.items()]
+        lines += [f"#  {inline(column)}:   # {comment(why)}" for column, why in draft.leaks.items()]
     if draft.left_out:
         lines.append("# Left out:")
-        lines += [f"#  {_scalar(column)}:   # {_one_line(why)}" for column, why in draft.left_out.items()]
+        lines += [f"#  {inline(column)}:   # {comment(why)}" for column, why in draft.left_out.items()]
     return "\n".join(lines) + "\n"
-
-
-def _scalar(value: object) -> str:
-    return (
-        yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).removesuffix("\n...\n").strip()
-    )
-
-
-def _one_line(text: str) -> str:
-    return re.sub(r"\s+", " ", text)
-
-
-def _chosen(group: str) -> str | None:
-    """What the defaults list of conf/config.yaml names for a group."""
-    found = re.search(rf"(?m)^ *- {group}: *(\S+)", (CONF / "config.yaml").read_text(encoding="utf-8"))
-    return found[1] if found else None
-
-
-def _choose(group: str, choice: str) -> None:
-    """Make a choice the pipeline's in conf/config.yaml, with the rest of the file as it is."""
-    path = CONF / "config.yaml"
-    text = path.read_text(encoding="utf-8")
-    chosen, count = re.subn(
-        rf"(?m)^( *- {group}: *)(\S+)( *)",
-        lambda found: f"{found[1]}{choice:<{len(found[2] + found[3]) - 1}} ",
-        text,
-        count=1,
-    )
-    if not count:
-        raise DataError(f"{path} has no line `- {group}: ...` in its defaults. Add `- {group}: {choice}` there.")
-    write_text(path, chosen)
-
-
-def _watch(paths: Sequence[str]) -> list[str]:
-    """Let DVC's stage `snapshot` depend on local files outside `data/incoming`; returns what it does not watch."""
-    path = Path("dvc.yaml")
-    text = path.read_text(encoding="utf-8")
-    folders = []
-    for given in paths:
-        if URI.match(given):
-            continue
-        watched = str(_fixed_part(given))
-        if not watched.startswith("data/incoming"):
-            folders.append(_scalar(watched))
-    inside = ", ".join(["data/incoming", *folders, "src/retrain/data"])
-    write_text(
-        path, re.sub(r"deps: \[data/incoming,.*?src/retrain/data,", lambda _: f"deps: [{inside},", text, count=1)
-    )
-    return [given for given in paths if URI.match(given)]
-
-
-def _fixed_part(given: str) -> Path:
-    """The file, or of a glob the folder that all its matches lie in."""
-    path = Path(given)
-    if path.exists():
-        return path
-    return Path(*itertools.takewhile(lambda part: not any(sign in part for sign in "*?["), path.parts))
 
 
 def _report(
@@ -249,9 +202,9 @@ def _report(
     print(f"Task         {draft.task.name}: predict `{options.target}`, compare by {draft.metric}")
     print(f"Batches      one a {size}: {draft.batches} so far, the newest with {draft.newest_rows:,} rows")
     if draft.model is not None:
-        chosen, better = _chosen("model"), draft.model.name
-        kept = "" if chosen == better else f" as before; {better} may do better"
-        print(f"Model        {chosen}{kept}: {draft.model.why}")
+        present, better = chosen("model"), draft.model.name
+        kept = "" if present == better else f" as before; {better} may do better"
+        print(f"Model        {present}{kept}: {draft.model.why}")
     print(f"Key          {', '.join(draft.key_columns)} within a batch")
     print(f"Features     {', '.join(f'{count} {kind}' for kind, count in kinds.items()) or 'none'}")
     for title, notes in (("Suspicious", draft.leaks), ("Left out", draft.left_out)):

@@ -130,8 +130,10 @@ def _content(arrived: pl.DataFrame, contract: Contract, before: Batch | None) ->
 
 
 def count_changes(before: pl.DataFrame, after: pl.DataFrame, keys: Sequence[str]) -> RowChanges:
-    """Rows by key, compared on the columns that both have."""
+    """Rows by key, compared on the columns that both have. With another key all of them are others."""
     keys = list(keys)
+    if not {*keys} <= {*before.columns} & {*after.columns}:
+        return RowChanges(len(after), len(before), 0)
     for name in keys:
         if before.schema[name] != after.schema[name]:  # such as 17 once, and 17 beside K17 now
             before, after = (frame.with_columns(frame[name].cast(pl.String)) for frame in (before, after))

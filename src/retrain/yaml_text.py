@@ -1,0 +1,139 @@
+"""YAML that is written or changed by the program: every name comes back as it was, and the rest of a file stays as it is.
+
+Values are quoted wherever one of the readers (Hydra's of YAML 1.1 with numbers of its own, DVC's of YAML 1.2) could take
+them for something else. Changes replace the text of single values, so comments and layout are kept.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from retrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ruamel.yaml.nodes import Node
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_\-./]*")
+_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n", "nan", "inf", "none", "infinity"}
+_WHOLE_NUMBER = re.compile(r"^-?(?:0|[1-9][0-9]*|[1-9][0-9]{0,2}(?:_[0-9]{3})+)$")
+_LONGEST_KEY = 1000  # longer ones need the explicit form
+
+
+def inline(value: Any) -> str:
+    """A value on one line: texts quoted where they need it, lists and dictionaries in brackets and braces."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.width, yaml.default_flow_style, yaml.allow_unicode = 2**31 - 1, True, True
+    stream = io.StringIO()
+    yaml.dump(_quoted(value), stream)
+    return stream.getvalue().removesuffix("...\n").rstrip("\n")
+
+
+def entry(key: str, value: str, indent: str = "") -> str:
+    """A line, or two for a very long key, of a mapping: `value` is YAML already."""
+    text = inline(key)
+    if len(text) > _LONGEST_KEY:
+        return f"{indent}? {text}\n{indent}: {value}"
+    return f"{indent}{text}: {value}"
+
+
+def literal(value: Any) -> Any:
+    """The value with its texts such that OmegaConf interpolates nothing in them."""
+    if isinstance(value, dict):
+        return {key: literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [literal(item) for item in value]
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", value)
+    return value
+
+
+def read_as_written() -> None:
+    """Let OmegaConf, and with it Hydra, take a whole number for one only where its digits come back as they were written.
+
+    By YAML 1.1 `000017` is 15, `2023_01` is 202301 and `12:30` is 750: here they are texts. `10_000` stays a number.
+    """
+    import omegaconf._utils
+
+    made = omegaconf._utils.get_yaml_loader
+    if made.__module__ == __name__:
+        return
+
+    def get_yaml_loader() -> Any:
+        loader, tag = made(), "tag:yaml.org,2002:int"
+        loader.yaml_implicit_resolvers = {
+            first: [(name, pattern) for name, pattern in resolvers if name != tag]
+            for first, resolvers in loader.yaml_implicit_resolvers.items()
+        }
+        loader.add_implicit_resolver(tag, _WHOLE_NUMBER, list("-0123456789"))
+        return loader
+
+    omegaconf._utils.get_yaml_loader = get_yaml_loader
+
+
+def comment(text: str) -> str:
+    """A text that may stand behind `#`: on one line, without characters that YAML does not allow."""
+    return "".join(character for character in re.sub(r"\s+", " ", text) if character.isprintable())
+
+
+def change(text: str, where: str, keys: Sequence[str | int], value: str | Callable[[Any], str]) -> str:
+    """The file `where`, of content `text`, with another value under some keys; a key of a list of one-entry mappings finds
+    the mapping that has it. `value` is YAML, or makes it from the present value.
+
+    Raises ConfigError naming the file and the key when it isn't there.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        node = _find(YAML().compose(text), keys)
+    except YAMLError as error:
+        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}. Mend it first.") from error
+    if node is None:
+        raise ConfigError(
+            f"{where} has no key `{'.'.join(map(str, keys))}`, so it can't be changed there. Add it first."
+        )
+    start, end = node.start_mark.index, node.end_mark.index
+    old = text[start:end].rstrip()
+    end = start + len(old)
+    new = value if isinstance(value, str) else value(_plain(node))
+    rest = re.match(r" +(?=#)", text[end:])
+    if rest:  # a comment stays in its column
+        end += len(rest[0])
+        new += " " * max(1, len(old) + len(rest[0]) - len(new))
+    return text[:start] + new + text[end:]
+
+
+def _find(node: Node | None, keys: Sequence[str | int]) -> Node | None:
+    from ruamel.yaml.nodes import MappingNode, SequenceNode
+
+    for key in keys:
+        if isinstance(node, SequenceNode):
+            inside = (_find(item, [key]) for item in node.value if isinstance(item, MappingNode))
+            node = next((item for item in inside if item is not None), None)
+        elif isinstance(node, MappingNode):
+            node = next((item for name, item in node.value if name.value == key), None)
+        else:
+            return None
+    return node
+
+
+def _plain(node: Node) -> Any:
+    """Texts and lists of them."""
+    return [_plain(item) for item in node.value] if isinstance(node.value, list) else node.value
+
+
+def _quoted(value: Any) -> Any:
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    if isinstance(value, dict):
+        return {_quoted(key): _quoted(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_quoted(item) for item in value]
+    if isinstance(value, str) and (not _PLAIN.fullmatch(value) or value.lower() in _WORDS):
+        return DoubleQuotedScalarString(value)
+    return value
