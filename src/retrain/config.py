@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,7 @@ from retrain.ranges import (
     fits,
     node_misfits,
 )
-from retrain.yaml_text import literal, read_as_written
+from retrain.yaml_text import dump, literal, load, read_as_written
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -398,21 +399,27 @@ def feature_types(config: Config) -> dict[str, ColumnType]:
 
 def to_container(config: Config) -> dict[str, Any]:
     """Plain dictionaries, lists and scalars, as written to `params.yaml`."""
-    return OmegaConf.to_container(OmegaConf.structured(config), resolve=False, enum_to_str=True)
+    return _plain(dataclasses.asdict(config))
 
 
 def to_yaml(config: Config) -> str:
-    return OmegaConf.to_yaml(OmegaConf.create(to_container(config)), sort_keys=False)
+    return dump(to_container(config))
 
 
 def load_params(path: Path = PARAMS) -> Config:
     """The config that the `config` stage resolved. Raises ConfigError when it is not there."""
     if not path.is_file():
         raise ConfigError(f"{path} is missing. Run `dvc repro config` to make it from conf/.")
-    config = _typed(_swap(OmegaConf.to_container(OmegaConf.load(path), resolve=False), MISSING, _QUESTION_MARKS))
-    for section in fields(config):
-        setattr(config, section.name, _swap(getattr(config, section.name), _QUESTION_MARKS, MISSING))
-    return config
+    config = _typed(_swap(load(path.read_text(encoding="utf-8")), MISSING, _QUESTION_MARKS))
+    return _swap(config, _QUESTION_MARKS, MISSING)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.name if isinstance(value, enum.Enum) else value
 
 
 def _typed(content: dict[str, Any]) -> Config:

@@ -75,6 +75,24 @@ def read_as_written() -> None:
     omegaconf._utils.get_yaml_loader = get_yaml_loader
 
 
+def dump(content: Any) -> str:
+    """Plain content as OmegaConf writes it, but with texts as they are: `${` is no interpolation here."""
+    import yaml
+    from omegaconf._utils import get_omega_conf_dumper
+
+    return yaml.dump(
+        content, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=get_omega_conf_dumper()
+    )
+
+
+def load(text: str) -> Any:
+    """What `dump` wrote."""
+    import omegaconf._utils
+    import yaml
+
+    return yaml.load(text, Loader=omegaconf._utils.get_yaml_loader())
+
+
 def comment(text: str) -> str:
     """A text that may stand behind `#`: on one line, without characters that YAML does not allow."""
     return "".join(character for character in re.sub(r"\s+", " ", text) if character.isprintable())

@@ -123,7 +123,7 @@ def _portable(path: str, started_in: Path) -> str:
 def _name(paths: Sequence[str], query: str | None) -> str:
     """A name for data set, experiment and model, from the first file or folder."""
     stem = "query" if query else Path(paths[0].split("://")[-1]).name.split(".")[0]
-    if not query and any(sign in stem for sign in "*?["):
+    if not query and not Path(paths[0]).is_file() and any(sign in stem for sign in "*?["):
         stem = Path(paths[0].split("://")[-1]).parent.name
     return fit_data_name(stem)
 
