@@ -4,73 +4,223 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from retrain.columns import own_column
 from retrain.commands.status import read_ledger
 from retrain.config import ColumnType, Config, Task
 from retrain.data.contract import to_feature
 from retrain.data.dialect import Dialect
 from retrain.data.files import SUFFIXES
-from retrain.data.reading import read_one, split_problems
+from retrain.data.reading import PLACE, read_one, split_problems
 from retrain.data.sources import schema_casters
-from retrain.errors import DataError, PromotionError
+from retrain.errors import DataError, ModelError, PromotionError
 from retrain.project import replacing
 from retrain.tracking.store import open_store
 
+if TYPE_CHECKING:
+    from retrain.modeling.scoring import Model
+
 log = logging.getLogger("retrain")
 OUTPUTS = (".parquet", ".csv")
-_ORDER = own_column("order")
+MOST_FAILED = 100  # single rows that a model fails on
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Names of the columns that scoring adds, all with the beginning that the user gave."""
+
+    prefix: str = ""
+
+    def named(self, name: str) -> str:
+        return self.prefix + name
+
+    @property
+    def prediction(self) -> str:
+        return self.named("prediction")
+
+    @property
+    def problem(self) -> str:
+        """Why a row has no prediction, null where it has one."""
+        return self.named("prediction_problem")
+
+    def probability(self, label: str) -> str:
+        return self.named(f"probability_{label}")
 
 
 def run(config: Config, options: argparse.Namespace) -> None:
+    """Rows that can't be scored have no prediction but the reason; raises DataError, and writes nothing, when none can be."""
     for path, suffixes in ((options.input, SUFFIXES), (options.output, OUTPUTS)):
         if not path.name.lower().endswith(suffixes):
             raise DataError(f"{path.name} must end in {' or '.join(suffixes)}.")
-    scored = score_readable(config, read_input(config, options.input), options.input)
-    with replacing(options.output) as temporary:
-        scored.write_parquet(temporary) if options.output.suffix == ".parquet" else scored.write_csv(temporary)
-    log.info(
-        "Scored %s rows with version %s into %s",
-        f"{len(scored):,}",
-        scored["model_version"][0] if len(scored) else "?",
-        options.output.name,
-    )
+    if options.output == options.input:
+        raise DataError(
+            f"`--output` is the input itself, {options.input.name}. Give the scored rows a file of their own."
+        )
+    version, model = load_champion(config)
+    rows = read_input(config, options.input, model.features)
+    scored = score(config, rows, options.input.name, version, model, Outputs(options.prefix))
+    _write(scored, options.output)
+    _tell(scored[Outputs(options.prefix).problem], options, version)
 
 
-def read_input(config: Config, path: Path) -> pl.DataFrame:
-    """A file in the types of the schema, written as those of the source are."""
+def load_champion(config: Config) -> tuple[int, Model]:
+    """Version and model of the champion. Raises PromotionError when there is none."""
+    from retrain.promotion.ledger import current_champion
+
+    entries = read_ledger(config)
+    champion = current_champion(entries)
+    if champion is None:
+        raise PromotionError("There is no champion to score with. Run `dvc repro` to train the first one.")
+    from retrain.promotion.registry import load_version
+
+    return champion.champion, load_version(open_store(config), champion.champion, config.trusted_types, entries)
+
+
+def read_input(config: Config, path: Path, features: Mapping[str, ColumnType]) -> pl.DataFrame:
+    """A file whose features are read as the schema says, written as those of the source are. Others are as they are found:
+    a label that can't be read keeps no row from being scored."""
     node: Any = config.data.source
     while isinstance(node, dict) and isinstance(node.get("source"), dict):  # wrapped, as by `WithLabels`
         node = node["source"]
     said = {key: node.get(key) for key in ("separator", "decimal", "encoding", "day_first")}
     dialect = Dialect.checked(**said)
-    return read_one(path, dialect, schema_casters(config.data, dialect, node.get("time_format")))
-
-
-def score_readable(config: Config, rows: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """As `score`; rows with a cell that can't be read have no prediction, and are named."""
-    rows, unread = split_problems(rows)
-    if unread is None:
-        return score(config, rows, path)
-    log.warning(
-        "%s row(s) of %s have no prediction, since a cell can't be read. The first: %s",
-        f"{unread.count():,}",
-        path.name,
-        unread.drop_nulls()[0],
+    casters = schema_casters(config.data, dialect, node.get("time_format"))
+    rows = read_one(path, dialect, {name: casters[name] for name in features if name in casters})
+    if not rows.width:
+        raise DataError(f"{path.name} is empty, without even a header, so there is nothing to score.")
+    # The place goes into a column of the output, which travels.
+    return rows.with_columns(
+        pl.col(name).str.replace(str(path), path.name, literal=True) for name in {PLACE} & {*rows.columns}
     )
-    rows = rows.with_row_index(_ORDER)
-    scored = score(config, rows.filter(unread.is_null()), path)
-    return pl.concat([scored, rows.filter(unread.is_not_null())], how="diagonal").sort(_ORDER).drop(_ORDER)
 
 
-def check_columns(rows: pl.DataFrame, features: Mapping[str, ColumnType], path: Path) -> None:
+def score(
+    config: Config, rows: pl.DataFrame, source: str, version: int, model: Model, outputs: Outputs
+) -> pl.DataFrame:
+    """The rows with `prediction`, `prediction_problem`, `model_version` and `predicted_at` (UTC).
+
+    The prediction is the probability of the positive class, a value, or of several classes the most probable one, with
+    the probability of each in `probability_<class>`. It is null where `prediction_problem` says why. Raises DataError when a
+    feature is missing in all rows, no row can be scored, or a column of the input has the name of a new one.
+    """
+    from retrain.modeling.pipeline import known_classes
+
+    rows, unread = split_problems(rows)
+    classes = known_classes(model.pipeline) if config.data.task is Task.multiclass else []
+    _check_names(rows, source, classes, outputs)
+    check_columns(rows, model.features, source)
+    problems = _without_number(rows, model.features)
+    if unread is not None:
+        problems = unread.zip_with(unread.is_not_null(), problems)
+    sound = problems.is_null()
+    scores = np.full((len(rows), len(classes)) if classes else len(rows), np.nan)
+    scores[sound.to_numpy()], failed = _score_rows(model, rows.filter(sound), classes)
+    places = sound.arg_true()
+    for place, why in failed.items():
+        problems[int(places[place])] = why
+    if len(rows) and problems.null_count() == 0:
+        raise DataError(f"None of the {len(rows):,} rows of {source} can be scored. The first: {problems[0]}.")
+    return rows.with_columns(
+        *_predicted(scores, problems, classes, outputs),
+        problems.alias(outputs.problem),
+        pl.lit(version).alias(outputs.named("model_version")),
+        pl.lit(datetime.now(UTC).replace(microsecond=0, tzinfo=None)).alias(outputs.named("predicted_at")),
+    )
+
+
+def _check_names(rows: pl.DataFrame, source: str, classes: Sequence[str], outputs: Outputs) -> None:
+    new = [outputs.prediction, outputs.problem, *map(outputs.named, ("model_version", "predicted_at"))]
+    taken = [name for name in [*new, *map(outputs.probability, classes)] if name in rows.columns]
+    if taken:
+        raise DataError(
+            f"{source} has a column {', '.join(f'`{name}`' for name in taken)} already, which scoring would overwrite. Give "
+            "the new columns names of their own, such as `--prefix champion_`."
+        )
+
+
+def _without_number(rows: pl.DataFrame, features: Mapping[str, ColumnType]) -> pl.Series:
+    """For each row why its numbers can't be scored, null where they can."""
+    problems = pl.Series([None], dtype=pl.String).new_from_index(0, len(rows))
+    for name, kind in features.items():
+        values = to_feature(rows[name], kind)
+        if values.dtype.is_float() and values.is_infinite().any():
+            why = (name + ": " + values.cast(pl.String) + " is not a finite number").set(~values.is_infinite(), None)
+            problems = problems.zip_with(problems.is_not_null(), why)
+    return problems
+
+
+def _score_rows(model: Model, rows: pl.DataFrame, classes: Sequence[str]) -> tuple[NDArray, dict[int, str]]:
+    """Scores of rows, NaN for those that the model fails on, with the reason by the row's place: halved until they are found.
+
+    Raises ModelError when there are too many of them to be single bad rows.
+    """
+    from retrain.modeling.pipeline import predict
+
+    scores, failed = np.full((len(rows), len(classes)) if classes else len(rows), np.nan), {}
+    open_parts = [(0, len(rows))] if len(rows) else []
+    while open_parts:
+        start, end = open_parts.pop()
+        try:
+            scores[start:end] = predict(model.pipeline, rows.slice(start, end - start), model.features, classes)
+        except ModelError as error:
+            if end - start > 1:
+                middle = (start + end) // 2
+                open_parts += [(middle, end), (start, middle)]
+                continue
+            failed[start] = str(error).partition(";")[0]
+            if len(failed) > MOST_FAILED:
+                raise
+    return scores, failed
+
+
+def _predicted(scores: NDArray, problems: pl.Series, classes: Sequence[str], outputs: Outputs) -> list[pl.Series]:
+    wrong = problems.is_not_null()
+    if not classes:
+        return [pl.Series(outputs.prediction, scores, dtype=pl.Float64).set(wrong, None)]
+    best = np.where(np.isnan(scores), -1.0, scores).argmax(axis=1)
+    labels = pl.Series(outputs.prediction, [classes[index] for index in best], dtype=pl.String)
+    columns = [pl.Series(outputs.probability(name), scores[:, index]) for index, name in enumerate(classes)]
+    return [values.set(wrong, None) for values in (labels, *columns)]
+
+
+def _write(scored: pl.DataFrame, path: Path) -> None:
+    with replacing(path) as temporary:
+        try:
+            parquet = path.name.lower().endswith(".parquet")
+            scored.write_parquet(temporary) if parquet else scored.write_csv(temporary)
+        except pl.exceptions.PolarsError as error:
+            raise DataError(
+                f"The scored rows can't be written to {path.name}: {str(error).splitlines()[0]}. Choose the other of "
+                f"{' and '.join(OUTPUTS)} for `--output`."
+            ) from error
+
+
+def _tell(problems: pl.Series, options: argparse.Namespace, version: int) -> None:
+    bad = problems.drop_nulls()
+    if len(bad):
+        log.warning(
+            "%s of %s rows of %s have no prediction; `%s` says why. The first: %s",
+            f"{len(bad):,}",
+            f"{len(problems):,}",
+            options.input.name,
+            Outputs(options.prefix).problem,
+            bad[0],
+        )
+    elif problems.is_empty():
+        log.warning("%s has no rows, so %s holds the columns alone.", options.input.name, options.output.name)
+    scored = len(problems) - len(bad)
+    log.info("Scored %s rows with version %d into %s", f"{scored:,}", version, options.output.name)
+
+
+def check_columns(rows: pl.DataFrame, features: Mapping[str, ColumnType], source: str) -> None:
     """Raises DataError that names every feature column that is missing or has the wrong type. Others are passed through."""
     problems = []
     for name, kind in features.items():
@@ -81,38 +231,6 @@ def check_columns(rows: pl.DataFrame, features: Mapping[str, ColumnType], path: 
             problems.append(f"`{name}` has type {rows.schema[name]} instead of {kind.name}")
     if problems:
         raise DataError(
-            f"{path.name} can't be scored: {'; '.join(problems)}. The champion was trained on these columns, which were those "
+            f"{source} can't be scored: {'; '.join(problems)}. The champion was trained on these columns, which were those "
             "of conf/data/ then."
         )
-
-
-def score(config: Config, rows: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """The rows with `prediction`, `model_version` and `predicted_at` (UTC).
-
-    The prediction is the probability of the positive class, a value, or of several classes the most probable one, with
-    the probability of each in `probability_<class>`.
-    """
-    from retrain.promotion.ledger import current_champion
-
-    entries = read_ledger(config)
-    champion = current_champion(entries)
-    if champion is None:
-        raise PromotionError("There is no champion to score with. Run `dvc repro` to train the first one.")
-    from retrain.modeling.pipeline import known_classes, predict
-    from retrain.promotion.registry import load_version
-
-    model = load_version(open_store(config), champion.champion, config.trusted_types, entries)
-    check_columns(rows, model.features, path)
-    classes = known_classes(model.pipeline) if config.data.task is Task.multiclass else []
-    empty = np.zeros((0, len(classes)) if classes else 0)
-    scores = predict(model.pipeline, rows, model.features, classes) if len(rows) else empty
-    predicted = [pl.Series("prediction", scores)]
-    if classes:
-        labels = [classes[index] for index in scores.argmax(axis=1)]
-        predicted = [pl.Series("prediction", labels, dtype=pl.String)]
-        predicted += [pl.Series(f"probability_{name}", scores[:, index]) for index, name in enumerate(classes)]
-    return rows.with_columns(
-        *predicted,
-        pl.lit(champion.champion).alias("model_version"),
-        pl.lit(datetime.now(UTC).replace(microsecond=0, tzinfo=None)).alias("predicted_at"),
-    )

@@ -1,0 +1,127 @@
+"""Scoring a file: bad rows are reported and the others scored; nothing of the input is overwritten."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import flights
+
+from retrain.commands import predict as command
+from retrain.commands.predict import MOST_FAILED, Outputs, read_input, score
+from retrain.config import Config, feature_types
+from retrain.errors import DataError, ModelError
+from retrain.modeling.pipeline import build_pipeline, fit
+from retrain.modeling.scoring import Model
+
+ADDED = ["prediction", "prediction_problem", "model_version", "predicted_at"]
+
+
+@pytest.fixture(scope="module")
+def model(config: Config) -> Model:
+    short = config.model.estimator | {"max_iter": 3}
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, estimator=short))
+    rows = flights("2013-01").drop_nulls("late")
+    return Model(fit(build_pipeline(config), rows, config), feature_types(config))
+
+
+@pytest.fixture
+def rows() -> pl.DataFrame:
+    return flights("2013-02").head(6).with_columns(pl.col("distance").cast(pl.Float64))
+
+
+@pytest.fixture
+def read_back(tmp_path: Path, config: Config, model: Model) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    def through_csv(table: pl.DataFrame) -> pl.DataFrame:
+        table.write_csv(tmp_path / "in.csv")
+        return score(config, read_input(config, tmp_path / "in.csv", model.features), "in.csv", 7, model, Outputs())
+
+    return through_csv
+
+
+def put(name: str, row: int, value: object) -> pl.Expr:
+    column = pl.col(name).cast(pl.String) if isinstance(value, str) else pl.col(name)
+    return pl.when(pl.int_range(pl.len()) == row).then(pl.lit(value)).otherwise(column).alias(name)
+
+
+def test_a_row_that_can_not_be_scored_says_why_and_the_others_are_scored(
+    rows: pl.DataFrame, read_back: Callable[[pl.DataFrame], pl.DataFrame]
+) -> None:
+    whole = read_back(rows)
+    assert whole.columns == [*rows.columns, *ADDED] and whole["prediction_problem"].null_count() == 6
+    table = rows.with_columns(put("temp", 1, math.inf), put("distance", 3, "far"))
+    scored = read_back(table)
+    assert scored["prediction"].is_null().to_list() == [False, True, False, True, False, False]
+    problems = scored["prediction_problem"]
+    assert problems[1] == "temp: inf is not a finite number"
+    assert problems[3] == "distance: 'far' is not a number (in.csv, line 5)"
+    others = problems.is_null()
+    assert scored["prediction"].filter(others).equals(whole["prediction"].filter(others))
+
+
+def test_what_the_model_does_not_need_keeps_no_row_from_being_scored(
+    rows: pl.DataFrame, read_back: Callable[[pl.DataFrame], pl.DataFrame]
+) -> None:
+    table = rows.with_columns(
+        late=pl.lit("not yet"), flight=pl.lit("?"), scheduled_departure=pl.lit("soon"), code=pl.lit("007")
+    )
+    scored = read_back(table.with_columns(put("dest", 0, "MOON"), put("carrier", 1, None)))
+    assert scored["prediction"].is_between(0, 1).all()
+    assert scored["code"].to_list() == ["007"] * 6
+
+
+def test_a_file_of_which_nothing_can_be_scored_is_refused(
+    rows: pl.DataFrame, read_back: Callable[[pl.DataFrame], pl.DataFrame], tmp_path: Path, config: Config, model: Model
+) -> None:
+    with pytest.raises(DataError, match=r"None of the 6 rows of in\.csv.*distance: 'far'"):
+        read_back(rows.with_columns(distance=pl.lit("far")))
+    with pytest.raises(DataError, match=r"`dest` is missing"):
+        read_back(rows.drop("dest"))
+    (tmp_path / "nothing.csv").write_text("")
+    with pytest.raises(DataError, match="without even a header"):
+        read_input(config, tmp_path / "nothing.csv", model.features)
+    assert read_back(rows.head(0)).is_empty()
+
+
+def test_a_column_of_the_input_is_never_overwritten(config: Config, model: Model, rows: pl.DataFrame) -> None:
+    taken = rows.with_columns(prediction=pl.lit(0.5), model_version=pl.lit("mine"))
+    with pytest.raises(DataError, match=r"`prediction`, `model_version` already.*--prefix"):
+        score(config, taken, "in.csv", 7, model, Outputs())
+    scored = score(config, taken, "in.csv", 7, model, Outputs("champion_"))
+    assert scored.columns == [*taken.columns, *(f"champion_{name}" for name in ADDED)]
+    assert scored["prediction"].to_list() == [0.5] * 6 and scored["champion_prediction"].is_between(0, 1).all()
+
+
+def test_the_input_file_is_never_overwritten(config: Config, tmp_path: Path) -> None:
+    same = tmp_path / "in.csv"
+    with pytest.raises(DataError, match="the input itself"):
+        command.run(config, argparse.Namespace(input=same, output=same, prefix=""))
+
+
+class Choosy:
+    """Fails on frames with a row that it doesn't like, as estimators do."""
+
+    classes_ = np.array([0, 1])
+
+    def predict_proba(self, frame) -> np.ndarray:
+        if (frame["distance"] < 0).any():
+            raise ValueError("negative distance")
+        return np.tile([0.7, 0.3], (len(frame), 1))
+
+
+def test_rows_that_only_the_model_knows_to_be_bad_are_found(config: Config) -> None:
+    rows = pl.concat([flights("2013-02").head(300)] * 2).with_columns(distance=pl.lit(1.0))
+    choosy = Model(Choosy(), feature_types(config))
+    scored = score(config, rows.with_columns(put("distance", 17, -1.0)), "in.csv", 7, choosy, Outputs())
+    assert scored["prediction"].is_null().arg_true().to_list() == [17]
+    assert "negative distance" in scored["prediction_problem"][17]
+    assert scored["prediction"].drop_nulls().unique().to_list() == [0.3]
+    assert len(rows) > MOST_FAILED
+    with pytest.raises(ModelError, match="negative distance"):
+        score(config, rows.with_columns(distance=pl.lit(-1.0)), "in.csv", 7, choosy, Outputs())
