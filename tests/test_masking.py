@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import logging.config
 import os
@@ -25,7 +26,7 @@ from omegaconf import OmegaConf
 
 from retrain.config import compose
 from retrain.errors import ConfigError, DataError, RetrainError, StoreError
-from retrain.masking import MaskingFormatter, holds_secret, mask, mask_tree, split_address
+from retrain.masking import MaskingFormatter, holds_secret, mask, mask_tree, split_address, without_secrets
 from retrain.project import write_text
 from retrain.promotion.ledger import Entry, Ledger
 from retrain.tracking import runs
@@ -163,6 +164,11 @@ def test_our_own_errors_and_log_lines_are_masked(capsys: pytest.CaptureFixture[s
     assert "ValueError" in MaskingFormatter("%(message)s").format(record)
 
 
+def test_a_process_that_needs_no_credential_gets_none() -> None:
+    environment = {"PATH": "/bin", "HOME": "/home/ann", "DB_PASSWORD": "x", "SHOP": "postgresql://a:b@c/d", "LANG": "C"}
+    assert without_secrets(environment) == {"PATH": "/bin", "HOME": "/home/ann", "LANG": "C"}
+
+
 def test_a_key_that_says_secret_is_masked_whatever_its_value() -> None:
     content = {"storage": {"secret": "x", "key_columns": ["a"], "password": None}, "uris": ["http://a:b@c"]}
     masked = {"storage": {"secret": "***", "key_columns": ["a"], "password": None}, "uris": ["http://***@c"]}
@@ -269,13 +275,17 @@ def test_init_refuses_an_address_with_a_secret(words: list[str], address: str) -
     is_gone("Zq7", str(error.value))
 
 
-def test_runs_and_ledger_keep_no_secret(store: Store) -> None:
+def test_runs_and_ledger_keep_no_secret(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also none that MLflow itself adds to each run: git's remote holds a token in many a CI."""
+    remote = "https://x-access-token:Zq7token7qZ@github.com/someone/project"
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", json.dumps({"mlflow.source.git.repoURL": remote}))
     config = compose(REPOSITORY / "conf")
     config.data.source["uri"] = "postgresql://ann:Zq7pw7qZ@db/shop"  # past the check, as a source of one's own may
     with runs.start_run(store, "one", config, {"note": "see http://ann:Zq7pw7qZ@db"}) as run_id:
         pass
     run = store.client.get_run(run_id)
     is_gone("Zq7", str(run.data.params) + str(run.data.tags))
+    assert run.data.tags["mlflow.source.git.repoURL"] == "https://***@github.com/someone/project"
     is_gone("Zq7", (Path(run.info.artifact_uri) / "config.yaml").read_text())
     ledger = Ledger.open(store)
     ledger.append(

@@ -104,6 +104,13 @@ class MaskingFormatter(logging.Formatter):
         return mask(super().format(record))
 
 
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a process that needs no credential: variables that hold one are left out."""
+    return {
+        name: value for name, value in environment.items() if not _VARIABLE.search(name) and not holds_secret(value)
+    }
+
+
 def split_address(address: str) -> tuple[str, str | None, str | None]:
     """A web address without its user and password, and those, decoded; also where a password was written with `/` or `@`."""
     start = address.find("//") + 2

@@ -50,6 +50,12 @@ def test_a_moved_or_copied_project_finds_its_files(
     assert location.startswith(str(elsewhere / "mlruns"))
 
 
+def test_a_folder_that_can_not_be_written_is_named(root: Path, config: Config) -> None:
+    (root / ".dvc").write_text("no folder: the tests may run as root, whom no permission stops")
+    with pytest.raises(StoreError, match=r"mlflow\.lock can't be written .* Mend the permissions"):
+        open_store(config)
+
+
 def test_a_damaged_database_is_named(root: Path, config: Config) -> None:
     (root / "mlflow.db").write_bytes(b"no database" * 1000)
     with pytest.raises(StoreError, match=r"mlflow\.db is damaged"):

@@ -24,6 +24,7 @@ import yaml
 
 from retrain.config import Config
 from retrain.errors import RetrainError, StoreError
+from retrain.masking import without_secrets
 from retrain.project import PARAMS, SNAPSHOT
 from retrain.promotion import registry
 from retrain.promotion.ledger import Entry, Ledger, training_of
@@ -157,18 +158,11 @@ def _more(store: Store, version: ModelVersion, entries: Sequence[Entry]) -> list
 
 
 def _train_again(folder: Path, version: ModelVersion, model: Path, sha256: str, more: list[str]) -> dict:
-    """Run the commit's own `train_again` on the commit's own code."""
+    """Run the commit's own `train_again` on the commit's own code, without this user's credentials: it needs none."""
     arguments = [version.tags["trained_until"], str(model), sha256, version.tags["snapshot"]]
     code = os.pathsep.join(filter(None, [str(folder / "src"), os.environ.get("PYTHONPATH")]))
-    done = _command(
-        sys.executable,
-        "-m",
-        "retrain.commands.train_again",
-        *arguments,
-        *more,
-        cwd=folder,
-        environment={"PYTHONPATH": code},
-    )
+    command = [sys.executable, "-m", "retrain.commands.train_again", *arguments, *more]
+    done = _command(*command, cwd=folder, environment=without_secrets(_inherited()) | {"PYTHONPATH": code})
     if done.returncode:
         raise RetrainError(f"Training again failed: {_last_line(done)}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -181,7 +175,10 @@ def _last_line(done: subprocess.CompletedProcess[str]) -> str:
 def _command(
     *command: str, cwd: Path | None = None, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
     return subprocess.run(
-        command, cwd=cwd, env=inherited | (environment or {}), capture_output=True, text=True, check=False
+        command, cwd=cwd, env=environment or _inherited(), capture_output=True, text=True, check=False
     )
+
+
+def _inherited() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}

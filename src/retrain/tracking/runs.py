@@ -38,6 +38,7 @@ def start_run(
 ) -> Iterator[str]:
     """A run with the resolved config as params and artifact, ended as FAILED when the block raises. Yields its id."""
     import mlflow
+    from mlflow.tracking.context.registry import resolve_tags
 
     commit = current_commit()
     environment = {"dvc_experiment": os.environ.get("DVC_EXP_NAME")}
@@ -47,7 +48,8 @@ def start_run(
     with mlflow.start_run(
         experiment_id=experiment,
         run_name=fit_text(name),
-        tags={key: mask(value) for key, value in (always | dict(tags)).items()},
+        # MLflow adds tags of its own, among them the address of git's remote, which holds a token in many a CI.
+        tags={key: mask(value) for key, value in resolve_tags(always | dict(tags)).items()},
         parent_run_id=parent,
         nested=parent is not None,
     ) as run:

@@ -175,8 +175,15 @@ def _prepare_local(address: str) -> None:
 
     database = Path(address.removeprefix("sqlite:///"))
     lock = store_root() / ".dvc" / "tmp" / "mlflow.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock, timeout=120):
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock, timeout=120).acquire()
+    except OSError as error:
+        raise StoreError(
+            f"The project's tracking store can't be used: {lock} can't be written ({error.strerror}). Mend the permissions of "
+            "the project's folder, or work in a clone of your own. Nothing was changed."
+        ) from error
+    with held:
         if database.is_file():
             _follow_move(database)
             return
@@ -234,7 +241,9 @@ def ensure_experiment(store: Store, name: str) -> tuple[str, bool]:
     if found is not None:
         if found.lifecycle_stage != "active":
             client.restore_experiment(found.experiment_id)
-            log.warning("The experiment `%s` was deleted in MLflow. It is needed, and was restored with its runs.", name)
+            log.warning(
+                "The experiment `%s` was deleted in MLflow. It is needed, and was restored with its runs.", name
+            )
         return found.experiment_id, False
     location = str(store.local_root / "mlruns" / name) if store.local_root else None
     try:
