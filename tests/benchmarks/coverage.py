@@ -16,6 +16,7 @@ Three parts (`--part`):
 - looks: one window is looked at again and again, each time with a new challenger that is no better: how often is any of
   them promoted?
 - power: how often is a challenger promoted that is truly better or worse by so much?
+- small: how often is one promoted that is worse by the whole margin, where the window holds few rows?
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ INCUMBENT_SKILL = (0.3, 0.4)
 # Challengers for the power, from clearly worse to clearly better, and the incumbent's like.
 POWER_SKILLS = ((0.5, 0.6), (0.4, 0.5), (0.35, 0.45), INCUMBENT_SKILL, (0.25, 0.35), (0.2, 0.3), (0.1, 0.2))
 POWER_DAYS = (10, 30)
+SMALL_WINDOWS = ((5, 6), (30, 1), (5, 12), (30, 2), (5, 24), (30, 4), (5, 50), (5, 100))  # days, rows a day
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,9 @@ class Sample:
         return row_log_loss(self.target, self.challenger) - row_log_loss(self.target, self.incumbent)
 
 
-def simulate(case: Case, days: int, random: np.random.Generator) -> Sample:
-    """An evaluation window of some days, about a quarter of whose rows are positive."""
-    day = np.repeat(np.arange(days), random.integers(*ROWS_A_DAY, size=days))
+def simulate(case: Case, days: int, random: np.random.Generator, rows: tuple[int, int] = ROWS_A_DAY) -> Sample:
+    """An evaluation window of some days with so many rows each, about a quarter of which are positive."""
+    day = np.repeat(np.arange(days), random.integers(*rows, size=days))
     tail = math.sqrt(3 / 5)  # the standard deviation of Student's t with 5 degrees of freedom is 1 / tail
 
     def shared(deviation: float) -> NDArray:
@@ -320,7 +322,26 @@ def show_power(console: Console, simulations: int, random: np.random.Generator) 
     show(console, "Promotions by true gain (share of the incumbent's log loss)", ["true gain", "days", *rules], lines)
 
 
-PARTS = {"coverage": show_coverage, "looks": show_looks, "power": show_power}
+def show_small(console: Console, simulations: int, random: np.random.Generator) -> None:
+    """Windows of few rows: where does the interval of the primary check stop to mean what it says?"""
+    gate = NonInferiority("log_loss", 0.05, "relative", CONFIDENCE)
+    lines = []
+    for days, rows in SMALL_WINDOWS:
+        answers = []
+        for skill in (POWER_SKILLS[0], INCUMBENT_SKILL):
+            case = Case("small", Skill(*skill), Skill(*INCUMBENT_SKILL))
+            samples = (
+                simulate(case, days, random, (rows, rows + 1))
+                for _ in steps(console, simulations, f"{days} days of {rows} rows")
+            )
+            made = (compare(sample.frame(), [CHALLENGER, INCUMBENT]) for sample in samples)
+            answers.append(share([gate.judge(comparison).outcome is Outcome.passed for comparison in made]))
+        lines.append([str(days * rows), str(days), *answers])
+    title = "Promotions (non-inferiority, 5 %) in windows of few rows"
+    show(console, title, ["rows", "days", "of challengers worse by the margin", "of equal ones"], lines)
+
+
+PARTS = {"coverage": show_coverage, "looks": show_looks, "power": show_power, "small": show_small}
 
 
 def main() -> None:

@@ -190,11 +190,19 @@ def test_an_expression_may_quote_such_names(by: str) -> None:
     assert set(slices([by]).columns_among(frame.columns)) >= {"Loan Type"}
 
 
+def test_a_quoted_name_alone_is_the_column() -> None:
+    frame = rows(pl.col("color") == "blue").drop("rare").rename({"color": "Loan Type"})
+    result = slices(['"Loan Type"']).judge(comparison(frame))
+    assert result.outcome is Outcome.failed and result.figures == pytest.approx(
+        slices(["Loan Type"]).judge(comparison(frame)).figures
+    )
+
+
 @pytest.mark.parametrize("by", ["cust-typo", "size >", "nothing = 1"])
 def test_a_slice_by_what_the_data_do_not_have_is_refused_with_the_config(by: str) -> None:
     config = compose(REPOSITORY / "conf")
     config.gate.checks["slices"]["by"] = [by]
-    with pytest.raises(ConfigError, match="by"):
+    with pytest.raises(ConfigError, match=r"`gate\.checks\.slices`: `by` holds"):
         build_questions(config.gate, True, config.data)
 
 

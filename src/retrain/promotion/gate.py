@@ -64,7 +64,7 @@ def build_questions(gate: GateConfig, has_incumbent: bool, data: DataConfig | No
     if data is not None:
         for name, question in questions.items():
             _check_fit(question, data.task, f"gate.{group}.{name}", may_skip=name != primary)
-            question.check.columns_among(table_columns(data))
+            _check_columns(question.check, data, f"gate.{group}.{name}")
     return questions
 
 
@@ -143,6 +143,14 @@ def _check_fit(question: Question, task: Task, key: str, may_skip: bool) -> None
         f"`{key}` asks for {metric}, which says nothing about {task.name} (`data.task`). Choose one of "
         f"{', '.join(SHOWN[task])}, or a scorer of scikit-learn{way_out}."
     )
+
+
+def _check_columns(check: Check, data: DataConfig, key: str) -> None:
+    """Raises ConfigError, with the key, where a check asks for columns that the data don't have."""
+    try:
+        check.columns_among(table_columns(data))
+    except ConfigError as error:
+        raise ConfigError(f"`{key}`: {error}") from error
 
 
 def judge(comparison: Comparison, questions: Mapping[str, Question]) -> Judgement:

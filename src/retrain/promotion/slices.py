@@ -79,13 +79,14 @@ class Slices(Check):
             return None
         wanted: list[str] = []
         for by in self.by:
-            needed = [by] if by in known else _parse(by).meta.root_names()
+            column = _named_column(by, known)
+            needed = [column] if column is not None else _parse(by).meta.root_names()
             missing = [name for name in needed if name not in known]
             if missing:
                 raise ConfigError(
                     f"`by` holds {by!r}: the data have no column of that name, and as an SQL expression it asks for a column "
-                    f"{missing[0]!r}. Their columns: {', '.join(map(repr, known))}. In an expression, names that are no plain "
-                    "words stand in double quotes."
+                    f"{missing[0]!r}. Their columns: {_shown(known)}. In an expression, names that are no plain words stand in "
+                    "double quotes."
                 )
             wanted += needed
         return tuple(dict.fromkeys(wanted))
@@ -194,6 +195,20 @@ def loss_named(metric: str | None) -> str | None:
     return metric
 
 
+def _named_column(by: str, known: Collection[str]) -> str | None:
+    """The column that `by` names, as it is or as a quoted identifier of SQL; None where it is another expression."""
+    if by in known:
+        return by
+    parsed = _parse(by)
+    names = parsed.meta.root_names()
+    return names[0] if len(names) == 1 and parsed.meta.undo_aliases().meta.is_column() else None
+
+
+def _shown(known: Collection[str], most: int = 30) -> str:
+    names = list(known)
+    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def _parse(by: str) -> pl.Expr:
     """Raises ConfigError for an expression that Polars can't read."""
     import polars as pl
@@ -219,8 +234,9 @@ def _key(rows: pl.DataFrame, by: str) -> tuple[pl.Series, bool]:
     """What tells the slices of `by` apart, and whether that is a column. Raises PromotionError when the rows can't tell."""
     import polars as pl
 
-    if by in rows.columns:
-        column = rows[by]
+    named = _named_column(by, rows.columns)
+    if named in rows.columns:
+        column = rows[named]
         if column.dtype.is_numeric() and column.n_unique() > MOST_LEVELS_OF_A_NUMBER:
             cuts = [cut for cut in (column.quantile(share) for share in (0.25, 0.5, 0.75)) if cut is not None]
             column = column.cut(sorted(set(cuts)))
