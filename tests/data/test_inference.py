@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrain.config import ColumnType, PeriodKind, Task
-from retrain.data.inference import Draft, draft_contract, guess_period
+from retrain.data.inference import Draft, draft_contract
+from retrain.data.period_guess import guess_period
 from retrain.errors import DataError
 
 ROWS = 4000
@@ -188,6 +189,7 @@ def test_what_can_not_be_is_refused(frame: pl.DataFrame, target: str, time: str,
         (timedelta(hours=1), 60 * 24, PeriodKind.week),
         (timedelta(minutes=1), 5 * 24 * 60, PeriodKind.hour),
         (timedelta(days=30.5), 40 * 12, PeriodKind.quarter),
+        (timedelta(minutes=15), 300, PeriodKind.day),
     ],
 )
 def test_batches_are_those_of_a_calendar_however_few_rows_there_are(
@@ -200,13 +202,14 @@ def test_batches_are_those_of_a_calendar_however_few_rows_there_are(
 @settings(max_examples=40, deadline=None)
 @given(
     rows=st.integers(1, 3000),
-    days=st.floats(0.5, 15_000),
+    days=st.floats(0.01, 15_000),
     seed=st.integers(0, 100),
 )
-def test_batches_count_rows_only_where_not_even_hours_make_six(rows: int, days: float, seed: int) -> None:
+def test_batches_count_rows_only_where_there_are_hardly_any_hours(rows: int, days: float, seed: int) -> None:
     seconds = np.random.default_rng(seed).integers(0, max(1, int(days * 86400)), rows)
     times = pl.Series([datetime(1990, 1, 1) + timedelta(seconds=int(second)) for second in seconds])
-    assert (guess_period(times) is PeriodKind.rows) == (times.dt.truncate("1h").n_unique() < 6)
+    hours = times.dt.truncate("1h").n_unique()
+    assert (guess_period(times) is PeriodKind.rows) == (hours < (3 if rows < 1200 else 6))
 
 
 def test_a_newest_batch_that_has_only_begun_is_doubted() -> None:

@@ -147,3 +147,26 @@ def test_one_of_several_classes_is_told_by_a_flag_or_a_fee_and_limits_are_only_d
     assert set(made.why) == {"fee", "reason", "refunded_at"}
     assert all("class `refund`" in why for why in made.why.values())
     assert len(made.doubts) == 1 and "`weight`" in made.doubts[0]
+
+
+def test_two_columns_that_make_up_the_target_are_leaks() -> None:
+    random = np.random.default_rng(0)
+    casual, registered = random.poisson(50, ROWS), random.poisson(300, ROWS)
+    price, quantity = random.lognormal(size=ROWS).round(2), random.integers(1, 9, ROWS)
+    made = leaks(Task.regression, casual + registered, casual=casual, registered=registered, price=price)
+    assert set(made.why) == {"casual", "registered"} and "is the target" in made.why["casual"]
+    gaps = pl.Series(np.where(casual > 50, np.nan, registered)).fill_nan(None)
+    made = leaks(
+        Task.regression,
+        casual + registered,
+        casual=casual,
+        registered=gaps,
+        gone=pl.Series([None] * ROWS, dtype=pl.Float64),
+    )
+    assert set(made.why) == {"casual", "registered"}
+    made = leaks(Task.regression, price * quantity, casual=casual, price=price, quantity=quantity)
+    assert set(made.why) == {"price", "quantity"}
+    made = leaks(Task.regression, registered - casual, casual=casual, registered=registered)
+    assert set(made.why) == {"casual", "registered"}
+    noisy = casual + registered + random.normal(size=ROWS)
+    assert not leaks(Task.regression, noisy, casual=casual, registered=registered).why

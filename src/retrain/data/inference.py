@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import math
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
-from zoneinfo import available_timezones
 
-import numpy as np
 import polars as pl
 
 from retrain.columns import own_column, refuse_reserved
 from retrain.config import ColumnType, PeriodKind, Task
 from retrain.data.contract import PAIRS, is_categorical, to_times
+from retrain.data.doubts import add_doubts
 from retrain.data.leaks import find_leaks
 from retrain.data.model_choice import ModelChoice, choose_model
-from retrain.data.periods import period_keys
+from retrain.data.period_guess import batch_keys, guess_block_hours, guess_period, rows_per_batch
 from retrain.data.sources import EPOCH_UNITS, ROW_NUMBER, parse_times
 from retrain.errors import DataError
 
@@ -26,23 +22,9 @@ MOST_CLASSES = 50
 FEW_LEVELS = 10
 LONG_TEXT, MANY_TEXTS = 30, 1000  # characters on average; different ones
 MANY_LEVELS = 0.5  # of the rows: a name for each row rather than a category
-EVERY = {
-    PeriodKind.quarter: "1q",
-    PeriodKind.month: "1mo",
-    PeriodKind.week: "1w",
-    PeriodKind.day: "1d",
-    PeriodKind.hour: "1h",
-}
-PREFERRED = (PeriodKind.month, PeriodKind.week, PeriodKind.quarter, PeriodKind.day, PeriodKind.hour)
-FEWEST_BATCHES, MOST_BATCHES, MOST_SMALL_BATCHES = 6, 72, 180
-FAIR_BATCH, SMALL_BATCH = 200, 20  # rows: a third of it says something; a month of working days
 CLOCK = r"^([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?( ?[AaPp]\.?[Mm]\.?)?$"
-ZONE = r"(Z|[+-]\d{2}:?\d{2}| (UTC|GMT))$"
-OFFSET = re.compile(r"^(UTC|GMT)?[+-]\d{1,2}(:?\d{2})?$")
-UNFINISHED = 0.25  # of the usual rows of a batch
 LOOKED_AT_FIRST = 20_000
 MOST_WITHOUT_TIME = 0.02  # of the rows
-FEW_ROWS = 1500
 _BATCH, _COUNT = own_column("batch"), own_column("count")
 
 
@@ -97,8 +79,8 @@ def draft_contract(
     table = table.sort(time, maintain_order=True)
     task, positive = guess_task(table[target])
     kind = period or guess_period(table[time])
-    per_batch = _rows_per_batch(len(table)) if kind is PeriodKind.rows else None
-    batch = _batch_keys(table, time, kind, per_batch)
+    per_batch = rows_per_batch(len(table)) if kind is PeriodKind.rows else None
+    batch = batch_keys(table, time, kind, per_batch)
     metric = "rmse" if task is Task.regression else "log_loss"
     draft = Draft(task, metric, positive, kind, per_batch, time_format, [], guess_block_hours(table[time], kind))
     draft.batches, draft.newest_rows = batch.n_unique(), int((batch == batch.max()).sum())
@@ -116,11 +98,9 @@ def draft_contract(
             ColumnType.datetime, False, "hour, weekday, month, ... of the time itself: there is nothing else"
         )
     draft.model = choose_model({name: feature.type for name, feature in draft.features.items()}, task)
-    _doubts(draft, table, target)
+    add_doubts(draft, table, target, batch, given)
     if without:
         draft.unsure.append(f"{without:,} rows have no `{time}`: they go to quarantine.")
-    _doubt_newest(draft, batch)
-    _doubt_zones(draft, table, given)
     return draft
 
 
@@ -165,50 +145,6 @@ def guess_time_format(values: pl.Series) -> str | None:
         f"`--time {values.name}` holds numbers from {low:g} to {high:g}, which are no times that can be recognized. "
         "Say what they are with --time-format: a strptime format, epoch_s, epoch_ms or epoch_us."
     )
-
-
-def guess_period(times: pl.Series) -> PeriodKind:
-    """The calendar period that a person would choose: months, or what comes nearest to them with batches neither too small
-    nor too many. A number of rows only where even hours are too few: such batches have numbers for names."""
-    sizes = {kind: _sizes(times.sort(), kind) for kind in EVERY}
-    own = times.n_unique()  # times that are few stand for periods themselves
-    for kind in EVERY:
-        if len(sizes[kind]) == own <= MOST_BATCHES and sizes[kind].median() >= SMALL_BATCH:
-            return kind
-    for most, least in ((MOST_BATCHES, FAIR_BATCH), (MOST_SMALL_BATCHES, SMALL_BATCH)):
-        for kind in PREFERRED:
-            if FEWEST_BATCHES <= len(sizes[kind]) <= most and sizes[kind].median() >= least:
-                return kind
-    many = (kind for kind in EVERY if len(sizes[kind]) >= FEWEST_BATCHES)
-    return next(many, PeriodKind.rows)
-
-
-def _sizes(ordered: pl.Series, kind: PeriodKind) -> pl.Series:
-    """Rows of each batch, of times in order."""
-    return ordered.dt.truncate(EVERY[kind]).rle().struct.field("len")
-
-
-def _rows_per_batch(rows: int) -> int:
-    """About a dozen batches, of a round number of rows."""
-    wanted = max(50, rows / 12)
-    step = 10 ** max(1, int(math.log10(wanted)) - 1)
-    return max(step, int(wanted // step * step))
-
-
-def _batch_keys(table: pl.DataFrame, time: str, kind: PeriodKind, per_batch: int | None) -> pl.Series:
-    if per_batch is not None:
-        numbers = np.minimum(np.arange(len(table)) // per_batch, max(0, len(table) // per_batch - 1))
-        return pl.Series("batch", numbers)
-    return table.select(period_keys(pl.col(time), kind).alias("batch")).to_series()
-
-
-def guess_block_hours(times: pl.Series, kind: PeriodKind) -> int:
-    """Hours of a block whose rows move together: a day, an hour where batches are hours, or the step between the times."""
-    if kind is PeriodKind.hour:
-        return 1
-    steps = times.unique().sort().diff().drop_nulls()
-    step = steps.median() if len(steps) else timedelta(0)
-    return 24 * max(1, math.ceil((step or timedelta(0)) / timedelta(days=1)))
 
 
 def guess_keys(table: pl.DataFrame, batch: pl.Series, target: str, time: str) -> list[str]:
@@ -317,52 +253,3 @@ def _as_times(known: pl.Series) -> pl.Series | None:
         return to_times(known.head(100).str.to_datetime())
     except pl.exceptions.PolarsError:
         return None
-
-
-def _doubts(draft: Draft, table: pl.DataFrame, target: str) -> None:
-    """What a person should look at, beside the guesses for single columns."""
-    if draft.task is Task.multiclass and table[target].dtype.is_integer():
-        draft.unsure.append(f"`{target}` holds whole numbers: classes (multiclass), or an amount (regression)?")
-    if draft.task is Task.regression and table[target].n_unique() <= MOST_CLASSES:
-        draft.unsure.append(
-            f"`{target}` has {table[target].n_unique()} different values: an amount (regression), or classes?"
-        )
-    if draft.positive_label is not None:
-        draft.unsure.append(f"`{draft.positive_label}`, the rarer value of `{target}`, counts as positive.")
-    if draft.numbers_rows:
-        draft.unsure.append(
-            "No columns tell the rows apart, so they are numbered: a corrected batch must keep their order."
-        )
-    if draft.batches < FEWEST_BATCHES:
-        draft.unsure.append(f"There are {draft.batches} batches only; a shorter period would let more arrive.")
-    if len(table) < FEW_ROWS:
-        draft.unsure.append(
-            f"{len(table):,} rows are few to judge a model by: intervals are wide, so only large differences can be told "
-            "(`retrain gate-check` says how large)."
-        )
-
-
-def _doubt_newest(draft: Draft, batch: pl.Series) -> None:
-    """A newest batch that has only begun to arrive."""
-    usual = batch.value_counts(name=_COUNT)[_COUNT].median()
-    if draft.rows_per_batch is None and draft.batches > 2 and draft.newest_rows < UNFINISHED * usual:
-        before = batch.filter(batch < batch.max()).max()
-        draft.unsure.append(
-            f"The newest batch, {batch.max()}, has {draft.newest_rows:,} rows where others have {usual:,.0f}: if it is not "
-            f"complete yet, set `as_of: {before}` until it is."
-        )
-
-
-def _doubt_zones(draft: Draft, table: pl.DataFrame, times: pl.Series) -> None:
-    """Times without a zone, and their zones in another column."""
-    zoned = times.dtype == pl.String and times.head(1000).str.contains(ZONE).any()
-    if zoned or getattr(times.dtype, "time_zone", None):
-        return
-    zones = available_timezones()
-    for name in (name for name, dtype in table.schema.items() if dtype == pl.String and name != times.name):
-        levels = table[name].drop_nulls().unique()
-        if 2 <= len(levels) <= MANY_TEXTS and all(level in zones or OFFSET.match(level) for level in levels):
-            draft.unsure.append(
-                f"`{name}` holds time zones, and `{times.name}` is taken as it stands, so that rows of several zones are not "
-                "in the order of time: give it a zone of its own (2024-01-31T09:30+01:00) if hours matter."
-            )

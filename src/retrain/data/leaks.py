@@ -18,6 +18,8 @@ SUSPICIOUS = {Task.binary: 0.95, Task.multiclass: 0.95, Task.regression: 0.99}  
 FOLLOWS_TARGET = 0.95
 SAME_SPAN = 0.99
 MOST_SPANS = 5
+MOST_PARTS, PART_ROWS, FEWEST_PART_ROWS = 100, 500, 50
+SAME_SUM = 1e-9  # of the largest target
 A_COPY = 1e-9  # what a correlation of 1 may lack
 
 
@@ -45,6 +47,8 @@ def find_leaks(
     for name, kind in features.items():
         if name not in found.why and kind is not ColumnType.sparse:
             labelled.look_at(found, name)
+    if task is Task.regression:
+        _find_parts(found, sample, [name for name, kind in features.items() if kind is ColumnType.numeric], target)
     return found
 
 
@@ -78,6 +82,26 @@ def _find_spans(found: Leaks, sample: pl.DataFrame, features: Mapping[str, Colum
             both = span.is_not_null() & sample[name].is_not_null() & sample[name].cast(pl.Float64).is_finite()
             if both.any() and told_of_amounts(sample[name].filter(both), span.filter(both).to_numpy()) > SAME_SPAN:
                 found.why[name] = f"it is the time between `{first}` and `{second}`: known only after the event?"
+
+
+def _find_parts(found: Leaks, sample: pl.DataFrame, names: Sequence[str], target: str) -> None:
+    """Pairs of numbers that make up the target exactly, such as casual and registered riders, or price and quantity."""
+    names = [name for name in names if name not in found.why][:MOST_PARTS]
+    rows = pl.DataFrame([sample[name].cast(pl.Float64).alias(str(k)) for k, name in enumerate([target, *names])])
+    rows = rows.filter(rows["0"].is_not_null())
+    values = rows.gather_every(max(1, len(rows) // PART_ROWS)).fill_null(float("nan")).to_numpy()
+    amounts, parts = values[:, :1], values[:, 1:]
+    nearly = SAME_SUM * np.nanmax(np.abs(amounts), initial=0)
+    for k, name in enumerate(names):
+        one = parts[:, k : k + 1]
+        for sign, made in (("+", one + parts), ("-", one - parts), ("*", one * parts)):
+            apart = np.abs(made - amounts)
+            same = (np.fmax.reduce(apart, axis=0) <= nearly) & (np.isfinite(apart).sum(axis=0) >= FEWEST_PART_ROWS)
+            for other in np.flatnonzero(same):
+                if other != k:
+                    why = f"`{name}` {sign} `{names[other]}` is the target"
+                    found.why.setdefault(name, why)
+                    found.why.setdefault(names[other], why)
 
 
 class _Labelled:

@@ -1,0 +1,83 @@
+"""What a person should look at after `retrain init`, beside the guesses for single columns."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from zoneinfo import available_timezones
+
+import polars as pl
+
+from retrain.columns import own_column
+from retrain.config import Task
+from retrain.data.period_guess import FEWEST_BATCHES
+
+if TYPE_CHECKING:
+    from retrain.data.inference import Draft
+
+MANY_VALUES = 50  # of a number that may stand for classes
+ZONE = r"(Z|[+-]\d{2}:?\d{2}| (UTC|GMT))$"
+OFFSET = re.compile(r"^(UTC|GMT)?[+-]\d{1,2}(:?\d{2})?$")
+MOST_ZONES = 1000
+UNFINISHED = 0.25  # of the usual rows of a batch
+FEW_ROWS = 1500
+_COUNT = own_column("count")
+
+
+def add_doubts(draft: Draft, table: pl.DataFrame, target: str, batch: pl.Series, times: pl.Series) -> None:
+    """`batch` names the batch of each row, `times` is the column of times as it was given."""
+    _doubt_task(draft, table[target])
+    _doubt_size(draft, table)
+    _doubt_newest(draft, batch)
+    _doubt_zones(draft, table, times)
+
+
+def _doubt_task(draft: Draft, target: pl.Series) -> None:
+    if draft.task is Task.multiclass and target.dtype.is_integer():
+        draft.unsure.append(f"`{target.name}` holds whole numbers: classes (multiclass), or an amount (regression)?")
+    if draft.task is Task.regression and target.n_unique() <= MANY_VALUES:
+        draft.unsure.append(
+            f"`{target.name}` has {target.n_unique()} different values: an amount (regression), or classes?"
+        )
+    if draft.positive_label is not None:
+        draft.unsure.append(f"`{draft.positive_label}`, the rarer value of `{target.name}`, counts as positive.")
+
+
+def _doubt_size(draft: Draft, table: pl.DataFrame) -> None:
+    if draft.numbers_rows:
+        draft.unsure.append(
+            "No columns tell the rows apart, so they are numbered: a corrected batch must keep their order."
+        )
+    if draft.batches < FEWEST_BATCHES:
+        draft.unsure.append(f"There are {draft.batches} batches only; a shorter period would let more arrive.")
+    if len(table) < FEW_ROWS:
+        draft.unsure.append(
+            f"{len(table):,} rows are few to judge a model by: intervals are wide, so only large differences can be told "
+            "(`retrain gate-check` says how large)."
+        )
+
+
+def _doubt_newest(draft: Draft, batch: pl.Series) -> None:
+    """A newest batch that has only begun to arrive."""
+    usual = batch.value_counts(name=_COUNT)[_COUNT].median()
+    if draft.rows_per_batch is None and draft.batches > 2 and draft.newest_rows < UNFINISHED * usual:
+        before = batch.filter(batch < batch.max()).max()
+        draft.unsure.append(
+            f"The newest batch, {batch.max()}, has {draft.newest_rows:,} rows where others have {usual:,.0f}: if it is not "
+            f"complete yet, set `as_of: {before}` until it is."
+        )
+
+
+def _doubt_zones(draft: Draft, table: pl.DataFrame, times: pl.Series) -> None:
+    """Times without a zone, and their zones in another column."""
+    zoned = times.dtype == pl.String and times.head(1000).str.contains(ZONE).any()
+    if zoned or getattr(times.dtype, "time_zone", None):
+        return
+    zones = available_timezones()
+    for name in (name for name, dtype in table.schema.items() if dtype == pl.String and name != times.name):
+        levels = table[name].drop_nulls().unique()
+        if 2 <= len(levels) <= MOST_ZONES and all(level in zones or OFFSET.match(level) for level in levels):
+            draft.unsure.append(
+                f"`{name}` holds time zones, and `{times.name}` is taken as it stands, so that rows of several zones are not "
+                "in the order of time: give it a zone of its own (2024-01-31T09:30+01:00) if hours matter."
+            )
