@@ -198,3 +198,24 @@ def test_marks_are_the_times_of_rows_first_and_last_included(minutes: list[int])
     marks = time_marks(pl.Series(times))
     assert len(marks) == min(100, len(times)) and set(marks) <= set(times) and list(marks) == sorted(marks)
     assert marks[-1] == max(times) and (len(times) == 1 or marks[0] == min(times))
+
+
+@settings(deadline=None)
+@given(histories(), st.floats(0.05, 0.95), st.integers(0, 60), st.integers(1, 5), st.booleans())
+def test_a_new_batch_never_moves_the_window_back_into_what_a_champion_was_trained_on(
+    history: tuple[list[Batch], pl.DataFrame], share: float, minimum_rows: int, minimum_blocks: int, marked: bool
+) -> None:
+    """The champion of a snapshot, before its refit, was trained on all before that window. If a later one began earlier,
+    nothing could be compared with it."""
+    batches, rows = history
+    if marked:
+        times = [rows.filter(pl.col("time").is_between(one.first_time, one.last_time))["time"] for one in batches]
+        batches = [dataclasses.replace(one, marks=time_marks(found)) for one, found in zip(batches, times, strict=True)]
+    asked = dataclasses.replace(evaluation(share, minimum_blocks=minimum_blocks), minimum_rows=minimum_rows)
+    starts = []
+    for count in range(1, len(batches) + 1):
+        try:
+            starts.append(plan_windows(batches[:count], asked).evaluation.start)
+        except DataError:
+            continue
+    assert starts == sorted(starts)

@@ -185,7 +185,10 @@ class SnapshotStore:
         """A batch that an earlier version of the project has described, with the times of its rows."""
         if batch.marks or not batch.rows:
             return batch
-        times = pl.read_parquet(self._path(batch.period, LABELLED), columns=[time_column])[time_column]
+        try:
+            times = pl.read_parquet(self._path(batch.period, LABELLED), columns=[time_column])[time_column]
+        except (OSError, pl.exceptions.PolarsError):  # whoever reads its rows will say that it is damaged
+            return batch
         return dataclasses.replace(batch, marks=time_marks(times))
 
     def put_summary(self, batch: Batch, summary: BatchSummary) -> Batch:

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from retrain.errors import PromotionError, StoreError
 from retrain.masking import mask
@@ -84,6 +85,9 @@ class Entry:
         return self.champion != self.previous
 
 
+Written = TypeVar("Written", Entry, Look)
+
+
 class Ledger:
     """Reads and appends. Nothing is ever changed or taken back."""
 
@@ -99,11 +103,12 @@ class Ledger:
         """The whole history, oldest first. Raises StoreError when it was deleted, or an entry is missing or unreadable."""
         params = self._params()
         texts = _numbered(params, _KEY, self.run_id)
-        return [_read_entry(text, number) for number, text in enumerate(texts)]
+        return [_read(text, f"Ledger entry {number}", Entry, seq=number) for number, text in enumerate(texts)]
 
     def looks(self) -> list[Look]:
         """Every verdict that anybody was about to see, oldest first. Raises as `entries` does."""
-        return [Look(**json.loads(text)) for text in _numbered(self._params(), _LOOK_KEY, self.run_id)]
+        texts = _numbered(self._params(), _LOOK_KEY, self.run_id)
+        return [_read(text, f"Look {number}", Look) for number, text in enumerate(texts)]
 
     def record_look(self, wanted: Look, verdict: Callable[[int], str] = lambda number: "") -> Look:
         """The look of these predictions under this gate, written down unless it is there already; returns it with its number.
@@ -266,13 +271,13 @@ def _stamp() -> dict[str, str]:
     }
 
 
-def _read_entry(text: str, number: int) -> Entry:
-    """An entry of this or an earlier version of the project. Raises StoreError for one that can't be read."""
+def _read(text: str, name: str, kind: type[Written], **more: int) -> Written:
+    """What this or an earlier version of the project has written. Raises StoreError for what can't be read."""
     try:
-        return Entry(**json.loads(text), seq=number)
+        return kind(**json.loads(text), **more)
     except (ValueError, TypeError) as error:
         raise StoreError(
-            f"Ledger entry {number} can't be read ({error}): it was written by a newer version of this project, or by hand. "
+            f"{name} can't be read ({error}): it was written by a newer version of this project, or by hand. "
             "Update the project, then run the command again."
         ) from error
 
