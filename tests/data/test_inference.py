@@ -239,3 +239,14 @@ def test_zones_in_a_second_column_are_pointed_at() -> None:
     assert any("`zone` holds time zones" in doubt for doubt in draft(table(zone=zones)).unsure)
     zoned = table(zone=zones).with_columns(pl.col("sold_at").dt.replace_time_zone("UTC"))
     assert not any("holds time zones" in doubt for doubt in draft(zoned).unsure)
+
+
+def test_classes_that_are_hardly_there_are_pointed_at() -> None:
+    shares = 0.5 ** np.arange(1, 13)
+    kinds = np.random.default_rng(0).choice([f"kind {k}" for k in range(12)], ROWS, p=shares / shares.sum())
+    (doubt,) = (doubt for doubt in draft(table(late=kinds)).unsure if "judged together" in doubt)
+    counts = np.unique(kinds, return_counts=True)[1]
+    assert doubt.startswith(f"{sum(counts < 100)} of {len(counts)} classes of `late`")
+    few = draft(table(late=np.arange(ROWS) % 100 == 0))
+    assert any("Only 40 rows have the rarer value" in doubt for doubt in few.unsure)
+    assert not any("be learnt" in doubt for doubt in draft(table()).unsure)

@@ -21,6 +21,7 @@ OFFSET = re.compile(r"^(UTC|GMT)?[+-]\d{1,2}(:?\d{2})?$")
 MOST_ZONES = 1000
 UNFINISHED = 0.25  # of the usual rows of a batch
 FEW_ROWS = 1500
+RARE_CLASS = 100  # rows: a third of a batch's then holds too few of them to be judged by
 _COUNT = own_column("count")
 
 
@@ -41,6 +42,23 @@ def _doubt_task(draft: Draft, target: pl.Series) -> None:
         )
     if draft.positive_label is not None:
         draft.unsure.append(f"`{draft.positive_label}`, the rarer value of `{target.name}`, counts as positive.")
+    if draft.task is not Task.regression:
+        _doubt_rare_classes(draft, target)
+
+
+def _doubt_rare_classes(draft: Draft, target: pl.Series) -> None:
+    counts = target.drop_nulls().cast(pl.String).alias("class").value_counts(name=_COUNT).sort(_COUNT, "class")
+    rare = counts.filter(counts[_COUNT] < RARE_CLASS)
+    if len(rare) and draft.task is Task.binary:
+        draft.unsure.append(
+            f"Only {rare[_COUNT].min():,} rows have the rarer value of `{target.name}`: hardly to be learnt."
+        )
+    elif len(rare):
+        names = ", ".join(f"`{name}`" for name in rare["class"].head(3)) + (", ..." if len(rare) > 3 else "")
+        draft.unsure.append(
+            f"{len(rare)} of {len(counts)} classes of `{target.name}` have fewer than {RARE_CLASS} rows ({names}): hardly to be "
+            "learnt, and judged together. Are they needed, or one class `other`?"
+        )
 
 
 def _doubt_size(draft: Draft, table: pl.DataFrame) -> None:
