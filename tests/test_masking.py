@@ -286,6 +286,7 @@ def test_runs_and_ledger_keep_no_secret(store: Store, monkeypatch: pytest.Monkey
     run = store.client.get_run(run_id)
     is_gone("Zq7", str(run.data.params) + str(run.data.tags))
     assert run.data.tags["mlflow.source.git.repoURL"] == "https://***@github.com/someone/project"
+    is_gone("Zq7", str(runs.masked_tags({})))  # of a model
     is_gone("Zq7", (Path(run.info.artifact_uri) / "config.yaml").read_text())
     ledger = Ledger.open(store)
     ledger.append(

@@ -38,7 +38,6 @@ def start_run(
 ) -> Iterator[str]:
     """A run with the resolved config as params and artifact, ended as FAILED when the block raises. Yields its id."""
     import mlflow
-    from mlflow.tracking.context.registry import resolve_tags
 
     commit = current_commit()
     environment = {"dvc_experiment": os.environ.get("DVC_EXP_NAME")}
@@ -48,8 +47,7 @@ def start_run(
     with mlflow.start_run(
         experiment_id=experiment,
         run_name=fit_text(name),
-        # MLflow adds tags of its own, among them the address of git's remote, which holds a token in many a CI.
-        tags={key: mask(value) for key, value in resolve_tags(always | dict(tags)).items()},
+        tags=masked_tags(always | dict(tags)),
         parent_run_id=parent,
         nested=parent is not None,
     ) as run:
@@ -58,6 +56,13 @@ def start_run(
         if commit.patch:
             _log_bytes(_patch_bytes(commit), PATCH)
         yield run.info.run_id
+
+
+def masked_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags of a run or model, with those that MLflow would add: the address of git's remote holds a token in many a CI."""
+    from mlflow.tracking.context.registry import resolve_tags
+
+    return {key: mask(value) for key, value in resolve_tags(dict(tags)).items()}
 
 
 def code_record(config: Config) -> CodeRecord:
@@ -236,6 +241,7 @@ def log_model(config: Config, pipeline: Pipeline, name: str, sample: pl.DataFram
             serialization_format="skops",
             skops_trusted_types=list(config.trusted_types),
             pip_requirements=requirements,
+            tags=masked_tags({}),
             pyfunc_predict_fn="predict_proba" if classifies else "predict",
         )
     except MlflowException as error:
