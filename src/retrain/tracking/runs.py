@@ -46,7 +46,7 @@ def start_run(
     experiment, _ = ensure_experiment(store, store.experiment + suffix)
     with mlflow.start_run(
         experiment_id=experiment,
-        run_name=fit_text(name),
+        run_name=fit_text(mask(name)),
         tags=masked_tags(always | dict(tags)),
         parent_run_id=parent,
         nested=parent is not None,
