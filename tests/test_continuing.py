@@ -18,7 +18,7 @@ def continued(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.edit("conf/config.yaml", "- strategy: full", "- strategy: warm_start")
     # A sixth of the flights is too little for this model to beat the share of late ones in April; here it may serve all the same.
     project.edit("conf/gate/shared/guardrails.yaml", "guardrails.Floor\n", "guardrails.Floor\n    on_failure: warn\n")
-    project.edit("conf/gate/shared/guardrails.yaml", "limit: 0.15", "limit: 0.5")
+    project.edit("conf/gate/shared/guardrails.yaml", "margin: 0.05", "margin: 0.5")
     for command in (["add", "-A"], ["commit", "-qm", "warm start"]):
         project.run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", *command)
     output = project.repro()
