@@ -17,6 +17,7 @@ NATS_PER_LEAF = 1.5  # what a leaf can gain by chance: it has one threshold and 
 BINS = 1024
 SHRUNK_BY = 1.0  # rows at the overall mean that each level is given beside its own
 FEW_KNOWN = 200
+MOST_RUNS = 0.3  # of the rows of a class that has limits of its own
 SEED = 0
 
 
@@ -49,8 +50,11 @@ def class_with_limits(values: pl.Series, classes: np.ndarray, least: float) -> i
     if numbers is None:
         return None
     numbers = numbers[order := np.argsort(numbers, kind="stable")]
-    for k in np.flatnonzero(np.bincount(classes)):
-        if _told_by_intervals(numbers, (classes[order] == k).astype(np.int64), least) > least:
+    classes = classes[order]
+    rows = np.bincount(classes)
+    runs = np.bincount(classes[np.r_[True, classes[1:] != classes[:-1]]], minlength=len(rows))
+    for k in np.flatnonzero((rows > 0) & (runs <= MOST_RUNS * rows + LEAVES)):  # the others lie about everywhere
+        if _told_by_intervals(numbers, (classes == k).astype(np.int64), least) > least:
             return int(k)
     return None
 
