@@ -524,6 +524,18 @@ class TestModelFiles:
         with pytest.raises(ModelError, match="Set the tag back"):
             registry.load_version(store, 1, [], self.ENTRIES)
 
+    def test_a_changed_tag_can_not_hide_which_rows_a_version_has_seen(self, store: Store) -> None:
+        add_versions(store, 3)
+        for number in (1, 2, 3):
+            store.client.set_model_version_tag("flights", str(number), "trained_until", MARCH)
+        entries = [entry(0, 2, None, FEBRUARY_ENDS, 1, challenger_trained_until=MARCH)]
+        assert registry.checked_record(registry.get_version(store, 1), entries).trained_until == MARCH
+        assert registry.checked_record(registry.get_version(store, 3), entries).trained_until == MARCH, "not known"
+        with pytest.raises(
+            PromotionError, match=f"until {MARCH}, the ledger {FEBRUARY_ENDS}.*Set `trained_until` back"
+        ):
+            registry.checked_record(registry.get_version(store, 2), entries)
+
     def test_without_the_ledger_the_tag_counts_and_without_either_nothing_is_loaded(self, store: Store) -> None:
         add_versions(store, 2)
         with pytest.raises(ModelError, match="Neither the ledger nor a tag"):

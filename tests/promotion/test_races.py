@@ -285,7 +285,7 @@ import mlflow
 
 def race(version):
     store = open_store(compose(Path("conf")))
-    ledger, origin = Ledger.open(store), find_origin(store, version)
+    ledger, origin = Ledger.open(store), find_origin(store, version, [])
     results = []
     for _ in range(rounds):
         barrier.wait()

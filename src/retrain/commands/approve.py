@@ -20,7 +20,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
     ledger = Ledger.open(store)
     entries = ledger.entries()
     candidate = waiting_candidate(entries, options.version).candidate
-    trained_until = registry.model_record(registry.get_version(store, candidate)).trained_until
+    trained_until = registry.checked_record(registry.get_version(store, candidate), entries).trained_until
     try_out(config, store, candidate, entries)
     entry, before = carry_out(
         store, ledger, options.started, lambda seen: plan_approval(seen, candidate, trained_until, options.reason)

@@ -20,17 +20,17 @@ log = logging.getLogger("retrain")
 SAMPLE_ROWS = 1000
 
 
-def find_origin(store: Store, version: int) -> Origin:
+def find_origin(store: Store, version: int, entries: Sequence[Entry]) -> Origin:
     """What the registry knows about a version. Raises PromotionError for one that can't be compared with later."""
     found = registry.require(store, version)
-    model = registry.model_record(found)
+    model = registry.checked_record(found, entries)
     if not model.trained_until or not model.contents:
         raise PromotionError(
             f"Version {version} has no record of the rows that it was trained on, so no challenger could ever be compared with it "
             "fairly. Only versions that `dvc repro` has registered can serve."
         )
     twin = found.tags.get("refit_of")
-    stand_in = registry.model_record(registry.get_version(store, int(twin))) if twin else model
+    stand_in = registry.checked_record(registry.get_version(store, int(twin)), entries) if twin else model
     run = store.client.get_run(found.run_id) if found.run_id else None
     commit = run.data.tags.get("git_commit") if run else None
     return Origin(model, stand_in, found.tags.get("snapshot", ""), found.tags.get("recipe", ""), found.run_id, commit)

@@ -17,8 +17,8 @@ def run(config: Config, options: argparse.Namespace) -> None:
     import_first()
     store = open_store(config)
     ledger = Ledger.open(store)
-    origin = find_origin(store, options.version)
     entries = ledger.entries()
+    origin = find_origin(store, options.version, entries)
     plan_choice(entries, OVERRIDE, origin, options.reason)  # fails early
     try_out(config, store, options.version, entries)
     entry, before = carry_out(

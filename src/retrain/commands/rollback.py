@@ -22,7 +22,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
     champion = current_champion(entries)
     if champion is None:
         raise PromotionError("There is no champion, so nothing can be rolled back. `dvc repro` trains the first one.")
-    origin = find_origin(store, options.to if options.to is not None else rollback_target(entries))
+    origin = find_origin(store, options.to if options.to is not None else rollback_target(entries), entries)
     plan_choice(entries, ROLLBACK, origin, options.reason)  # fails early
     try_out(config, store, origin.model.version, entries)
     entry, before = carry_out(

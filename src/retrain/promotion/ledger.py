@@ -21,10 +21,11 @@ from typing import TypeVar
 
 from retrain.errors import PromotionError, StoreError
 from retrain.masking import mask
+from retrain.promotion.ledger_run import find_ledger_run
 from retrain.promotion.looks import Look, find_look, plan_look
 from retrain.promotion.write_once import deleted_run, whole_text, write_once
 from retrain.records import ModelRecord
-from retrain.tracking.store import LEDGER, Store, ensure_experiment
+from retrain.tracking.store import Store
 
 # What an entry can be: the gate's verdict, a move that was refused, a person's yes to a waiting candidate, a person's
 # choice of a version over the gate's head, and a way back.
@@ -97,7 +98,7 @@ class Ledger:
     @classmethod
     def open(cls, store: Store) -> Ledger:
         """The ledger of the store's registered model, created at first use."""
-        return cls(store, _ledger_run(store))
+        return cls(store, find_ledger_run(store))
 
     def entries(self) -> list[Entry]:
         """The whole history, oldest first. Raises StoreError when it was deleted, or an entry is missing or unreadable."""
@@ -166,6 +167,16 @@ class Ledger:
 def model_digest_of(entries: Sequence[Entry], version: int) -> str | None:
     """The sha256 of a version's model file by its first entry, None for one that the ledger has no digest of."""
     return next((entry.models[str(version)] for entry in entries if str(version) in entry.models), None)
+
+
+def trained_until_of(entries: Sequence[Entry], version: int) -> str | None:
+    """Where a version's training rows end by its first entry, None for one that the ledger doesn't know."""
+    for entry in entries:
+        if entry.challenger == version:
+            return entry.challenger_trained_until
+        if entry.champion == version:
+            return entry.trained_until
+    return None
 
 
 def training_of(entries: Sequence[Entry], run_id: str) -> Entry | None:
@@ -280,64 +291,6 @@ def _read(text: str, name: str, kind: type[Written], **more: int) -> Written:
             f"{name} can't be read ({error}): it was written by a newer version of this project, or by hand. "
             "Update the project, then run the command again."
         ) from error
-
-
-def _ledger_run(store: Store) -> str:
-    """Id of the run that holds the ledger. Two of them would split the history.
-
-    Experiment names are unique, so exactly one process creates the experiment, and that one makes the run.
-    """
-    name = store.registered_model + LEDGER
-    existing = store.client.get_experiment_by_name(name)
-    if existing is not None and existing.lifecycle_stage != "active":
-        raise StoreError(
-            f"The experiment `{name}`, which holds the ledger, was deleted in MLflow. Nothing was changed. Restore it with "
-            f"`mlflow experiments restore --experiment-id {existing.experiment_id}` (MLFLOW_TRACKING_URI must hold the store's "
-            "address; `sqlite:///mlflow.db` for the project's own), then run the command again."
-        )
-    experiment, created = ensure_experiment(store, name)
-    for attempt in range(50):
-        found = _find_ledger_run(store, experiment)
-        if found is not None:
-            return found
-        if created or attempt == 48:  # whoever created the experiment and made no run for ten seconds has died
-            _refuse_second_history(store)
-            store.client.create_run(experiment, run_name=f"ledger of {store.registered_model}")
-            created = False
-        else:
-            time.sleep(0.2)
-    raise StoreError(
-        f"The ledger of `{store.registered_model}` can't be created. Check what you may write in the tracking store."
-    )
-
-
-def _refuse_second_history(store: Store) -> None:
-    """Without a ledger any model would pass for the first champion: not where the registry has one already."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        version = store.client.get_model_version_by_alias(store.registered_model, "champion").version
-    except MlflowException:
-        return
-    raise StoreError(
-        f"Version {version} of `{store.registered_model}` has the alias `champion`, but there is no ledger that made it so: the ledger was "
-        "deleted for good (`mlflow gc`), or the model belongs to something else. Nothing was changed. Restore the tracking "
-        "store from a backup, choose another `tracking.registered_model` in conf/tracking/, or, to begin a new history, "
-        "remove the alias in the MLflow UI."
-    )
-
-
-def _find_ledger_run(store: Store, experiment: str) -> str | None:
-    """Raises StoreError when the ledger was deleted: without it, any model would pass for the first champion."""
-    from mlflow.entities import ViewType
-
-    order = ["attributes.start_time ASC", "attributes.run_id ASC"]
-    runs = store.client.search_runs([experiment], "", ViewType.ALL, max_results=1, order_by=order)
-    if not runs:
-        return None
-    if runs[0].info.lifecycle_stage != "active":
-        raise StoreError(deleted_run(runs[0].info.run_id))
-    return runs[0].info.run_id
 
 
 def _who() -> str:

@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from retrain.config import Config
-from retrain.errors import ModelError, StoreError
+from retrain.errors import ModelError, PromotionError, StoreError
 from retrain.modeling.lesson import Base
 from retrain.modeling.model_files import load_model
 from retrain.modeling.scoring import Model
 from retrain.modeling.training import Training, model_digest
-from retrain.promotion.ledger import Entry, Ledger, current_champion, model_digest_of, waiting
+from retrain.promotion.ledger import Entry, Ledger, current_champion, model_digest_of, trained_until_of, waiting
 from retrain.promotion.pages import note_move
 from retrain.records import ModelRecord
 from retrain.tracking.runs import fetch_model_file, read_features
@@ -89,6 +89,20 @@ def model_record(version: ModelVersion) -> ModelRecord:
     )
 
 
+def checked_record(version: ModelVersion, entries: Sequence[Entry]) -> ModelRecord:
+    """What a version's tags say. Raises PromotionError when the ledger says otherwise: somebody has changed them.
+
+    A model that had seen the rows that are to judge it would be praised for its memory.
+    """
+    record, known = model_record(version), trained_until_of(entries, int(version.version))
+    if known is not None and record.trained_until != known:
+        raise PromotionError(
+            f"The tags of version {record.version} say that it was trained until {record.trained_until or 'an unknown time'}, the "
+            f"ledger {known}: somebody has changed the tags. Set `trained_until` back to the ledger's in the MLflow UI."
+        )
+    return record
+
+
 def get_version(store: Store, version: int) -> ModelVersion:
     """Raises StoreError when the registry has no such version."""
     from mlflow.exceptions import MlflowException
@@ -158,7 +172,7 @@ def _load(source: str, sha256: str | None, trusted_types: tuple[str, ...]) -> Mo
 def load_base(config: Config, store: Store, version: int, entries: Sequence[Entry]) -> Base:
     """A version to continue from, with the reason why it can't be, if so. Raises ModelError when it can't be loaded."""
     found = get_version(store, version)
-    record = model_record(found)
+    record = checked_record(found, entries)
     refusal = None
     if found.tags.get("model_digest") != model_digest(config):
         refusal = f"features, encoding or estimator are not those of version {version}"

@@ -16,7 +16,6 @@ from retrain.data.contract import Contract
 from retrain.data.manifest import CONTENT_DIGITS, Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, Windows, batches_in, plan_references, plan_windows
-from retrain.errors import PromotionError
 from retrain.modeling.lesson import Base
 from retrain.modeling.model_files import file_digest, import_first
 from retrain.modeling.pipeline import known_classes
@@ -130,12 +129,7 @@ def _load_incumbent(
     """Raises PromotionError when the version's tags and the ledger disagree about its training rows: one was changed."""
     if record is None:
         return None
-    tagged = registry.model_record(registry.get_version(store, record.version))
-    if tagged.trained_until != record.trained_until:
-        raise PromotionError(
-            f"The tags of version {record.version} say that it was trained until {tagged.trained_until or 'an unknown time'}, the "
-            f"ledger {record.trained_until}: somebody has changed the tags. Set `trained_until` back to the ledger's in the MLflow UI."
-        )
+    tagged = registry.checked_record(registry.get_version(store, record.version), history)
     return Incumbent(tagged, registry.load_version(store, record.version, config.trusted_types, history))
 
 
