@@ -159,6 +159,9 @@ def test_no_number_of_a_shipped_file_can_be_anything(group: str, name: str) -> N
         ("gate.checks.primary.margin_is=relativ", ["gate.checks.primary.margin_is", "relative, absolute"]),
         ("gate.checks.primary.confidence=95", ["gate.checks.primary.confidence", "95", "below 1"]),
         ("seed=-1", ["seed", "-1", "at least 0"]),
+        ("policy=every +policy.cooldown=2", ["policy.cooldown", "left out", "cooldown_batches"]),
+        ("+strategy.batches=3", ["strategy.batches", "Full takes nothing"]),
+        ("+gate.checks.primary.margn=0.1", ["gate.checks.primary.margn", "margin_is"]),
         ("backtest.workers=0", ["backtest.workers", "0"]),
         ("backtest.retraining_cost=nan", ["backtest.retraining_cost", "nan"]),
         ("evaluation.minimum_blocks=0", ["evaluation.minimum_blocks", "0"]),
@@ -186,6 +189,7 @@ def test_a_value_that_would_switch_something_off_is_refused_with_key_value_and_r
         ("gate.checks.primary.margin=5", ["margin", "500%"]),
         ("data.as_of=2013-13", ["data.as_of", "2013-13", "2013-01"]),
         ("monitoring.release=[2013-1]", ["monitoring.release", "2013-1"]),
+        ("monitoring.hold=[2013-1]", ["monitoring.hold", "2013-1"]),
     ],
 )
 def test_values_that_contradict_each_other_end_the_config_stage(

@@ -43,6 +43,10 @@ Name = Annotated[str, MinLen(1)]
 Duration = Annotated[str, Written(r"\s*\d*[1-9]\d*[hdw]\s*", "12h, 90d or 8w")]
 
 
+# What may stand in a node beside the arguments of its class: what the gate makes of a check's answer.
+BESIDE = {"on_failure", "skip_if_unfit"}
+
+
 @dataclass(frozen=True)
 class Misfit:
     """A configured value outside of what its key may hold."""
@@ -69,14 +73,37 @@ def node_misfits(node: Any, key: str) -> Iterator[Misfit]:
     if isinstance(node, Mapping):
         target = _load(node["_target_"]) if "_target_" in node else None
         hints = parameters(target) if target is not None else {}
+        known = taken(target) if target is not None else None
         for name, value in node.items():
-            if name in hints and not fits(hints[name], value):
+            if known is not None and name not in known and not name.startswith("_") and name not in BESIDE:
+                takes = (
+                    f"{target.__name__} takes {', '.join(sorted(known))}"
+                    if known
+                    else f"{target.__name__} takes nothing"
+                )
+                yield Misfit(f"{key}.{name}", value, f"left out: {takes}")
+            elif name in hints and not fits(hints[name], value):
                 yield Misfit(f"{key}.{name}", value, describe(hints[name]))
             else:
                 yield from node_misfits(value, f"{key}.{name}")
     elif isinstance(node, (list, tuple)):
         for number, value in enumerate(node):
             yield from node_misfits(value, f"{key}[{number}]")
+
+
+@functools.cache
+def taken(target: Callable[..., Any]) -> frozenset[str] | None:
+    """The names that a class or function takes, None when it takes any."""
+    names: set[str] = set()
+    for function in _initializers(target) if inspect.isclass(target) else [target]:
+        try:
+            found = inspect.signature(function).parameters.values()
+        except (TypeError, ValueError):
+            return None
+        names |= {one.name for one in found if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+        if not any(one.kind is one.VAR_KEYWORD for one in found):
+            return frozenset(names - {"self"})
+    return None if names else frozenset()
 
 
 @functools.cache
@@ -203,7 +230,7 @@ def _say(demand: Any) -> str:
 
 def _initializers(target: type) -> Iterator[Callable[..., Any]]:
     for base in target.__mro__:
-        if "__init__" in vars(base):
+        if base is not object and "__init__" in vars(base):
             yield vars(base)["__init__"]
 
 

@@ -40,7 +40,9 @@ def run(config: Config) -> None:
 
 def _check_periods(config: Config) -> None:
     named = [("data.as_of", config.data.as_of)] if config.data.as_of is not None else []
-    for key, period in [*named, *(("monitoring.release", period) for period in config.monitoring.release)]:
+    named += [("monitoring.release", period) for period in config.monitoring.release]
+    named += [("monitoring.hold", period) for period in config.monitoring.hold]
+    for key, period in named:
         try:
             parse_period(str(period), config.data.period)
         except DataError as error:
