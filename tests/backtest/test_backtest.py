@@ -22,10 +22,16 @@ from retrain.commands.backtest import CONF, read_history
 from retrain.config import compose
 from retrain.data.snapshot import SnapshotStore
 from retrain.project import SNAPSHOT
+from retrain.promotion.gate import judge
+from retrain.promotion.guardrails import Budget, Forgetting
+
+
+MEASURED_LIVE = (Budget, Forgetting)  # on stored models, and on windows of the past: no part of a replay
 
 
 @pytest.fixture(scope="module")
 def replayed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Shared: copy it before changing it."""
     from conftest import make_project
 
     project = make_project(tmp_path_factory.mktemp("backtest") / "my project")
@@ -74,27 +80,56 @@ def test_what_was_served_stands_in_the_matrix_and_nothing_cost_less_than_the_bes
     assert all(line["cost"] >= found["best_cost"] - 1e-12 for line in found["outcomes"] if line["strategy"] == "full")
 
 
-def test_a_replayed_policy_sees_the_drift_that_the_pipeline_sees(
-    replayed: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A champion of January to March looks at June: live, and in a replay, which trains the same model once more."""
-    project = replayed.copy(tmp_path / "live")
-    project.edit("conf/config.yaml", "policy: always", "policy: on_drift")
+@pytest.fixture(scope="module")
+def live(replayed: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The same history in the pipeline: a champion of January to March looks at June, and a challenger is compared with it."""
+    project = replayed.copy(tmp_path_factory.mktemp("live") / "project")
     project.edit("conf/data/slice.yaml", "as_of: null", "as_of: 2013-03")
     project.repro()
     project.edit("conf/data/slice.yaml", "as_of: 2013-03", "as_of: null")
     project.repro()
-    live = json.loads((project.root / "reports/decision.json").read_text())
-    assert (live["watched_batch"], live["reference_batch"]) == ("2013-06", "2013-03")
+    return project
 
+
+def replay_of(project: Project, monkeypatch: pytest.MonkeyPatch) -> tuple[History, Replay]:
     monkeypatch.chdir(project.root)
-    config, grid = read_grid(CONF, ["policy=on_drift", "strategy=full", "gate=non_inferiority"])
+    config, grid = read_grid(CONF, ["policy=always", "strategy=full", "gate=non_inferiority"])
     plans, store = build_plans(CONF, grid), SnapshotStore(SNAPSHOT)
     history = read_history(config, store, store.manifest(), plans)
-    champion = history.workshop.get(Replay(history, plans[0]).job(2, refit=True))
-    drift = history.drift(5, 2, champion)
+    return history, Replay(history, plans[0])
+
+
+def test_a_replayed_policy_sees_the_drift_that_the_pipeline_sees(
+    live: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Live, and in a replay, which trains the same champion once more."""
+    seen = json.loads((live.root / "reports/decision.json").read_text())
+    assert (seen["watched_batch"], seen["reference_batch"]) == ("2013-06", "2013-03")
+    history, replay = replay_of(live, monkeypatch)
+    drift = history.drift(5, 2, history.workshop.get(replay.job(2, refit=True)))
     assert set(drift) == {"features", "target", "predictions", "whole rows"}
-    assert drift == pytest.approx({name: change["p_value"] for name, change in live["families"].items()}, rel=1e-3)
+    assert drift == pytest.approx({name: change["p_value"] for name, change in seen["families"].items()}, rel=1e-3)
+
+
+def test_a_replayed_gate_decides_as_the_pipeline_does_check_by_check(
+    live: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = json.loads((live.root / "reports/comparison.json").read_text())
+    history, replay = replay_of(live, monkeypatch)
+    champion, challenger = (history.workshop.get(replay.job(*asked)) for asked in ((2, True), (5, False)))
+    judgement = judge(history.compare(challenger, champion, 5), replay.questions)
+    assert (judgement.verdict.value, set(judgement.checks)) == (seen["verdict"], set(seen["checks"]))
+    for name, result in judgement.checks.items():
+        check = replay.questions[name].check
+        if isinstance(check, MEASURED_LIVE):
+            continue
+        assert (result.outcome.value, result.reason) == (
+            seen["checks"][name]["outcome"],
+            seen["checks"][name]["reason"],
+        )
+        assert dict(result.figures) == pytest.approx(seen["checks"][name]["figures"], rel=1e-9, abs=1e-9)
+    slices = judgement.checks["slices"].figures
+    assert len(slices) > 10 and not any("late=" in name for name in slices), "features slice, and never the target"
 
 
 def test_models_of_the_same_rows_are_one_and_other_questions_another(
@@ -126,20 +161,22 @@ def test_models_of_the_same_rows_are_one_and_other_questions_another(
 
 
 def test_a_second_backtest_trains_nothing_and_finds_the_same_and_a_lost_model_is_trained_again(
-    replayed: Project,
+    replayed: Project, tmp_path: Path
 ) -> None:
+    replayed = replayed.copy(tmp_path / "again")
     before = figures(replayed)["outcomes"]
     first = replayed.run("retrain", "backtest").stderr
     assert " 0 trained" in first and figures(replayed)["outcomes"] == before
     shutil.rmtree(
-        next(path for path in (replayed.root / "data/.backtest").iterdir() if len(list(path.glob("2013-*.npy"))) > 2)
+        next(path for path in (replayed.root / "data/.backtest").glob("*/*") if len(list(path.glob("2013-*.npy"))) > 2)
     )
     replayed.run("retrain", "backtest")
     after = figures(replayed)["outcomes"]
     assert [line["loss"] for line in after] == [line["loss"] for line in before]
 
 
-def test_an_axis_on_the_command_line_takes_the_place_of_the_configured_one(replayed: Project) -> None:
+def test_an_axis_on_the_command_line_takes_the_place_of_the_configured_one(replayed: Project, tmp_path: Path) -> None:
+    replayed = replayed.copy(tmp_path / "project")
     replayed.run("retrain", "backtest", "-m", "strategy=full", "policy=every,on_decay", "gate=superiority")
     names = {(line["policy"], line["strategy"], line["gate"]) for line in figures(replayed)["outcomes"]}
     assert {("every", "full", "superiority"), ("on_decay", "full", "superiority")} < names
@@ -148,7 +185,8 @@ def test_an_axis_on_the_command_line_takes_the_place_of_the_configured_one(repla
     assert refused.returncode == 1 and "sweeps over policy, strategy and gate" in " ".join(refused.stderr.split())
 
 
-def test_a_metric_that_only_the_second_gate_asks_for_is_measured_too(replayed: Project) -> None:
+def test_a_metric_that_only_the_second_gate_asks_for_is_measured_too(replayed: Project, tmp_path: Path) -> None:
+    replayed = replayed.copy(tmp_path / "project")
     gate = (replayed.root / "conf/gate/superiority.yaml").read_text()
     own = "  accuracy: {_target_: retrain.promotion.checks.Limit, metric: balanced_accuracy, limit: 0.1}\n"
     (replayed.root / "conf/gate/own.yaml").write_text(gate + own)
@@ -157,8 +195,8 @@ def test_a_metric_that_only_the_second_gate_asks_for_is_measured_too(replayed: P
     assert found["own"]["loss"] == found["superiority"]["loss"]
 
 
-def test_labels_that_come_late_are_known_late(replayed: Project) -> None:
-    late = replayed.copy(replayed.root.parent / "late")
+def test_labels_that_come_late_are_known_late(replayed: Project, tmp_path: Path) -> None:
+    late = replayed.copy(tmp_path / "late")
     late.edit("conf/data/slice.yaml", "block_hours: 24", "block_hours: 24\nlabel_delay: 20d")
     late.run("retrain", "backtest", "-m", "strategy=full", "policy=always,never", "gate=superiority")
     found = figures(late)
@@ -193,7 +231,8 @@ def test_the_report_stands_alone_and_is_in_mlflow(replayed: Project) -> None:
     assert len(children) == len(figures(replayed)["outcomes"])
 
 
-def test_drills_show_who_notices_and_adopting_writes_the_recommendation(replayed: Project) -> None:
+def test_drills_show_who_notices_and_adopting_writes_the_recommendation(replayed: Project, tmp_path: Path) -> None:
+    replayed = replayed.copy(tmp_path / "project")
     asked = ("strategy=full", "policy=every", "gate=superiority")
     output = replayed.run("retrain", "backtest", "--drills", "--adopt", "-m", *asked)
     drills = figures(replayed)["drills"]
@@ -211,7 +250,8 @@ def test_drills_show_who_notices_and_adopting_writes_the_recommendation(replayed
     replayed.run("retrain", "config")
 
 
-def test_blocks_that_do_not_end_with_a_batch_are_replayed(replayed: Project) -> None:
+def test_blocks_that_do_not_end_with_a_batch_are_replayed(replayed: Project, tmp_path: Path) -> None:
+    replayed = replayed.copy(tmp_path / "project")
     project_wide = ["policy=on_drift", "strategy=full", "gate=non_inferiority", "evaluation.block_hours=168"]
     assert "Recommended" in replayed.run("retrain", "backtest", *project_wide).stdout
 

@@ -19,7 +19,7 @@ from retrain.data.manifest import SUMMARY, Batch
 from retrain.data.summary import BatchSummary, summarize
 from retrain.data.suspicion import FEWEST_EARLIER
 
-LENGTHS, ACCEPT_AFTER = (1, 2, 3, 4, 5), (None, 1, 2, 3, 4)
+LENGTHS, ACCEPT_AFTER = (1, 3, 4, 5), (None, 1, 2, 3, 4)
 KINDS = {pl.Boolean: ColumnType.boolean, pl.String: ColumnType.categorical}
 
 
@@ -91,7 +91,7 @@ def main() -> None:
         for number in {start + more for start in starts for more in range(max(LENGTHS))}:
             rows = breaks(parts[number], config, number)
             broken[number] = summarize(rows, rows.clear(), config.data)
-        for accept_after in ACCEPT_AFTER[2:]:
+        for accept_after in ACCEPT_AFTER[2:4]:
             cells = []
             for length in LENGTHS:
                 noticed = accepted = 0

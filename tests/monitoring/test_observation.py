@@ -12,9 +12,10 @@ import pytest
 from conftest import Project
 
 from retrain import records
+from retrain.errors import DataError
 from retrain.modeling.metrics import row_brier, row_log_loss
 from retrain.monitoring.drift import Change, Drift
-from retrain.monitoring.observation import Cache, Observation, own_loss
+from retrain.monitoring.observation import Cache, Observation, _measured, own_loss
 from retrain.records import DecisionRecord
 
 
@@ -79,7 +80,7 @@ def test_while_labels_are_late_nothing_is_trained_and_the_loss_is_expected(grown
     seen = decision(grown)
     assert not seen["retrain"] and "The labels of batch 2013-04 are not there yet" in seen["reason"]
     assert seen["watched_batch"] == "2013-04" and [line["period"] for line in seen["expected"]] == ["2013-04"]
-    assert "target" not in seen["families"] or seen["families"]["target"] is not None
+    assert set(seen["families"]) == {"features", "predictions", "whole rows"}, "of the target nothing is known yet"
     assert "Expected log_loss" in output and 0.2 < seen["expected"][0]["value"] < 0.9
     grown.arrive("2013-05")  # now April's labels have had their time
     assert "Challenger version" in grown.repro()
@@ -132,6 +133,35 @@ def test_what_is_remembered_is_measured_once(tmp_path: Path) -> None:
     assert cache.get("pair", measure) == cache.get("pair", measure) == [0.5] and len(asked) == 1
     cache.save()
     assert Cache(tmp_path / "cache.json").get("pair", measure) == [0.5] and len(asked) == 1
+
+
+def test_a_cache_that_holds_anything_else_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "cache.json").write_text("[1, 2]")
+    assert Cache(tmp_path / "cache.json").get("pair", lambda: [0.5]) == [0.5]
+
+
+def test_what_the_monitor_can_not_measure_stops_nothing_and_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    def breaks() -> float:
+        raise ValueError("window shape cannot be\nlarger")
+
+    def refuses() -> float:
+        raise DataError("part.parquet is damaged. Restore it.")
+
+    assert _measured("drift of whole rows", breaks, 0.5) == 0.5
+    assert "could not measure drift of whole rows (ValueError: window shape cannot be larger)" in caplog.text
+    with pytest.raises(DataError, match="Restore it"):  # an error with a way out is no surprise
+        _measured("drift of whole rows", refuses, 0.5)
+
+
+def test_a_column_without_a_value_stops_no_pipeline(grown: Project) -> None:
+    """Empty in the batch that the champion knows, and in the new one."""
+    grown.edit("conf/config.yaml", "hold_back: true ", "hold_back: false")
+    empty = {"change": lambda rows: rows.with_columns(plane_year=pl.lit(None, pl.Float64))}
+    arrive(grown, "2013-04", "2013-05", **empty)
+    grown.arrive("2013-06", **empty)
+    output = grown.repro()
+    assert "could not measure" not in output
+    assert set(decision(grown)["families"]) == {"features", "target", "predictions", "whole rows"}
 
 
 def test_a_record_keeps_whatever_names_the_data_have(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from retrain.monitoring.drift import (
     PAIRS,
     PREDICTIONS,
     ROWS,
+    TARGET,
     Change,
     Drift,
     Pair,
@@ -118,6 +119,8 @@ def observe(
             [summaries[batch.period] for batch in history],
             (newest.period, reference.period),
         )
+        if newest.period not in {batch.period for batch in manifest.labelled}:
+            observation.drift.families.pop(TARGET, None)  # labels that come early are not like those that come late
     if watched is not None:
         remembered = Cache(cache)
         if observation.drift is not None:
