@@ -185,3 +185,22 @@ def test_a_batch_that_is_held_back_after_the_champion_learnt_from_it_stops_no_pi
     output = project.repro()
     assert f"No retraining: Batch 2013-07 is held back, and champion version {version} has learnt from it" in output
     assert project.run("retrain", "history").stdout == served and project.stages_run() == []
+
+
+def test_without_a_champion_a_batch_on_hold_trains_no_challenger_a_second_time(project: Project) -> None:
+    gate = project.root / "conf/gate/shared/guardrails.yaml"
+    never = "first_champion:\n  never: {_target_: retrain.promotion.checks.Limit, metric: log_loss, limit: 0.001}\n"
+    gate.write_text(gate.read_text().replace("first_champion:\n", never))
+    project.edit("conf/data/slice.yaml", "as_of: 2013-03", "as_of: null")
+    project.arrive("2013-04", "2013-05")
+    assert "Challenger version 1" in project.repro()
+    project.arrive("2013-06", change=lambda rows: flip_labels(rows, "late", 1.0, seed=1))
+    output = project.repro()
+    assert (
+        "Batch 2013-06 is held back" in output
+        and "got the verdict keep" in output
+        and "Challenger version" not in output
+    )
+    assert len(project.client().search_model_versions()) == 1
+    project.edit("conf/model/hist_gradient_boosting.yaml", "max_iter: 20", "max_iter: 10")
+    assert "Challenger version 2" in project.repro(), "another recipe is another try"
