@@ -5,6 +5,7 @@ All of it is a function of the batches that a snapshot holds and of `monitoring`
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import hashlib
 import logging
@@ -75,16 +76,20 @@ def decide_holds(batches: Sequence[Batch], summaries: Summaries, monitoring: Mon
     """The batches, oldest first, with what makes each look broken, and whether it is on hold."""
     judge = _Judge(summaries, monitoring)
     decided: list[Batch] = []
+    sound: list[Batch] = []
     for batch in batches:
-        decided.append(judge.look(batch, decided))
+        decided.append(judge.look(batch, sound))
         window = judge.waiting(decided)
-        if not window:
-            continue
-        decided[-1] = judge.compare(window, decided)
-        if decided[-1].agreement.endswith(AGREED):
-            for number in (decided.index(member) for member in window[:-1]):
-                decided[number] = dataclasses.replace(decided[number], accepted=batch.period)
-            decided[-1] = dataclasses.replace(decided[-1], accepted=batch.period)
+        if window:
+            decided[-1] = judge.compare(window, decided[-1], sound)
+            if decided[-1].agreement.endswith(AGREED):
+                for number in (decided.index(member) for member in window[:-1]):
+                    decided[number] = dataclasses.replace(decided[number], accepted=batch.period)
+                decided[-1] = dataclasses.replace(decided[-1], accepted=batch.period)
+                sound = [other for other in decided if _is_sound(other)]
+                continue
+        if _is_sound(decided[-1]):
+            sound.append(decided[-1])
     return tuple(decided)
 
 
@@ -94,7 +99,7 @@ class _Judge:
         self.known: dict[str, BatchSummary] = {}
         self.noted = ""  # what an earlier update found about the newest batch's agreement
 
-    def look(self, batch: Batch, before: Sequence[Batch]) -> Batch:
+    def look(self, batch: Batch, sound: Sequence[Batch]) -> Batch:
         """A batch held against the sound ones before it. Done again only when it, or one of them, is another."""
         monitoring = self.monitoring
         self.noted = batch.agreement
@@ -105,7 +110,7 @@ class _Judge:
             released=not monitoring.hold_back or batch.period in monitoring.release,
             ordered=batch.period in monitoring.hold,
         )
-        past = find_past(batch, before)
+        past = find_past(batch, sound)
         beside = hashlib.sha256(f"{past.digest} {batch.content}".encode()).hexdigest()[:16]
         if batch.beside == beside and self.summaries.unchanged(batch):
             return batch
@@ -141,16 +146,16 @@ class _Judge:
                 return window[::-1]
         return []
 
-    def compare(self, window: Sequence[Batch], decided: Sequence[Batch]) -> Batch:
+    def compare(self, window: Sequence[Batch], newest: Batch, sound: Sequence[Batch]) -> Batch:
         """The newest batch, with a note whether each of the window's batches looks sound beside the others of them, by the yardstick
         of the past. Done again only when one of them, or the past, is another."""
-        past = find_past(window[0], decided[: decided.index(window[0])])
+        past = find_past(window[0], sound)
         names = [past.digest, *(f"{batch.content} {batch.beside}" for batch in window)]
         key = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
         note = self.noted
         if note[:-1] != key:
             note = key + (AGREED if self._agree(window, past) else NOT_AGREED)
-        return dataclasses.replace(decided[-1], agreement=note)
+        return dataclasses.replace(newest, agreement=note)
 
     def _agree(self, window: Sequence[Batch], past: Past) -> bool:
         earlier, season = self._read(past.batches), self._read(past.season)
@@ -178,15 +183,15 @@ class _Judge:
         ]
 
 
-def find_past(batch: Batch, before: Sequence[Batch]) -> Past:
-    """What a batch is held against, of those before it, oldest first."""
-    sound = [other for other in before if other.rows and not other.held_back and not is_small(other)]
+def find_past(batch: Batch, sound: Sequence[Batch]) -> Past:
+    """What a batch is held against, of the sound ones before it, oldest first."""
     newest = sound[-COMPARED:]
     changed = max((number for number, other in enumerate(newest) if other.suspicions), default=None)
     while changed and newest[changed - 1].suspicions:
         changed -= 1
     regime = () if changed is None else tuple(newest[changed:])
-    season = [other for other in _year_before(batch, sound) if other not in newest[-PREDECESSORS:]]
+    recent = {other.period for other in newest[-PREDECESSORS:]}
+    season = [other for other in _year_before(batch, sound) if other.period not in recent]
     return Past(tuple(newest), tuple(season), regime)
 
 
@@ -196,9 +201,16 @@ def _year_before(batch: Batch, sound: Sequence[Batch]) -> list[Batch]:
         return []
     wanted = batch.until - YEAR
     length = batch.until - batch.first_time if batch.first_time is not None else timedelta(0)
-    near = [other for other in sound if abs(other.until - wanted) <= max(length, timedelta(days=8))]
+    place = bisect.bisect_left(sound, wanted, key=lambda other: other.until)
+    around = sound[max(0, place - SEASON_BATCHES) : place + SEASON_BATCHES]
+    near = [other for other in around if abs(other.until - wanted) <= max(length, timedelta(days=8))]
     chosen = sorted(near, key=lambda other: abs(other.until - wanted))[:SEASON_BATCHES]
     return sorted(chosen, key=lambda other: other.until)
+
+
+def _is_sound(batch: Batch) -> bool:
+    """Whether others may be held against it."""
+    return bool(batch.rows) and not batch.held_back and not is_small(batch)
 
 
 def is_small(batch: Batch) -> bool:
