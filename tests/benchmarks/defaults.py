@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -130,7 +130,7 @@ def replay(name: str) -> Outcome:
     from retrain.data.snapshot import SnapshotStore
     from retrain.project import SNAPSHOT
 
-    config = compose(CONF, [])
+    config = compose(CONF, ["backtest.workers=1"])
     manifests = list(arrivals(config))
     newest = manifests[-1]
     batches = [batch for batch in newest.batches if batch.rows]
@@ -172,6 +172,7 @@ class Loop:
 
     def __init__(self, config, batches, summaries, manifests, trainer, outcome: Outcome) -> None:
         from retrain.backtest.fits import Workshop
+        from retrain.backtest.history import History
         from retrain.project import BACKTEST_CACHE, SNAPSHOT
         from retrain.promotion.gate import build_questions
 
@@ -182,24 +183,13 @@ class Loop:
         checks = [question.check for asked in self.questions.values() for question in asked.values()]
         self.metrics = [check.metric for check in checks if check.metric]
         self.windows: list[tuple] = []  # evaluation windows that were looked at
-        self.truth = self.history(frozenset())
-        outcome.metric, outcome.possible = self.truth.loss, self.truth.first + 1
+        self.history = History(config, batches, summaries, self.workshop, metrics=self.metrics)
+        outcome.metric, outcome.possible = self.history.loss, self.history.first + 1
 
-    def history(self, hidden: frozenset[str]):
-        from retrain.backtest.history import History
-
-        known = getattr(self, "_histories", {})
-        self._histories = known
-        if hidden not in known:
-            known[hidden] = History(
-                self.config, self.batches, self.summaries, self.workshop, hidden=hidden, metrics=self.metrics
-            )
-        return known[hidden]
-
-    def fit(self, history, number: int, refit: bool):
+    def fit(self, known: Sequence, number: int, refit: bool):
         from retrain.backtest.fits import Job
 
-        job = Job(self.config, history.known(number), number, refit, tuple(self.batches))
+        job = Job(self.config, tuple(known), number, refit, tuple(self.batches))
         self.train([job])
         return self.workshop.get(job)
 
@@ -210,26 +200,26 @@ class Loop:
             hidden = frozenset(b.period for b in self.manifests[number].batches if b.held_back and b.rows)
             newest = self.batches[number]
             outcome.held += newest.period in hidden
-            history = self.history(hidden)
+            known = [batch for batch in self.batches[: number + 1] if batch.period not in hidden]
             if newest.period not in hidden or (number and hidden != self.hidden):
-                champion = self.decide(history, number, champion)
+                champion = self.decide(known, number, champion)
             else:
                 why = self.manifests[number].batches[-1].suspicions
                 outcome.events.append(f"{newest.period} on hold: {'; '.join(why)[:200]}")
             self.hidden = hidden
             if champion is not None:
-                fresh = self.fit(self.truth, number, True)
-                outcome.default.append(self.truth.losses(champion[0], number + 1).value)
-                outcome.freshest.append(self.truth.losses(fresh, number + 1).value)
+                fresh = self.fit(self.batches[: number + 1], number, True)
+                outcome.default.append(self.history.losses(champion[0], number + 1).value)
+                outcome.freshest.append(self.history.losses(fresh, number + 1).value)
                 outcome.events[-1] += f" -> {outcome.default[-1]:.4g} against {outcome.freshest[-1]:.4g}"
         outcome.still = sum(b.held_back and b.rows > 0 for b in self.manifests[-1].batches)
 
-    def decide(self, history, number: int, champion):
+    def decide(self, known: Sequence, number: int, champion):
         from retrain.data.windows import plan_windows
         from retrain.errors import DataError, PromotionError
         from retrain.promotion.gate import Verdict, judge
 
-        known, period = history.known(number), self.batches[number].period
+        period = self.batches[number].period
         if not known:
             self.outcome.events.append(f"{period}: no labelled batch takes part")
             return champion
@@ -241,12 +231,12 @@ class Loop:
         if champion is not None and len(known) - 1 == self.seen and known[-1].period == self.last:
             self.outcome.events.append(f"{period}: nothing new")
             return champion
-        challenger = self.fit(history, number, False)
+        challenger = self.fit(known, number, False)
         incumbent = None
         if champion is not None:
             incumbent = champion[0] if champion[0].until <= window.start else champion[1]
             incumbent = incumbent if incumbent.until <= window.start else None
-        comparison = self.compare(history, challenger, incumbent, number, window)
+        comparison = self.compare(known, challenger, incumbent, number, window)
         try:
             judgement = judge(comparison, self.questions[incumbent is not None])
             promoted, reason = judgement.verdict is Verdict.promote, judgement.reason
@@ -260,42 +250,35 @@ class Loop:
         self.outcome.promotions += champion is not None
         if champion is None:
             self.outcome.first = number + 1
-        return self.fit(history, number, True), challenger
+        return self.fit(known, number, True), challenger
 
-    def compare(self, history, challenger, incumbent, number: int, window):
+    def compare(self, known: Sequence, challenger, incumbent, number: int, window):
         """As the stages `train` and `evaluate` do, from stored scores."""
         from retrain.backtest.judging import compare_scored, spread_classes, to_scored
-        from retrain.config import ColumnType, Task
-        from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT
+        from retrain.config import Task
+        from retrain.promotion.figures import CHALLENGER, INCUMBENT
 
         data, fits = self.config.data, {CHALLENGER: challenger} | ({INCUMBENT: incumbent} if incumbent else {})
         parts, found = [], {name: [] for name in fits}
         for index, batch in enumerate(self.batches[: number + 1]):
-            if batch.period in history.hidden or batch.last_time < window.start:
+            if batch not in known or batch.last_time < window.start:
                 continue
-            rows = history.rows(index)
+            rows = self.history.rows(index)
             inside = window.rows(rows, data.time_column)
             parts.append(inside)
             for name, fit in fits.items():
                 times = rows.filter(pl.col(data.time_column) >= fit.until)[data.time_column]
                 keep = ((times >= window.start) & (times < window.end)).to_numpy()
                 found[name].append(fit.scores(batch.period)[keep])
-        kinds = (ColumnType.categorical, ColumnType.boolean)
-        kept = [name for name, column in data.features.items() if column.type in kinds]
-        own = [data.target_column, data.time_column, BLOCK, *data.key_columns]
         rows = pl.concat(parts, how="diagonal_relaxed")
-        rows = rows.select(name for name in rows.columns if name in {*kept, *own})
         scores = {name: np.concatenate(values) for name, values in found.items()}
         scored = to_scored(self.config, rows, scores, {name: fit.classes for name, fit in fits.items()})
         constant = challenger.baseline
         if data.task is Task.multiclass:
             constant = spread_classes(constant[None, :], challenger.classes, scored.classes)[0]
         comparison = compare_scored(self.config, rows, scored, constant, self.metrics)
-        drop = [name for name in own if name not in kept and name != BLOCK]
-        judged = comparison.rows_judged
-        judged = judged.drop(name for name in drop if name in judged.columns and name not in ("target", "block"))
         shared = [self._shared(window, other) for other in self.windows]
-        return dataclasses.replace(comparison, rows_judged=judged, look=1 + sum(share > 0.5 for share in shared))
+        return dataclasses.replace(comparison, look=1 + sum(share > 0.5 for share in shared))
 
     @staticmethod
     def _shared(window, other: tuple) -> float:

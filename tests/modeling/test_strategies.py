@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from datetime import datetime
 
@@ -256,6 +257,19 @@ def test_best_of_takes_the_winner_on_inner_rows_and_trains_it_on_all() -> None:
     learnt = learn(best, lesson(config, rows))
     assert "Strategy newest did best" in learnt.note and periods(list(learnt.batches)) == ["2013-03", "2013-04"]
     assert learnt.rows == len(rows["2013-03"]) + len(rows["2013-04"])
+
+
+@pytest.mark.parametrize(("minimum_rows", "chosen"), [(100, True), (100_000, False)])
+def test_best_of_chooses_on_enough_later_rows_or_takes_the_first_and_says_so(minimum_rows: int, chosen: bool) -> None:
+    config, rows = small("sgd"), months()
+    best = BestOf({"all": Full(), "newest": SlidingWindow(1)}, validation_share=0.01, minimum_rows=minimum_rows)
+    learnt = learn(best, lesson(config, rows))
+    if chosen:
+        used = int(re.search(r"did best on ([\d,]+) inner validation rows", learnt.note)[1].replace(",", ""))
+        assert used >= minimum_rows
+    else:
+        assert learnt.choice == "all" and "Strategy all was taken as the first on the list" in learnt.note
+        assert learnt.rows == sum(map(len, rows.values()))
 
 
 def test_what_scikit_learn_refuses_is_a_users_error() -> None:

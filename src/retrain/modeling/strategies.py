@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from annotated_types import Gt, Le, MinLen
 
 from retrain.config import Config, Task, feature_types, instantiate
 from retrain.data.manifest import Batch
-from retrain.data.windows import Window
+from retrain.data.windows import LARGEST_SHARE, Window
 from retrain.errors import ConfigError, ModelError
 from retrain.modeling import continuing
 from retrain.modeling.lesson import Base, Learnt, Lesson, from_scratch
@@ -229,17 +230,26 @@ class Streaming(Strategy):
 
 
 class BestOf(Strategy):
-    """Several strategies are tried on all but the newest `validation_share` of the newest batch's rows, in time; the one that
-    predicts those best is then carried out on all rows, and its result goes to the gate."""
+    """Several strategies are tried on all but the newest training rows, and the one that predicts those best is carried out on all;
+    its result goes to the gate.
+
+    The inner validation rows are the newest `validation_share` of the newest batch's training rows, and reach back over earlier
+    ones to `minimum_rows`, but over no more than LARGEST_SHARE of all. Where that is too few to choose on, the first strategy is taken.
+    """
 
     chooses = True
 
-    def __init__(self, strategies: Annotated[Mapping[str, Any], MinLen(1)], validation_share: Share = 0.25) -> None:
+    def __init__(
+        self,
+        strategies: Annotated[Mapping[str, Any], MinLen(1)],
+        validation_share: Share = 0.25,
+        minimum_rows: PositiveCount = 1000,
+    ) -> None:
         self.strategies = {
             name: node if isinstance(node, Strategy) else instantiate(node, f"strategy.strategies.{name}")
             for name, node in strategies.items()
         }
-        self.validation_share = validation_share
+        self.validation_share, self.minimum_rows = validation_share, minimum_rows
         self.continues = any(strategy.continues for strategy in self.strategies.values())
 
     def check(self, config: Config) -> None:
@@ -251,26 +261,44 @@ class BestOf(Strategy):
         return [batch for batch in batches if batch.period in wanted]
 
     def fit(self, lesson: Lesson) -> Learnt:
+        border = self._border(lesson)
+        if border is None:
+            best = next(iter(self.strategies))
+            why = f"of {len(lesson.rows):,} training rows too few can be kept to choose on (`strategy.minimum_rows`: {self.minimum_rows:,})"
+            note = f"Strategy {best} was taken as the first on the list: {why}."
+        else:
+            best, note = self._choose(lesson, border)
+        final = learn(self.strategies[best], lesson)
+        return dataclasses.replace(final, note=f"{note} {final.note}".strip(), choice=best)
+
+    def _border(self, lesson: Lesson) -> datetime | None:
+        """Where the inner validation rows begin; None where they would be too few, or leave too few to train on."""
+        time, newest = lesson.config.data.time_column, lesson.batches[-1]
+        times = lesson.rows[time].sort()
+        in_newest = int((times >= newest.first_time).sum())
+        wanted = max(self.minimum_rows, math.ceil(in_newest * self.validation_share))
+        if wanted > len(times) * LARGEST_SHARE:
+            return None
+        border = times[len(times) - wanted]
+        inner = int((times >= border).sum())  # rows of one time stay on one side
+        return border if inner <= len(times) * LARGEST_SHARE else None
+
+    def _choose(self, lesson: Lesson, border: datetime) -> tuple[str, str]:
+        """The name of the best on the rows from the border on, trained on those before it, and what a person should know."""
         from retrain.modeling.metrics import loss_beside
         from retrain.modeling.scoring import Model, score_rows
 
-        config, newest = lesson.config, lesson.batches[-1]
-        time = config.data.time_column
-        times = Window(newest.first_time, lesson.window.end).rows(lesson.rows, time)[time].sort()
-        border = times[int(len(times) * (1 - self.validation_share))]
+        config = lesson.config
         shorter = lesson.holding(lesson.batches, Window(lesson.window.start, border))
-        validation = Window(border, lesson.window.end).rows(lesson.rows, time)
+        validation = Window(border, lesson.window.end).rows(lesson.rows, config.data.time_column)
         losses: dict[str, float] = {}
         for name, strategy in self.strategies.items():
-            learnt = learn(strategy, shorter)
-            model = Model(learnt.pipeline, feature_types(config))
+            model = Model(learn(strategy, shorter).pipeline, feature_types(config))
             losses[name] = score_rows({name: model}, validation, config).loss(name, config)
         best = min(losses, key=lambda name: losses[name])
-        final = learn(self.strategies[best], lesson)
         loss = loss_beside(config.data.metric, config.data.task)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        note = f"Strategy {best} did best on {len(validation):,} inner validation rows ({loss}: {shown}). {final.note}"
-        return dataclasses.replace(final, note=note.strip(), choice=best)
+        return best, f"Strategy {best} did best on {len(validation):,} inner validation rows ({loss}: {shown})."
 
 
 def learn(strategy: Strategy, lesson: Lesson) -> Learnt:
