@@ -122,6 +122,19 @@ def test_a_name_that_can_not_be_told_any_more_is_refused(conf: Path, written: st
         compose(conf, ["data=files"])
 
 
+@pytest.mark.parametrize("name", ["../z", "eu/sales:v2", "it's", "100%", " a", "a.", "x" * 201])
+def test_a_registered_model_is_not_called_what_mlflow_would_not_take(conf: Path, name: str) -> None:
+    write_data(conf, name=inline(name))
+    with pytest.raises(ConfigError, match=r"tracking.registered_model.*data.name"):
+        compose(conf, ["data=files"])
+
+
+@pytest.mark.parametrize("name", ["sales (EU) & more", "Größe", "顧客", "v1.2", "123"])
+def test_other_names_of_registered_models_are_taken(conf: Path, name: str) -> None:
+    write_data(conf, name=inline(name))
+    assert compose(conf, ["data=files"]).tracking.registered_model == name
+
+
 @settings(deadline=None, derandomize=True, max_examples=30)
 @given(any_name())
 @example("???")

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 read_as_written()
+_REFUSED = ":'\"%#?*\\[]"  # in names of experiments and registered models
+_LONGEST_TRACKED = 200
 _QUESTION_MARKS = "\ue000???"  # stands for a text `???`, which OmegaConf would take for a missing value
 MOST_SHOWN = 5  # mistakes in one message
 BlockHours = Annotated[int, Ge(1), Le(24 * 366 * 100)]  # a table may have one time in several years
@@ -313,6 +315,7 @@ def _check_values(content: Mapping[str, Any], config: Config, where: Callable[[s
         more = f" (and {len(misfits) - MOST_SHOWN} more)" if len(misfits) > MOST_SHOWN else ""
         raise ConfigError(f"{'. '.join(misfits[:MOST_SHOWN])}{more}. Mend it there, then run the command again.")
     _check_columns(config.data, where)
+    _check_tracking(config, where)
     _refuse_secrets(config.data, where)
 
 
@@ -325,6 +328,28 @@ def _refuse_secrets(data: DataConfig, where: Callable[[str], str]) -> None:
             "files those that their file system reads (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN, "
             "FSSPEC_<PROTOCOL>_<OPTION>). Then change the password: it may be known by now."
         )
+
+
+def _check_tracking(config: Config, where: Callable[[str], str]) -> None:
+    """Raises ConfigError for a name that MLflow's registry, its filters or a folder of the local store would not take."""
+    tracking = config.tracking
+    names = {"tracking.registered_model": (tracking.registered_model, "/")}
+    names["tracking.experiment"] = tracking.experiment, "/" if tracking.uri_from_env is None else ""
+    for key, (name, more) in names.items():
+        refused = sorted(
+            {character for character in name if character in _REFUSED + more or not character.isprintable()}
+        )
+        if refused or name != name.strip(" .") or len(name) > _LONGEST_TRACKED:
+            what = (
+                f"holds {' '.join(map(repr, refused))}"
+                if refused
+                else "is too long, or begins or ends with a blank or a dot"
+            )
+            raise ConfigError(
+                f"{where(key)}: `{key}` is {name!r}, which {what}. Letters, digits, blanks and most signs are allowed, at most "
+                f"{_LONGEST_TRACKED} characters, but none of {' '.join(_REFUSED + more)}. Where it comes from `data.name`, mend "
+                "that, or give it a name of its own in conf/tracking/."
+            )
 
 
 def _check_columns(data: DataConfig, where: Callable[[str], str]) -> None:

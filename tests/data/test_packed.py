@@ -12,7 +12,7 @@ from conftest import make_project
 
 from retrain.config import Task, compose
 from retrain.data.contract import PAIRS
-from retrain.data.packed import pack, tell_target
+from retrain.data.packed import pack, pair_names, tell_target
 from retrain.modeling.transformers import SparsePairs
 
 WIDE = 1500
@@ -24,6 +24,17 @@ def test_a_pack_holds_what_is_neither_zero_nor_missing() -> None:
     assert packed.columns == ["id", "columns"]
     assert packed["columns"].to_list() == ["flag:1.0", "a_b:2.0 c:d:-1.5", ""]
     assert packed["columns"].str.contains(PAIRS).all()
+
+
+@pytest.mark.parametrize("into", ["columns", "row", "pairs"])
+def test_columns_stay_apart_in_a_pack_whatever_they_are_called(into: str) -> None:
+    names = ["a b", "a_b", "a\tb", "a\nb", "a\u00a0b", "a%20b", "100 %", "", " ", "row", "x:1", "pairs_", "count"]
+    assert len(set(pair_names(names))) == len(names)
+    rows = pl.DataFrame({name: [float(number + 1)] for number, name in enumerate(names)} | {"kept": ["k"]})
+    packed = pack(rows, names, into)
+    assert packed.columns == ["kept", into] and packed[into].str.contains(PAIRS).all()
+    values = [pair.rpartition(":")[2] for pair in packed[into][0].split()]
+    assert values == [f"{number + 1}.0" for number in range(len(names))]
 
 
 @pytest.mark.parametrize("text", ["gene", "gene:", "gene:one", "gene:1 gene", ":1"])

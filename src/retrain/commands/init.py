@@ -23,7 +23,7 @@ from retrain.commands.project_files import (
 from retrain.config import PeriodKind
 from retrain.data.dialect import Dialect
 from retrain.data.guessing import Guess, guess_time, read_and_guess
-from retrain.data.inference import Draft, draft_contract, guess_task
+from retrain.data.inference import Draft, draft_contract, free_name, guess_task
 from retrain.data.model_choice import DEFAULT
 from retrain.data.packed import MANY_COLUMNS, numeric_columns, pack, tell_target
 from retrain.data.sources import ROW_NUMBER, read_query
@@ -75,7 +75,10 @@ def _pack_wide(source: dict, table: pl.DataFrame, options: argparse.Namespace) -
     target = table[options.target]
     told = tell_target(table, names, target, guess_task(target)[0])
     node = {"_target_": "retrain.data.packed.PackedColumns", "source": source, "leave_out": told}
-    return node, pack(table.drop(told), [name for name in names if name not in told], "columns"), told
+    packed = [name for name in names if name not in told]
+    into = free_name("columns", {*table.columns} - {*packed})
+    node |= {"into": into} if into != "columns" else {}
+    return node, pack(table.drop(told), packed, into), told
 
 
 def _read(paths: list[str], options: argparse.Namespace) -> tuple[dict, Guess]:

@@ -141,7 +141,7 @@ def _part(
     lower = (name or place).lower()
     if lower.endswith(PARQUET):
         # From a path Polars maps the file into memory rather than copying it.
-        frame = pl.read_parquet(place) if name is None else pl.read_parquet(io.BytesIO(read()))
+        frame = pl.read_parquet(place, glob=False) if name is None else pl.read_parquet(io.BytesIO(read()))
         return Part(place, frame, is_text=False)
     if lower.endswith(JSON):
         content = read()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -55,19 +57,33 @@ def numeric_columns(rows: pl.DataFrame, except_for: set[str]) -> list[str]:
 
 def pack(rows: pl.DataFrame, names: Sequence[str], into: str) -> pl.DataFrame:
     """The rows with some columns packed into one text column; a row of zeros has an empty text."""
-    labels = pl.Series([name.replace(" ", "_") for name in names], dtype=pl.String)
+    labels = pl.Series(pair_names(names), dtype=pl.String)
     texts = []
     for part in rows.iter_slices(max(1, CELLS_AT_ONCE // max(1, len(names)))):
         cells = np.nan_to_num(part.select(pl.col(names).cast(pl.Float64)).to_numpy(), nan=0.0)
         row, column = np.nonzero(cells)
         pairs = labels.gather(column) + ":" + pl.Series(cells[row, column]).cast(pl.String)
         joined = (
-            pl.DataFrame({"row": row, into: pairs}).group_by("row", maintain_order=True).agg(pl.col(into).str.join(" "))
+            pl.DataFrame({"row": row, "pairs": pairs})
+            .group_by("row", maintain_order=True)
+            .agg(pl.col("pairs").str.join(" "))
         )
         numbers = pl.DataFrame({"row": np.arange(len(part))})
-        texts.append(numbers.join(joined, on="row", how="left", maintain_order="left")[into].fill_null(""))
+        texts.append(numbers.join(joined, on="row", how="left", maintain_order="left")["pairs"].fill_null(""))
     packed = pl.concat(texts) if texts else pl.Series(into, [], dtype=pl.String)
     return rows.drop(names).with_columns(packed.alias(into))
+
+
+def pair_names(names: Sequence[str]) -> list[str]:
+    """What columns are called in a packed text: their names without white space, and no two the same."""
+    simple = [name.replace(" ", "_") for name in names]
+    times = Counter(simple)
+    return [
+        label
+        if label and not re.search(r"\s|%[0-9A-Fa-f]{2}", label) and (label == name or times[label] == 1)
+        else re.sub(r"[\s%]", lambda sign: f"%{ord(sign[0]):02X}", name) or "%00"
+        for name, label in zip(names, simple, strict=True)
+    ]
 
 
 def tell_target(rows: pl.DataFrame, names: Sequence[str], target: pl.Series, task: Task) -> list[str]:

@@ -100,7 +100,7 @@ class SnapshotStore:
     def everything(self, batch: Batch) -> pl.DataFrame:
         """All rows of a batch, also unlabelled and quarantined ones; not checked against the manifest."""
         names = [name for name in (LABELLED, UNLABELLED, QUARANTINED) if name in batch.files]
-        frames = {name: pl.read_parquet(self._path(batch.period, name)) for name in names}
+        frames = {name: pl.read_parquet(self._path(batch.period, name), glob=False) for name in names}
         if QUARANTINED in frames:
             quarantined = frames[QUARANTINED]
             frames[QUARANTINED] = quarantined.drop(REASON if REASON in quarantined.columns else EARLIER_REASON)
@@ -131,7 +131,7 @@ class SnapshotStore:
 
     def sample(self, batch: Batch) -> pl.DataFrame:
         """Some rows spread evenly over a batch, with time, features and target."""
-        return pl.read_parquet(self._path(batch.period, SAMPLE))
+        return pl.read_parquet(self._path(batch.period, SAMPLE), glob=False)
 
     def stage(
         self,
