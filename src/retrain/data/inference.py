@@ -150,10 +150,12 @@ def guess_time_format(values: pl.Series) -> str | None:
 def guess_keys(table: pl.DataFrame, batch: pl.Series, target: str, time: str) -> list[str]:
     """The columns that tell the rows of a batch apart: one that looks like a key, else the time with up to two others."""
     frame = table.with_columns(batch.alias(_BATCH))
-    largest = frame.filter(batch == batch.mode().min()).head(LOOKED_AT_FIRST)  # most that are no keys are seen there
+    largest = frame.filter(batch == batch.mode().min())
+    # Most that are no keys are seen to be none in the first rows of one batch.
+    looks = (largest.head(LOOKED_AT_FIRST), largest, frame)
 
     def unique(names: Sequence[str]) -> bool:
-        return not any(rows.select(_BATCH, *names).is_duplicated().any() for rows in (largest, frame))
+        return not any(rows.select(_BATCH, *names).is_duplicated().any() for rows in looks)
 
     names = [
         name
