@@ -299,6 +299,7 @@ def test_a_store_with_a_smaller_limit_gets_smaller_pieces(
     ledger = Ledger.open(store)
     ledger.append(entry(0, 2, 1, FEBRUARY, 2, reason="x" * 9000), 0)
     assert ledger.entries()[0].reason == "x" * 9000
+    assert not ledger.append(entry(0, 3, 1, FEBRUARY, 3, reason="y" * 9000), 0), "the loser of a race"
 
 
 def test_a_part_that_is_missing_or_changed_is_noticed(store: Store) -> None:

@@ -39,6 +39,7 @@ def write_once(client: MlflowClient, run_id: str, key: str, text: str) -> bool:
     from mlflow.exceptions import MlflowException
 
     for size in SIZES:
+        value = None
         try:
             value = text if len(text) <= size else _write_parts(client, run_id, text, size)
             if value is None:  # cut by the store
@@ -49,7 +50,7 @@ def write_once(client: MlflowClient, run_id: str, key: str, text: str) -> bool:
             # a value that is too long; and a request may have been carried out although its answer was lost.
             found = _read_params(client, run_id, error).get(key)
             if found is not None:
-                return found == value
+                return found in (text, value)
             # Nor is what is too long always called so (Postgres: BAD_REQUEST), so every refusal gets a second try.
             if len(text) <= SIZES[-1] or size == SIZES[-1]:
                 raise _not_written(error) from error
