@@ -7,6 +7,7 @@ import csv
 import functools
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -92,7 +93,7 @@ def read_text(content: bytes, dialect: Dialect, place: str, needed: Collection[s
         content, sample = content.split(b"\n", 1)[-1], sample.split("\n", 1)[-1]
     separator = dialect.separator or (told[1] if told else find_separator(sample, needed))
     header = _header(sample, separator)
-    twice = sorted({name for name in header if name and header.count(name) > 1})
+    twice = sorted(name for name, count in Counter(header).items() if name and count > 1)
     if twice:
         raise DataError(
             f"{place} has more than one column named `{twice[0]}`, so nothing tells which is meant. Rename one of them at the "
@@ -108,8 +109,8 @@ def read_text(content: bytes, dialect: Dialect, place: str, needed: Collection[s
     except pl.exceptions.PolarsError:
         frame, lines, too_long = _read_slowly(content, separator, place, offset - 1)
     if b'""' in content:
-        empty = [values.set(values == "", None) for values in frame if (values == "").any()]
-        frame = frame.with_columns(empty)
+        empty = frame.select((pl.all() == "").any()).row(0, named=True)
+        frame = frame.with_columns(frame[name].set(frame[name] == "", None) for name, some in empty.items() if some)
     blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series() if frame.width > 1 else None
     if blank is not None and blank.any():
         kept = (~blank).arg_true()

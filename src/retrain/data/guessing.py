@@ -5,7 +5,7 @@ Each decision comes with the reason, and with a doubt where the values alone don
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import polars as pl
@@ -20,6 +20,7 @@ from retrain.data.casting import (
     cast_numbers,
     cast_times,
     cast_words,
+    plain_numbers,
     without_case,
 )
 from retrain.data.dialect import Dialect
@@ -59,7 +60,10 @@ def read_and_guess(
     text_parts = [part for part in parts.filled if part.is_text]
     frame = join([part.frame for part in text_parts], text_parts) if text_parts else None
     if frame is not None:
-        dialect = _decide_decimal(guess, frame, dialect, text_parts)
+        # Of most columns nothing is open, and there may be thousands.
+        plain = plain_numbers(frame, set(frame.columns) - {time}) if dialect.decimal != "," else {}
+        dialect = _decide_decimal(guess, frame, dialect, text_parts, plain)
+        frame = frame.with_columns(plain.values()) if dialect.decimal == "." else frame
         frame = _guess_columns(guess, frame, text_parts, dialect, target, time, time_format)
     typed = [part.frame for part in parts.filled if not part.is_text]
     guess.table = join([*([frame] if frame is not None else []), *typed], parts.filled) if typed else frame
@@ -113,19 +117,19 @@ def _odd_word(part: Part) -> str:
     return ""
 
 
-def _decide_decimal(guess: Guess, frame: pl.DataFrame, dialect: Dialect, parts: Sequence[Part]) -> Dialect:
+def _decide_decimal(
+    guess: Guess, frame: pl.DataFrame, dialect: Dialect, parts: Sequence[Part], plain: Collection[str]
+) -> Dialect:
     """A point or a comma before the decimals, from all columns that look like numbers."""
     if dialect.decimal is not None:
         guess.told.append(f"decimals follow {'a comma' if dialect.decimal == ',' else 'a point'}, as you said")
         guess.settings["decimal"] = dialect.decimal
         return dialect
     commas, points, open_question = [], [], []
-    for name in text_columns(frame):
-        known = frame[name].drop_nulls()
-        few = known.gather_every(max(1, len(known) // _SAMPLE)).str.strip_chars()
-        few = few.filter(
-            few.str.contains(r"^\(?[-+$€£¥\s\d.,']+( ?[%€$])?\)?$") & few.str.contains(r"\d[.,]\d|^[.,]\d")
-        )
+    for name in sorted(text_columns(frame), key=lambda name: name in plain):
+        if name in plain and not commas and not open_question:
+            break  # nothing speaks for a comma
+        few = _amounts(frame[name])
         if few.str.contains(_DECIMALS.format(",", r"\.")).any():
             commas.append(name)
         if few.str.contains(_DECIMALS.format(r"\.", ",")).any():
@@ -153,6 +157,13 @@ def _decide_decimal(guess: Guess, frame: pl.DataFrame, dialect: Dialect, parts: 
         return replace(dialect, decimal=".")
     guess.settings["decimal"] = ","
     return replace(dialect, decimal=",")
+
+
+def _amounts(text: pl.Series) -> pl.Series:
+    """Some of the values that look like numbers with a sign between or before their digits."""
+    known = text.drop_nulls()
+    few = known.gather_every(max(1, len(known) // _SAMPLE)).str.strip_chars()
+    return few.filter(few.str.contains(r"^\(?[-+$€£¥\s\d.,']+( ?[%€$])?\)?$") & few.str.contains(r"\d[.,]\d|^[.,]\d"))
 
 
 def _matching(values: pl.Series, pattern: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from retrain.columns import own_column, refuse_reserved
-from retrain.data.casting import Cast, Caster, cast_as_found
+from retrain.data.casting import Cast, Caster, cast_as_found, plain_numbers
 from retrain.data.dialect import Dialect
 from retrain.data.files import Part, find_files, read_parts
 from retrain.data.times import ReadTimes
@@ -90,7 +90,10 @@ def _cast(parts: list[Part], casters: Mapping[str, Caster], strict: Collection[s
     for part in parts:
         refuse_reserved(part.frame.columns, part.place)
     frame = join([part.frame for part in parts], parts)
-    casts = {name: casters.get(name, cast_as_found)(frame[name]) for name in text_columns(frame)}
+    texts = text_columns(frame)
+    others = plain_numbers(frame, [name for name in texts if name not in casters])
+    frame = frame.with_columns(others.values())
+    casts = {name: casters.get(name, cast_as_found)(frame[name]) for name in texts if name not in others}
     for name in strict:
         read = casts[name].times if name in casts else None
         if read is not None and read.undecided:
