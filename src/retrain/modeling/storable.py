@@ -76,7 +76,9 @@ def _fit_a_few(config: Config, rows: pl.DataFrame) -> Pipeline:
             return fit(pipeline, _sample(config, rows), config)
         except ModelError as error:
             if isinstance(error.__cause__, InvalidParameterError):
-                raise
+                raise ModelError(
+                    f"`model` can't be fitted with these parameters: {error.__cause__} Mend conf/model/ or the override."
+                ) from error
         except Exception:  # of too few rows: the fit itself will say what is wrong, if anything is
             pass
     return build_pipeline(config)
