@@ -6,10 +6,11 @@ import json
 
 import polars as pl
 import pytest
-from conftest import Project
+from conftest import REPOSITORY, Project
 
 from retrain.backtest.corruptions import flip_labels, leak_target, resample, shuffle_column
-from retrain.backtest.gate_check import EQUAL, WORSE, Trial, share_interval, summarize
+from retrain.backtest.gate_check import EQUAL, WORSE, Trial, best_constant, share_interval, summarize
+from retrain.config import Config, compose
 
 ROWS = pl.DataFrame({"x": range(1000), "kind": ["a", "b"] * 500, "late": [True, False, False, False] * 250})
 
@@ -54,9 +55,21 @@ def test_the_shipped_gate_passes_on_the_flights_and_a_wide_one_does_not(champion
     assert "FAILED" not in result.stdout
 
     # A margin so wide that everything passes.
-    wide = ["gate.checks.primary.margin=100", "gate.checks.ranking.margin=100"]
+    wide = [
+        "gate.checks.primary.margin=100",
+        "gate.checks.primary.margin_is=absolute",
+        "gate.checks.ranking.margin=100",
+    ]
     off = [f"+gate.checks.{name}.on_failure=warn" for name in ("slices", "floor", "calibration", "classes")]
     result = project.run("retrain", "gate-check", "--quick", *wide, *off, check=False)
     trials = json.loads((project.root / "reports/gate_check.json").read_text())
     assert sum(trial["promoted"] for trial in trials) > len(trials) / 2
     assert result.returncode == 1 and "promoted wrongly too often" in " ".join(result.stderr.split())
+
+
+def test_the_baseline_of_the_check_knows_no_row_that_judges(config: Config) -> None:
+    known = pl.DataFrame({"late": [True, False, False, False]})
+    assert best_constant(config, known, ["0", "1"]) == 0.25
+    several = compose(REPOSITORY / "conf", ["data.task=multiclass"])
+    known = pl.DataFrame({"late": ["a", "a", "b", "gone"]})
+    assert best_constant(several, known, ["a", "b", "new"]) == pytest.approx([2 / 3, 1 / 3, 0])

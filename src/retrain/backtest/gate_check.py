@@ -17,7 +17,7 @@ import polars as pl
 from retrain.backtest.corruptions import flip_labels, leak_target, resample, shuffle_column
 from retrain.backtest.judging import compare_scored
 from retrain.columns import own_column
-from retrain.config import Column, ColumnType, Config, feature_types
+from retrain.config import Column, ColumnType, Config, Task, feature_types
 from retrain.data.manifest import Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in, block_index, block_of, plan_windows
@@ -175,7 +175,7 @@ class GateCheck:
         block = block_index(self.config.data.time_column, block_of(self.config.evaluation))
         data, models = self.config.data, {CHALLENGER: challenger, INCUMBENT: incumbent}
         scored = score_rows(models, era.judged, self.config)
-        constant = baseline_score(scored.target, data.metric, data.task, len(scored.classes))
+        constant = best_constant(self.config, era.known, scored.classes)
         asked = [question.check.metric for question in self.questions.values() if question.check.metric]
         rows = era.judged.with_columns(block.alias(BLOCK))
         comparison = compare_scored(self.config, rows, scored, constant, asked)
@@ -198,6 +198,15 @@ class GateCheck:
         if isinstance(primary, NonInferiority) and (primary.metric or self.config.data.metric) == loss:
             margin = primary.margin * (incumbent if primary.margin_is == "relative" else 1)
         return worsening > min(margin, LARGEST_MARGIN * incumbent)
+
+
+def best_constant(config: Config, known: pl.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """The baseline's prediction, as the pipeline's: the best constant for the rows that were known, not for those that judge."""
+    data = config.data
+    target = pipeline.to_target(known, config)
+    if data.task is Task.multiclass:
+        target = target[np.isin(target, classes)]
+    return baseline_score(pipeline.to_codes(target, classes, data.task), data.metric, data.task, len(classes))
 
 
 @dataclass(frozen=True)
