@@ -173,7 +173,7 @@ class GateCheck:
 
     def _try(self, era: Era, scenario: str, kind: str, challenger: Model, incumbent: Model) -> Trial:
         block = block_index(self.config.data.time_column, block_of(self.config.evaluation))
-        data, models = self.config.data, {CHALLENGER: challenger, INCUMBENT: incumbent}
+        models = {CHALLENGER: challenger, INCUMBENT: incumbent}
         scored = score_rows(models, era.judged, self.config)
         constant = best_constant(self.config, era.known, scored.classes)
         asked = [question.check.metric for question in self.questions.values() if question.check.metric]
