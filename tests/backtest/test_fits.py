@@ -31,12 +31,13 @@ class Days(Source):
 
     def __init__(self) -> None:
         self.changed: set[str] = set()
+        self.late: set[str] = set()  # of whose labels one has come
 
     def periods(self) -> list[str]:
         return [f"2024-01-{day:02}" for day in range(1, DAYS + 1)]
 
     def fingerprint(self, period: str) -> str:
-        return f"{period} {period in self.changed}"
+        return f"{period} {period in self.changed} {period in self.late}"
 
     def read(self, period: str) -> pl.DataFrame:
         day = int(period[-2:])
@@ -48,7 +49,9 @@ class Days(Source):
                 "t": [start + timedelta(minutes=20 * row) for row in range(ROWS)],
                 "x": -x if period in self.changed else x,
                 "kind": [f"day {day}"] * ROWS,
-                "y": x > 0,
+                "y": [
+                    value if row == 0 or period not in self.late else None for row, value in enumerate((x > 0).tolist())
+                ],
             }
         )
 
@@ -137,6 +140,16 @@ def test_backtests_at_the_same_time_do_not_disturb_each_other(world: World) -> N
     workshop = Workshop(world.cache, world.snapshot)
     assert workshop.get(more) is not None and workshop.get(first) is not None
     assert not list(world.cache.rglob(".unfinished-*"))
+
+
+def test_a_batch_with_few_labels_is_looked_at_in_all_its_rows(world: World) -> None:
+    world.source.late.add("2024-01-10")
+    world.update()
+    job = world.job()
+    carry_out(job, world.cache, world.snapshot)
+    fit = Workshop(world.cache, world.snapshot).get(job)
+    assert len(fit.scores("2024-01-10")) == 1 and len(fit.scores_of_known()["2024-01-10"]) == ROWS
+    assert len(SnapshotStore(world.snapshot).sample(world.batches[9])) == ROWS
 
 
 def test_of_jobs_with_one_model_a_single_one_asks_what_all_ask(world: World) -> None:

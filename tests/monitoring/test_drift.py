@@ -115,6 +115,13 @@ def test_news_are_named() -> None:
     assert "`z` is new" in compare_batches(look(rows(50)), fewer, HISTORY, ("new", "old")).news
 
 
+def test_a_column_that_comes_alive_is_news() -> None:
+    asleep = [look(rows(seed).with_columns(x=pl.lit(None, pl.Float64), z=pl.lit(1.0))) for seed in range(6)]
+    news = compare_batches(look(rows(50)), asleep[-1], asleep, ("new", "old")).news
+    assert [line.split("`")[1] for line in news if "has come alive" in line] == ["x", "z"]
+    assert not any("come alive" in line for line in against_history(rows(50)).news)
+
+
 def test_the_distance_of_numbers_is_that_of_kolmogorov_and_smirnov() -> None:
     from scipy.stats import ks_2samp
 

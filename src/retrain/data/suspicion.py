@@ -216,7 +216,7 @@ def _values(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]:
         farthest = max((other.nearest[name] for other in past), default=0.0)
         if column.null_share > missing + LARGE_STEP:
             reasons.append(f"`{name}` is missing in {column.null_share:.0%} of the rows (at most {missing:.0%} before)")
-        elif _comes_alive(column, [other.features[name] for other in history]):
+        elif comes_alive(column, [other.features[name] for other in history]):
             continue  # told as news
         elif column.levels:
             usual = max((other.unseen.get(name, 0.0) for other in past), default=0.0)
@@ -245,7 +245,7 @@ def _values(batch: BatchSummary, earlier: Sequence[BatchSummary]) -> list[str]:
     return reasons
 
 
-def _comes_alive(column: ColumnSummary, history: Sequence[ColumnSummary]) -> bool:
+def comes_alive(column: ColumnSummary, history: Sequence[ColumnSummary]) -> bool:
     """Whether a column had one value, or none, in all earlier batches, and now has several, the old one among them if it is a
     category: then there is nothing that its values could be unlike."""
     if not all(_asleep(other) for other in history) or _asleep(column):

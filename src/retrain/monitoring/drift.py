@@ -17,6 +17,7 @@ import numpy as np
 
 from retrain.data.distances import distance, noise, unseen_share
 from retrain.data.summary import BatchSummary, ColumnSummary
+from retrain.data.suspicion import comes_alive
 
 B = TypeVar("B")  # whatever stands for a batch
 
@@ -162,6 +163,8 @@ def find_news(batch: BatchSummary, reference: BatchSummary, history: Sequence[Ba
         if _constant(column) and not _constant(before):
             news.append(f"`{name}` has become constant")
         known = [other.features[name] for other in history if name in other.features]
+        if known and comes_alive(column, known):
+            news.append(f"`{name}` has come alive: in all batches before it had one value, or none")
         share = unseen_share(column, known) if column.levels and known else 0.0
         if share > SURGE:
             news.append(f"{share:.0%} of the rows have levels of `{name}` that no batch had before")

@@ -113,13 +113,12 @@ def observe(
     }
     observation = Observation()
     if reference.period != newest.period:
-        observation.drift = compare_batches(
-            summaries[newest.period],
-            summaries[reference.period],
-            [summaries[batch.period] for batch in history],
-            (newest.period, reference.period),
+        past = [summaries[batch.period] for batch in history]
+        names = (newest.period, reference.period)
+        observation.drift = _measured(
+            "drift", lambda: compare_batches(summaries[names[0]], summaries[names[1]], past, names), None
         )
-        if newest.period not in {batch.period for batch in manifest.labelled}:
+        if observation.drift is not None and newest.period not in {batch.period for batch in manifest.labelled}:
             observation.drift.families.pop(TARGET, None)  # labels that come early are not like those that come late
     if watched is not None:
         remembered = Cache(cache)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from retrain.config import Config, instantiate
+from retrain.data.holds import is_small
 from retrain.data.manifest import Batch
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.update import update_snapshot
@@ -39,6 +40,9 @@ def run(config: Config) -> None:
         (batch for batch in batches if batch.accepted and not batch.released), key=lambda batch: batch.accepted
     ):
         log.warning("%s", how_to_hold_again(list(group)))
+    if is_small(batches[-1]):
+        rows = batches[-1].rows + batches[-1].unlabelled_rows
+        log.info("Batch %s has %d rows so far, too few to tell whether it looks broken.", batches[-1].period, rows)
     if change.manifest.waiting:
         names = ", ".join(batch.period for batch in change.manifest.waiting)
         log.info("Labels of %s may still be on their way (`data.label_delay`): neither trains nor judges.", names)
