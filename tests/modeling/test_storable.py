@@ -28,7 +28,7 @@ def nothing_passed_yet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_estimator(config: Config, **estimator: object) -> Config:
-    model = dataclasses.replace(config.model, estimator=estimator)
+    model = dataclasses.replace(config.model, estimator=estimator, choose_iterations_below=0)
     return dataclasses.replace(config, model=model)
 
 
