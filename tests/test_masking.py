@@ -24,9 +24,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from retrain.config import compose
+from retrain.config import Config, compose
 from retrain.errors import ConfigError, DataError, RetrainError, StoreError
-from retrain.masking import MaskingFormatter, holds_secret, mask, mask_tree, split_address, without_secrets
+from retrain.masking import MaskingFormatter, holds_secret, mask, mask_tree, secret_keys, split_address, without_secrets
 from retrain.project import write_text
 from retrain.promotion.ledger import Entry, Ledger
 from retrain.tracking import runs
@@ -234,30 +234,32 @@ def test_an_address_that_can_not_be_read_is_not_quoted_in_pieces(address: str, m
     assert "12/3" not in str(error.value) and "pw" not in str(error.value)
 
 
-SOURCE = "retrain.data.sources.SqlQuery"
+def compose_source(kind: str, **arguments: str) -> Config:
+    node = {"_target_": f"retrain.data.sources.{kind}"} | arguments
+    inner = ", ".join(f'{key}: "{value}"' for key, value in node.items())
+    return compose(REPOSITORY / "conf", ["~data.source", f"+data.source={{{inner}}}"])
 
 
 @pytest.mark.parametrize(
-    "key, value",
+    "kind, key, value",
     [
-        ("uri", "postgresql://ann:pa/ss@db/shop"),
-        ("uri", "postgresql://db/shop?password=x"),
-        ("paths", "['https://b.example.com/f.csv?X-Amz-Signature=abc']"),
-        ("storage.secret", "abc"),
+        ("SqlQuery", "uri", "postgresql://ann:pa/ss@db/shop"),
+        ("SqlQuery", "uri", "postgresql://db/shop?password=pa/ss"),
+        ("Files", "paths", "https://b.example.com/f.csv?X-Amz-Signature=pa/ss"),
     ],
 )
-def test_a_config_that_holds_a_secret_is_refused_with_key_and_way_out(key: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=rf"`data\.source\.{key}.*uri_from_env") as error:
-        compose(
-            REPOSITORY / "conf",
-            [f"++data.source.{key}='{value}'" if value[0] != "[" else f"++data.source.{key}={value}"],
-        )
-    assert "pa/ss" not in str(error.value) and "abc" not in str(error.value)
+def test_a_config_that_holds_a_secret_is_refused_with_key_and_way_out(kind: str, key: str, value: str) -> None:
+    more = {"query": "select 1"} if kind == "SqlQuery" else {}
+    with pytest.raises(ConfigError, match=rf"`data\.source\.{key}` holds a password.*uri_from_env") as error:
+        compose_source(kind, **more, **{key: value})
+    assert "pa/ss" not in str(error.value)
 
 
-def test_a_query_that_mentions_a_token_is_no_secret() -> None:
+def test_secrets_are_found_under_any_key_and_a_query_that_mentions_a_token_is_none() -> None:
+    own = {"source": {"storage": {"secret": "abc", "anon": False}, "urls": ["s3://a", "http://a:b@c"]}, "token": ""}
+    assert secret_keys(own, "data") == ["data.source.storage.secret", "data.source.urls[1]"]
     query = "select * from visits where token = 'a' and pwd = 'b'"
-    assert compose(REPOSITORY / "conf", [f'++data.source.query="{query}"']).data.source["query"] == query
+    assert compose_source("SqlQuery", query=query, uri_from_env="SHOP").data.source["query"] == query
 
 
 @pytest.mark.parametrize("words", [["x", "--query", "select 1"], ["x"]], ids=["database", "file"])
