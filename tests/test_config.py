@@ -125,6 +125,15 @@ def test_an_overlay_that_is_named_must_exist(tmp_path: Path) -> None:
         compose(conf, ["local=laptop"])
 
 
+def test_an_overlay_may_lie_where_hydra_is_told_to_look(tmp_path: Path) -> None:
+    (tmp_path / "shared/experiment").mkdir(parents=True)
+    (tmp_path / "shared/experiment/team.yaml").write_text("# @package _global_\nseed: 5\n")
+    found = [f"hydra.searchpath=[file://{tmp_path / 'shared'}]"]
+    assert compose(CONF, ["experiment=team", *found]).seed == 5
+    with pytest.raises(ConfigError, match="experiment=taem"):
+        compose(CONF, ["experiment=taem", *found])
+
+
 def test_an_overlay_is_named_before_there_is_any(tmp_path: Path) -> None:
     shutil.copytree(CONF, tmp_path / "conf", ignore=shutil.ignore_patterns("experiment", "local"))
     with pytest.raises(ConfigError, match=r"no conf/experiment/short.yaml\. Make that file"):

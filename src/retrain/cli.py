@@ -126,6 +126,7 @@ NOT_HERE = {
     "--config-path": "the configuration is that of the project: change into its folder",
     "--config-name": "overlays of your own lie in conf/experiment/: `experiment=<name>`",
     "--experimental-rerun": "`retrain reproduce VERSION` trains a version again",
+    "--hydra-help": "`retrain train --help` lists the choices, `--info` shows where everything comes from",
     "--shell-completion": "there is none",
 }
 RUNS_HYDRA = {"config", "snapshot", "monitor", "train", "evaluate", "promote", "backtest", "gate-check", "status"}

@@ -253,7 +253,7 @@ def swept_values(override: Override) -> list[str]:
 def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], overrides: Sequence[str]) -> Config:
     """Typed form of a composed config. Raises ConfigError naming key, value and file."""
     where = functools.partial(find_origin, conf=conf, choices=choices, overrides=overrides)
-    check_choices(choices, conf)
+    check_choices(choices, conf, _searchpath(composed))
     content = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
     try:
         _gather_trusted_types(content, conf, where)
@@ -278,6 +278,16 @@ def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], override
         config.model.estimator |= config.model.for_regression
     config.model.for_regression = {}
     return config
+
+
+def _searchpath(composed: DictConfig) -> list[str]:
+    """Where Hydra looks beside `conf/`. A job of a sweep is handed its config without Hydra's part."""
+    from hydra.core.hydra_config import HydraConfig
+
+    found = OmegaConf.select(composed, "hydra.searchpath")
+    if found is None and HydraConfig.initialized():
+        found = HydraConfig.get().searchpath
+    return [str(place) for place in found or []]
 
 
 def _gather_trusted_types(content: DictConfig, conf: Path, where: Callable[[str], str]) -> None:

@@ -14,13 +14,23 @@ OVERLAYS = ("experiment", "local")  # groups that a clone may have no folder for
 OPTIONAL = {"local": "default"}  # the only file that a group may name before it exists
 
 
-def check_choices(choices: Mapping[str, Any], conf: Path) -> None:
-    """Raises ConfigError, with the files that there are, for a choice without a file: Hydra skips an `optional` one that is missing."""
+def check_choices(choices: Mapping[str, Any], conf: Path, searchpath: Sequence[str] = ()) -> None:
+    """Raises ConfigError, with the files that there are, for a choice without a file: Hydra skips an `optional` one that is missing.
+
+    `searchpath`: Hydra's further places. What may lie in a package is taken for there.
+    """
+    if any("://" in place and not place.startswith("file://") for place in searchpath):
+        return
+    folders = [conf, *(Path(place.removeprefix("file://")) for place in searchpath)]
     for group, chosen in choices.items():
         if group == "hydra" or group.startswith("hydra/"):
             continue
         for name in chosen if isinstance(chosen, (list, tuple)) else [chosen]:
-            if name is not None and OPTIONAL.get(group) != name and not _file(conf, group, name).is_file():
+            if (
+                name is not None
+                and OPTIONAL.get(group) != name
+                and not any(_file(folder, group, name).is_file() for folder in folders)
+            ):
                 raise ConfigError(missing_choice(conf, group, name))
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # How long a fit takes, by the names that estimators give it; which types a model holds does not depend on it.
 LENGTHS = ("n_estimators", "max_iter", "iterations", "num_boost_round")
-ROWS_OF_A_CLASS, ROWS, STEPS = 20, 100, 2
+ROWS_OF_A_CLASS, ROWS, MOST_ROWS, STEPS = 20, 100, 2000, 2
 _passed: set[tuple[str, tuple[str, ...]]] = set()  # in this process: a backtest asks for every fit
 
 
@@ -87,4 +87,4 @@ def _fit_a_few(config: Config, rows: pl.DataFrame) -> Pipeline:
 def _sample(config: Config, rows: pl.DataFrame) -> pl.DataFrame:
     if config.data.task is Task.regression:
         return rows.head(ROWS)
-    return rows.group_by(config.data.target_column, maintain_order=True).head(ROWS_OF_A_CLASS)
+    return rows.group_by(config.data.target_column, maintain_order=True).head(ROWS_OF_A_CLASS).head(MOST_ROWS)
