@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit, logit, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone, is_regressor
 from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import Tags, column_or_1d, get_tags
+from sklearn.utils.validation import check_is_fitted
 
 from retrain.config import Config, Task, feature_types
 from retrain.modeling.continuing import NotContinuable
@@ -25,66 +28,87 @@ MINIMUM_LEAF = 100
 RIDGE = 5.0  # added to the weights of a leaf: rows that the model was sure of weigh next to nothing, and respond without bound
 
 
-class CorrectedClassifier(ClassifierMixin, BaseEstimator):
+class _Corrected(BaseEstimator):
+    """`estimator` and `corrections` are fitted already: a pair that `fit` replaces, in `estimator_` and `corrections_`."""
+
+    def __init__(self, estimator: Any, corrections: list[list[Any]]) -> None:
+        self.estimator, self.corrections = estimator, corrections
+
+    def fit(self, X: Any, y: NDArray) -> Self:
+        """Train the model itself anew, and forget the corrections."""
+        if is_regressor(self) and y is not None:
+            y = column_or_1d(y, warn=True)
+        self.estimator_, self.corrections_ = clone(self.estimator).fit(X, y), []
+        return self
+
+    @property
+    def model(self) -> Any:
+        """The fitted model under the corrections."""
+        return getattr(self, "estimator_", self.estimator)
+
+    @property
+    def applied(self) -> list[list[Any]]:
+        """The corrections, oldest first."""
+        return getattr(self, "corrections_", self.corrections)
+
+    @property
+    def n_features_in_(self) -> int:
+        return self.model.n_features_in_
+
+    def __sklearn_is_fitted__(self) -> bool:
+        try:
+            check_is_fitted(self.model)
+        except NotFittedError:
+            return False
+        return True
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = get_tags(self.estimator).input_tags.sparse
+        return tags
+
+
+class CorrectedClassifier(ClassifierMixin, _Corrected):
     """Adds the corrections to the log odds (of two classes) or the log probabilities (of several) of a fitted classifier.
 
     Each correction is a list of fitted regressors, one of two classes, else one for each class.
     """
 
-    def __init__(self, estimator: Any, corrections: list[list[Any]]) -> None:
-        self.estimator, self.corrections = estimator, corrections
-
     @property
     def classes_(self) -> NDArray:
-        return self.estimator.classes_
-
-    def fit(self, X: Any, y: NDArray) -> CorrectedClassifier:
-        """Train the model itself anew, and forget the corrections."""
-        self.estimator, self.corrections = clone(self.estimator).fit(X, y), []
-        return self
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
+        return self.model.classes_
 
     def predict_proba(self, X: Any) -> NDArray:
         """Probabilities of shape (rows, classes)."""
-        probabilities, dense = self.estimator.predict_proba(X), _dense(X)
+        check_is_fitted(self)
+        probabilities, dense = self.model.predict_proba(X), _dense(X)
         if len(self.classes_) == 2:
             score = logit(np.clip(probabilities[:, 1], SMALLEST, 1 - SMALLEST))
-            score = expit(score + sum(regressors[0].predict(dense) for regressors in self.corrections))
+            score = expit(score + sum(regressors[0].predict(dense) for regressors in self.applied))
             return np.column_stack([1 - score, score])
         score = np.log(np.clip(probabilities, SMALLEST, 1))
-        for regressors in self.corrections:
+        for regressors in self.applied:
             score += np.column_stack([regressor.predict(dense) for regressor in regressors])
         return softmax(score, axis=1)
 
     def predict(self, X: Any) -> NDArray:
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        places = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[places]
 
 
-class CorrectedRegressor(RegressorMixin, BaseEstimator):
+class CorrectedRegressor(RegressorMixin, _Corrected):
     """Adds the corrections to the values that a fitted regressor predicts. Each is a list of one fitted regressor."""
-
-    def __init__(self, estimator: Any, corrections: list[list[Any]]) -> None:
-        self.estimator, self.corrections = estimator, corrections
-
-    def fit(self, X: Any, y: NDArray) -> CorrectedRegressor:
-        """Train the model itself anew, and forget the corrections."""
-        self.estimator, self.corrections = clone(self.estimator).fit(X, y), []
-        return self
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
 
     def predict(self, X: Any) -> NDArray:
         """Values of shape (rows,)."""
+        check_is_fitted(self)
         dense = _dense(X)
-        return self.estimator.predict(X) + sum(regressors[0].predict(dense) for regressors in self.corrections)
+        return self.model.predict(X) + sum(regressors[0].predict(dense) for regressors in self.applied)
 
 
 def corrections_of(estimator: Any) -> list[list[Any]]:
     """Those that an estimator has, oldest first."""
-    return estimator.corrections if isinstance(estimator, (CorrectedClassifier, CorrectedRegressor)) else []
+    return estimator.applied if isinstance(estimator, _Corrected) else []
 
 
 def add_correction(
@@ -102,7 +126,7 @@ def add_correction(
     encoded = pipeline[:-1].transform(to_features(rows, feature_types(config)))
     estimator, target = pipeline[-1], to_target(rows, config)
     dense = _dense(encoded)
-    inner = estimator.estimator if corrections_of(estimator) else estimator
+    inner = estimator.model if corrections_of(estimator) else estimator
     given = inner.get_params(deep=False)
     settings: dict[str, Any] = {
         "max_iter": iterations,

@@ -39,12 +39,14 @@ class _ScaledTarget:
         return super().predict(_bounded(X)) * self.target_scale_ + self.target_mean_
 
     def _measure(self, y: Any) -> None:
+        if y is None:  # scikit-learn says what is wrong
+            return
         values = np.asarray(y, dtype=np.float64)
         mean, scale = float(np.mean(values)), float(np.std(values))
         self.target_mean_, self.target_scale_ = mean, scale if scale > 0 and np.isfinite(scale) else 1.0
 
-    def _scaled(self, y: Any) -> NDArray:
-        return (np.asarray(y, dtype=np.float64) - self.target_mean_) / self.target_scale_
+    def _scaled(self, y: Any) -> NDArray | None:
+        return None if y is None else (np.asarray(y, dtype=np.float64) - self.target_mean_) / self.target_scale_
 
 
 class ScaledSGDRegressor(_ScaledTarget, SGDRegressor):
@@ -75,17 +77,22 @@ class ScaledMLPRegressor(_ScaledTarget, MLPRegressor):
 
     def _measure(self, y: Any) -> None:
         super()._measure(y)
-        if self.loss == "poisson":  # knows no negative values: the unit changes, the zero stays
+        if self.loss == "poisson" and y is not None:  # knows no negative values: the unit changes, the zero stays
             self.target_mean_, self.target_scale_ = 0.0, self.target_mean_ or 1.0
 
 
 def _bounded(X: Any) -> Any:
     """Features of shape (rows, columns), dense or sparse, none farther out than FARTHEST."""
     if sparse.issparse(X):
-        bounded = X.copy()
-        bounded.data = np.clip(bounded.data, -FARTHEST, FARTHEST)
+        bounded = X.copy() if X.format in ("csr", "csc") else X.tocsr()
+        bounded.data = _clipped(bounded.data)
         return bounded
-    return X.clip(-FARTHEST, FARTHEST) if isinstance(X, np.ndarray) and X.dtype.kind == "f" else X
+    return _clipped(X) if isinstance(X, np.ndarray) and X.dtype.kind in "iuf" else X
+
+
+def _clipped(values: NDArray) -> NDArray:
+    """What is no finite number stays, for scikit-learn to refuse."""
+    return np.where(np.isfinite(values), np.clip(values, -FARTHEST, FARTHEST), values)
 
 
 def _longest_row(X: Any) -> float:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_array
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
 if TYPE_CHECKING:
     import pandas as pd
     from scipy.sparse import csr_matrix
+    from sklearn.utils import Tags
 
 PARTS = ("days_since_1970", "year", "month", "day", "weekday", "hour")
+
+
+def _checked(transformer: BaseEstimator, X: Any, fitting: bool) -> Any:
+    """The frame, or anything else as an array of two dimensions; as many columns, of the same names, as in `fit`."""
+    if not hasattr(X, "columns"):
+        X = check_array(X, dtype=None, ensure_all_finite="allow-nan")
+    elif fitting and not len(X):
+        raise ValueError(f"Found array with 0 sample(s) while {type(transformer).__name__} needs at least one.")
+    # Earlier versions kept no names, and scikit-learn warns of names that it can't compare.
+    named = fitting or hasattr(transformer, "feature_names_in_")
+    validate_data(transformer, X if named else np.asarray(X), reset=fitting, skip_check_array=True)
+    return X
 
 
 class DateParts(TransformerMixin, BaseEstimator):
@@ -19,16 +34,17 @@ class DateParts(TransformerMixin, BaseEstimator):
     hour; NaN where the date is missing."""
 
     def fit(self, X: pd.DataFrame, y: None = None) -> DateParts:
-        self.feature_names_in_ = np.asarray(X.columns, dtype=object)
-        self.n_features_in_ = X.shape[1]
+        _checked(self, X, fitting=True)
         return self
 
     def transform(self, X: pd.DataFrame) -> np.ndarray:
         import pandas as pd
 
+        check_is_fitted(self, "n_features_in_")
+        frame = pd.DataFrame(_checked(self, X, fitting=False))
         parts = []
-        for name in X.columns:
-            times = pd.to_datetime(X[name])
+        for name in frame.columns:
+            times = pd.to_datetime(frame[name])
             known = times.notna().to_numpy()
             values = times.dt
             days = (times - pd.Timestamp(0)) / pd.Timedelta(days=1)
@@ -36,8 +52,14 @@ class DateParts(TransformerMixin, BaseEstimator):
                 parts.append(np.where(known, part.to_numpy(dtype=np.float64, na_value=np.nan), np.nan))
         return np.column_stack(parts)
 
-    def get_feature_names_out(self, input_features: None = None) -> np.ndarray:
-        return np.array([f"{name}_{part}" for name in self.feature_names_in_ for part in PARTS], dtype=object)
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        names = _check_feature_names_in(self, input_features)
+        return np.array([f"{name}_{part}" for name in names for part in PARTS], dtype=object)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True  # a missing date
+        return tags
 
 
 class SparsePairs(TransformerMixin, BaseEstimator):
@@ -51,16 +73,23 @@ class SparsePairs(TransformerMixin, BaseEstimator):
         self.n_columns = n_columns
 
     def fit(self, X: pd.DataFrame, y: None = None) -> SparsePairs:
-        self.n_features_in_ = X.shape[1]
+        _checked(self, X, fitting=True)
         return self
 
     def transform(self, X: pd.DataFrame) -> csr_matrix:
         from sklearn.feature_extraction import FeatureHasher
 
-        texts = np.asarray(X, dtype=object).ravel()
+        check_is_fitted(self, "n_features_in_")
+        texts = np.asarray(_checked(self, X, fitting=False), dtype=object).ravel()
         rows = (text.split() if isinstance(text, str) else () for text in texts)
         pairs = ([(name, float(value)) for name, _, value in (pair.rpartition(":") for pair in row)] for row in rows)
         return FeatureHasher(self.n_columns, input_type="pair").transform(pairs)
 
     def get_feature_names_out(self, input_features: None = None) -> np.ndarray:
         return np.array([f"hashed_{number}" for number in range(self.n_columns)], dtype=object)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.allow_nan = True  # a missing text
+        return tags
