@@ -250,3 +250,5 @@ def test_classes_that_are_hardly_there_are_pointed_at() -> None:
     few = draft(table(late=np.arange(ROWS) % 100 == 0))
     assert any("Only 40 rows have the rarer value" in doubt for doubt in few.unsure)
     assert not any("be learnt" in doubt for doubt in draft(table()).unsure)
+    many = np.array([f"class {k}" for k in range(25)])[np.arange(ROWS) % 25]
+    assert any("Boosting grows 25 trees" in doubt for doubt in draft(table(late=many)).unsure)

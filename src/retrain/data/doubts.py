@@ -21,6 +21,7 @@ OFFSET = re.compile(r"^(UTC|GMT)?[+-]\d{1,2}(:?\d{2})?$")
 MOST_ZONES = 1000
 UNFINISHED = 0.25  # of the usual rows of a batch
 FEW_ROWS = 1500
+MANY_CLASSES = 20
 RARE_CLASS = 100  # rows: a third of a batch's then holds too few of them to be judged by
 _COUNT = own_column("count")
 
@@ -42,6 +43,11 @@ def _doubt_task(draft: Draft, target: pl.Series) -> None:
         )
     if draft.positive_label is not None:
         draft.unsure.append(f"`{draft.positive_label}`, the rarer value of `{target.name}`, counts as positive.")
+    if draft.task is Task.multiclass and (classes := target.drop_nulls().n_unique()) >= MANY_CLASSES:
+        draft.unsure.append(
+            f"Boosting grows {classes} trees at each step, one a class: `model: random_forest` is many times quicker, and "
+            "`logistic_regression` as well; with few rows a class also often better (`retrain train model=...` shows it)."
+        )
     if draft.task is not Task.regression:
         _doubt_rare_classes(draft, target)
 
