@@ -376,7 +376,7 @@ def test_one_bad_cell_sends_its_row_to_quarantine_with_file_line_and_value(
     assert [batch.quarantined_rows for batch in change.manifest.batches] == [0, 0, 1]
     kept = pl.read_parquet(tmp_path / "snapshot/batch=2023-03/quarantine.parquet")
     line = 1 + written(records()[:80]).count("\n")
-    assert kept[REASON].to_list() == [reason + (f" ({path}, line {line})" if value else "")]
+    assert kept[REASON].to_list() == [f"{reason} ({path}, line {line})"]
     assert kept["id"].to_list() == [records()[80]["id"]]
 
 
@@ -449,6 +449,35 @@ def test_an_open_quote_is_told_with_its_line(tmp_path: Path) -> None:
     path.write_text('a,when,late\n1,2023-01-01,1\n2,"2023-01-02,0\n3,2023-01-03,0\n')
     with pytest.raises(DataError, match="line 3"):
         guessed(path)
+
+
+def test_a_file_that_is_written_otherwise_than_the_source_says_is_named(tmp_path: Path) -> None:
+    path = put(tmp_path, records(), separator=";")
+    source = source_of(guessed(path), path)
+    put(tmp_path, records())
+    with pytest.raises(DataError, match=r"table.csv separates its columns by ',', not by ';'"):
+        source.periods()
+
+
+def test_spaces_behind_separators_and_empty_cells_at_the_end_of_rows_do_no_harm(tmp_path: Path) -> None:
+    lines = [line.replace(",", ", ") + "," for line in written([row | {"note": "x"} for row in records()]).splitlines()]
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join([lines[0].removesuffix(","), *lines[1:]]))
+    guess = guessed(path)
+    assert guess.table.columns == list(records()[0]) and len(guess.table) == ROWS
+    assert set(guess.table["zip"]) == {"02139", "94105"}
+
+
+def test_whole_numbers_with_a_point_are_classes_as_those_without(tmp_path: Path) -> None:
+    rows = [row | {"late": ["2.0", "1", "3"][number % 3]} for number, row in enumerate(records())]
+    draft = draft_contract(guessed(put(tmp_path, rows)).table, "late", "when", None, None)
+    assert draft.task is Task.multiclass
+
+
+def test_a_column_with_a_name_of_our_own_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("__retrain_problem,when,late\n1,2023-01-01,0\n2,2023-01-02,1\n")
+    with pytest.raises(DataError, match="__retrain_"):
+        guessed(tmp_path / "table.csv")
 
 
 def test_zips_are_read_whole_without_what_operating_systems_put_in(expected: list[str], tmp_path: Path) -> None:

@@ -102,12 +102,16 @@ def read_text(content: bytes, dialect: Dialect, place: str, needed: Collection[s
     offset = 2 if told else 1
     if not header:
         return TextTable(pl.DataFrame(), separator, encoding, sure, lambda rows: rows + offset)
+    _check_separator(header, sample, dialect.separator, needed, place)
+    padded = any(name.startswith(" ") for name in header[1:]) and not any(name in needed for name in header[1:])
     try:
+        if padded:
+            raise pl.exceptions.ComputeError
         frame = pl.read_csv(content, separator=separator, infer_schema=False)
         too_long: tuple[int, ...] = ()
         lines = _lines_of(frame, offset + sum(name.count("\n") for name in frame.columns))
     except pl.exceptions.PolarsError:
-        frame, lines, too_long = _read_slowly(content, separator, place, offset - 1)
+        frame, lines, too_long = _read_slowly(content, separator, place, offset - 1, padded)
     if b'""' in content:
         empty = frame.select((pl.all() == "").any()).row(0, named=True)
         frame = frame.with_columns(frame[name].set(frame[name] == "", None) for name, some in empty.items() if some)
@@ -119,6 +123,18 @@ def read_text(content: bytes, dialect: Dialect, place: str, needed: Collection[s
         frame, lines = frame.filter(~blank), _through(lines, kept)
     frame = frame.drop([name for name in frame.columns if not name])  # such as the index that pandas writes
     return TextTable(frame, separator, encoding, sure, lines, too_long)
+
+
+def _check_separator(header: list[str], sample: str, said: str | None, needed: Collection[str], place: str) -> None:
+    """Raises DataError when the separator that was said gives none of the columns, and another one does."""
+    if said is None or not needed or set(header) & set(needed):
+        return
+    found = find_separator(sample, needed)
+    if set(_header(sample, found)) & set(needed):
+        raise DataError(
+            f"{place} separates its columns by {found!r}, not by {said!r} (--separator, `data.source.separator`). Write it as the "
+            "other files are, or take the key away: then each file is looked at."
+        )
 
 
 def find_separator(sample: str, needed: Collection[str] = ()) -> str:
@@ -157,8 +173,8 @@ def _to_utf8(content: bytes, encoding: str | None, place: str) -> tuple[bytes, s
     mark = next((name for sign, name in _BYTE_ORDER_MARKS if content.startswith(sign)), None)
     if mark is not None:
         encoding = mark
-    elif encoding is None and b"\0" in content[:1000]:
-        encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
+    elif encoding is None and (wide := _wide_characters(content[:1000])):
+        encoding = wide
     elif encoding is None:
         try:
             content.decode("utf-8")
@@ -174,6 +190,15 @@ def _to_utf8(content: bytes, encoding: str | None, place: str) -> tuple[bytes, s
     if b"\r" in content[:_SAMPLE] and b"\n" not in content:
         content = content.replace(b"\r", b"\n")
     return content, "utf-8" if mark == "utf-8-sig" else encoding, sure
+
+
+def _wide_characters(start: bytes) -> str | None:
+    """UTF-16 without a mark shows by its zeros, one in two bytes of Latin letters."""
+    for name, first in (("utf-16-be", 0), ("utf-16-le", 1)):
+        half = start[first::2]
+        if half and half.count(0) > 0.5 * len(half):
+            return name
+    return None
 
 
 def _decode(content: bytes, encoding: str, place: str, sure: bool) -> str:
@@ -206,10 +231,12 @@ def _through(lines: Callable[[pl.Series], pl.Series], kept: pl.Series) -> Callab
 
 
 def _read_slowly(
-    content: bytes, separator: str, place: str, skipped: int
+    content: bytes, separator: str, place: str, skipped: int, padded: bool = False
 ) -> tuple[pl.DataFrame, Callable[[pl.Series], pl.Series], tuple[int, ...]]:
-    """A file whose rows have too many cells, or odd quotes. Raises DataError for quotes that are never closed."""
-    reader = csv.reader(io.StringIO(content.decode("utf-8"), newline=""), delimiter=separator, strict=True)
+    """A file whose rows have too many cells, odd quotes, or spaces behind the separators. Raises DataError for quotes that are never closed."""
+    reader = csv.reader(
+        io.StringIO(content.decode("utf-8"), newline=""), delimiter=separator, strict=True, skipinitialspace=padded
+    )
     header: list[str] = []
     rows: list[list[str | None]] = []
     lines, too_long, begins = [], [], 1
@@ -218,7 +245,7 @@ def _read_slowly(
             if not header:
                 header = cells
             elif cells:
-                if len(cells) > len(header):
+                if any(cells[len(header) :]):
                     too_long.append(len(rows))
                 rows.append([cell or None for cell in cells[: len(header)]] + [None] * (len(header) - len(cells)))
                 lines.append(begins + skipped)

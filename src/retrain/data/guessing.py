@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import polars as pl
 
+from retrain.columns import refuse_reserved
 from retrain.data.casting import (
     INTEGER,
     LEADING_ZERO,
@@ -32,6 +33,7 @@ from retrain.errors import DataError
 _MOST_UNREAD = 0.01  # of the values: such a column is still one of numbers or dates, and those rows go to quarantine
 _FEW = 20  # values: too few for one odd one among them to be an exception
 _SAMPLE = 5000
+_MOST_CODES = 10  # whole numbers, as far as they may be classes
 _NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _DECORATED = r"[$€£¥₹%()]|\b(USD|EUR|GBP|CHF|JPY)\b"
 # What can only be decimals: not three of them, after a bare 0 or four digits and more, or after a group of thousands.
@@ -57,11 +59,13 @@ def read_and_guess(
     parts = load_parts(paths, dialect, (target, time))
     guess = Guess(pl.DataFrame())
     _tell_files(guess, parts, dialect)
+    for part in parts.filled:
+        refuse_reserved(part.frame.columns, part.place)
     text_parts = [part for part in parts.filled if part.is_text]
     frame = join([part.frame for part in text_parts], text_parts) if text_parts else None
     if frame is not None:
         # Of most columns nothing is open, and there may be thousands.
-        plain = plain_numbers(frame, set(frame.columns) - {time}) if dialect.decimal != "," else {}
+        plain = plain_numbers(frame, set(frame.columns) - {time, target}) if dialect.decimal != "," else {}
         dialect = _decide_decimal(guess, frame, dialect, text_parts, plain)
         frame = frame.with_columns(plain.values()) if dialect.decimal == "." else frame
         frame = _guess_columns(guess, frame, text_parts, dialect, target, time, time_format)
@@ -204,8 +208,9 @@ def _time_column(guess: Guess, text: pl.Series, time_format: str | None, day_fir
     known = len(text) - text.null_count()
     if read is None or not known or read.unread.sum() == known or read.values.null_count() == len(text):
         example = text.drop_nulls().head(1).to_list()
+        by = f" by `--time-format {time_format}`" if time_format else ""
         raise DataError(
-            f"`--time {text.name}` holds no times that can be recognized, such as {example}. Say how they are written with "
+            f"`--time {text.name}` holds no times that can be recognized{by}, such as {example}. Say how they are written with "
             "--time-format: as strptime does (%d.%m.%Y %H:%M), or epoch_s, epoch_ms, epoch_us."
         )
     if time_format is not None or all(name.startswith("%Y-%m-%d") for name in read.formats):
@@ -307,7 +312,12 @@ def _tell_numbers(guess: Guess, known: pl.Series) -> None:
 
 def _guess_target(guess: Guess, text: pl.Series, cast: Cast) -> Cast:
     """A target of words: without the marks of missing labels, and two classes whatever their capitals."""
-    if cast.values.dtype != pl.String:
+    values = cast.values
+    if values.dtype.is_float():
+        known = values.drop_nulls()
+        codes = known.n_unique() <= _MOST_CODES and (known == known.floor()).all() and not known.is_infinite().any()
+        return replace(cast, values=values.cast(pl.Int64)) if codes else cast  # 2.0 is the class 2
+    if values.dtype != pl.String:
         return cast
     words = cast_words(text)
     values = words.values

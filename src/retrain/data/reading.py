@@ -98,7 +98,7 @@ def _cast(parts: list[Part], casters: Mapping[str, Caster], strict: Collection[s
         read = casts[name].times if name in casts else None
         if read is not None and read.undecided:
             refuse_undecided(read)
-    return with_problems(frame, casts, parts)
+    return with_problems(frame, casts, parts, next(iter(strict), None))
 
 
 def refuse_undecided(read: ReadTimes) -> None:
@@ -119,8 +119,10 @@ def text_columns(frame: pl.DataFrame) -> list[str]:
     return [name for name, dtype in frame.schema.items() if dtype == pl.String]
 
 
-def with_problems(frame: pl.DataFrame, casts: Mapping[str, Cast], parts: Sequence[Part] = ()) -> pl.DataFrame:
-    """The frame with its cast columns, and what didn't fit beside them."""
+def with_problems(
+    frame: pl.DataFrame, casts: Mapping[str, Cast], parts: Sequence[Part] = (), required: str | None = None
+) -> pl.DataFrame:
+    """The frame with its cast columns, and beside them what didn't fit, or is missing in the column `required`."""
     rows = pl.Series(dtype=pl.Int64)
     told: list[pl.DataFrame] = []
     for name, cast in casts.items():
@@ -129,6 +131,13 @@ def with_problems(frame: pl.DataFrame, casts: Mapping[str, Cast], parts: Sequenc
             shown = frame[name].gather(rows)
             shown = shown.str.slice(0, _SHOWN) + shown.str.slice(_SHOWN).str.replace(r"(?s).+", "…")
             told.append(pl.DataFrame({"row": rows, "why": f"{name}: '" + shown + f"' is not {cast.kind}"}))
+    if required in casts and casts[required].values.null_count():
+        cast = casts[required]
+        missing = cast.values.is_null() if cast.unread is None else cast.values.is_null() & ~cast.unread
+        rows = missing.arg_true().cast(pl.Int64)
+        told.append(
+            pl.DataFrame({"row": rows, "why": pl.Series([f"{required}: missing"]).new_from_index(0, len(rows))})
+        )
     for start, part in zip(_starts(parts), parts, strict=True):
         if part.text is not None and part.text.too_long:
             rows = pl.Series(part.text.too_long, dtype=pl.Int64) + start
