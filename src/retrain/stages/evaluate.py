@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from retrain import project, records
-from retrain.config import Config
+from retrain.config import Config, Task, class_name
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import block_index, block_of
 from retrain.errors import PromotionError
@@ -35,6 +35,7 @@ from retrain.promotion.slices import asked_columns, sliced_columns
 from retrain.records import ChallengerRecord, CheckRecord, ComparisonRecord, FigureRecord
 from retrain.reporting import words
 
+NOTABLY_WORSE = 0.001  # of the constant's score
 log = logging.getLogger("retrain")
 
 
@@ -66,6 +67,26 @@ def run(config: Config) -> None:
         return
     records.save(project.COMPARISON, record)
     log.info("Verdict %s: %s", judgement.verdict.value, judgement.reason)
+
+
+def worse_than_constant(config: Config, comparison: Comparison) -> str:
+    """That the challenger is no model, and what to try; empty where it does better than the best constant, or where nobody can tell."""
+    metric = comparison.metric
+    try:
+        worsening = comparison.worsening(BASELINE, metric).value
+        scores = [comparison.score(model, metric).value for model in (CHALLENGER, BASELINE)]
+    except PromotionError:
+        return ""
+    if worsening <= NOTABLY_WORSE * abs(scores[1]):
+        return ""
+    others = (
+        ("ridge", "random_forest") if config.data.task is Task.regression else ("logistic_regression", "random_forest")
+    )
+    return (
+        f"The challenger ({class_name(config.model.estimator)}) ends worse than a constant prediction on the evaluation rows: {metric} "
+        f"{scores[0]:.4g} against {scores[1]:.4g}. Either the features tell nothing about the target, or this model can't cope with so "
+        f"few rows (a class): try {' or '.join(f'`model={name}`' for name in others)}, and look through `data.features`."
+    )
 
 
 def _judge_once(

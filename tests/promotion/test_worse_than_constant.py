@@ -1,0 +1,38 @@
+"""A challenger that ends worse than a constant is said to, with what to try."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import REPOSITORY
+
+from retrain.config import Task, compose
+from retrain.promotion.figures import BASELINE, CHALLENGER, Comparison, Estimate
+from retrain.stages.evaluate import worse_than_constant
+
+
+def comparison(metric: str, challenger: float, constant: float) -> Comparison:
+    scores = {
+        (name, metric): Estimate(value, 0.01, 9) for name, value in ((CHALLENGER, challenger), (BASELINE, constant))
+    }
+    differences = {(BASELINE, metric): Estimate(challenger - constant, 0.01, 9)}
+    return Comparison(1000, 10, 0.2, scores, differences, False, metric=metric)
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "challenger", "constant", "said"),
+    [
+        (Task.multiclass, "log_loss", 21.0, 3.4, ["21 against 3.4", "HistGradientBoosting", "`model=random_forest`"]),
+        (Task.regression, "rmse", 1.5e9, 45.0, ["1.5e+09 against 45", "`model=ridge`"]),
+        (Task.binary, "roc_auc", 0.4, 0.5, ["0.4 against 0.5"]),
+        (Task.binary, "log_loss", 0.30, 0.35, []),
+        (Task.binary, "roc_auc", 0.7, 0.5, []),
+        (Task.binary, "log_loss", 0.35, 0.35, []),
+        (Task.binary, "log_loss", float("nan"), 0.35, []),
+    ],
+)
+def test_worse_than_a_constant_is_said_whichever_way_the_metric_runs(
+    task: Task, metric: str, challenger: float, constant: float, said: list[str]
+) -> None:
+    config = compose(REPOSITORY / "conf", [f"data.task={task.name}", f"data.metric={metric}"])
+    warning = worse_than_constant(config, comparison(metric, challenger, constant))
+    assert bool(warning) == bool(said) and all(part in warning for part in said)
