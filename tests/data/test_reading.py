@@ -282,6 +282,12 @@ def test_what_is_no_number_is_never_made_one() -> None:
     assert cast_numbers(pl.Series("x", ["1.5", "2,5"]), ",").unread.to_list() == [True, False]
 
 
+def test_a_comma_that_nobody_explained_makes_no_number() -> None:
+    """1,234 is a thousand or one and a bit; with a point after it, it is clear."""
+    cast = cast_numbers(pl.Series("amount", ["1,234", "1,234.5", "7"]))
+    assert cast.values.to_list() == [None, 1234.5, 7] and "decimal" in cast.kind
+
+
 def test_labels_are_read_by_their_value() -> None:
     assert cast_flags(pl.Series("late", ["1.0", "0.0", "NaN", "", "N/A"])).values.to_list() == [1, 0, None, None, None]
     assert cast_flags(pl.Series("late", ["Yes", "no", "TRUE"])).values.to_list() == [True, False, True]

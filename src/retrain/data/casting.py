@@ -39,7 +39,9 @@ class Cast:
 Caster = Callable[[pl.Series], Cast]
 
 
-def casters(data: DataConfig, decimal: str, time_format: str | None, day_first: bool | None) -> dict[str, Caster]:
+def casters(
+    data: DataConfig, decimal: str | None, time_format: str | None, day_first: bool | None
+) -> dict[str, Caster]:
     """How each column of the schema is read from text."""
 
     def numbers(text: pl.Series) -> Cast:
@@ -68,9 +70,12 @@ def casters(data: DataConfig, decimal: str, time_format: str | None, day_first: 
     return found
 
 
-def cast_numbers(text: pl.Series, decimal: str = ".") -> Cast:
-    """Numbers, whole ones as such. Signs of a currency or per cent, groups of thousands and brackets for a minus are understood."""
-    values = text.cast(pl.Float64, strict=False) if decimal == "." else _with_comma(text)
+def cast_numbers(text: pl.Series, decimal: str | None = None) -> Cast:
+    """Numbers, whole ones as such. Signs of a currency or per cent, groups of thousands and brackets for a minus are understood.
+
+    Without a `decimal` sign it is a point; but then 1,234 may be a thousand or one and a bit, and is not read.
+    """
+    values = _with_comma(text) if decimal == "," else text.cast(pl.Float64, strict=False)
     rest = values.is_null() & text.is_not_null()
     if rest.any():
         known = rest & ~text.str.strip_chars().is_in(MISSING_MARKS)
@@ -79,7 +84,10 @@ def cast_numbers(text: pl.Series, decimal: str = ".") -> Cast:
         rest = known & values.is_null()
     if values.is_nan().any():
         values = values.fill_nan(None)
-    return Cast(_whole(values, text), rest if rest.any() else None, "a number")
+    kind = "a number"
+    if decimal is None and rest.any() and text.filter(rest).str.contains(r"\d,\d").any():
+        kind += ' (if its comma is meant as one: `decimal: ","` under `data.source`, or ".")'
+    return Cast(_whole(values, text), rest if rest.any() else None, kind)
 
 
 def _with_comma(text: pl.Series) -> pl.Series:
@@ -88,12 +96,15 @@ def _with_comma(text: pl.Series) -> pl.Series:
     return values.set(text.str.contains(".", literal=True).fill_null(False), None)
 
 
-def _written_out(text: pl.Series, decimal: str) -> pl.Series:
+def _written_out(text: pl.Series, said: str | None) -> pl.Series:
     """Numbers as people write them; null for what is none."""
     bare = text.str.strip_chars().str.replace(r"^\((.*)\)$", "-$1").str.replace_all("\u2212", "-", literal=True)
     bare = bare.str.replace(_CURRENCY, "").str.replace(r"\s*%$", "").str.replace(r"^([+-])\s+", "$1").str.strip_chars()
+    decimal = said or "."
     sign, grouping = (r"\.", ",") if decimal == "." else (",", r"\.")
     grouped = bare.str.contains(_GROUPED.format(sign, grouping))
+    if said is None:
+        grouped &= ~bare.str.contains(r"^[^.]*,[^.]*$")
     plain = bare.str.contains(_PLAIN.format(sign))
     bare = bare.zip_with(~grouped.fill_null(False), bare.str.replace_all(f"[{grouping}' \u00a0\u202f]", ""))
     return bare.str.replace(decimal, ".", literal=True).set(~(grouped | plain), None).cast(pl.Float64, strict=False)
@@ -111,7 +122,7 @@ def _whole(values: pl.Series, text: pl.Series) -> pl.Series:
     return values if text.str.contains(r"[.,eE%]").any() else values.cast(pl.Int64)
 
 
-def cast_flags(text: pl.Series, decimal: str = ".") -> Cast:
+def cast_flags(text: pl.Series, decimal: str | None = None) -> Cast:
     """True and false, or the numbers 1 and 0."""
     words = text.str.strip_chars().str.to_lowercase()
     missing = words.is_null() | text.str.strip_chars().is_in(MISSING_MARKS)

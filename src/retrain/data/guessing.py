@@ -157,7 +157,8 @@ def _decide_decimal(
     else:
         if open_question:
             example = _matching(frame[open_question[0]], r"\d,\d")
-            guess.told.append(f"{example} in `{open_question[0]}` is one of thousands")
+            guess.told.append(f"the comma in {example} of `{open_question[0]}` is one of thousands")
+            guess.settings["decimal"] = "."
         return replace(dialect, decimal=".")
     guess.settings["decimal"] = ","
     return replace(dialect, decimal=",")

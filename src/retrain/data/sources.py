@@ -311,7 +311,7 @@ def schema_casters(data: DataConfig, dialect: Dialect, time_format: str | None) 
     order = dialect.day_first
     if order is None and time_format and not time_format.startswith("%Y") and {"%d", "%m"} <= set(_codes(time_format)):
         order = time_format.index("%d") < time_format.index("%m")
-    return casters(data, dialect.decimal or ".", time_format, order)
+    return casters(data, dialect.decimal, time_format, order)
 
 
 def _codes(time_format: str) -> list[str]:
