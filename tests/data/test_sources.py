@@ -20,7 +20,8 @@ from retrain.data.dialect import Dialect
 from retrain.data.periods import parse_delay, parse_period
 from retrain.data.reading import read_table
 from retrain.data.snapshot import SnapshotStore
-from retrain.data.sources import Files, Source, SqlQuery, Table, WithLabels, parse_times
+from retrain.data.sources import Files, Source, SqlQuery, Table, WithLabels
+from retrain.data.time_columns import parse_times
 from retrain.data.update import update_snapshot
 from retrain.errors import ConfigError, DataError
 

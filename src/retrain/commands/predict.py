@@ -20,7 +20,7 @@ from retrain.data.contract import to_feature
 from retrain.data.dialect import Dialect
 from retrain.data.files import SUFFIXES
 from retrain.data.reading import PLACE, read_one, split_problems
-from retrain.data.sources import schema_casters
+from retrain.data.schema_casters import schema_casters
 from retrain.errors import DataError, ModelError, PromotionError
 from retrain.project import replacing
 from retrain.tracking.store import open_store

@@ -15,7 +15,9 @@ from retrain.data.doubts import add_doubts
 from retrain.data.leaks import find_leaks
 from retrain.data.model_choice import ModelChoice, choose_model
 from retrain.data.period_guess import batch_keys, guess_block_hours, guess_period, rows_per_batch
-from retrain.data.sources import EPOCH_UNITS, ROW_NUMBER, parse_times
+from retrain.data.sources import ROW_NUMBER
+from retrain.data.time_columns import parse_times
+from retrain.data.times import EPOCH_UNITS
 from retrain.errors import DataError
 
 MOST_CLASSES = 50

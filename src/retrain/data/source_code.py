@@ -9,10 +9,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from retrain.data import casting, dialect, files, reading, times
+from retrain.data import casting, dialect, files, reading, schema_casters, time_columns, times
 from retrain.data.sources import Source
 
-_READING = (casting, dialect, files, reading, times)  # what the sources of this project read with
+_READING = (
+    casting,
+    dialect,
+    files,
+    reading,
+    schema_casters,
+    time_columns,
+    times,
+)  # what the sources of this project read with
 
 
 def source_code(source: Source, node: Any) -> str:

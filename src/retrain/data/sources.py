@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +13,14 @@ from typing import Any
 import polars as pl
 
 from retrain.columns import own_column, refuse_reserved
-from retrain.config import ColumnType, DataConfig, PeriodKind, Task
-from retrain.data.casting import Caster, cast_times, casters
-from retrain.data.contract import to_times
+from retrain.config import DataConfig, PeriodKind
+from retrain.data.casting import Caster
 from retrain.data.dialect import Dialect
 from retrain.data.files import SUFFIXES, readable, stamp_files
 from retrain.data.periods import period_keys
-from retrain.data.reading import PLACE, PROBLEM, add_problem, cast_texts, read_one, read_table, refuse_undecided
-from retrain.data.times import EPOCH_UNITS, read_times
+from retrain.data.reading import PLACE, PROBLEM, cast_texts, read_one, read_table
+from retrain.data.schema_casters import date_columns, schema_casters, typed_columns
+from retrain.data.time_columns import is_time, with_times
 from retrain.errors import ConfigError, DataError
 from retrain.ranges import PositiveCount
 
@@ -91,8 +90,8 @@ class BatchFiles(Source):
     def read(self, period: str) -> pl.DataFrame:
         table = read_one(self._path(period), self.dialect, self.casters, date_columns(self.data))
         time = self.data.time_column if self.data else None
-        if self.time_format and time in table.columns and not _is_time(table[time]):
-            table = _with_times(table, time, self.time_format, self.dialect.day_first)
+        if self.time_format and time in table.columns and not is_time(table[time]):
+            table = with_times(table, time, self.time_format, self.dialect.day_first)
         return table
 
     def _path(self, period: str) -> Path:
@@ -171,7 +170,7 @@ class Table(Source):
                 "another one in `data.source.number_rows` and `data.key_columns`, or take `number_rows` away to use the "
                 "column as it is."
             )
-        table = _with_times(table, self.time_column, self.time_format, self.day_first)
+        table = with_times(table, self.time_column, self.time_format, self.day_first)
         # A row without a time goes to quarantine in the batch of the rows beside it.
         table = table.with_columns(table[self.time_column].forward_fill().backward_fill().alias(_FILLED))
         table = table.sort(_FILLED, maintain_order=True)
@@ -237,7 +236,7 @@ class SqlQuery(Table):
             )
         table = read_query(uri, self.query)
         # Some databases, such as SQLite, keep times and flags as text.
-        texts = [name for name in _typed_columns(self.data) if table.schema.get(name) == pl.String]
+        texts = [name for name in typed_columns(self.data) if table.schema.get(name) == pl.String]
         return cast_texts(table, {name: caster for name, caster in self._casters().items() if name in texts})
 
     def _casters(self) -> dict[str, Caster]:
@@ -306,92 +305,8 @@ def read_query(uri: str, query: str) -> pl.DataFrame:
         raise DataError(f"The query can't be read from the database: {cause}. Mend `data.source`.") from None
 
 
-def schema_casters(data: DataConfig, dialect: Dialect, time_format: str | None) -> dict[str, Caster]:
-    """How the columns of a schema are read from text files of a dialect."""
-    order = dialect.day_first
-    if order is None and time_format and not time_format.startswith("%Y") and {"%d", "%m"} <= set(_codes(time_format)):
-        order = time_format.index("%d") < time_format.index("%m")
-    return casters(data, dialect.decimal, time_format, order)
-
-
-def _codes(time_format: str) -> list[str]:
-    return re.findall(r"%\w", time_format)
-
-
-def date_columns(data: DataConfig | None) -> list[str]:
-    """The columns of a schema that hold times, that of the rows first."""
-    if data is None:
-        return []
-    others = [name for name, column in data.features.items() if column.type is ColumnType.datetime]
-    return list(dict.fromkeys([data.time_column, *others]))
-
-
-def _typed_columns(data: DataConfig) -> list[str]:
-    """Columns that the contract wants as something else than text."""
-    typed = (ColumnType.numeric, ColumnType.boolean, ColumnType.datetime)
-    names = [name for name, column in data.features.items() if column.type in typed]
-    open_target = data.task is Task.regression or (data.task is Task.binary and data.positive_label is None)
-    return [*names, data.target_column] if open_target else names
-
-
 def _stem(name: str) -> str:
     """The period key in a file's name: all before its ending."""
     lower = name.lower()
     suffix = max((suffix for suffix in SUFFIXES if lower.endswith(suffix)), key=len, default="")
     return name[: len(name) - len(suffix)]
-
-
-def _is_time(values: pl.Series) -> bool:
-    return values.dtype == pl.Date or isinstance(values.dtype, pl.Datetime)
-
-
-def _with_times(table: pl.DataFrame, name: str, time_format: str | None, day_first: bool | None) -> pl.DataFrame:
-    """The table with a column as times; rows whose text is none are marked. Raises DataError when not one is."""
-    values = table[name]
-    if values.dtype == pl.String:
-        cast = cast_times(values, time_format, day_first)
-        if cast.times is not None and cast.times.undecided:
-            refuse_undecided(cast.times)
-        times = cast.values.cast(pl.Datetime("us"))
-        if cast.unread is not None:
-            table = add_problem(table, cast.unread, f"{name}: '" + values + "' is not a time")
-    else:
-        times = parse_times(values, time_format)
-    problem = PROBLEM in table.columns and table[PROBLEM].is_not_null().any()
-    if times.null_count() == len(times) and len(times):
-        why = f"such as {values.drop_nulls().head(1).to_list()}" if values.null_count() < len(values) else "it is empty"
-        first = f": {table[PROBLEM].drop_nulls()[0]}" if problem else ""
-        raise DataError(
-            f"`{name}` can't be read as time (`data.source.time_format`: {time_format}), {why}{first}. Say how it is written: a "
-            "strptime format, epoch_s, epoch_ms or epoch_us."
-        )
-    return table.with_columns(times.alias(name))
-
-
-def parse_times(values: pl.Series, time_format: str | None = None) -> pl.Series:
-    """A column as times without a zone, all of it. Raises DataError, with an example, when it can't be read as such."""
-    if values.dtype == pl.String:
-        read = read_times(values, time_format)
-        if read.unread.any():
-            example = values.filter(read.unread)[0]
-            raise DataError(
-                f"`{values.name}` can't be read as time (`data.source.time_format`: {time_format}), such as '{example}'."
-            )
-        return read.values
-    if not _is_time(values) and time_format is not None and values.dtype.is_numeric():
-        if time_format in EPOCH_UNITS:
-            try:
-                values = pl.select(pl.from_epoch(values, time_unit=EPOCH_UNITS[time_format])).to_series()
-            except pl.exceptions.PolarsError as error:
-                raise DataError(
-                    f"`{values.name}` can't be read as {time_format}: {str(error).splitlines()[0]}"
-                ) from error
-        else:
-            return parse_times(values.cast(pl.Int64, strict=False).cast(pl.String).alias(values.name), time_format)
-    found = to_times(values)
-    if found is None:
-        raise DataError(
-            f"`{values.name}` has type {values.dtype}, such as {values.drop_nulls().head(1).to_list()}: say in "
-            "`data.source.time_format` how it becomes a time (a strptime format, epoch_s, epoch_ms or epoch_us)."
-        )
-    return found.alias(values.name)
