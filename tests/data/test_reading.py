@@ -386,6 +386,15 @@ def test_one_bad_cell_sends_its_row_to_quarantine_with_file_line_and_value(
     assert kept["id"].to_list() == [records()[80]["id"]]
 
 
+def test_a_file_inside_the_project_is_named_from_its_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason is stored in the snapshot, which must be the same in every clone."""
+    monkeypatch.chdir(tmp_path)
+    guess, _ = broken_cells(tmp_path, amount="abc")
+    snapshot(source_of(guess, Path("table.csv")), tmp_path)
+    kept = pl.read_parquet(tmp_path / "snapshot/batch=2023-03/quarantine.parquet")
+    assert "(table.csv, line" in kept[REASON][0]
+
+
 def test_a_column_of_another_kind_is_refused_with_its_batch_and_cells(tmp_path: Path) -> None:
     path = put(tmp_path, [row | {"amount": "abc"} if row["when"].month == 3 else row for row in records()])
     source = Files(str(path))

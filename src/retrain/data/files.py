@@ -117,13 +117,21 @@ def _open(name: str, filesystem: Any, dialect: Dialect, needed: Collection[str])
         with (filesystem or fsspec.filesystem("file")).open(name, "rb") as file, zipfile.ZipFile(file) as archive:
             for member in _members(archive, lower):
                 kind = member if member.lower().endswith(FORMATS) else lower.removesuffix(".zip")
-                yield _part(f"{name}/{member}", lambda member=member: archive.read(member), dialect, needed, kind)
+                yield _part(
+                    f"{_shown(name)}/{member}", lambda member=member: archive.read(member), dialect, needed, kind
+                )
         return
     if filesystem is None and packed is None:
-        yield _part(name, Path(name).read_bytes, dialect, needed)
+        yield _part(_shown(name), Path(name).read_bytes, dialect, needed)
         return
     with (filesystem or fsspec.filesystem("file")).open(name, "rb", compression=packed) as file:
-        yield _part(name, file.read, dialect, needed, str(Path(lower).with_suffix("")) if packed else lower)
+        yield _part(_shown(name), file.read, dialect, needed, str(Path(lower).with_suffix("")) if packed else lower)
+
+
+def _shown(name: str) -> str:
+    """A file as messages and quarantine name it: from the project's root where it lies inside, the same in every clone."""
+    path = Path(name)
+    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else name
 
 
 def _members(archive: zipfile.ZipFile, name: str) -> list[str]:
