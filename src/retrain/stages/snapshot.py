@@ -88,7 +88,7 @@ def how_to_hold_again(batches: Sequence[Batch]) -> str:
     first, *_, last = batches
     names = ", ".join(batch.period for batch in batches)
     return (
-        f"Things seem to have changed for good with batch {first.period}: {first.why_on_hold}. {names} differ from all before, but agree "
+        f"Things seem to have changed for good with batch {first.period} ({first.why_on_hold}): {names} differ from all before, but agree "
         f"with each other, so they are used from {last.accepted} on (`monitoring.accept_after`). If it is a fault that repeats itself, "
         f"list them under `monitoring.hold` in conf/config.yaml: [{names}], or set `monitoring.accept_after: null`; then `dvc repro`."
     )
