@@ -36,3 +36,9 @@ def test_worse_than_a_constant_is_said_whichever_way_the_metric_runs(
     config = compose(REPOSITORY / "conf", [f"data.task={task.name}", f"data.metric={metric}"])
     warning = worse_than_constant(config, comparison(metric, challenger, constant))
     assert bool(warning) == bool(said) and all(part in warning for part in said)
+
+
+def test_what_is_tried_already_is_not_proposed() -> None:
+    config = compose(REPOSITORY / "conf", ["model=random_forest"])
+    warning = worse_than_constant(config, comparison("log_loss", 0.5, 0.4))
+    assert "model=logistic_regression" in warning and "model=random_forest" not in warning

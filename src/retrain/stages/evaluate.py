@@ -79,11 +79,11 @@ def worse_than_constant(config: Config, comparison: Comparison) -> str:
         return ""
     if worsening <= NOTABLY_WORSE * abs(scores[1]):
         return ""
-    others = (
-        ("ridge", "random_forest") if config.data.task is Task.regression else ("logistic_regression", "random_forest")
-    )
+    model = class_name(config.model.estimator)
+    linear = "ridge" if config.data.task is Task.regression else "logistic_regression"
+    others = [name for name in (linear, "random_forest") if not model.lower().startswith(name.replace("_", ""))]
     return (
-        f"The challenger ({class_name(config.model.estimator)}) ends worse than a constant prediction on the evaluation rows: {metric} "
+        f"The challenger ({model}) ends worse than a constant prediction on the evaluation rows: {metric} "
         f"{scores[0]:.4g} against {scores[1]:.4g}. Either the features tell nothing about the target, or this model can't cope with so "
         f"few rows (a class): try {' or '.join(f'`model={name}`' for name in others)}, and look through `data.features`."
     )
