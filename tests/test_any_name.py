@@ -21,12 +21,14 @@ import pytest
 from conftest import REPOSITORY
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
-from names import any_name
+from names import LOOK_ALIKES, OWN_WORDS, any_name
 
 from retrain import cli
 from retrain.commands.project_files import check_name
+from retrain.config import load_params
 from retrain.errors import DataError
 from retrain.reporting import report
+from retrain.yaml_text import inline
 
 DRAWN = int(os.environ.get("RETRAIN_NAMES", "2"))
 MONTHS, ROWS = 3, 400
@@ -115,6 +117,7 @@ def live(called: Names, root: Path) -> list[tuple[str, pl.DataFrame]]:
         if months == 1:
             options = [f"--target={target}", f"--time={moment}", "--period=month"]
             retrain("init", str(path), *options, f"--name={allowed(called.data)}")
+            offered(Path(f"conf/data/{allowed(called.data)}.yaml"), moment)
             config = Path("conf/config.yaml")
             config.write_text(
                 config.read_text().replace("- model: hist_gradient_boosting", "- model: logistic_regression")
@@ -133,6 +136,14 @@ def live(called: Names, root: Path) -> list[tuple[str, pl.DataFrame]]:
     retrain("predict", str(path), "--output", str(scored))
     assert set(called.columns) <= set(pl.read_parquet(scored).columns)
     return found
+
+
+def offered(data: Path, moment: str) -> None:
+    """Take the time itself as a feature, by the line that `init` offers for that."""
+    text = data.read_text(encoding="utf-8")
+    line = f"{inline(moment)}: {{type: datetime}}"
+    assert text.count(f"\n#  {line}") == 1
+    data.write_text(text.replace(f"\n#  {line}", f"\n  {line}"), encoding="utf-8")
 
 
 def allowed(name: str) -> str:
@@ -216,4 +227,24 @@ def assert_mlflow_shows(called: Names) -> None:
     client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
     experiment = client.get_experiment_by_name(f"{allowed(called.data)}-monitoring")
     (run,) = client.search_runs([experiment.experiment_id])
-    assert len([name for name in run.data.metrics if name.startswith("distance/")]) == 3
+    assert len([name for name in run.data.metrics if name.startswith("distance/")]) == 4
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_init_and_snapshot_keep_every_column_of_a_table_full_of_such_names(
+    kind: str, tmp_path: Path, empty_database: Path
+) -> None:
+    columns = list(dict.fromkeys([*LOOK_ALIKES, *OWN_WORDS]))
+    generator = np.random.default_rng(0)
+    plain = Names(columns=("the moment", "the number", "the kind", "the size", "the outcome", "the seen"))
+    levels = {name: generator.choice(["a", "b", "c"], ROWS) for name in columns}
+    made = table(plain, 1).hstack(pl.DataFrame(levels))
+    with project(tmp_path, empty_database):
+        made.write_csv("t.csv") if kind == "csv" else made.write_parquet("t.parquet")
+        retrain("init", f"t.{kind}", "--target=the outcome", "--time=the moment", "--period=month", "--name=many")
+        retrain("config")
+        retrain("snapshot")
+        assert set(columns) <= set(load_params().data.features)
+        stored = pl.read_parquet("data/snapshot/batch=2023-01/part.parquet").sort("the number")
+        for name in columns:
+            assert stored[name].to_list() == made.sort("the number")[name].to_list()

@@ -108,6 +108,9 @@ def read_text(content: bytes, dialect: Dialect, place: str, needed: Collection[s
         if padded:
             raise pl.exceptions.ComputeError
         frame = pl.read_csv(content, separator=separator, infer_schema=False)
+        # Polars leaves the quotes in a column's name doubled.
+        doubled = zip(frame.columns, header, strict=False)
+        frame = frame.rename({read: name for read, name in doubled if read == name.replace('"', '""')})
         too_long: tuple[int, ...] = ()
         lines = _lines_of(frame, offset + sum(name.count("\n") for name in frame.columns))
     except pl.exceptions.PolarsError:
