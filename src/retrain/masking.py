@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
 MASK = "***"
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # they could move the cursor
 _SHORTEST = 6  # of an environment variable's value, so that a password `test` doesn't eat every `test`
 _ADDRESS = re.compile(r"(?:\b[A-Za-z][A-Za-z0-9+.\-]*:)?//")
 # A password with blanks in it. Digits after the colon are a port.
@@ -98,10 +99,11 @@ def secret_keys(content: Any, prefix: str = "", key: str = "") -> list[str]:
 
 
 class MaskingFormatter(logging.Formatter):
-    """Formats a log record, with its traceback, and masks the outcome."""
+    """Formats a log record, with its traceback, and masks the outcome. Control characters, which a name may hold, are written out."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return mask(super().format(record))
+        text = mask(super().format(record))
+        return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
 
+from retrain.masking import MaskingFormatter
 from retrain.reporting.showing import only_shown
 from retrain.reporting.terminal import print_table, printable
 from retrain.reporting.words import escape_markdown, markdown_table
@@ -70,3 +71,8 @@ def test_what_is_only_shown_warns_with_its_cause(caplog: pytest.LogCaptureFixtur
     assert "The report could not be shown (ValueError: no room left)" in caplog.text
     with pytest.raises(KeyboardInterrupt), only_shown("The report"):
         raise KeyboardInterrupt
+
+
+def test_control_characters_do_not_reach_the_terminal_through_a_log_line() -> None:
+    record = logging.LogRecord("retrain", logging.INFO, "", 0, "level %s\nnext", ("a\x1b[2Jb\r",), None)
+    assert MaskingFormatter("%(message)s").format(record) == "level a\\x1b[2Jb\\r\nnext"

@@ -14,7 +14,7 @@ from retrain.config import Config
 from retrain.errors import ConfigError
 from retrain.promotion.ledger import Entry, current_champion
 from retrain.promotion.looks import Look
-from retrain.reporting.terminal import print_table
+from retrain.reporting.terminal import print_table, printable
 
 LOOK = "look"
 
@@ -30,7 +30,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
         print(f"The ledger of `{config.tracking.registered_model}` is empty. `dvc repro` writes its first entry.")
     elif options.at is not None:
         for label, text in served_at(entries, parse_moment(options.at), config.data.metric):
-            print(f"{label:<14}{text}")
+            print(printable(f"{label:<14}{text}"))
     else:
         _show(entries, looks)
 

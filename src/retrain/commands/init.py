@@ -29,6 +29,7 @@ from retrain.data.packed import MANY_COLUMNS, numeric_columns, pack, tell_target
 from retrain.data.sources import ROW_NUMBER, read_query
 from retrain.errors import DataError
 from retrain.masking import holds_secret
+from retrain.reporting.terminal import printable
 from retrain.yaml_text import comment, entry, inline, literal
 
 CONF = Path("conf")
@@ -212,9 +213,9 @@ def _report(
     print(f"Features     {', '.join(f'{count} {kind}' for kind, count in kinds.items()) or 'none'}")
     for title, notes in (("Suspicious", draft.leaks), ("Left out", draft.left_out)):
         for number, (column, why) in enumerate(notes.items()):
-            print(f"{title if not number else '':<13}`{column}`: {why}")
+            print(printable(f"{title if not number else '':<13}`{column}`: {why}"))
     for number, doubt in enumerate(draft.unsure):
-        print(f"{'Not sure' if not number else '':<13}{doubt}")
+        print(printable(f"{'Not sure' if not number else '':<13}{doubt}"))
     if options.query or unwatched:
         print("Not watched  DVC can't see when the source changes: `dvc repro -f snapshot` reads it again.")
     print(f"Written      {path}, chosen in {CONF / 'config.yaml'}")

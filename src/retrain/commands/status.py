@@ -14,6 +14,7 @@ from retrain.project import DECISION, LEDGER_POINTER, PROMOTION, SNAPSHOT
 from retrain.promotion.ledger import Entry
 from retrain.promotion.looks import Look
 from retrain.records import DecisionRecord, LedgerPointer
+from retrain.reporting.terminal import printable
 from retrain.stages.monitor import describe
 from retrain.tracking.store import open_store, store_may_exist
 
@@ -32,7 +33,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
     if manifest is not None and any(batch.revision > 1 for batch in manifest.batches):
         lines[1:1] = _corrected(config, manifest)
     for label, text in lines:
-        print(f"{label:<14}{text}")
+        print(printable(f"{label:<14}{text}"))
 
 
 def _lost(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
