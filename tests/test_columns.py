@@ -17,8 +17,8 @@ from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task, com
 from retrain.data.contract import REASON, Contract
 from retrain.data.inference import draft_contract
 from retrain.data.periods import parse_period
-from retrain.data.snapshot import SnapshotStore
-from retrain.data.sources import Files
+from retrain.data.snapshot import SnapshotStore, content_digest
+from retrain.data.sources import Files, Source
 from retrain.data.summary import summarize
 from retrain.data.update import count_changes, update_snapshot
 from retrain.errors import ConfigError, DataError
@@ -65,6 +65,22 @@ def rows(count: int = 40, **columns: object) -> pl.DataFrame:
         }
     )
     return frame.with_columns(**columns)
+
+
+class OneBatch(Source):
+    """January, from a frame."""
+
+    def __init__(self, rows: pl.DataFrame) -> None:
+        self.rows = rows
+
+    def periods(self) -> list[str]:
+        return ["2013-01"]
+
+    def fingerprint(self, period: str) -> str:
+        return content_digest(self.rows)
+
+    def read(self, period: str) -> pl.DataFrame:
+        return self.rows
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -159,15 +175,13 @@ def test_rows_are_numbered_under_a_name_that_the_table_does_not_have(tmp_path: P
 
 def test_a_snapshot_of_an_earlier_version_is_read_with_its_own_name_of_the_reason(tmp_path: Path) -> None:
     """Earlier versions wrote the reason into `quarantine_reason`."""
-    from test_snapshot import Memory
-
     frame = rows(a=pl.Series([1.0, None] * 20))
     config = data({"a": Column(ColumnType.numeric)}, maximum_quarantine_share=0.9)
-    store, source = SnapshotStore(tmp_path / "snapshot"), Memory({"2013-01": frame})
+    store, source = SnapshotStore(tmp_path / "snapshot"), OneBatch(frame)
     update_snapshot(config, source, store, tmp_path / "index.json")
     path = tmp_path / "snapshot/batch=2013-01/quarantine.parquet"
     pl.read_parquet(path).rename({REASON: "quarantine_reason"}).write_parquet(path)
-    source.batches["2013-01"] = frame.with_columns(pl.lit(1.0).alias("a"))
+    source.rows = frame.with_columns(pl.lit(1.0).alias("a"))
     change = update_snapshot(config, source, store, tmp_path / "index.json")
     assert str(change.row_changes["2013-01"]) == "0 rows added, 0 removed, 20 changed"
     assert store.everything(change.manifest.batches[0]).columns == ["when", "id", "a", "y"]
