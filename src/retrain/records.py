@@ -120,6 +120,7 @@ class ChallengerRecord(Strict):
     recipe: str = ""  # digest of the snapshot and of everything in the config that shapes the model
     decay: float | None = None  # how much worse the champion had become by then, if known
     look: int = 1  # which one the verdict of the configured gate is
+    unseen: float = 1.0  # share of the evaluation window that no look at an earlier one has seen
     looks: dict[str, int] = field(default_factory=dict)  # digest of a gate -> which look its verdict is, where recorded
     ledger_length: int = 0
     predictions: str = ""  # sha256 of the predictions file
@@ -155,6 +156,7 @@ class ComparisonRecord(Strict):
     blocks: int = 0
     target_mean: float | None = None
     look: int = 1
+    unseen: float = 1.0  # share of the window that no look at an earlier one has seen
     gate: str = ""  # digest of what was asked
     predictions: str = ""  # sha256 of the predictions that were judged
     provenance: dict[str, str] = field(default_factory=dict)  # model -> why it can't have seen the evaluation rows

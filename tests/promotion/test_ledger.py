@@ -633,8 +633,8 @@ def test_an_entry_fits_into_a_param(store: Store) -> None:
 def test_a_look_is_written_once_and_before_its_verdict_is_known(store: Store) -> None:
     ledger, told = Ledger.open(store), []
 
-    def verdict(number: int) -> str:
-        told.append((number, len(ledger.looks())))
+    def verdict(planned: Look) -> str:
+        told.append((planned.look, len(ledger.looks())))
         return "keep"
 
     first = ledger.record_look(look("a", "g"), verdict)

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from retrain.monitoring.policy import Gain, Policy, Score, Situation
 from retrain.promotion.comparison import jackknife
 from retrain.promotion.figures import CHALLENGER, INCUMBENT, Comparison, Estimate
 from retrain.promotion.gate import Verdict, build_questions, judge
+from retrain.promotion.looks import unseen_share
 
 T = TypeVar("T")
 Living: TypeAlias = Generator[Job, Fit, T]  # goes on as it is sent the models that it asks for
@@ -148,6 +150,7 @@ class Replay:
         self.continues = self.strategy.continues
         self.refits = plan.gate is None or plan.gate.refit
         self.questions = build_questions(plan.gate, True, self.config.data) if plan.gate is not None else {}
+        self.looked_until: list[datetime] = []  # ends of the evaluation windows that were looked at
 
     def run(self) -> Living[Outcome]:
         """From the first champion to the last batch. Yields the job of each model that it needs, and is sent its fit."""
@@ -193,7 +196,9 @@ class Replay:
     def _first(self) -> Living[Champion]:
         """Trained on the first batches, and put in place without a gate."""
         number = self.history.first
-        challenger = yield self.job(number, refit=False)
+        job = self.job(number, refit=False)
+        self.looked_until.append(job.windows.evaluation.end)
+        challenger = yield job
         serving = (yield self.refit(challenger)) if self.refits else challenger
         loss = self.history.losses(challenger, number).value
         hard = self.history.difficulty(number, challenger.until)
@@ -233,7 +238,10 @@ class Replay:
         challenger = yield job
         event.seconds = challenger.seconds
         incumbent = champion.serving if champion.serving.until <= job.windows.evaluation.start else champion.challenger
-        comparison = history.compare(challenger, incumbent, newest)
+        window = job.windows.evaluation
+        unseen = unseen_share(self.looked_until, window.start, window.end)
+        self.looked_until.append(window.end)
+        comparison = dataclasses.replace(history.compare(challenger, incumbent, newest), unseen=unseen)
         event.promoted, event.gate = self._verdict(comparison, (challenger.key, incumbent.key, newest))
         refits = self.refits and (event.promoted or not self.continues)
         newcomer = (yield self.refit(challenger, job.base)) if refits else challenger
@@ -261,6 +269,7 @@ class Replay:
                 "promoted whatever it is" if gate == OPEN else f"its {self.history.loss} is the lower one",
             )
         known = self.history.verdicts
+        key = (*key, comparison.unseen)
         if (gate, key) not in known:
             judgement = judge(comparison, self.questions)
             known[gate, key] = judgement.verdict is Verdict.promote, judgement.reason

@@ -69,7 +69,7 @@ class NonInferiority(Check):
     def judge(self, comparison: Comparison) -> CheckResult:
         metric = self.metric or comparison.metric
         beyond, margin = comparison.beyond_margin(INCUMBENT, metric, self.margin, self.margin_is)
-        level = 1 - spent_level(1 - self.confidence, comparison.look)
+        level = 1 - spent_level(1 - self.confidence, comparison.look, comparison.unseen)
         bound = beyond.quantile(level) + margin
         passed = bound < margin
         relation = "below" if passed else "not below"
@@ -148,7 +148,7 @@ def _gain(
     comparison: Comparison, other: str, metric: str | None, minimum_gain: float, confidence: float
 ) -> CheckResult:
     metric = metric or comparison.metric
-    level = 1 - spent_level(1 - confidence, comparison.look)
+    level = 1 - spent_level(1 - confidence, comparison.look, comparison.unseen)
     bound = -comparison.worsening(other, metric).quantile(level)
     passed = bound > minimum_gain
     reason = (
@@ -168,8 +168,10 @@ def _percent(level: float) -> str:
 
 
 def _look(comparison: Comparison) -> str:
-    """Said from the second look on, when it begins to cost."""
-    return f" (look {comparison.look} at these rows)" if comparison.look > 1 else ""
+    """Said where looks cost: from the second one on, and where earlier windows have seen some of the rows."""
+    said = [f"look {comparison.look} at these rows"] if comparison.look > 1 else []
+    said += [f"{comparison.unseen:.0%} of the window is new"] if comparison.unseen < 1 else []
+    return f" ({', '.join(said)})" if said else ""
 
 
 def margin_of(margin: float, margin_is: str) -> tuple[float, str]:

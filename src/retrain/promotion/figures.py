@@ -87,7 +87,8 @@ class Comparison:
 
     `metric` is the primary one, for checks that name none; `loss` is the loss of single rows for checks that look at some of the rows and name no other. `classes` are the labels
     behind the target's numbers, `unknown_classes` those that a model was not trained on.
-    `look` counts the challengers that were judged on these evaluation rows, this one included. `facts` are figures of
+    `look` counts the challengers that were judged on these evaluation rows, this one included; `unseen` is the share of the window
+    that no look at an earlier one has seen. `facts` are figures of
     the challenger that are no statistics, such as its size. `rows_judged` and `reference_rows` are the stored
     predictions with `block` and the feature columns, for checks that look at some of the rows. `categories` are the columns
     that `by: null` slices by; None for every text and flag that is none of our own columns. `replicates` are the scores
@@ -101,6 +102,7 @@ class Comparison:
     differences: dict[tuple[str, str], Estimate]
     identical: bool  # challenger and incumbent gave the same predictions, bit for bit
     look: int = 1
+    unseen: float = 1.0
     facts: Mapping[str, float] = field(default_factory=dict)
     task: Task = Task.binary
     metric: str = "log_loss"

@@ -111,10 +111,10 @@ class Ledger:
         texts = _numbered(self._params(), _LOOK_KEY, self.run_id)
         return [_read(text, f"Look {number}", Look) for number, text in enumerate(texts)]
 
-    def record_look(self, wanted: Look, verdict: Callable[[int], str] = lambda number: "") -> Look:
+    def record_look(self, wanted: Look, verdict: Callable[[Look], str] = lambda look: "") -> Look:
         """The look of these predictions under this gate, written down unless it is there already; returns it with its number.
 
-        It is written before anybody sees a verdict, which may depend on the number: `verdict` is told it. Two who look at
+        It is written before anybody sees a verdict, which may depend on the number: `verdict` is told the look. Two who look at
         the same time get one number each, since each place in the list has one writer.
         """
         for attempt in range(_MOST_ATTEMPTS):
@@ -123,7 +123,7 @@ class Ledger:
             if found is not None:
                 return found
             planned = plan_look(self.entries(), looks, wanted)
-            stamped = dataclasses.replace(planned, verdict=verdict(planned.look), **_stamp())
+            stamped = dataclasses.replace(planned, verdict=verdict(planned), **_stamp())
             text = json.dumps(dataclasses.asdict(stamped), sort_keys=True)
             if write_once(self.store.client, self.run_id, _LOOK_KEY.format(len(looks)), text):
                 return stamped

@@ -97,18 +97,18 @@ def _judge_once(
     Of the configured gate train has recorded it, with the store open. Only for another one MLflow is loaded, for 2 s or 3.
     """
 
-    def judged(look: int) -> tuple[Comparison, Judgement]:
-        seen = dataclasses.replace(comparison, look=look)
+    def judged(look: int, unseen: float) -> tuple[Comparison, Judgement]:
+        seen = dataclasses.replace(comparison, look=look, unseen=unseen)
         return seen, judge(seen, questions)
 
     if gate in trained.looks:
-        return judged(trained.looks[gate])
+        return judged(trained.looks[gate], trained.unseen)
     from retrain.promotion.ledger import Ledger
     from retrain.tracking.store import open_store
 
     ledger = Ledger.open(open_store(config))
-    recorded = ledger.record_look(to_look(trained, gate), lambda look: judged(look)[1].verdict.value)
-    return judged(recorded.look)
+    recorded = ledger.record_look(to_look(trained, gate), lambda look: judged(look.look, look.unseen)[1].verdict.value)
+    return judged(recorded.look, recorded.unseen)
 
 
 def _show(record: ComparisonRecord) -> None:
@@ -204,6 +204,7 @@ def to_record(comparison: Comparison, judgement: Judgement, questions: Mapping[s
         comparison.blocks,
         comparison.target_mean if math.isfinite(comparison.target_mean) else None,
         comparison.look,
+        unseen=comparison.unseen,
     )
     for name, result in judgement.checks.items():
         figures = {key: float(value) for key, value in result.figures.items()}

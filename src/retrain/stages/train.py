@@ -112,8 +112,8 @@ def _record_look(config: Config, ledger: Ledger, record: ChallengerRecord) -> No
     Stage `evaluate` then needs it, and MLflow, only where another gate is asked.
     """
     gate = gate_digest(config, record.incumbent is not None)
-    record.look = ledger.record_look(to_look(record, gate)).look
-    record.looks = {gate: record.look}
+    look = ledger.record_look(to_look(record, gate))
+    record.look, record.unseen, record.looks = look.look, look.unseen, {gate: look.look}
 
 
 def _decline(reason: str, manifest: Manifest, decision: DecisionRecord) -> None:
