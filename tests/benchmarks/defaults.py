@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +183,7 @@ class Loop:
         self.questions = {which: build_questions(config.gate, which) for which in (False, True)}
         checks = [question.check for asked in self.questions.values() for question in asked.values()]
         self.metrics = [check.metric for check in checks if check.metric]
-        self.windows: list[tuple] = []  # evaluation windows that were looked at
+        self.looked_until: list[datetime] = []  # ends of the evaluation windows that were looked at
         self.history = History(config, batches, summaries, self.workshop, metrics=self.metrics)
         outcome.metric, outcome.possible = self.history.loss, self.history.first + 1
 
@@ -242,7 +243,7 @@ class Loop:
             promoted, reason = judgement.verdict is Verdict.promote, judgement.reason
         except PromotionError as error:
             promoted, reason = False, f"ERROR {error}"
-        self.windows.append((window.start, window.end))
+        self.looked_until.append(window.end)
         self.outcome.events.append(f"{period} {'PROMOTED' if promoted else 'kept'}: {reason[:400]}")
         if not promoted:
             return champion
@@ -257,6 +258,7 @@ class Loop:
         from retrain.backtest.judging import compare_scored, spread_classes, to_scored
         from retrain.config import Task
         from retrain.promotion.figures import CHALLENGER, INCUMBENT
+        from retrain.promotion.looks import unseen_share
 
         data, fits = self.config.data, {CHALLENGER: challenger} | ({INCUMBENT: incumbent} if incumbent else {})
         parts, found = [], {name: [] for name in fits}
@@ -277,12 +279,8 @@ class Loop:
         if data.task is Task.multiclass:
             constant = spread_classes(constant[None, :], challenger.classes, scored.classes)[0]
         comparison = compare_scored(self.config, rows, scored, constant, self.metrics)
-        shared = [self._shared(window, other) for other in self.windows]
-        return dataclasses.replace(comparison, look=1 + sum(share > 0.5 for share in shared))
-
-    @staticmethod
-    def _shared(window, other: tuple) -> float:
-        return (min(window.end, other[1]) - max(window.start, other[0])) / (window.end - window.start)
+        unseen = unseen_share(self.looked_until, window.start, window.end)
+        return dataclasses.replace(comparison, unseen=unseen, look=1 + self.looked_until.count(window.end))
 
 
 if __name__ == "__main__":

@@ -246,10 +246,10 @@ def test_what_looks_broken_is_a_function_of_the_batches_and_outlives_a_kill(tmp_
         return {str(path.relative_to(store.folder)): path.read_text() for path in sorted(store.folder.rglob("*.json"))}
 
     suspected: list[set[str]] = []
-    scales = [1.0] * 7 + [1.14] * 36 + [1.14 * 1.22]
+    scales = [1.0] * 7 + [1.3] * 36 + [1.3 * 1.45]
     update("kept", scales)
     before = suspected[-1]
-    scales[6] = 1.14
+    scales[6] = 1.3
     after, fresh = update("kept", scales), update("fresh", scales)
     assert suspected[-2] == suspected[-1] != before, "the correction is to make a difference"
     for texts in (after, fresh):  # it remembers that one batch has been corrected

@@ -47,7 +47,8 @@ def choose_iterations(
             continue
         scores = _fold_scores(estimator, encoded, target, weights, earlier, later)
         scale = 1.0 if hasattr(estimator, "predict_proba") else float(np.var(target[earlier])) or 1.0
-        gains += len(later) * np.pad(scores - scores[0], (0, len(gains) - len(scores)), mode="edge") / scale
+        counts = len(later) if weights is None else float(weights[later].sum())
+        gains += counts * np.pad(scores - scores[0], (0, len(gains) - len(scores)), mode="edge") / scale
         rounds += 1
     return max(1, int(gains.argmax())) if rounds else None
 
@@ -68,7 +69,8 @@ def _fold_scores(
     known[:, np.isnan(known).all(axis=0)] = 0  # a column that came later: scikit-learn can't bin one without values
     weighted: dict[str, Any] = {}
     if weights is not None:
-        weighted = {"sample_weight": weights[earlier], "sample_weight_val": weights[later]}
+        # Relative to the newest of the fold: boosting splits nothing where all rows of a part weigh next to nothing.
+        weighted = {"sample_weight": weights[earlier] / weights[earlier].max(), "sample_weight_val": weights[later]}
     trial.fit(known, target[earlier], X_val=encoded[later], y_val=target[later], **weighted)
     return np.asarray(trial.validation_score_)
 
