@@ -186,7 +186,9 @@ def build_parser() -> argparse.ArgumentParser:
             one.add_argument("--output", type=Path, required=True, help="Parquet or CSV file to write")
             one.add_argument("--prefix", default="", help="of the new columns: prediction, model_version, ...")
         if verb == "history":
-            one.add_argument("--at", metavar="DATE", help="who served at the end of that day (UTC), or at a time, and why")
+            one.add_argument(
+                "--at", metavar="DATE", help="who served at the end of that day (UTC), or at a time, and why"
+            )
             one.add_argument("--jsonl", action="store_true", help="the whole ledger as JSON Lines")
         if verb == "gate-check":
             one.add_argument("--quick", action="store_true", help="three batches, at most 30,000 rows to learn from")

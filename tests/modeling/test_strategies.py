@@ -112,7 +112,9 @@ def test_a_setting_that_can_not_be_is_refused(make: Callable[[], Strategy], word
 
 def test_recency_weighs_the_newest_batch_most() -> None:
     config, rows = small("hist_gradient_boosting"), months()
-    config.model.choose_iterations_below = 0  # what is asked is how well the newest rows are learnt, not how well later ones are met
+    config.model.choose_iterations_below = (
+        0  # what is asked is how well the newest rows are learnt, not how well later ones are met
+    )
     sharp, flat = (loss(learn(Recency(life), lesson(config, rows)), rows["2013-04"], config) for life in (0.05, 1000))
     full = loss(learn(Full(), lesson(config, rows)), rows["2013-04"], config)
     assert sharp < full - 0.05

@@ -94,7 +94,9 @@ def test_what_an_earlier_window_has_seen_is_subtracted_from_what_a_look_may_spen
     assert plan_look([], [], look("c", "g")).unseen == 1
     same = plan_look(earlier, [planned], look("d", "g"))
     assert (same.look, same.unseen) == (2, 0.5), "another challenger on the same rows"
-    assert spent_level(0.05, 1, 0.5) == pytest.approx(0.04 * 0.5 ** (2 / 3)) and spent_level(0.05, 1, 1.0) == pytest.approx(0.04)
+    assert spent_level(0.05, 1, 0.5) == pytest.approx(0.04 * 0.5 ** (2 / 3)) and spent_level(
+        0.05, 1, 1.0
+    ) == pytest.approx(0.04)
 
 
 @pytest.mark.parametrize(("blocks", "step"), [(5, 5), (5, 1), (6, 3), (10, 5), (12, 1), (30, 3), (30, 1)])

@@ -168,7 +168,9 @@ def _nothing_new(config: Config, manifest: Manifest, store: Store, entries: Sequ
     if newest.held_back:
         reason = f"Batch {newest.period} is held back: {newest.why_on_hold}"
     else:
-        reason = f"The labels of batch {newest.period} are not there yet, and nothing else has come since the last verdict."
+        reason = (
+            f"The labels of batch {newest.period} are not there yet, and nothing else has come since the last verdict."
+        )
     if last.champion is None:
         reason += (
             f" There is no champion: challenger version {last.challenger}, of the same recipe and the same rows, got the verdict "
