@@ -38,6 +38,8 @@ class RowChanges:
     changed: int
 
     def __str__(self) -> str:
+        if not (self.added or self.removed or self.changed):
+            return "the same rows with other columns"
         return f"{self.added:,} rows added, {self.removed:,} removed, {self.changed:,} changed"
 
 
