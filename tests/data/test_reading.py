@@ -226,6 +226,24 @@ def test_day_or_month_first_is_settled_by_the_whole_column_or_doubted(
     assert not read_times(pl.Series("when", dates), day_first=True).doubt
 
 
+@pytest.mark.parametrize("name", ["%y-%m-%d", "%y/%m/%d %H:%M", "%d/%m/%y", "%m-%d-%y %H:%M"])
+def test_a_year_of_two_digits_may_come_first_or_last(name: str) -> None:
+    times = [datetime(2023, 1, 1) + timedelta(hours=7 * row) for row in range(1500)]
+    read = read_times(pl.Series("when", [time.strftime(name) for time in times]))
+    assert read.values.max().date() == times[-1].date() and read.values.min().date() == times[0].date()
+    assert not read.doubt
+
+
+def test_a_year_that_may_be_first_or_last_is_undecided() -> None:
+    read = read_times(pl.Series("when", ["05/04/06"] * 3))
+    assert read.undecided and read.other == "%y/%m/%d" and "year" in read.doubt
+
+
+def test_times_in_the_future_are_doubted(tmp_path: Path) -> None:
+    path = put(tmp_path, [row | {"when": row["when"].replace(year=2923)} for row in records()])
+    assert any("in the future, up to 2923" in doubt for doubt in guessed(path).unsure)
+
+
 def test_dates_that_may_be_either_are_a_doubt_to_init_and_an_error_to_a_snapshot(tmp_path: Path) -> None:
     rows = [row | {"when": row["when"].replace(day=1 + row["when"].day % 12)} for row in records()]
     path = put(tmp_path, rows, time=lambda time: time.strftime("%m/%d/%Y"))

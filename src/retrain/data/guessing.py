@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import polars as pl
 
@@ -128,11 +129,23 @@ def _tell_times(guess: Guess, name: str, read: ReadTimes, time_format: str | Non
         guess.told.append(f"`{name}` is {' or '.join(read.formats)}, {why}")
     if read.doubt:
         other = [one for one in read.formats if "%d" in one and "%m" in one][:1]
-        way_out = f" If that is wrong: --time-format '{_swap(other[0])}'." if other else ""
+        way_out = f" If that is wrong: --time-format '{read.other or _swap(other[0])}'." if other else ""
         guess.unsure.append(f"{read.doubt}{way_out}")
+    _tell_future(guess, name, read)
     if read.mixed_zones:
         guess.unsure.append(
             f"`{name}` holds times with a zone beside others without one: the latter are taken for UTC."
+        )
+
+
+def _tell_future(guess: Guess, name: str, read: ReadTimes) -> None:
+    """Times that are yet to come are mostly ones in a wrong format."""
+    known = read.values.drop_nulls()
+    ahead = known.filter(known > datetime.now(UTC).replace(tzinfo=None))
+    if len(ahead) > 0.01 * len(known):
+        guess.unsure.append(
+            f"{len(ahead) / len(known):.0%} of the times in `{name}` lie in the future, up to {ahead.max():%Y-%m-%d}: "
+            f"is {' or '.join(read.formats)} how they are written? If not, say it with --time-format."
         )
 
 

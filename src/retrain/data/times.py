@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import polars as pl
 
@@ -45,6 +46,7 @@ class ReadTimes:
     mixed_zones: bool = False
     zoned: bool = False  # all of them
     dates_only: bool = False
+    other: str | None = None  # the format that the doubt is about, where it isn't day against month
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class _Order:
     why: str
     doubt: bool
     undecided: bool = False
+    other: str | None = None
+    year_first: bool = False
 
 
 def read_times(text: pl.Series, time_format: str | None = None, day_first: bool | None = None) -> ReadTimes:
@@ -79,7 +83,10 @@ def _read_shapes(text: pl.Series, frame: pl.DataFrame, day_first: bool | None) -
         if len(candidates) == 2:
             if order is None or not order.doubt:
                 order = _settle(frame["text"], candidates, day_first, order)
-            candidates = [candidates[0 if order.day_first else 1]]
+            if (year := _settle_year(frame["text"], candidates, day_first)) is not None:
+                order = year
+            year_first = year is not None and year.year_first
+            candidates = [_year_first(candidates[0]) if year_first else candidates[0 if order.day_first else 1]]
         if not candidates:
             frame = frame.filter(~frame["text"].str.contains(_shape(frame["text"][0])))
             continue
@@ -97,17 +104,23 @@ def _read_shapes(text: pl.Series, frame: pl.DataFrame, day_first: bool | None) -
     if order is not None and order.doubt:
         doubt = f"`{text.name}` holds dates such as {_example(text)}, and no value tells whether the day or the month comes "
         doubt += f"first: read {'day' if order.day_first else 'month'}-first, since {order.why}."
+    if doubt and order.other:
+        doubt = (
+            f"`{text.name}` holds dates such as {_example(text)}, and no value tells whether the day, the month or the "
+        )
+        doubt += f"year comes first: read as {' or '.join(formats)}, but {order.other} is possible too."
     return ReadTimes(
         read.values,
         read.unread,
         read.formats,
         order.why if order else None,
-        order.day_first if order else None,
+        order.day_first if order and not order.year_first else None,
         doubt,
         order is not None and order.undecided,
         0 < zoned < len(rows) - int(read.unread.sum()),
         0 < zoned == len(rows) - int(read.unread.sum()),
         bool(formats) and not any("%H" in name or "%I" in name or name in EPOCH_UNITS for name in formats),
+        order.other if order else None,
     )
 
 
@@ -230,6 +243,51 @@ def _settle(text: pl.Series, formats: list[str], day_first: bool | None, before:
     if sign == "/":
         return _Order(False, "slashes are mostly written so", True, True)
     return _Order(True, f"dates with `{sign}` are mostly written so", True, True)
+
+
+def _year_first(name: str) -> str:
+    """The format with the year first, of one with a year of two digits last."""
+    return re.sub(r"^%d(.)%m.%y", r"%y\1%m\1%d", name)
+
+
+def _settle_year(text: pl.Series, formats: list[str], day_first: bool | None) -> _Order | None:
+    """Whether a year of two digits comes first; None where it comes last."""
+    if "%y" not in formats[0] or not text.str.contains(r"^\d{2}\D\d{2}\D\d{2}(\D|$)").all():
+        return None
+    first = _parse(text, _year_first(formats[0]))
+    lasts = [_parse(text, name) for name in formats]
+    most = max(times.count() for times in lasts)
+    if first.count() != most:
+        found = first.count() > most
+        return _Order(False, "only then all are dates", doubt=False, year_first=True) if found else None
+    last = min((times for times in lasts if times.count() == most), key=_span)
+    signs = {_narrower(first, last), _in_order(first) - _in_order(last), _ahead(last) - _ahead(first)} - {0}
+    if signs == {1}:
+        return _Order(False, "the times then lie closer, in order or not ahead", doubt=False, year_first=True)
+    if signs == {-1} or day_first is not None:
+        return None
+    order = _settle(text, formats, None, None)
+    return _Order(order.day_first, order.why, True, True, other=_year_first(formats[0]))
+
+
+def _span(times: pl.Series) -> float:
+    known = times.drop_nulls()
+    return (known.max() - known.min()).total_seconds() if len(known) else 0.0
+
+
+def _narrower(one: pl.Series, other: pl.Series) -> int:
+    return int(4 * _span(one) < _span(other)) - int(4 * _span(other) < _span(one))
+
+
+def _in_order(times: pl.Series) -> int:
+    known = times.drop_nulls()
+    return int(known.n_unique() > 2 and (known.is_sorted() or known.is_sorted(descending=True)))
+
+
+def _ahead(times: pl.Series) -> int:
+    """Whether more than one in a hundred lie over a year ahead."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    return int(((times - now).dt.total_days() > 366).sum() > 0.01 * len(times))
 
 
 def _shape(example: str) -> str:
