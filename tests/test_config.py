@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Project
 
-from retrain.config import Config, compose, load_params, to_yaml
+from retrain.config import Config, compose, load_params, to_container, to_yaml
 from retrain.errors import ConfigError
 from retrain.promotion.gate import build_questions
 
@@ -156,3 +156,10 @@ def test_a_model_trusts_its_own_types_in_its_own_file(tmp_path: Path) -> None:
     (conf / "model/mine.yaml").write_text(own.replace("[my.Ridge, numpy.dtype]", "my.Ridge"))
     with pytest.raises(ConfigError, match=r"conf/model/mine.yaml: `model.trusted_types` is 'my.Ridge'.*a list"):
         compose(conf)
+
+
+def test_what_a_person_composes_is_what_the_pipeline_resolves(grown: Project) -> None:
+    """Also the digests of the code that it names: what `retrain monitor` says must not differ from what `dvc repro` does."""
+    composed = compose(grown.root / "conf")
+    resolved = load_params(grown.root / "params.yaml")
+    assert to_container(composed) == to_container(resolved)

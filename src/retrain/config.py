@@ -18,6 +18,7 @@ from retrain.columns import why_reserved
 from retrain.errors import ConfigError
 from retrain.masking import secret_keys
 from retrain.origins import check_choices, chosen_groups, find_origin, without_null
+from retrain.own_code import code_digests
 from retrain.project import PARAMS
 from retrain.ranges import (
     Count,
@@ -277,6 +278,7 @@ def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], override
     if config.data.task is Task.regression:
         config.model.estimator |= config.model.for_regression
     config.model.for_regression = {}
+    config.code = code_digests(to_container(config), conf.parent)
     return config
 
 
@@ -396,7 +398,12 @@ def _check_columns(data: DataConfig, where: Callable[[str], str]) -> None:
 
 def first_lines(error: Exception) -> str:
     """An error of Hydra or OmegaConf without the lines that only its developers need."""
-    noise = ("full_key:", "object_type", "Set the environment variable HYDRA_FULL_ERROR")
+    noise = (
+        "full_key:",
+        "object_type",
+        "To append to your config use",
+        "Set the environment variable HYDRA_FULL_ERROR",
+    )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(line for line in lines if not line.startswith(noise))
 

@@ -596,3 +596,27 @@ def test_the_period_of_a_row_without_a_time_is_that_of_its_neighbour(tmp_path: P
     guess, path = broken_cells(tmp_path, when="")
     assert source_of(guess, path).read("2023-03")["when"].null_count() == 1
     assert parse_period("2023-03", PeriodKind.month).key in source_of(guess, path).periods()
+
+
+def test_a_bad_cell_corrects_no_other_batch(tmp_path: Path) -> None:
+    content = [content_of(tmp_path / name, text) for name, text in (("clean", "1.5"), ("bad", "abc"))]
+    assert content[0]["2024-01"] == content[1]["2024-01"] and content[0]["2024-02"] != content[1]["2024-02"]
+
+
+def content_of(folder: Path, cell: str) -> dict[str, str]:
+    """The content digest of each batch of a table of two months, in which one cell of February is given."""
+    folder.mkdir()
+    rows = [f"{number},2024-0{month}-03 10:00,{number % 2},{number}.5" for month in (1, 2) for number in range(1, 40)]
+    rows[-1] = rows[-1].rpartition(",")[0] + f",{cell}"
+    (folder / "t.csv").write_text("\n".join(["id,time,target,amount", *rows]) + "\n")
+    source = Files(str(folder / "t.csv"))
+    data = dataclasses.replace(
+        DATA,
+        time_column="time",
+        target_column="target",
+        features={"amount": Column(ColumnType.numeric)},
+        maximum_quarantine_share=0.5,
+    )
+    source.bind(data)
+    change = update_snapshot(data, source, SnapshotStore(folder / "snapshot"), folder / "index.json")
+    return {batch.period: batch.content for batch in change.manifest.batches}

@@ -46,22 +46,27 @@ def try_out(config: Config, store: Store, version: int, entries: Sequence[Entry]
     snapshot = SnapshotStore(SNAPSHOT)
     rows = snapshot.read([snapshot.manifest().labelled[-1].period]).tail(SAMPLE_ROWS)
 
-    def score(number: int) -> float:
+    first = rows[config.data.time_column].min().isoformat()
+
+    def score(number: int) -> str:
         model = registry.load_version(store, number, config.trusted_types, entries)
-        return score_rows({"version": model}, rows, config).loss("version", config)
+        value = score_rows({"version": model}, rows, config).loss("version", config)
+        until = registry.checked_record(registry.require(store, number), entries).trained_until
+        seen = "was trained on some of them" if not until or until > first else "was trained on none of them"
+        return f"{value:.4f} ({seen})"
 
     loss = loss_beside(config.data.metric, config.data.task)
     champion = current_champion(entries)
     log.info(
-        "Version %d loads and scores: %s %.4f on the newest %d rows, which it may have been trained on",
+        "Version %d loads and scores the newest %d rows: %s %s",
         version,
+        len(rows),
         loss,
         score(version),
-        len(rows),
     )
     if champion is not None and champion.champion != version:
         try:
-            log.info("The champion, version %d: %.4f on the same rows", champion.champion, score(champion.champion))
+            log.info("The champion, version %d: %s on the same rows", champion.champion, score(champion.champion))
         except (ModelError, RetrainError) as error:  # it may be why it has to go
             log.warning("The champion, version %d, can't score them: %s", champion.champion, error)
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
 
-from retrain.commands.status import read_ledger, read_looks
+from retrain.commands.status import first_or_lost, read_ledger, read_looks
 from retrain.config import Config
 from retrain.errors import ConfigError
 from retrain.promotion.ledger import Entry, current_champion
@@ -27,7 +27,9 @@ def run(config: Config, options: argparse.Namespace) -> None:
             content = dataclasses.asdict(line)
             print(json.dumps({"kind": LOOK} | content if isinstance(line, Look) else content, ensure_ascii=False))
     elif not entries and not looks:
-        print(f"The ledger of `{config.tracking.registered_model}` is empty. `dvc repro` writes its first entry.")
+        print(
+            f"The ledger of `{config.tracking.registered_model}` is empty: there is no champion. {first_or_lost(config)}"
+        )
     elif options.at is not None:
         for label, text in served_at(entries, parse_moment(options.at), config.data.metric):
             print(printable(f"{label:<14}{text}"))

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retrain.commands.status import read_ledger
+from retrain.commands.status import first_or_lost, read_ledger
 from retrain.config import ColumnType, Config, Task
 from retrain.data.contract import to_feature
 from retrain.data.dialect import Dialect
@@ -78,7 +78,7 @@ def load_champion(config: Config) -> tuple[int, Model]:
     entries = read_ledger(config)
     champion = current_champion(entries)
     if champion is None:
-        raise PromotionError("There is no champion to score with. Run `dvc repro` to train the first one.")
+        raise PromotionError(f"There is no champion to score with. {first_or_lost(config)}")
     from retrain.promotion.registry import load_version
 
     return champion.champion, load_version(open_store(config), champion.champion, config.trusted_types, entries)

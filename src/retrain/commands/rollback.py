@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from retrain.commands.choice import carry_out, confirm, find_origin, try_out
+from retrain.commands.status import first_or_lost
 from retrain.config import Config
 from retrain.errors import PromotionError
 from retrain.modeling.model_files import import_first
@@ -21,7 +22,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
     entries = ledger.entries()
     champion = current_champion(entries)
     if champion is None:
-        raise PromotionError("There is no champion, so nothing can be rolled back. `dvc repro` trains the first one.")
+        raise PromotionError(f"There is no champion, so nothing can be rolled back. {first_or_lost(config)}")
     origin = find_origin(store, options.to if options.to is not None else rollback_target(entries), entries)
     plan_choice(entries, ROLLBACK, origin, options.reason)  # fails early
     try_out(config, store, origin.model.version, entries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from typing import TYPE_CHECKING
 
 from retrain import records
 from retrain.config import Config
@@ -13,12 +14,15 @@ from retrain.errors import DataError, RetrainError, StoreError
 from retrain.project import DECISION, LEDGER_POINTER, PROMOTION, SNAPSHOT
 from retrain.promotion.ledger import Entry
 from retrain.promotion.looks import Look
-from retrain.records import DecisionRecord, LedgerPointer
+from retrain.records import DecisionRecord, LedgerPointer, PromotionRecord
 from retrain.reporting.terminal import printable
 from retrain.stages.monitor import describe
 from retrain.tracking.store import open_store, store_may_exist
 
 log = logging.getLogger("retrain")
+
+if TYPE_CHECKING:
+    from retrain.promotion.ledger import Ledger
 
 
 def run(config: Config, options: argparse.Namespace) -> None:
@@ -57,14 +61,45 @@ def _of_another(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str,
     except RetrainError:
         return lines
     store = open_store(config)
-    if pointer.registered_model != store.registered_model or pointer.run_id == Ledger.open(store).run_id:
+    ledger = Ledger.open(store)
+    if pointer.registered_model != store.registered_model:
         return lines
+    if pointer.run_id == ledger.run_id:
+        return _of_an_older(ledger, lines)
     text = f"{LEDGER_POINTER} and reports/ belong to another ledger (run {pointer.run_id[:8]}) than this store holds"
     return [
         *lines[:-1],
         ("Other store", text),
         ("Next", "`dvc repro -f` judges a challenger against this store's champion"),
     ]
+
+
+def _of_an_older(ledger: Ledger, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The screen where the results in `reports/` come after the end of the ledger: they are of a newer copy of the store."""
+    try:
+        promoted = records.load(PROMOTION, PromotionRecord, "promote")
+    except RetrainError:
+        return lines
+    last = len(ledger.entries()) - 1
+    if promoted.ledger_entry is None or promoted.ledger_entry <= last:
+        return lines
+    text = f"{PROMOTION} is of ledger entry {promoted.ledger_entry}, and the ledger here ends at {last}"
+    return [
+        *lines[:-1],
+        ("Older store", text),
+        ("Next", "bring the newer mlflow.db and mlruns/ here, or `dvc repro -f` on this one"),
+    ]
+
+
+def first_or_lost(config: Config) -> str:
+    """What to do where the ledger is empty: nothing was ever promoted, or the store that knew is not here."""
+    champion = records.promoted_champion(config.tracking.registered_model)
+    if champion is None:
+        return "`dvc repro` trains the first one."
+    return (
+        f"{PROMOTION} names version {champion}, which this tracking store does not know: it was deleted, or is another one. "
+        "`retrain status` says what to do."
+    )
 
 
 def _decision(manifest: Manifest | None) -> list[tuple[str, str]]:

@@ -123,7 +123,9 @@ def _update(
 
 def _content(arrived: pl.DataFrame, contract: Contract, before: Batch | None) -> str:
     """The digest of the rows that a batch has at its source, also of cells that couldn't be read."""
-    names = [name for name in (*contract.columns, PROBLEM) if name in arrived.columns]
+    names = [name for name in contract.columns if name in arrived.columns]
+    if PROBLEM in arrived.columns and arrived[PROBLEM].null_count() < len(arrived):
+        names.append(PROBLEM)  # only where it says something: a bad cell in one batch corrects no other
     rows = arrived.select(arrived[name] for name in names)
     content = content_digest(rows)
     if before is not None and content != before.content and typed_digest(rows) == before.content:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
-from retrain.config import Config, instantiate, to_container, to_yaml
+from retrain.config import Config, instantiate, to_yaml
 from retrain.data.periods import parse_delay, parse_period
 from retrain.errors import ConfigError, DataError
 from retrain.modeling.metrics import SHOWN, find_metric, fits_task
-from retrain.own_code import code_digests
 from retrain.project import PARAMS, write_text
 from retrain.promotion.gate import build_questions
 
@@ -31,7 +29,6 @@ def run(config: Config) -> None:
     _check_periods(config)
     for has_incumbent in (True, False):
         build_questions(config.gate, has_incumbent, config.data)
-    config.code = code_digests(to_container(config), Path.cwd())
     text = to_yaml(config)
     if not PARAMS.is_file() or PARAMS.read_text(encoding="utf-8") != text:
         write_text(PARAMS, text)
