@@ -267,3 +267,10 @@ def test_a_gate_is_the_same_one_while_nothing_that_makes_its_verdict_changes() -
     others = {"gate=superiority", "gate.checks.primary.margin=0.06", "evaluation.block_hours=12", "data.metric=brier"}
     assert len(same) == 1 and len(same | {digest(override) for override in others}) == 5
     assert digest("gate.checks.churn.on_failure=off") == digest("~gate.checks.churn")
+
+
+def test_the_primary_check_has_to_compare(config: Config) -> None:
+    evidence = {"_target_": "retrain.promotion.checks.EnoughEvidence", "minimum_rows": 1, "minimum_blocks": 1}
+    gate = dataclasses.replace(config.gate, checks=config.gate.checks | {"primary": evidence})
+    with pytest.raises(ConfigError, match="compares the challenger with nothing"):
+        build_questions(gate, True, config.data)

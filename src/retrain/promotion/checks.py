@@ -39,6 +39,7 @@ MarginKind = Literal["relative", "absolute"]
 class Check(ABC):
     """One question about a comparison."""
 
+    compares: bool = False  # with the incumbent or the baseline: only such a check can be the primary one
     metric: str | None = None  # to be measured for this question; None for the primary metric, or none at all
     loss: str | None = (
         None  # of single rows, that it asks for; None for the one beside the primary metric, or none at all
@@ -61,6 +62,8 @@ class NonInferiority(Check):
     `margin_is` relative: a share of the incumbent's score (of R squared, of what it leaves unexplained); absolute: in units
     of the metric. Repeated looks at the same rows are paid for with confidence (`retrain.promotion.looks`).
     """
+
+    compares = True
 
     def __init__(self, metric: str | None, margin: NonNegative, margin_is: MarginKind, confidence: Confidence) -> None:
         self.metric, self.confidence = metric, confidence
@@ -86,6 +89,8 @@ class Superiority(Check):
     Repeated looks at the same rows are paid for with confidence.
     """
 
+    compares = True
+
     def __init__(self, metric: str | None, minimum_gain: NonNegative, confidence: Confidence) -> None:
         self.metric, self.minimum_gain, self.confidence = metric, minimum_gain, confidence
 
@@ -98,6 +103,8 @@ class BeatsBaseline(Check):
 
     Repeated looks at the same rows are paid for with confidence.
     """
+
+    compares = True
 
     def __init__(self, metric: str | None, confidence: Confidence) -> None:
         self.metric, self.confidence = metric, confidence

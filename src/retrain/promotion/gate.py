@@ -91,6 +91,11 @@ def _require_primary(questions: Mapping[str, Question], group: str) -> str:
             f"`gate.{group}` has no check named `{'` or `'.join(names)}` that is on{others}, and without it nothing can be "
             "promoted. Give the check that has to pass that name, in conf/gate/."
         )
+    if not questions[found].check.compares:
+        raise ConfigError(
+            f"`gate.{group}.{found}` is a {type(questions[found].check).__name__}, which compares the challenger with nothing: a worse "
+            "model would pass it. Choose NonInferiority, Superiority or BeatsBaseline, or a check of your own with `compares = True`."
+        )
     if not questions[found].blocks:
         raise ConfigError(
             f"`gate.{group}.{found}.on_failure` is warn, but the primary check has to block: otherwise a worse model "
