@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from conftest import REPOSITORY
 
-from retrain.config import GateConfig, compose
+from retrain.config import Config, GateConfig, compose
 from retrain.errors import ConfigError, PromotionError
 from retrain.promotion.checks import EnoughEvidence, Limit, NonInferiority, Outcome
 from retrain.promotion.figures import BLOCK, TARGET, Comparison, Estimate, score_column
