@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -99,6 +101,20 @@ def test_rows_without_label_are_kept_apart() -> None:
     checked = Contract(DATA).check(change("target", 4, None), JANUARY)
     assert checked.unlabelled["id"].to_list() == [4]
     assert len(checked.labelled) == 9
+
+
+def test_an_infinite_amount_goes_to_quarantine_and_too_many_refuse_the_batch() -> None:
+    contract = Contract(replace(DATA, task=Task.regression))
+    amounts = rows().with_columns(target=pl.col("id") * 1.5)
+    infinite = pl.when(pl.col("id") == 3).then(math.inf).otherwise("target").alias("target")
+    checked = contract.check(amounts.with_columns(infinite), JANUARY)
+    assert checked.quarantined["id"].to_list() == [3]
+    assert checked.quarantined[REASON].to_list() == ["target: inf is not a finite number"]
+    assert len(checked.labelled) == 9 and checked.labelled["target"].is_finite().all()
+    with pytest.raises(
+        DataError, match=r"100\.0% of its rows .* target: -inf is not a finite number.*quarantine_share"
+    ):
+        contract.check(rows().with_columns(target=pl.lit(-math.inf)), JANUARY)
 
 
 @pytest.mark.parametrize(

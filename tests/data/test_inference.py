@@ -252,3 +252,19 @@ def test_classes_that_are_hardly_there_are_pointed_at() -> None:
     assert not any("be learnt" in doubt for doubt in draft(table()).unsure)
     many = np.array([f"class {k}" for k in range(25)])[np.arange(ROWS) % 25]
     assert any("Boosting grows 25 trees" in doubt for doubt in draft(table(late=many)).unsure)
+
+
+@pytest.mark.filterwarnings("error")
+def test_infinite_targets_are_counted_and_nothing_is_guessed_from_them() -> None:
+    random = np.random.default_rng(1)
+    amounts = random.lognormal(size=ROWS)
+    marred = amounts.copy()
+    marred[[5, 70, 900]] = np.inf, -np.inf, np.inf
+    made = draft(table(late=marred))
+    assert made.task is Task.regression
+    assert "3 of 4,000 values of `late` are infinite: those rows go to quarantine." in made.unsure
+    assert not any("infinite" in doubt for doubt in draft(table(late=amounts)).unsure)
+    copied = draft(table(late=marred, price=np.exp(np.where(np.isfinite(marred), marred, 1) / 9)))
+    assert "price" in copied.leaks
+    with pytest.raises(DataError, match="no two finite numbers"):
+        draft(table(late=[1.5, np.inf, -np.inf, np.inf] * (ROWS // 4)))

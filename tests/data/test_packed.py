@@ -78,6 +78,14 @@ def test_limits_and_skewed_copies_are_found_among_thousands_and_honest_columns_a
     assert tell_target(rows, rows.columns, pl.Series("y", target), task) == ["told"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_rows_with_an_infinite_target_tell_nothing_about_thousands_of_columns() -> None:
+    amount = np.random.default_rng(1).lognormal(size=500)
+    rows = pl.DataFrame({"told": np.log(amount), "zero": np.zeros(500)})
+    amount[7] = np.inf
+    assert tell_target(rows, rows.columns, pl.Series("y", amount), Task.regression) == ["told"]
+
+
 def test_a_wide_table_runs_with_nothing_but_init(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     count = 3000

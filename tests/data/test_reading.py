@@ -404,6 +404,21 @@ def test_one_bad_cell_sends_its_row_to_quarantine_with_file_line_and_value(
     assert kept["id"].to_list() == [records()[80]["id"]]
 
 
+@pytest.mark.parametrize("value", ["inf", "-Infinity", "1e999"])
+def test_an_infinite_amount_to_predict_is_a_bad_cell(value: str, tmp_path: Path) -> None:
+    rows: list[dict] = [row | {"late": number + 0.5} for number, row in enumerate(records())]
+    rows[80] |= {"late": value}
+    data, path = dataclasses.replace(DATA, task=Task.regression), put(tmp_path, rows)
+    guess = guessed(path)
+    drafted = draft_contract(guess.table, "late", "when", None, guess.time_format)
+    assert "1 of 90 values of `late` are infinite: those rows go to quarantine." in drafted.unsure
+    change = snapshot(source_of(guess, path, data), tmp_path, data)
+    assert [batch.quarantined_rows for batch in change.manifest.batches] == [0, 0, 1]
+    kept = pl.read_parquet(tmp_path / "snapshot/batch=2023-03/quarantine.parquet")
+    line = 1 + written(rows[:80]).count("\n")
+    assert kept[REASON].to_list() == [f"late: '{value}' is not a finite number ({path}, line {line})"]
+
+
 def test_a_file_inside_the_project_is_named_from_its_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason is stored in the snapshot, which must be the same in every clone."""
     monkeypatch.chdir(tmp_path)

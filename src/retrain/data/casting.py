@@ -61,7 +61,7 @@ def casters(
     found: dict[str, Caster] = dict.fromkeys(data.key_columns, cast_key)
     found |= {name: kinds[column.type] for name, column in data.features.items()}
     target: dict[Task, Caster] = {
-        Task.regression: numbers,
+        Task.regression: lambda text: cast_amounts(text, decimal),
         Task.multiclass: cast_classes,
         Task.binary: cast_words if data.positive_label is not None else lambda text: cast_flags(text, decimal),
     }
@@ -88,6 +88,16 @@ def cast_numbers(text: pl.Series, decimal: str | None = None) -> Cast:
     if decimal is None and rest.any() and text.filter(rest).str.contains(r"\d,\d").any():
         kind += ' (if its comma is meant as one: `decimal: ","` under `data.source`, or ".")'
     return Cast(_whole(values, text), rest if rest.any() else None, kind)
+
+
+def cast_amounts(text: pl.Series, decimal: str | None = None) -> Cast:
+    """The numbers of a target, of which an infinite one is as bad as a word."""
+    cast = cast_numbers(text, decimal)
+    infinite = cast.values.is_infinite().fill_null(False) if cast.values.dtype.is_float() else None
+    if infinite is None or not infinite.any():
+        return cast
+    unread = infinite if cast.unread is None else cast.unread | infinite
+    return Cast(_whole(cast.values.set(infinite, None), text), unread, cast.kind.replace("a number", "a finite number"))
 
 
 def _with_comma(text: pl.Series) -> pl.Series:

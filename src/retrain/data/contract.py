@@ -83,6 +83,7 @@ class Contract:
         batch, unread = split_problems(batch)
         batch = self._typed(batch, period)
         told = self._outside(batch, period)
+        told = told.zip_with(told.is_not_null(), self._infinite(batch))
         if unread is not None:
             told = unread.zip_with(unread.is_not_null(), told)
         sound = told.is_null()
@@ -152,10 +153,7 @@ class Contract:
         if _holds_nothing(values):
             return pl.Series(values.name, [None] * len(values), dtype=TARGET_DTYPES[task])
         if task is Task.regression and values.dtype.is_numeric():
-            numbers = values.cast(pl.Float64).fill_nan(None)
-            if numbers.is_infinite().any():
-                self._refuse(period, f"its target `{values.name}` is infinite in some rows")
-            return numbers
+            return values.cast(pl.Float64).fill_nan(None)
         if task is Task.multiclass and (is_categorical(values.dtype) or values.dtype == pl.Boolean):
             return values.cast(pl.String)
         if task is Task.multiclass and _whole_numbers(values):
@@ -204,6 +202,15 @@ class Contract:
         why = pl.Series([None], dtype=pl.String).new_from_index(0, len(batch))
         why = why.set(times.is_null(), f"{name}: missing")
         return why.set(outside, f"{name}: outside the period {period.key}")
+
+    def _infinite(self, batch: pl.DataFrame) -> pl.Series:
+        """Why the amount of a row is none to learn from, null where it is one or missing."""
+        name, values = self.data.target_column, batch[self.data.target_column]
+        why = pl.Series([None], dtype=pl.String).new_from_index(0, len(batch))
+        if self.data.task is not Task.regression:
+            return why
+        infinite = values.is_infinite().fill_null(False)
+        return (f"{name}: " + values.cast(pl.String) + " is not a finite number").zip_with(infinite, why)
 
     def _check_keys(self, batch: pl.DataFrame, period: Period) -> None:
         repeated = batch.filter(batch.select(self.data.key_columns).is_duplicated())

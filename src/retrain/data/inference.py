@@ -78,8 +78,13 @@ def draft_contract(
     if without > MOST_WITHOUT_TIME * len(table):
         raise DataError(f"{without:,} rows have no `{time}`. Fill it in, or leave those rows out.")
     table, given = table.with_columns(times).filter(times.is_not_null()), given.filter(times.is_not_null())
-    table = table.sort(time, maintain_order=True)
     task, positive = guess_task(table[target])
+    infinite = infinite_amounts(table[target], task)
+    if infinite.any():
+        table, given = table.filter(~infinite), given.filter(~infinite)
+        if table[target].drop_nulls().n_unique() < 2:
+            raise DataError(f"The target `{target}` holds no two finite numbers: there is nothing to predict.")
+    table = table.sort(time, maintain_order=True)
     kind = period or guess_period(table[time])
     per_batch = rows_per_batch(len(table)) if kind is PeriodKind.rows else None
     batch = batch_keys(table, time, kind, per_batch)
@@ -103,7 +108,18 @@ def draft_contract(
     add_doubts(draft, table, target, batch, given)
     if without:
         draft.unsure.append(f"{without:,} rows have no `{time}`: they go to quarantine.")
+    if infinite.any():
+        draft.unsure.append(
+            f"{infinite.sum():,} of {len(infinite):,} values of `{target}` are infinite: those rows go to quarantine."
+        )
     return draft
+
+
+def infinite_amounts(target: pl.Series, task: Task) -> pl.Series:
+    """Which amounts are infinite, which no model can learn. Of classes none is."""
+    if task is not Task.regression or not target.dtype.is_float():
+        return pl.Series([False], dtype=pl.Boolean).new_from_index(0, len(target))
+    return target.is_infinite().fill_null(False)
 
 
 def guess_task(target: pl.Series) -> tuple[Task, str | None]:

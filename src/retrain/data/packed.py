@@ -92,6 +92,8 @@ def tell_target(rows: pl.DataFrame, names: Sequence[str], target: pl.Series, tas
     All are sorted by, and those whose neighbours have nearly the same target are looked at closely.
     """
     target = target.fill_nan(None) if target.dtype.is_float() else target
+    if target.dtype.is_float():
+        target = target.set(target.is_infinite(), None)
     chosen = np.flatnonzero(target.is_not_null())
     chosen = chosen[:: max(1, -(-len(chosen) // SAMPLE_ROWS))]
     # In random order, so that equal values are one another's noise; then row by row through NumPy: Polars takes minutes to

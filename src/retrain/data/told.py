@@ -60,7 +60,14 @@ def class_with_limits(values: pl.Series, classes: np.ndarray, least: float) -> i
 
 
 def told_of_amounts(values: pl.Series, amounts: np.ndarray) -> float:
-    """The share of the variance of `amounts`, or of their ranks, that a column tells as whatever function of it."""
+    """The share of the variance of `amounts`, or of their ranks, that a column tells as whatever function of it.
+
+    Of infinite amounts nothing has a variance: their rows are left out.
+    """
+    if not (finite := np.isfinite(amounts)).all():
+        values, amounts = values.filter(pl.Series(finite)), amounts[finite]
+    if not len(amounts):
+        return 0.0
     ranks = pl.Series(amounts).rank("average").to_numpy()
     shares = [0.0]
     if (levels := _levels(values)) is not None:
