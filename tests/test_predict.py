@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gzip
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -71,9 +72,39 @@ def test_what_the_model_does_not_need_keeps_no_row_from_being_scored(
     table = rows.with_columns(
         late=pl.lit("not yet"), flight=pl.lit("?"), scheduled_departure=pl.lit("soon"), code=pl.lit("007")
     )
-    scored = read_back(table.with_columns(put("dest", 0, "MOON"), put("carrier", 1, None)))
+    scored = read_back(table.with_columns(put("dest", 0, "MOON"), put("plane_model", 1, None)))
     assert scored["prediction"].is_between(0, 1).all()
     assert scored["code"].to_list() == ["007"] * 6
+
+
+def test_a_missing_value_that_the_schema_does_not_allow_is_a_problem_of_its_row(
+    rows: pl.DataFrame, read_back: Callable[[pl.DataFrame], pl.DataFrame], config: Config, model: Model
+) -> None:
+    table = rows.with_columns(put("carrier", 1, None), put("distance", 4, None), put("temp", 2, None))
+    for scored in (read_back(table), score(config, table, "in.parquet", 7, model, Outputs())):
+        problems = scored["prediction_problem"].to_list()
+        assert problems == [None, "carrier: missing", None, None, "distance: missing", None]
+        assert scored["prediction"].is_null().arg_true().to_list() == [1, 4]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_a_line_that_is_cut_off_is_a_problem_of_its_row(
+    suffix: str, rows: pl.DataFrame, config: Config, model: Model, tmp_path: Path
+) -> None:
+    """Cells of other columns than the model's may be left out, such as an empty target at the end, or the whole column."""
+    path = tmp_path / f"in{suffix}"
+    rows = rows.select(pl.exclude("late", "temp"), pl.col("temp"), late=pl.lit(None, pl.String))
+    lines = rows.with_columns(put("temp", 5, None)).write_csv().splitlines()
+    lines[2] = ",".join(lines[2].split(",")[:3])  # within the columns of the model
+    lines[4] = lines[4].rpartition(",")[0]  # before the target
+    lines[5] = lines[5].rpartition(",")[0].rpartition(",")[0]  # before the last of the columns of the model
+    lines.insert(1, "")
+    (gzip.open if suffix.endswith(".gz") else open)(path, "wt").write("\n".join(lines))
+    scored = score(config, read_input(config, path, model.features), path.name, 7, model, Outputs())
+    why = "it has fewer cells than the header has columns"
+    expected = [None, f"{why} ({path.name}, line 4)", None, None, f"{why} ({path.name}, line 7)", None]
+    assert scored["prediction_problem"].to_list() == expected
+    assert scored["prediction"].is_null().to_list() == [bool(problem) for problem in expected]
 
 
 def test_a_file_of_which_nothing_can_be_scored_is_refused(

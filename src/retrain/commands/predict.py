@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,7 +93,7 @@ def read_input(config: Config, path: Path, features: Mapping[str, ColumnType]) -
     said = {key: node.get(key) for key in ("separator", "decimal", "encoding", "day_first")}
     dialect = Dialect.checked(**said)
     casters = schema_casters(config.data, dialect, node.get("time_format"))
-    rows = read_one(path, dialect, {name: casters[name] for name in features if name in casters})
+    rows = read_one(path, dialect, {name: casters[name] for name in features if name in casters}, whole=features)
     if not rows.width:
         raise DataError(f"{path.name} is empty, without even a header, so there is nothing to score.")
     # The place goes into a column of the output, which travels.
@@ -117,7 +117,8 @@ def score(
     classes = known_classes(model.pipeline) if config.data.task is Task.multiclass else []
     _check_names(rows, source, classes, outputs)
     check_columns(rows, model.features, source)
-    problems = _without_number(rows, model.features)
+    required = {name for name, column in config.data.features.items() if not column.nullable}
+    problems = _unfit(rows, model.features, required)
     if unread is not None:
         problems = unread.zip_with(unread.is_not_null(), problems)
     sound = problems.is_null()
@@ -146,11 +147,14 @@ def _check_names(rows: pl.DataFrame, source: str, classes: Sequence[str], output
         )
 
 
-def _without_number(rows: pl.DataFrame, features: Mapping[str, ColumnType]) -> pl.Series:
-    """For each row why its numbers can't be scored, null where they can."""
+def _unfit(rows: pl.DataFrame, features: Mapping[str, ColumnType], required: Collection[str]) -> pl.Series:
+    """For each row why its values can't be scored, null where they can: infinite ones, and missing ones that are required."""
     problems = pl.Series([None], dtype=pl.String).new_from_index(0, len(rows))
     for name, kind in features.items():
         values = to_feature(rows[name], kind)
+        if name in required and values.null_count():
+            missing = pl.Series([f"{name}: missing"]).new_from_index(0, len(rows)).set(values.is_not_null(), None)
+            problems = problems.zip_with(problems.is_not_null(), missing)
         if values.dtype.is_float() and values.is_infinite().any():
             why = (name + ": " + values.cast(pl.String) + " is not a finite number").set(~values.is_infinite(), None)
             problems = problems.zip_with(problems.is_not_null(), why)

@@ -70,7 +70,8 @@ class Dialect:
 
 @dataclass(frozen=True)
 class TextTable:
-    """A file as text: all columns are strings, empty cells null. `too_long` are rows with more cells than the header."""
+    """A file as text: all columns are strings, empty cells null. `too_long` are rows with more cells than the header,
+    `cut_off` those that end before a column of which every row must have a cell."""
 
     frame: pl.DataFrame
     separator: str
@@ -78,10 +79,14 @@ class TextTable:
     sure_encoding: bool
     lines: Callable[[pl.Series], pl.Series]  # of some rows, in the file
     too_long: tuple[int, ...] = ()
+    cut_off: tuple[int, ...] = ()
 
 
-def read_text(content: bytes, dialect: Dialect, place: str, needed: Collection[str] = ()) -> TextTable:
-    """A CSV file's bytes as a table of text. `needed` columns help to tell the separator.
+def read_text(
+    content: bytes, dialect: Dialect, place: str, needed: Collection[str] = (), whole: Collection[str] = ()
+) -> TextTable:
+    """A CSV file's bytes as a table of text. `needed` columns help to tell the separator. Rows without a cell, be it an
+    empty one, for each of the columns `whole` are cut off.
 
     Raises DataError, naming `place`, when the bytes have another encoding or the header names a column twice.
     """
@@ -111,10 +116,13 @@ def read_text(content: bytes, dialect: Dialect, place: str, needed: Collection[s
         # Polars leaves the quotes in a column's name doubled.
         doubled = zip(frame.columns, header, strict=False)
         frame = frame.rename({read: name for read, name in doubled if read == name.replace('"', '""')})
+        if set(whole) & set(header) and frame.to_series(-1).null_count():
+            raise pl.exceptions.ComputeError  # Polars fills up a row that is cut off as if its cells were empty
         too_long: tuple[int, ...] = ()
+        cut_off: tuple[int, ...] = ()
         lines = _lines_of(frame, offset + sum(name.count("\n") for name in frame.columns))
     except pl.exceptions.PolarsError:
-        frame, lines, too_long = _read_slowly(content, separator, place, offset - 1, padded)
+        frame, lines, too_long, cut_off = _read_slowly(content, separator, place, offset - 1, padded, whole)
     if b'""' in content:
         empty = frame.select((pl.all() == "").any()).row(0, named=True)
         frame = frame.with_columns(frame[name].set(frame[name] == "", None) for name, some in empty.items() if some)
@@ -122,10 +130,10 @@ def read_text(content: bytes, dialect: Dialect, place: str, needed: Collection[s
     if blank is not None and blank.any():
         kept = (~blank).arg_true()
         places = {int(row): number for number, row in enumerate(kept)}
-        too_long = tuple(places[row] for row in too_long if row in places)
+        too_long, cut_off = (tuple(places[row] for row in rows if row in places) for rows in (too_long, cut_off))
         frame, lines = frame.filter(~blank), _through(lines, kept)
     frame = frame.drop([name for name in frame.columns if not name])  # such as the index that pandas writes
-    return TextTable(frame, separator, encoding, sure, lines, too_long)
+    return TextTable(frame, separator, encoding, sure, lines, too_long, cut_off)
 
 
 def _check_separator(header: list[str], sample: str, said: str | None, needed: Collection[str], place: str) -> None:
@@ -234,15 +242,16 @@ def _through(lines: Callable[[pl.Series], pl.Series], kept: pl.Series) -> Callab
 
 
 def _read_slowly(
-    content: bytes, separator: str, place: str, skipped: int, padded: bool = False
-) -> tuple[pl.DataFrame, Callable[[pl.Series], pl.Series], tuple[int, ...]]:
-    """A file whose rows have too many cells, odd quotes, or spaces behind the separators. Raises DataError for quotes that are never closed."""
+    content: bytes, separator: str, place: str, skipped: int, padded: bool, whole: Collection[str]
+) -> tuple[pl.DataFrame, Callable[[pl.Series], pl.Series], tuple[int, ...], tuple[int, ...]]:
+    """A file whose rows may have too many cells or too few, odd quotes, or spaces behind the separators, and which rows
+    are too long or cut off. Raises DataError for quotes that are never closed."""
     reader = csv.reader(
         io.StringIO(content.decode("utf-8"), newline=""), delimiter=separator, strict=True, skipinitialspace=padded
     )
     header: list[str] = []
     rows: list[list[str | None]] = []
-    lines, too_long, begins = [], [], 1
+    lines, too_long, cut_off, begins = [], [], [], 1
     try:
         for cells in reader:
             if not header:
@@ -250,6 +259,8 @@ def _read_slowly(
             elif cells:
                 if any(cells[len(header) :]):
                     too_long.append(len(rows))
+                if any(name in whole for name in header[len(cells) :]):
+                    cut_off.append(len(rows))
                 rows.append([cell or None for cell in cells[: len(header)]] + [None] * (len(header) - len(cells)))
                 lines.append(begins + skipped)
             begins = reader.line_num + 1
@@ -262,4 +273,4 @@ def _read_slowly(
         pl.Series(name, values, dtype=pl.String) for name, values in zip(header, zip(*rows, strict=True), strict=True)
     ]
     numbers = pl.Series(lines, dtype=pl.Int64)
-    return pl.DataFrame(columns), numbers.gather, tuple(too_long)
+    return pl.DataFrame(columns), numbers.gather, tuple(too_long), tuple(cut_off)

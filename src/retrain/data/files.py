@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import zipfile
@@ -86,16 +87,22 @@ def stamp_files(paths: str | Sequence[str]) -> str:
 
 
 def read_parts(
-    path: Path | str, filesystem: Any = None, dialect: Dialect | None = None, needed: Collection[str] = ()
+    path: Path | str,
+    filesystem: Any = None,
+    dialect: Dialect | None = None,
+    needed: Collection[str] = (),
+    whole: Collection[str] = (),
 ) -> list[Part]:
-    """The tables of one file: one, or each member of a zip. Raises DataError when it is missing or can't be read."""
+    """The tables of one file: one, or each member of a zip; `needed` and `whole` are those of `read_text`. Raises DataError when it is missing or can't be read."""
     name = str(path)
     if not name.lower().endswith(SUFFIXES):
         raise DataError(
             f"{Path(name).name} must end in {', '.join(FORMATS)}; text also in {', '.join(COMPRESSIONS)} after that."
         )
     try:
-        parts = list(_open(name, filesystem, dialect or Dialect(), needed))
+        parts = list(
+            _open(name, filesystem, functools.partial(_part, dialect=dialect or Dialect(), needed=needed, whole=whole))
+        )
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
     except (pl.exceptions.PolarsError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -108,7 +115,7 @@ def read_parts(
     return parts
 
 
-def _open(name: str, filesystem: Any, dialect: Dialect, needed: Collection[str]) -> Iterator[Part]:
+def _open(name: str, filesystem: Any, part: Callable[..., Part]) -> Iterator[Part]:
     import fsspec
 
     lower = name.lower()
@@ -117,15 +124,13 @@ def _open(name: str, filesystem: Any, dialect: Dialect, needed: Collection[str])
         with (filesystem or fsspec.filesystem("file")).open(name, "rb") as file, zipfile.ZipFile(file) as archive:
             for member in _members(archive, lower):
                 kind = member if member.lower().endswith(FORMATS) else lower.removesuffix(".zip")
-                yield _part(
-                    f"{_shown(name)}/{member}", lambda member=member: archive.read(member), dialect, needed, kind
-                )
+                yield part(f"{_shown(name)}/{member}", lambda member=member: archive.read(member), kind)
         return
     if filesystem is None and packed is None:
-        yield _part(_shown(name), Path(name).read_bytes, dialect, needed)
+        yield part(_shown(name), Path(name).read_bytes)
         return
     with (filesystem or fsspec.filesystem("file")).open(name, "rb", compression=packed) as file:
-        yield _part(_shown(name), file.read, dialect, needed, str(Path(lower).with_suffix("")) if packed else lower)
+        yield part(_shown(name), file.read, str(Path(lower).with_suffix("")) if packed else lower)
 
 
 def _shown(name: str) -> str:
@@ -144,7 +149,13 @@ def _members(archive: zipfile.ZipFile, name: str) -> list[str]:
 
 
 def _part(
-    place: str, read: Callable[[], bytes], dialect: Dialect, needed: Collection[str], name: str | None = None
+    place: str,
+    read: Callable[[], bytes],
+    name: str | None = None,
+    *,
+    dialect: Dialect,
+    needed: Collection[str],
+    whole: Collection[str],
 ) -> Part:
     lower = (name or place).lower()
     if lower.endswith(PARQUET):
@@ -155,5 +166,5 @@ def _part(
         content = read()
         frame = pl.read_ndjson(content, infer_schema_length=None) if content.strip() else pl.DataFrame()
         return Part(place, frame, is_text=True)
-    text = read_text(read(), dialect, place, needed)
+    text = read_text(read(), dialect, place, needed, whole)
     return Part(place, text.frame, is_text=True, text=text)

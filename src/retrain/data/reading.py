@@ -63,9 +63,16 @@ def read_table(
     return cast_parts(parts.filled, casters, strict)
 
 
-def read_one(path: Path, dialect: Dialect, casters: Mapping[str, Caster], strict: Collection[str] = ()) -> pl.DataFrame:
-    """The table of one local file, which may have no rows."""
-    return cast_parts(read_parts(path, None, dialect, casters), casters, strict)
+def read_one(
+    path: Path,
+    dialect: Dialect,
+    casters: Mapping[str, Caster],
+    strict: Collection[str] = (),
+    whole: Collection[str] = (),
+) -> pl.DataFrame:
+    """The table of one local file, which may have no rows. A line of text that ends before one of the columns `whole` is a
+    problem of its row; elsewhere cells at the end may be left out, as some programs do with empty ones."""
+    return cast_parts(read_parts(path, None, dialect, casters, whole), casters, strict)
 
 
 def cast_parts(parts: list[Part], casters: Mapping[str, Caster], strict: Collection[str] = ()) -> pl.DataFrame:
@@ -139,9 +146,10 @@ def with_problems(
             pl.DataFrame({"row": rows, "why": pl.Series([f"{required}: missing"]).new_from_index(0, len(rows))})
         )
     for start, part in zip(_starts(parts), parts, strict=True):
-        if part.text is not None and part.text.too_long:
-            rows = pl.Series(part.text.too_long, dtype=pl.Int64) + start
-            told.append(pl.DataFrame({"row": rows, "why": "it has more cells than the header has columns"}))
+        for which, odd in (("more", part.text.too_long), ("fewer", part.text.cut_off)) if part.text else ():
+            if odd:
+                rows = pl.Series(odd, dtype=pl.Int64) + start
+                told.append(pl.DataFrame({"row": rows, "why": f"it has {which} cells than the header has columns"}))
     typed = frame.with_columns(cast.values.alias(name) for name, cast in casts.items())
     if not told:
         return typed
