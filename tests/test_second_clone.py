@@ -17,6 +17,8 @@ import pytest
 from conftest import TARGET, TIME, Project, flights, free_port, make_project
 from test_loop import promotion
 
+from retrain.own_code import code_digests
+
 IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.com")
 
 
@@ -152,6 +154,7 @@ def test_a_deleted_store_is_noticed_and_the_pipeline_starts_over(grown: Project)
     shutil.rmtree(grown.root / "mlruns")
     status = grown.run("retrain", "status").stdout
     assert "names version 2, and this tracking store has no ledger" in status and "bring back mlflow.db" in status
+    assert "names version 2, which this tracking store does not know" in grown.run("retrain", "history").stdout
     output = grown.repro()
     assert "the store was deleted" in " ".join(output.split()) and "is champion now, the first" in output
     assert "slice version 2" in grown.run("retrain", "status").stdout
@@ -163,6 +166,24 @@ def test_results_of_another_ledger_are_named(grown: Project) -> None:
     pointer.write_text(json.dumps(json.loads(pointer.read_text()) | {"run_id": "0" * 32}))
     status = grown.run("retrain", "status").stdout
     assert "belong to another ledger (run 00000000)" in status and "dvc repro -f" in status
+
+
+def test_results_that_are_newer_than_the_store_are_named(grown: Project) -> None:
+    results = grown.root / "reports/promotion.json"
+    results.write_text(json.dumps(json.loads(results.read_text()) | {"ledger_entry": 3}))
+    status = grown.run("retrain", "status").stdout
+    assert "is of ledger entry 3, and the ledger here ends at 0" in status and "bring the newer mlflow.db" in status
+
+
+def test_an_environment_inside_the_project_is_no_code_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (".venv/lib/python3.11/site-packages/somebodys_library", "src/somebodys_own"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "__init__.py").write_text("class Model: ...\n")
+        monkeypatch.syspath_prepend(str((tmp_path / folder).parent))
+    library, own = ({"model": {"_target_": f"somebodys_{name}.Model"}} for name in ("library", "own"))
+    assert code_digests(library, tmp_path)["model"] == "" and code_digests(own, tmp_path)["model"] != ""
 
 
 POLICY = """

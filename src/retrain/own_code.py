@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,13 +52,19 @@ def _code_of(target: str, root: Path) -> list[Path]:
     if not rest or not package.isidentifier():
         return []
     found = _origin(package)
-    if found is None or not found.is_relative_to(root.resolve()):
+    if found is None or not found.is_relative_to(root.resolve()) or _is_installed(found):
         return []
     if found.name != "__init__.py":
         return [found]
     if package == __name__.partition(".")[0]:
         return _module_file(found.parent, rest.split("."))
     return sorted(path for path in found.parent.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+
+
+def _is_installed(path: Path) -> bool:
+    """Whether a file is of an environment, which mostly lies in the project's own folder: its files differ from clone to clone."""
+    standard = Path(sysconfig.get_paths()["stdlib"]).resolve()
+    return bool({"site-packages", "dist-packages"} & set(path.parts)) or path.is_relative_to(standard)
 
 
 def _origin(package: str) -> Path | None:

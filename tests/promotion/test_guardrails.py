@@ -285,6 +285,17 @@ def test_rows_that_are_nearly_all_of_one_class_tell_too_little(counts: dict[str,
     assert ClassCoverage(20).judge(of_classes(counts)).outcome.value == outcome
 
 
+@pytest.mark.parametrize(("has_incumbent", "outcome"), [(True, Outcome.failed), (False, Outcome.passed)])
+def test_rare_unknown_classes_count_together_only_against_an_incumbent_that_knows_them(
+    has_incumbent: bool, outcome: Outcome
+) -> None:
+    comparison = of_classes({"a": 200, "b": 15, "c": 15, "d": 100}, unknown_classes={"challenger": {"b": 15, "c": 15}})
+    if has_incumbent:
+        judged = comparison.rows_judged.with_columns(pl.lit(0.5).alias(score_column(INCUMBENT)))
+        comparison = dataclasses.replace(comparison, rows_judged=judged)
+    assert ClassCoverage(20).judge(comparison).outcome is outcome
+
+
 @pytest.mark.parametrize(
     ("rows_of_b", "incumbent", "outcome", "warned"),
     [

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
+import polars as pl
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Project
 
 from retrain.config import Task, compose
-from retrain.promotion.figures import BASELINE, CHALLENGER, Comparison, Estimate
+from retrain.promotion.figures import BASELINE, CHALLENGER, Comparison, Estimate, score_column
 from retrain.stages.evaluate import worse_than_constant
 
 
@@ -42,3 +46,13 @@ def test_what_is_tried_already_is_not_proposed() -> None:
     config = compose(REPOSITORY / "conf", ["model=random_forest"])
     warning = worse_than_constant(config, comparison("log_loss", 0.5, 0.4))
     assert "model=logistic_regression" in warning and "model=random_forest" not in warning
+
+
+def test_a_challenger_that_ends_worse_than_a_constant_is_named_where_its_verdict_is_shown(grown: Project) -> None:
+    stored, pointer = grown.root / "reports/predictions.parquet", grown.root / "reports/challenger.json"
+    assert "worse than a constant" not in grown.run("retrain", "evaluate").stderr
+    turned = pl.read_parquet(stored).with_columns((1 - pl.col(score_column(CHALLENGER))).name.keep())
+    turned.write_parquet(stored)
+    digest = hashlib.sha256(stored.read_bytes()).hexdigest()
+    pointer.write_text(json.dumps(json.loads(pointer.read_text()) | {"predictions": digest, "looks": {}}))
+    assert "ends worse than a constant prediction" in grown.run("retrain", "evaluate").stderr

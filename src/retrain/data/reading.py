@@ -33,10 +33,6 @@ class Parts:
     empty: list[str]
     ignored: list[str]
 
-    @property
-    def all_text(self) -> bool:
-        return all(part.is_text for part in self.filled)
-
 
 def load_parts(paths: str | Sequence[str], dialect: Dialect, needed: Collection[str] = ()) -> Parts:
     """Raises DataError when a path names no file, a file can't be read, or none of them has a row."""

@@ -189,9 +189,8 @@ class ClassCoverage(Check):
         known_before = [name for name in unknown if name not in comparison.unknown_classes.get(INCUMBENT, ())]
         lost = {name: found[name] for name in known_before}
         # A first champion replaces nobody who knew the rare ones: a tail of them always holds some that are new.
-        has_incumbent = INCUMBENT in {model for model, _ in comparison.scores}
-        judged_alone = sum(lost.values()) if has_incumbent else max(lost.values(), default=0)
-        if lost and judged_alone >= self.minimum_rows:
+        together = score_column(INCUMBENT) in rows.columns
+        if lost and (sum if together else max)(lost.values()) >= self.minimum_rows:
             text = f"the challenger does not know class {_listed(lost)}, at least {self.minimum_rows:,} rows"
             return CheckResult(Outcome.failed, text, figures)
         if len(rows) - max(found.values()) < self.minimum_rows:

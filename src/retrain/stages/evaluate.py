@@ -61,6 +61,9 @@ def run(config: Config) -> None:
     gate = gate_digest(config, trained.incumbent is not None)
     comparison, judgement = _judge_once(config, trained, gate, comparison, questions)
     record = to_record(comparison, judgement, questions)
+    warning = worse_than_constant(config, comparison)
+    if warning:
+        log.warning("%s", warning)
     record.provenance, record.gate, record.predictions = provenance, gate, trained.predictions
     if not official:
         _show(record)
