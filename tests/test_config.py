@@ -101,6 +101,93 @@ def test_a_file_that_does_not_fit_is_named_with_key_and_value(
         assert word in str(error.value)
 
 
+@pytest.fixture
+def overlays(tmp_path: Path) -> Path:
+    """A project with overlays, right and wrong ones."""
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf, ignore=shutil.ignore_patterns("local"))
+    (conf / "experiment").mkdir(exist_ok=True)
+    package = "# @package _global_\n"
+    texts = {
+        "short": package + "model: {estimator: {max_iter: 7}}\n",
+        "bad": package + "seed: -4\n",
+        "nothing": "",
+        "comment": "# later\n",
+        "unpackaged": "seed: 4\n",
+        "mixed": package + "defaults:\n  - override /model: [ridge, sgd]\n",
+        "broken": package + "seed: [\n",
+    }
+    for name, text in texts.items():
+        (conf / f"experiment/{name}.yaml").write_text(text)
+    return conf
+
+
+@pytest.mark.parametrize("group", ["data", "model", "strategy", "policy", "gate", "tracking"])
+def test_of_a_group_one_option_is_chosen_never_a_mixture_of_several(overlays: Path, group: str) -> None:
+    options = ",".join(path.stem for path in sorted((overlays / group).glob("*.yaml"))[:2])
+    with pytest.raises(ConfigError, match=rf"`{group}=\[{options}\]` is a list.*mixture.*Choose one"):
+        compose(overlays, [f"{group}=[{options}]"])
+
+
+def test_several_options_are_found_also_where_a_file_chooses_them(overlays: Path) -> None:
+    with pytest.raises(ConfigError, match="Of `model` a list is chosen"):
+        compose(overlays, ["experiment=mixed"])
+    text = (overlays / "config.yaml").read_text().replace("- strategy: full", "- strategy: [full, recency]")
+    (overlays / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"`strategy=\[full,recency\]`"):
+        compose(overlays)
+    assert compose(overlays, ["strategy=full"])
+
+
+def test_an_overlay_without_content_changes_nothing(overlays: Path) -> None:
+    for name in ("nothing", "comment", "[nothing,comment]"):
+        assert compose(overlays, [f"experiment={name}"]) == compose(overlays)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("experiment=[short,null]", ["null stands for none", "`experiment=[short]`"]),
+        ("experiment=[short,typo]", ["`experiment=typo` names no file", "short"]),
+        ("experiment=[short,bad]", ["In conf/experiment/bad.yaml", "`seed` is -4"]),
+        ("experiment=[bad,short]", ["In conf/experiment/bad.yaml", "`seed` is -4"]),
+        ("experiment=unpackaged", ["conf/experiment/unpackaged.yaml", "# @package _global_"]),
+        ("experiment=[short,unpackaged]", ["conf/experiment/unpackaged.yaml", "# @package _global_"]),
+        ("experiment=[short,broken]", ["conf/experiment/broken.yaml", "not valid YAML"]),
+        ("+experiment=short", ["`experiment=short`, without `+`"]),
+        ("++model=ridge", ["`model=ridge`, without `+`"]),
+        ("+local=laptop", ["`local=laptop` names no file"]),
+        ("+model=x", ["`model=x` names no file", "ridge"]),
+        ("model=", ["`model=` chooses nothing", "ridge"]),
+        ("gate.first_champion.baseline=null", ["gate.first_champion.baseline", "null", "can't be left out"]),
+        ("gate.checks.churn=null", ["gate.checks.churn", "null", "gate.checks.churn.on_failure=off"]),
+        ("gate.checks=null", ["gate.first_champion.evidence", "refers to another value"]),
+        ("gate.checks.slices.by=[]", ["a list that is not empty, each a text", "or null"]),
+        ("seed=", ["`seed` is ''", "a whole number of at least 0 and at most"]),
+        ("seed=null", ["`seed` is null", "a whole number"]),
+        ("evaluation.minimum_rows=1e3", ["1000.0", "write 1000"]),
+        ("data.features=x", ["data.features", "type, nullable"]),
+        ("monitoring=x", ["monitoring", "accept_after"]),
+        ("data.label_delay=5d", ["`+data.label_delay=...`"]),
+        ("backtest.strategies=[typo]", ["backtest.strategies", "'typo'", "sliding_window"]),
+        ("backtest.policies=[full]", ["backtest.policies", "'full'", "cost_aware"]),
+        ("backtest.gates=[]", ["backtest.gates", "not empty"]),
+    ],
+)
+def test_a_mistake_is_explained_in_the_words_of_the_project(overlays: Path, override: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        compose(overlays, [override])
+    for word in [*words, override.partition("=")[0].lstrip("+").partition(".")[0]]:
+        assert word in str(error.value)
+    assert "\n" not in str(error.value) and "Integer" not in str(error.value)
+
+
+def test_a_period_is_held_or_released_never_both() -> None:
+    with pytest.raises(ConfigError, match=r"2013-05 stands in both `monitoring.hold`.*`monitoring.release`"):
+        compose(CONF, ["monitoring.hold=[2013-05,2013-06]", "monitoring.release=[2013-04,2013-05]"])
+    assert compose(CONF, ["monitoring.hold=[2013-05]", "monitoring.release=[2013-04]"])
+
+
 def test_one_persons_overlay_wins(tmp_path: Path) -> None:
     conf = tmp_path / "conf"
     shutil.copytree(CONF, conf)

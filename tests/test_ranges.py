@@ -155,6 +155,10 @@ def test_no_number_of_a_shipped_file_can_be_anything(group: str, name: str) -> N
         ("strategy=recency strategy.half_life=inf", ["strategy.half_life", "inf"]),
         ("strategy=best_of strategy.validation_share=1", ["strategy.validation_share", "below 1"]),
         ("strategy=sliding_window strategy.batches=null strategy.duration=0d", ["strategy.duration", "90d"]),
+        (
+            "strategy=sliding_window strategy.batches=null strategy.duration=99999999999d",
+            ["strategy.duration", "99999d"],
+        ),
         ("gate.checks.slices.minimum_rows=0", ["gate.checks.slices.minimum_rows", "at least 1"]),
         ("gate.checks.primary.margin_is=relativ", ["gate.checks.primary.margin_is", "relative, absolute"]),
         ("gate.checks.primary.confidence=95", ["gate.checks.primary.confidence", "95", "below 1"]),
@@ -187,6 +191,8 @@ def test_a_value_that_would_switch_something_off_is_refused_with_key_value_and_r
         ("policy=on_decay policy.k=4", ["policy.k", "4", "3"]),
         ("policy=cost_aware policy.budget={retrainings:9,batches:3}", ["policy.budget", "9", "3"]),
         ("gate.checks.primary.margin=5", ["margin", "500%"]),
+        ("+data.label_delay=99999999999d", ["data.label_delay", "five digits"]),
+        ("data.as_of=9999-12", ["data.as_of", "9999-12"]),
         ("data.as_of=2013-13", ["data.as_of", "2013-13", "2013-01"]),
         ("monitoring.release=[2013-1]", ["monitoring.release", "2013-1"]),
         ("monitoring.hold=[2013-1]", ["monitoring.hold", "2013-1"]),
@@ -242,7 +248,7 @@ def test_a_class_of_ones_own_is_checked_by_the_types_that_it_declares(
         (Annotated[float, Gt(0), Lt(1)], [0.5, 1e-9], [0, 1, math.nan, "0.5", False]),
         (Annotated[list[Literal["a", "b"]], Ge] | None, [None, ["a"], []], ["a", ["c"], [1]]),
         (str | list[str], ["a", ["a", "b"]], [None, {"a": 1}, [None]]),
-        (Task, [Task.binary, "anything"], []),
+        (Task, [Task.binary, "binary"], ["anything", 1, None]),
     ],
 )
 def test_fits_is_strict_about_numbers(hint: Any, right: list[Any], wrong: list[Any]) -> None:

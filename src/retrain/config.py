@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -14,10 +15,20 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from retrain.columns import why_reserved
+from retrain.config_checks import check_values
 from retrain.errors import ConfigError
-from retrain.masking import secret_keys
-from retrain.origins import check_choices, chosen_groups, find_origin, without_null
+from retrain.origins import (
+    OVERLAYS,
+    all_choices,
+    check_choices,
+    chosen_groups,
+    explain_addition,
+    explain_foreign_key,
+    find_origin,
+    folders_of,
+    refuse_several,
+    without_null,
+)
 from retrain.own_code import code_digests
 from retrain.project import PARAMS
 from retrain.ranges import (
@@ -41,8 +52,6 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 read_as_written()
-_REFUSED = ":'\"%#?*\\[]"  # in names of experiments and registered models
-_LONGEST_TRACKED = 200
 _QUESTION_MARKS = "\ue000???"  # stands for a text `???`, which OmegaConf would take for a missing value
 MOST_SHOWN = 5  # mistakes in one message
 BlockHours = Annotated[int, Ge(1), Le(24 * 366 * 100)]  # a table may have one time in several years
@@ -109,7 +118,7 @@ class DataConfig:
     as_of: str | None = None
     label_delay: str | None = None
     time_column: Name = MISSING
-    key_columns: Annotated[list[str], MinLen(1)] = MISSING
+    key_columns: Annotated[list[Name], MinLen(1)] = MISSING
     target_column: Name = MISSING
     positive_label: str | None = None
     block_hours: BlockHours = 24
@@ -166,9 +175,9 @@ class MonitoringConfig:
 class BacktestConfig:
     """What `retrain backtest` tries with each other, as names of files in `conf/`."""
 
-    strategies: list[str] = field(default_factory=list)
-    policies: list[str] = field(default_factory=list)
-    gates: list[str] = field(default_factory=list)
+    strategies: Annotated[list[Name], MinLen(1)] = field(default_factory=list)
+    policies: Annotated[list[Name], MinLen(1)] = field(default_factory=list)
+    gates: Annotated[list[Name], MinLen(1)] = field(default_factory=list)
     retraining_cost: NonNegative = 0.0  # in units of the loss, over one batch
     workers: PositiveCount | None = None  # null: one for each core
 
@@ -222,11 +231,14 @@ def compose_raw(conf: Path, overrides: Sequence[str] = ()) -> DictConfig:
             return hydra_compose("config", overrides=without_null(overrides, conf), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         check_choices(chosen_groups(overrides, conf), conf)
+        explain_addition(overrides, conf)
         given = f" (overrides: {' '.join(overrides)})" if overrides else ""
-        raise ConfigError(f"The configuration can't be composed{given}: {first_lines(error)}") from error
+        unset = re.search(r"Could not override '([^']+)'", str(error))
+        way_out = f" No file of {conf.name}/ sets it. If its name is right, add it: `+{unset[1]}=...`." if unset else ""
+        raise ConfigError(f"The configuration can't be composed{given}: {first_lines(error)}{way_out}") from error
     except Exception as error:  # Hydra lets the YAML parser's own errors through
         if type(error).__module__.startswith("yaml"):
-            raise ConfigError(f"A file under {conf.name}/ is not valid YAML: {error}") from error
+            raise ConfigError(f"A file under {conf.name}/ is not valid YAML: {' '.join(str(error).split())}") from error
         raise
 
 
@@ -253,12 +265,16 @@ def swept_values(override: Override) -> list[str]:
 
 def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], overrides: Sequence[str]) -> Config:
     """Typed form of a composed config. Raises ConfigError naming key, value and file."""
+    choices = all_choices(choices, overrides, conf)
     where = functools.partial(find_origin, conf=conf, choices=choices, overrides=overrides)
-    check_choices(choices, conf, _searchpath(composed))
-    content = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    folders = folders_of(conf, _searchpath(composed))
+    check_choices(choices, conf, folders)
+    refuse_several({group: choices.get(group) for group in _groups()}, conf)
+    content = _without_empty_overlays(composed)
     try:
         _gather_trusted_types(content, conf, where)
         plain = OmegaConf.to_container(content, resolve=True)
+        _check_ranges(plain, where)
         config = _typed(plain)
     except (ConfigKeyError, ValidationError, MissingMandatoryValue) as error:
         key = error.full_key or str(error.key)
@@ -266,13 +282,18 @@ def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], override
         if isinstance(error, MissingMandatoryValue):
             what = f"`{key}` has no value"
         elif isinstance(error, ConfigKeyError):
+            explain_foreign_key(key, conf, choices)
             what = f"`{key}` (value {value!r}) is not a key that this project knows"
         else:
             what = f"`{key}` has a value that does not fit, {value!r}: {first_lines(error)}"
         raise ConfigError(f"{where(key)}: {what}. Mend it there, then run the command again.") from error
     except OmegaConfBaseException as error:
-        raise ConfigError(first_lines(error)) from error
-    _check_values(plain, config, where)
+        key = error.full_key or str(error.key)
+        raise ConfigError(
+            f"{where(key)}: `{key}` refers to another value by `${{...}}`, which can't be found: {first_lines(error)}. Mend the "
+            "reference, or give that value."
+        ) from error
+    check_values(config, where, folders)
     if config.evaluation.block_hours is None:
         config.evaluation.block_hours = config.data.block_hours
     if config.data.task is Task.regression:
@@ -320,80 +341,23 @@ def _gather_trusted_types(content: DictConfig, conf: Path, where: Callable[[str]
         content.trusted_types = list(dict.fromkeys([*listed, *(name for _, types in own for name in types or [])]))
 
 
-def _check_values(content: Mapping[str, Any], config: Config, where: Callable[[str], str]) -> None:
-    """Raises ConfigError for every value outside of its range, and for those that contradict each other."""
+def _check_ranges(content: Mapping[str, Any], where: Callable[[str], str]) -> None:
+    """Raises ConfigError for every value outside of its range."""
     misfits = [f"{where(misfit.key)}: {misfit}" for misfit in find_misfits(Config, content)]
     if misfits:
         more = f" (and {len(misfits) - MOST_SHOWN} more)" if len(misfits) > MOST_SHOWN else ""
         raise ConfigError(f"{'. '.join(misfits[:MOST_SHOWN])}{more}. Mend it there, then run the command again.")
-    _check_columns(config.data, where)
-    _check_tracking(config, where)
-    _refuse_secrets(config.data, where)
 
 
-def _refuse_secrets(data: DataConfig, where: Callable[[str], str]) -> None:
-    """What the config holds gets into git (conf/, params.yaml) and to everyone who may read the tracking store."""
-    for key in secret_keys(data.source, "data.source"):
-        raise ConfigError(
-            f"{where(key)}: `{key}` holds a password, key or token, which would get into git and MLflow. "
-            "Put it into an environment variable: of a database the whole address, named by `data.source.uri_from_env`; for "
-            "files those that their file system reads (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN, "
-            "FSSPEC_<PROTOCOL>_<OPTION>). Then change the password: it may be known by now."
-        )
+def _groups() -> set[str]:
+    """The parts of the config that one file of `conf/` fills: two of them would be merged into one that nobody wrote."""
+    return {one.name for one in fields(Config)}
 
 
-def _check_tracking(config: Config, where: Callable[[str], str]) -> None:
-    """Raises ConfigError for a name that MLflow's registry, its filters or a folder of the local store would not take."""
-    tracking = config.tracking
-    names = {"tracking.registered_model": (tracking.registered_model, "/")}
-    names["tracking.experiment"] = tracking.experiment, "/" if tracking.uri_from_env is None else ""
-    for key, (name, more) in names.items():
-        refused = sorted(
-            {character for character in name if character in _REFUSED + more or not character.isprintable()}
-        )
-        if refused or name != name.strip(" .") or len(name) > _LONGEST_TRACKED:
-            what = (
-                f"holds {' '.join(map(repr, refused))}"
-                if refused
-                else "is too long, or begins or ends with a blank or a dot"
-            )
-            raise ConfigError(
-                f"{where(key)}: `{key}` is {name!r}, which {what}. Letters, digits, blanks and most signs are allowed, at most "
-                f"{_LONGEST_TRACKED} characters, but none of {' '.join(_REFUSED + more)}. Where it comes from `data.name`, mend "
-                "that, or give it a name of its own in conf/tracking/."
-            )
-
-
-def _check_columns(data: DataConfig, where: Callable[[str], str]) -> None:
-    """Raises ConfigError for a name that can't be a column's, the target as a feature, and limits that no row could keep."""
-    columns = {
-        "data.time_column": [data.time_column],
-        "data.target_column": [data.target_column],
-        "data.key_columns": data.key_columns,
-        "data.features": data.features,
-    }
-    for key, names in columns.items():
-        for name in names:
-            why = why_reserved(name)
-            if why:
-                raise ConfigError(f"`{key}` names the column {name!r}, but {why}. Rename it at the source.")
-    if not data.features:
-        raise ConfigError(f"{where('data.features')}: `data.features` is empty, but must name at least one column.")
-    if data.target_column in data.features:
-        raise ConfigError(
-            f"`data.features` holds the target {data.target_column!r}: the model would be told the answer."
-        )
-    for name, column in data.features.items():
-        key, limits = f"data.features.{name}", (column.minimum, column.maximum)
-        if column.type is not ColumnType.numeric and limits != (None, None):
-            raise ConfigError(
-                f"{where(key)}: `{key}` has a minimum or maximum, which only numeric columns have, and is {column.type.name}. "
-                "Take it away, or make the column numeric."
-            )
-        if None not in limits and column.minimum > column.maximum:
-            raise ConfigError(
-                f"{where(key)}: `{key}` has the minimum {column.minimum:g}, above its maximum {column.maximum:g}: no row would fit."
-            )
+def _without_empty_overlays(composed: DictConfig) -> DictConfig:
+    """The config without Hydra's part, and without what an overlay file that holds nothing leaves behind."""
+    empty = [group for group in OVERLAYS if group in composed and composed[group] in ({}, None)]
+    return OmegaConf.masked_copy(composed, [key for key in composed if key not in ("hydra", *empty)])
 
 
 def first_lines(error: Exception) -> str:
@@ -405,7 +369,8 @@ def first_lines(error: Exception) -> str:
         "Set the environment variable HYDRA_FULL_ERROR",
     )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(line for line in lines if not line.startswith(noise))
+    text = " ".join(line for line in lines if not line.startswith(noise))
+    return re.sub(r"^\w+ raised while resolving interpolation: ", "", text)
 
 
 def instantiate(node: Any, key: str, **arguments: Any) -> Any:

@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Union
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
+from omegaconf import MISSING
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ Share = Annotated[float, Gt(0), Lt(1)]  # neither nothing nor everything
 ShareOrAll = Annotated[float, Ge(0), Le(1)]
 Confidence = Annotated[float, Ge(0.5), Lt(1)]
 Name = Annotated[str, MinLen(1)]
-Duration = Annotated[str, Written(r"\s*\d*[1-9]\d*[hdw]\s*", "12h, 90d or 8w")]
+# As long as the calendar allows, counted back from any date that a table may hold.
+_DURATION = r"\s*0*(?:[1-9]\d{0,5}h|[1-9]\d{0,4}d|[1-9]\d{0,3}w)\s*"
+Duration = Annotated[str, Written(_DURATION, "12h, 90d or 8w, of at most 999999h, 99999d or 9999w")]
 
 
 # What may stand in a node beside the arguments of its class: what the gate makes of a check's answer.
@@ -56,7 +59,10 @@ class Misfit:
     demand: str
 
     def __str__(self) -> str:
-        return f"`{self.key}` is {self.value!r}, but must be {self.demand}"
+        written_out = isinstance(self.value, float) and self.value.is_integer() and "whole number" in self.demand
+        as_number = f" (write {self.value:.0f}, without `.` or `e`)" if written_out else ""
+        said = "null" if self.value is None else repr(self.value)
+        return f"`{self.key}` is {said}, but must be {self.demand}{as_number}"
 
 
 def find_misfits(schema: type, content: Mapping[str, Any], key: str = "") -> Iterator[Misfit]:
@@ -143,6 +149,10 @@ def fits(hint: Any, value: Any) -> bool:
         return isinstance(value, (list, tuple)) and all(fits(inner[0], one) for one in value)
     if origin in (dict, Mapping):
         return isinstance(value, Mapping) and all(fits(inner[1], one) for one in value.values())
+    if inspect.isclass(hint) and issubclass(hint, enum.Enum):
+        return isinstance(value, hint) or value in hint.__members__
+    if is_dataclass(hint):
+        return isinstance(value, Mapping)
     if hint in (int, float, str, bool, type(None)):
         return _is_plain(hint, value)
     return True
@@ -151,12 +161,17 @@ def fits(hint: Any, value: Any) -> bool:
 def describe(hint: Any) -> str:
     """What a type demands, in words that go after "must be"."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated and typing.get_origin(inner[0]) in (list, Sequence):
+        several = " that is not empty" if any(isinstance(demand, MinLen) for demand in inner[1:]) else ""
+        return f"a list{several}, each {describe(typing.get_args(inner[0])[0])}"
     if origin is Annotated:
         finite = inner[1:] == typing.get_args(Finite)[1:]
         demands = [] if finite else [_say(demand) for demand in inner[1:]]
-        return " ".join(filter(None, [describe(inner[0]), " and ".join(filter(None, demands))]))
+        said = " and ".join(filter(None, demands)).replace(" and of ", " and ")
+        return " ".join(filter(None, [describe(inner[0]), said]))
     if origin in (Union, types.UnionType):
-        return " or ".join(sorted((describe(one) for one in inner), key=lambda text: text == "null"))
+        said = sorted((describe(one) for one in inner), key=lambda text: text == "null")
+        return (", or " if any(" or " in one or "," in one for one in said) else " or ").join(said)
     if origin is Literal:
         return ("one of " if len(inner) > 1 else "") + ", ".join(map(str, inner))
     if typing.is_typeddict(hint):
@@ -166,10 +181,14 @@ def describe(hint: Any) -> str:
         return f"a list, each {describe(inner[0])}"
     if origin in (dict, Mapping):
         return f"keys with values, each {describe(inner[1])}"
+    if inspect.isclass(hint) and issubclass(hint, enum.Enum):
+        return f"one of {', '.join(hint.__members__)}"
+    if is_dataclass(hint):
+        return f"keys with values ({', '.join(one.name for one in fields(hint))})"
     names = {
         int: "a whole number",
         float: "a finite number",
-        str: "a text, in quotes where YAML would read it as something else",
+        str: "a text (in quotes where YAML would read it as something else)",
         bool: "true or false",
         type(None): "null",
     }
@@ -188,7 +207,7 @@ def _field_misfits(hint: Any, value: Any, key: str) -> Iterator[Misfit]:
     elif origin is dict and is_dataclass(inner[1]) and isinstance(value, Mapping):
         for name, one in value.items():
             yield from _field_misfits(inner[1], one, f"{key}.{name}")
-    elif not (inspect.isclass(hint) and issubclass(hint, enum.Enum)):  # of those OmegaConf knows the names
+    elif value != MISSING:  # of those OmegaConf says that they are missing
         if not fits(hint, value):
             yield Misfit(key, value, describe(hint))
         else:

@@ -36,9 +36,10 @@ def parse_period(key: str, kind: PeriodKind) -> Period:
     """The period that a key names. Raises DataError with an example when it isn't a key of that kind."""
     try:
         start = _start(key, kind)
-    except ValueError:
+        end = _end(start, kind)
+    except (ValueError, OverflowError):  # the calendar ends
         raise DataError(f"{key!r} is not a {kind.name}: write it like {_EXAMPLES[kind]!r}.") from None
-    return Period(start, _end(start, kind), key)
+    return Period(start, end, key)
 
 
 def period_keys(times: pl.Expr, kind: PeriodKind) -> pl.Expr:
@@ -60,10 +61,10 @@ def parse_delay(text: str | None) -> float:
     """Seconds of a duration like `12h`, `30d` or `2w`. Raises ConfigError for anything else."""
     if text is None:
         return 0.0
-    match = re.fullmatch(r"(\d+)([hdw])", text.strip())
+    match = re.fullmatch(r"(\d{1,5})([hdw])", text.strip())
     if not match:
         raise ConfigError(
-            f"`data.label_delay` is {text!r}, but must be a number of hours, days or weeks: 12h, 30d, 2w."
+            f"`data.label_delay` is {text!r}, but must be a number of hours, days or weeks, of at most five digits: 12h, 30d, 2w."
         )
     return int(match[1]) * {"h": 3600.0, "d": 86400.0, "w": 604800.0}[match[2]]
 
