@@ -16,7 +16,7 @@ from conftest import flights
 
 from retrain.commands import predict as command
 from retrain.commands.predict import MOST_FAILED, Outputs, read_input, score
-from retrain.config import Config, feature_types
+from retrain.config import ColumnType, Config, feature_types
 from retrain.errors import DataError, ModelError
 from retrain.modeling.pipeline import build_pipeline, fit
 from retrain.modeling.scoring import Model
@@ -156,3 +156,16 @@ def test_rows_that_only_the_model_knows_to_be_bad_are_found(config: Config) -> N
     assert len(rows) > MOST_FAILED
     with pytest.raises(ModelError, match="negative distance"):
         score(config, rows.with_columns(distance=pl.lit(-1.0)), "in.csv", 7, choosy, Outputs())
+
+
+def test_a_flag_or_code_that_is_none_in_a_typed_table_is_a_problem_of_its_row_and_stays_in_the_output(
+    rows: pl.DataFrame, config: Config, model: Model
+) -> None:
+    features = model.features | {"extra_flag": ColumnType.boolean, "extra_code": ColumnType.categorical}
+    table = rows.with_columns(extra_flag=pl.lit(1.0), extra_code=pl.lit(2.0))
+    table = table.with_columns(put("extra_flag", 1, math.inf), put("extra_code", 3, 2.5))
+    scored = score(config, table, "in.parquet", 7, dataclasses.replace(model, features=features), Outputs())
+    problems = scored["prediction_problem"].to_list()
+    assert problems[1] == "extra_flag: inf is not true/false or 1/0"
+    assert problems[3] == "extra_code: 2.5 is not a text or a whole number"
+    assert scored["prediction"].null_count() == 2 and scored["extra_flag"][1] == math.inf

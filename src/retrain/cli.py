@@ -234,7 +234,8 @@ def _add_init(parser: argparse.ArgumentParser) -> None:
     kinds = ("hour", "day", "week", "month", "quarter", "rows")
     parser.add_argument("--period", choices=kinds, help="length of a batch (default: guessed)")
     parser.add_argument("--rows-per-batch", type=int, metavar="N", help="with --period rows (default: guessed)")
-    parser.add_argument("--time-format", metavar="FORMAT", help="a strptime format, epoch_s, epoch_ms or epoch_us")
+    formats = "a strptime format, epoch_s, epoch_ms or epoch_us; COLUMN=FORMAT for another column of dates, as often as needed"
+    parser.add_argument("--time-format", metavar="FORMAT", action="append", help=formats)
     separator = "of the columns in text files: `;`, `|`, tab, ... (default: found out)"
     parser.add_argument("--separator", metavar="SIGN", help=separator)
     parser.add_argument("--decimal", choices=(".", ","), help="sign before the decimals (default: found out)")

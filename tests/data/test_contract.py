@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
-from retrain.data.contract import REASON, SUSPICIOUSLY_CONSTANT, Contract, to_times
+from retrain.data.contract import REASON, SUSPICIOUSLY_CONSTANT, Contract
+from retrain.data.conversions import to_times
 from retrain.data.periods import parse_period
 from retrain.errors import DataError
 

@@ -22,7 +22,7 @@ from retrain.commands.project_files import (
 )
 from retrain.config import PeriodKind
 from retrain.data.dialect import Dialect
-from retrain.data.guessing import Guess, guess_time, read_and_guess
+from retrain.data.guessing import Guess, guess_dates, guess_time, read_and_guess
 from retrain.data.inference import Draft, draft_contract, free_name, guess_task
 from retrain.data.model_choice import DEFAULT
 from retrain.data.packed import MANY_COLUMNS, numeric_columns, pack, tell_target
@@ -43,11 +43,12 @@ def run(options: argparse.Namespace) -> None:
     path = CONF / "data" / f"{name}.yaml"
     if path.exists() and not options.force:
         raise DataError(f"{path} is there already. Choose another name with --name, or overwrite it with --force.")
-    source, guess = _read(paths, options)
+    time_format, date_formats = split_formats(options.time_format or [], options.time)
+    source, guess = _read(paths, options, time_format, date_formats)
     wide = len(guess.table.columns)
     source, table, told = _pack_wide(source | guess.settings, guess.table, options)
     period = PeriodKind[options.period] if options.period else None
-    draft = draft_contract(table, options.target, options.time, period, guess.time_format or options.time_format)
+    draft = draft_contract(table, options.target, options.time, period, guess.time_format or time_format)
     draft.unsure[:0] = guess.unsure
     if period is PeriodKind.rows and options.rows_per_batch:
         draft.rows_per_batch = options.rows_per_batch
@@ -82,13 +83,26 @@ def _pack_wide(source: dict, table: pl.DataFrame, options: argparse.Namespace) -
     return node, pack(table.drop(told), packed, into), told
 
 
-def _read(paths: list[str], options: argparse.Namespace) -> tuple[dict, Guess]:
+def split_formats(given: Sequence[str], time: str) -> tuple[str | None, dict[str, str]]:
+    """The format of the time column, and those of other columns, of `FORMAT` and `COLUMN=FORMAT`."""
+    formats: dict[str, str] = {}
+    for text in given:
+        column, _, written = text.rpartition("=")
+        formats[column or time] = written
+    return formats.pop(time, None), formats
+
+
+def _read(
+    paths: list[str], options: argparse.Namespace, time_format: str | None, date_formats: dict[str, str]
+) -> tuple[dict, Guess]:
     """The node of the source without what it takes from the rest of the contract, and the whole table."""
     _refuse_secrets(paths, options.query)
-    dialect = Dialect.checked(options.separator, options.decimal, options.encoding, None)
+    dialect = Dialect.checked(options.separator, options.decimal, options.encoding, None, date_formats)
     if not options.query:
         node = {"_target_": "retrain.data.sources.Files", "paths": paths[0] if len(paths) == 1 else paths}
-        return node, read_and_guess(paths, dialect, options.target, options.time, options.time_format)
+        guess = read_and_guess(paths, dialect, options.target, options.time, time_format)
+        _refuse_unknown(guess, date_formats)
+        return node, guess
     address = paths[0]
     uri = os.environ.get(address) if not URI.match(address) else address
     if not uri:
@@ -98,8 +112,18 @@ def _read(paths: list[str], options: argparse.Namespace) -> tuple[dict, Guess]:
         )
     where = {"uri": uri} if uri == address else {"uri_from_env": address}
     guess = Guess(read_query(uri, options.query))
-    guess_time(guess, options.time, options.time_format)
+    guess_dates(guess, date_formats)
+    _refuse_unknown(guess, date_formats)
+    guess_time(guess, options.time, time_format)
     return {"_target_": "retrain.data.sources.SqlQuery", "query": options.query, **where}, guess
+
+
+def _refuse_unknown(guess: Guess, date_formats: dict[str, str]) -> None:
+    for name in (name for name in date_formats if name not in guess.settings.get("date_formats", {})):
+        raise DataError(
+            f"`--time-format {name}={date_formats[name]}`: the table has no column `{name}` of text. It has "
+            f"{', '.join(guess.table.columns[:40])}."
+        )
 
 
 def _refuse_secrets(paths: Sequence[str], query: str | None) -> None:
@@ -202,7 +226,7 @@ def _report(
         kinds[feature.type.name] = kinds.get(feature.type.name, 0) + 1
     print(f"Read         {rows:,} rows, {columns:,} columns")
     for number, how in enumerate(told):
-        print(f"{'Format' if not number else '':<13}{how}")
+        print(printable(f"{'Format' if not number else '':<13}{how}"))
     print(f"Task         {draft.task.name}: predict `{options.target}`, compare by {draft.metric}")
     print(f"Batches      one a {size}: {draft.batches} so far, the newest with {draft.newest_rows:,} rows")
     if draft.model is not None:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from retrain.commands.status import first_or_lost, read_ledger
 from retrain.config import ColumnType, Config, Task
-from retrain.data.contract import to_feature
+from retrain.data.conversions import to_feature
 from retrain.data.dialect import Dialect
 from retrain.data.files import SUFFIXES
+from retrain.data.misfits import KINDS, without_misfits
 from retrain.data.reading import PLACE, read_one, split_problems
 from retrain.data.schema_casters import schema_casters
 from retrain.errors import DataError, ModelError, PromotionError
@@ -90,7 +91,7 @@ def read_input(config: Config, path: Path, features: Mapping[str, ColumnType]) -
     node: Any = config.data.source
     while isinstance(node, dict) and isinstance(node.get("source"), dict):  # wrapped, as by `WithLabels`
         node = node["source"]
-    said = {key: node.get(key) for key in ("separator", "decimal", "encoding", "day_first")}
+    said = {key: node.get(key) for key in ("separator", "decimal", "encoding", "day_first", "date_formats")}
     dialect = Dialect.checked(**said)
     casters = schema_casters(config.data, dialect, node.get("time_format"))
     rows = read_one(path, dialect, {name: casters[name] for name in features if name in casters}, whole=features)
@@ -116,14 +117,16 @@ def score(
     rows, unread = split_problems(rows)
     classes = known_classes(model.pipeline) if config.data.task is Task.multiclass else []
     _check_names(rows, source, classes, outputs)
-    check_columns(rows, model.features, source)
+    kinds = {name: KINDS[kind] for name, kind in model.features.items() if kind in KINDS}
+    fitting, misfits = without_misfits(rows, kinds)
+    check_columns(fitting, model.features, source)
     required = {name for name, column in config.data.features.items() if not column.nullable}
-    problems = _unfit(rows, model.features, required)
-    if unread is not None:
-        problems = unread.zip_with(unread.is_not_null(), problems)
+    problems = _unfit(fitting, model.features, required)
+    for found in (misfits, unread):
+        problems = problems if found is None else found.zip_with(found.is_not_null(), problems)
     sound = problems.is_null()
     scores = np.full((len(rows), len(classes)) if classes else len(rows), np.nan)
-    scores[sound.to_numpy()], failed = _score_rows(model, rows.filter(sound), classes)
+    scores[sound.to_numpy()], failed = _score_rows(model, fitting.filter(sound), classes)
     places = sound.arg_true()
     for place, why in failed.items():
         problems[int(places[place])] = why

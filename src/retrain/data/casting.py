@@ -7,8 +7,9 @@ they are written. A value that can't be what its column is becomes null and is m
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import polars as pl
 
@@ -23,6 +24,7 @@ _GROUPED = r"^[+-]?\d{{1,3}}([{1}' \x{{00a0}}\x{{202f}}]\d{{3}})+({0}\d+)?$"
 _CURRENCY = r"[$€£¥₹]|^(USD|EUR|GBP|CHF|JPY)\s*|\s*(USD|EUR|GBP|CHF|JPY)$"
 INTEGER = r"^[+-]?(0|[1-9]\d{0,17})$"
 LEADING_ZERO = r"^[+-]?0\d+$"
+_INFINITE = r"(?i)^[+-]?inf(inity)?$"
 _LARGEST_EXACT = 2.0**53
 
 
@@ -40,7 +42,11 @@ Caster = Callable[[pl.Series], Cast]
 
 
 def casters(
-    data: DataConfig, decimal: str | None, time_format: str | None, day_first: bool | None
+    data: DataConfig,
+    decimal: str | None,
+    time_format: str | None,
+    day_first: bool | None,
+    date_formats: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Caster]:
     """How each column of the schema is read from text."""
 
@@ -48,7 +54,7 @@ def casters(
         return cast_numbers(text, decimal)
 
     def times(text: pl.Series) -> Cast:
-        return cast_times(text, None, day_first)
+        return cast_times(text, date_formats.get(text.name), day_first)
 
     kinds: dict[ColumnType, Caster] = {
         ColumnType.numeric: numbers,
@@ -165,6 +171,11 @@ def cast_words(text: pl.Series) -> Cast:
     """The words of a target, without what stands for a missing label."""
     stripped = text.str.strip_chars()
     stripped = stripped.set(stripped.is_in(MISSING_LABELS), None)
+    infinite = stripped.str.contains(_INFINITE).fill_null(False)
+    if infinite.any():  # among numbers it is a number that went wrong, among words a word
+        finite = stripped.set(infinite, None)
+        if finite.cast(pl.Float64, strict=False).null_count() == finite.null_count() < len(finite):
+            return Cast(_integers(_canonical_numbers(finite)), infinite, "a class")
     return Cast(_integers(_canonical_numbers(stripped)), None, "a class")
 
 

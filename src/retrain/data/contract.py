@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,26 +14,31 @@ import polars as pl
 
 from retrain.columns import own_column, refuse_reserved
 from retrain.config import Column, ColumnType, DataConfig, Task
-from retrain.data.casting import without_case
+from retrain.data.conversions import (
+    DTYPES,
+    can_be_kept,
+    holds_flags,
+    holds_nothing,
+    is_categorical,
+    to_feature,
+    to_times,
+    whole_numbers,
+)
+from retrain.data.misfits import column_kinds, without_misfits
 from retrain.data.periods import Period
 from retrain.data.reading import split_problems
+from retrain.data.target_words import is_positive, split_words, two_capitals
 from retrain.errors import DataError
 
 REASON, ROW = own_column("quarantine_reason"), own_column("row")
 EARLIER_REASON = "quarantine_reason"  # in snapshots of earlier versions of this project
-DTYPES = {
-    ColumnType.numeric: pl.Float64,
-    ColumnType.categorical: pl.String,
-    ColumnType.boolean: pl.Boolean,
-    ColumnType.datetime: pl.Datetime("us"),
-    ColumnType.text: pl.String,
-    ColumnType.sparse: pl.String,
-}
 TARGET_DTYPES = {Task.binary: pl.Boolean, Task.multiclass: pl.String, Task.regression: pl.Float64}
 # Of `sparse`: names with their values, such as "gene_17:2.5 gene_40:1"; what is not named is 0.
 PAIRS = r"^(\S+:[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?( |$))*$"
 # A batch with so many labelled rows and one class only has lost its labels; a smaller one may just be quiet.
 SUSPICIOUSLY_CONSTANT = 500
+SHOWN_ROWS = 3  # of those that a message names
+Locate = Callable[[Sequence[int]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -74,20 +80,22 @@ class Contract:
         ]
         return hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:16]
 
-    def check(self, batch: pl.DataFrame, period: Period) -> CheckedBatch:
-        """Sort a batch's rows into labelled, unlabelled and quarantined.
+    def check(self, batch: pl.DataFrame, period: Period, locate: Locate | None = None) -> CheckedBatch:
+        """Sort a batch's rows into labelled, unlabelled and quarantined. `locate` says where some of its rows lie.
 
         Raises DataError when the batch breaks the contract as a whole: no rows, a missing column, a wrong type,
         rows outside the period, repeated keys, a constant target, or too many broken rows.
         """
+        locate = locate or _by_number
         batch, unread = split_problems(batch)
+        batch, misfits = without_misfits(batch, column_kinds(self.data))
+        batch, slips = self._without_slips(batch, period, locate)
         batch = self._typed(batch, period)
         told = self._outside(batch, period)
-        told = told.zip_with(told.is_not_null(), self._infinite(batch))
-        if unread is not None:
-            told = unread.zip_with(unread.is_not_null(), told)
+        for reasons in (_placed(misfits, locate), _placed(slips, locate), unread):
+            told = told if reasons is None else reasons.zip_with(reasons.is_not_null(), told)
         sound = told.is_null()
-        self._check_keys(batch.filter(sound), period)
+        self._check_keys(batch, sound, period, locate)
         batch = batch.with_row_index(ROW)
         broken = self._broken_rows(batch.filter(sound), told)
         batch = batch.join(broken, on=ROW, how="left", maintain_order="left").drop(ROW)
@@ -137,7 +145,7 @@ class Contract:
             else:
                 series.append(batch[name])
         # Columns outside the contract are kept as they are: an older champion may have been trained on them.
-        others = [values for values in batch if values.name not in self.columns and _can_be_kept(values.dtype)]
+        others = [values for values in batch if values.name not in self.columns and can_be_kept(values.dtype)]
         return pl.DataFrame(series + others)
 
     def _time(self, values: pl.Series, period: Period) -> pl.Series:
@@ -150,18 +158,18 @@ class Contract:
 
     def _target(self, values: pl.Series, period: Period) -> pl.Series:
         task = self.data.task
-        if _holds_nothing(values):
+        if holds_nothing(values):
             return pl.Series(values.name, [None] * len(values), dtype=TARGET_DTYPES[task])
         if task is Task.regression and values.dtype.is_numeric():
             return values.cast(pl.Float64).fill_nan(None)
         if task is Task.multiclass and (is_categorical(values.dtype) or values.dtype == pl.Boolean):
             return values.cast(pl.String)
-        if task is Task.multiclass and _whole_numbers(values):
+        if task is Task.multiclass and whole_numbers(values):
             return values.fill_nan(None).cast(pl.Int64).cast(pl.String)
         if task is Task.binary and self.data.positive_label is not None:
-            return self._is_positive(values, period)
-        if task is Task.binary and _holds_flags(values):
-            return values.cast(pl.Boolean)
+            return is_positive(values, self.data.positive_label)
+        if task is Task.binary and holds_flags(values):
+            return (values.fill_nan(None) if values.dtype.is_float() else values).cast(pl.Boolean)
         wanted = {
             Task.binary: "true/false or 1/0",
             Task.multiclass: "a string or a whole number for each class",
@@ -172,20 +180,39 @@ class Contract:
             f"its target `{values.name}` has type {values.dtype} and must be {wanted[task]} (`data.task: {task.name}`)",
         )
 
-    def _is_positive(self, values: pl.Series, period: Period) -> pl.Series:
-        """Which labels are the positive one: by value, so that 2.0 is 2, and of words whatever their capitals."""
-        texts = (values.fill_nan(None) if values.dtype.is_float() else values).cast(pl.String)
-        label = without_case(self.data.positive_label)
-        words = {text: without_case(text) for text in texts.drop_nulls().unique()}
-        others = sorted({text for text, word in words.items() if word != label})
-        if not others and len(words) == 2 and self.data.positive_label in words:
-            return texts == self.data.positive_label  # two words that differ in their capitals only
-        if len({words[text] for text in others}) > 1:
+    def _without_slips(
+        self, batch: pl.DataFrame, period: Period, locate: Locate
+    ) -> tuple[pl.DataFrame, pl.Series | None]:
+        """The batch without the few words of its target that are neither of its two classes, and why, for each row.
+
+        Raises DataError where so many are that nothing tells which of them is meant.
+        """
+        name, label = self.data.target_column, self.data.positive_label
+        if self.data.task is not Task.binary or label is None or name not in batch.columns:
+            return batch, None
+        values = batch[name]
+        words = None if two_capitals(values, label) else split_words(values, label, self.data.maximum_quarantine_share)
+        if words is None:
+            return batch, None
+        if words.unclear:
+            texts = values.cast(pl.String).str.strip_chars()
+            counted = [
+                f"{word} ({self._named_rows((texts == word).fill_null(False), locate)})"
+                for word in list(words.others)[:SHOWN_ROWS]
+            ]
+            more = f" and {len(words.others) - SHOWN_ROWS:,} more" if len(words.others) > SHOWN_ROWS else ""
             self._refuse(
-                period,
-                f"its target `{values.name}` holds {', '.join(others[:3])} beside the positive label {self.data.positive_label}",
+                period, f"its target `{name}` holds {', '.join(counted)}{more} beside the positive label {label}"
             )
-        return texts.replace_strict(words, return_dtype=pl.String) == label
+        why = f"{name}: '" + values.cast(pl.String) + f"' is neither {label} nor {words.negative}"
+        return batch.with_columns(values.set(words.odd, None)), why.set(~words.odd, None)
+
+    @staticmethod
+    def _named_rows(which: pl.Series, locate: Locate) -> str:
+        """How many rows, and where the first of them lie."""
+        rows = which.arg_true().to_list()
+        more = ", ..." if len(rows) > SHOWN_ROWS else ""
+        return f"{len(rows):,} row{'s' if len(rows) != 1 else ''}: {'; '.join(locate(rows[:SHOWN_ROWS]))}{more}"
 
     def _feature(self, values: pl.Series, column: Column, period: Period) -> pl.Series:
         converted = to_feature(values, column.type)
@@ -203,20 +230,22 @@ class Contract:
         why = why.set(times.is_null(), f"{name}: missing")
         return why.set(outside, f"{name}: outside the period {period.key}")
 
-    def _infinite(self, batch: pl.DataFrame) -> pl.Series:
-        """Why the amount of a row is none to learn from, null where it is one or missing."""
-        name, values = self.data.target_column, batch[self.data.target_column]
-        why = pl.Series([None], dtype=pl.String).new_from_index(0, len(batch))
-        if self.data.task is not Task.regression:
-            return why
-        infinite = values.is_infinite().fill_null(False)
-        return (f"{name}: " + values.cast(pl.String) + " is not a finite number").zip_with(infinite, why)
-
-    def _check_keys(self, batch: pl.DataFrame, period: Period) -> None:
-        repeated = batch.filter(batch.select(self.data.key_columns).is_duplicated())
-        if len(repeated):
-            example = repeated.select(self.data.key_columns).row(0, named=True)
-            self._refuse(period, f"{len(repeated):,} of its {len(batch):,} rows share their key, such as {example}")
+    def _check_keys(self, batch: pl.DataFrame, sound: pl.Series, period: Period, locate: Locate) -> None:
+        """Raises DataError, with the first keys that come more than once and where, for rows that share their key."""
+        keys = batch.select(self.data.key_columns)
+        rows = sound.arg_true()
+        repeated = keys[rows].is_duplicated()
+        if not repeated.any():
+            return
+        names = list(keys.columns)
+        shared = keys.with_row_index(ROW)[rows].filter(repeated)
+        groups = shared.group_by(names, maintain_order=True).agg(pl.col(ROW)).head(SHOWN_ROWS)
+        told = []
+        for *values, places in groups.rows():
+            more = ", ..." if len(places) > SHOWN_ROWS else ""
+            key = dict(zip(names, values, strict=True))
+            told.append(f"{key} ({'; '.join(locate(places[:SHOWN_ROWS]))}{more})")
+        self._refuse(period, f"{len(shared):,} of its {len(rows):,} rows share their key, such as {', '.join(told)}")
 
     def _broken_rows(self, batch: pl.DataFrame, told: pl.Series) -> pl.DataFrame:
         """Row number and reason of each row that breaks a rule about single values, and of those whose reason is `told`."""
@@ -244,61 +273,17 @@ class Contract:
         return known.cast({ROW: pl.get_index_type()})
 
 
-def to_feature(values: pl.Series, kind: ColumnType) -> pl.Series | None:
-    """A column as the contract's type of it, with NaN as null; None when it is of another kind."""
-    dtype = DTYPES[kind]
-    if _holds_nothing(values):
-        return pl.Series(values.name, [None] * len(values), dtype=dtype)
-    if kind is ColumnType.datetime:
-        return to_times(values)
-    same_kind = {
-        ColumnType.numeric: values.dtype.is_numeric() or values.dtype == pl.Boolean,
-        ColumnType.categorical: is_categorical(values.dtype) or _whole_numbers(values),
-        ColumnType.boolean: _holds_flags(values),
-        ColumnType.text: values.dtype == pl.String,
-        ColumnType.sparse: values.dtype == pl.String,
-    }
-    if not same_kind[kind]:
-        return None
-    if kind is ColumnType.categorical and values.dtype.is_float():
-        values = values.fill_nan(None).cast(pl.Int64)
-    values = values.cast(dtype)
-    return values.fill_nan(None) if dtype == pl.Float64 else values
+def _by_number(rows: Sequence[int]) -> list[str]:
+    return [f"row {row + 1}" for row in rows]
 
 
-def to_times(values: pl.Series) -> pl.Series | None:
-    """Dates and times as microseconds without a zone; None for other types. Times with a zone are turned into UTC, where no
-    hour of a change to or from daylight saving is missing or comes twice."""
-    if isinstance(values.dtype, pl.Datetime) and values.dtype.time_zone:
-        values = values.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    if values.dtype == pl.Date or isinstance(values.dtype, pl.Datetime):
-        return values.cast(pl.Datetime("us"))
-    return None
-
-
-def is_categorical(dtype: pl.DataType) -> bool:
-    """Whether a column of this type can hold levels: strings, or whole numbers that stand for them."""
-    return dtype in (pl.String, pl.Categorical, pl.Enum) or dtype.is_integer()
-
-
-def _can_be_kept(dtype: pl.DataType) -> bool:
-    return not (dtype.is_nested() or dtype in (pl.Object, pl.Null))
-
-
-def _holds_flags(values: pl.Series) -> bool:
-    """Whether a column holds true and false, or numbers that are all 1 or 0."""
-    return values.dtype == pl.Boolean or (values.dtype.is_numeric() and bool(((values == 0) | (values == 1)).all()))
-
-
-def _whole_numbers(values: pl.Series) -> bool:
-    """Whether floating-point numbers are all whole, as those of codes with gaps are."""
-    known = values.fill_nan(None).drop_nulls() if values.dtype.is_float() else None
-    return known is not None and bool((known == known.floor()).all()) and not known.is_infinite().any()
-
-
-def _holds_nothing(values: pl.Series) -> bool:
-    """Whether every value is missing: a CSV file then says nothing about the type."""
-    return values.null_count() == len(values)
+def _placed(reasons: pl.Series | None, locate: Locate) -> pl.Series | None:
+    """Reasons with the places of their rows."""
+    if reasons is None or locate is _by_number:
+        return reasons
+    rows = reasons.is_not_null().arg_true()
+    places = pl.Series(locate(rows.to_list()), dtype=pl.String)
+    return reasons.scatter(rows, reasons.gather(rows) + " (" + places + ")")
 
 
 def _pandera_column(column: Column) -> Any:

@@ -8,8 +8,8 @@ import functools
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -34,17 +34,23 @@ class Dialect:
     """How text files are written. What is None is found out from the files themselves.
 
     `decimal` is the sign before the decimals, a point where nothing is said. `day_first` says how dates such as 01/02/2023
-    are meant.
+    are meant, `date_formats` how those of single columns beside the time column are written.
     """
 
     separator: str | None = None
     decimal: str | None = None
     encoding: str | None = None
     day_first: bool | None = None
+    date_formats: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def checked(
-        cls, separator: str | None, decimal: str | None, encoding: str | None, day_first: bool | None
+        cls,
+        separator: str | None,
+        decimal: str | None,
+        encoding: str | None,
+        day_first: bool | None,
+        date_formats: Mapping[str, str] | None = None,
     ) -> Dialect:
         """Raises ConfigError for a value that can't be."""
         separator = SEPARATOR_NAMES.get(separator, separator) if separator else None
@@ -65,7 +71,7 @@ class Dialect:
                     f"There is no encoding {encoding!r} (--encoding, `data.source.encoding`): say utf-8, cp1252, latin-1, "
                     "utf-16 or another one that Python knows."
                 ) from None
-        return cls(separator, decimal, encoding, day_first)
+        return cls(separator, decimal, encoding, day_first, date_formats or {})
 
 
 @dataclass(frozen=True)

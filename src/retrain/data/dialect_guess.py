@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import polars as pl
 
+from retrain.data.casting import Cast
 from retrain.data.dialect import Dialect
 from retrain.data.files import Part
 from retrain.data.reading import Parts, text_columns
 
 _SAMPLE = 5000  # values of a column
+_MANY_MISSING = 0.2  # of the values of a column
+_MARKS, _NAMED = 3, 5  # marks of a column, and columns, that are named
 _NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 # What can only be decimals: not three of them, after a bare 0 or four digits and more, or after a group of thousands.
 _DECIMALS = r"^[^.,]*{0}(\d{{1,2}}|\d{{4,}})[^\d]*$|^[^\d.,]*(0|\d{{4,}}){0}\d|{1}\d{{3}}{0}\d|^[^\d]*{0}\d"
@@ -22,7 +25,7 @@ class Guess:
     """A table with its types. `settings` belong into the source's YAML, so that later files are read the same way."""
 
     table: pl.DataFrame
-    settings: dict[str, str | bool] = field(default_factory=dict)
+    settings: dict[str, str | bool | dict[str, str]] = field(default_factory=dict)
     time_format: str | None = None
     told: list[str] = field(default_factory=list)  # how the files are read
     unsure: list[str] = field(default_factory=list)
@@ -120,3 +123,32 @@ def _amounts(text: pl.Series) -> pl.Series:
 
 def _matching(values: pl.Series, pattern: str) -> str:
     return str(values.filter(values.str.contains(pattern).fill_null(False)).head(1).to_list()[0]).strip()
+
+
+def tell_marks(guess: Guess, frame: pl.DataFrame, casts: Mapping[str, Cast], target: str) -> None:
+    """What stands for a missing value, of which a target's are not learnt from; a doubt where it is much of a column."""
+    others = []
+    for name, cast in casts.items():
+        text = frame[name]
+        unread = int(cast.unread.sum()) if cast.unread is not None else 0
+        if cast.values.null_count() - unread <= text.null_count():
+            continue
+        lost = cast.values.is_null() & text.is_not_null()
+        marks = text.filter(lost if cast.unread is None else lost & ~cast.unread).str.strip_chars()
+        marks = marks.filter(marks != "")
+        if marks.is_empty():
+            continue
+        common = marks.value_counts(sort=True, name="rows")[name].head(_MARKS).to_list()
+        said = f"{', '.join(f'`{mark}`' for mark in common)} ({len(marks):,} of {len(text):,} values)"
+        if name == target:
+            guess.told.append(f"`{name}` is missing where it says {said}")
+        else:
+            others.append(f"`{name}` where it says {said}")
+        if len(marks) > _MANY_MISSING * len(text):
+            guess.unsure.append(
+                f"{len(marks) / len(text):.0%} of the values of `{name}` are missing, since they say "
+                f"{' or '.join(f'`{mark}`' for mark in common)}: does that stand for a missing value?"
+            )
+    if others:
+        more = f", and {len(others) - _NAMED:,} more columns" if len(others) > _NAMED else ""
+        guess.told.append(f"missing: {', '.join(others[:_NAMED])}{more}")

@@ -34,7 +34,7 @@ class Part:
     def where(self, rows: pl.Series) -> pl.Series:
         """Places of some rows, for a person who looks for them."""
         lines = self.text.lines(rows) if self.text else rows + 1
-        return self.place + ", line " + lines.cast(pl.String)
+        return self.place + (", line " if self.is_text else ", row ") + lines.cast(pl.String)
 
 
 @dataclass(frozen=True)

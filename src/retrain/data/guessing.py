@@ -5,7 +5,7 @@ Each decision comes with the reason, and with a doubt where the values alone don
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -15,7 +15,6 @@ from retrain.columns import refuse_reserved
 from retrain.data.casting import (
     INTEGER,
     LEADING_ZERO,
-    MISSING_LABELS,
     Cast,
     cast_as_found,
     cast_flags,
@@ -26,7 +25,8 @@ from retrain.data.casting import (
     without_case,
 )
 from retrain.data.dialect import Dialect
-from retrain.data.dialect_guess import Guess, decide_decimal, tell_files
+from retrain.data.dialect_guess import Guess, decide_decimal, tell_files, tell_marks
+from retrain.data.excel import refuse_serial_dates
 from retrain.data.files import Part
 from retrain.data.reading import join, load_parts, places, split_problems, text_columns, with_problems
 from retrain.data.times import MISSING_MARKS, ReadTimes
@@ -53,7 +53,8 @@ def read_and_guess(
     frame = join([part.frame for part in text_parts], text_parts) if text_parts else None
     if frame is not None:
         # Of most columns nothing is open, and there may be thousands.
-        plain = plain_numbers(frame, set(frame.columns) - {time, target}) if dialect.decimal != "," else {}
+        numbers = set(frame.columns) - {time, target, *dialect.date_formats}
+        plain = plain_numbers(frame, numbers) if dialect.decimal != "," else {}
         dialect = decide_decimal(guess, frame, dialect, text_parts, plain)
         frame = frame.with_columns(plain.values()) if dialect.decimal == "." else frame
         frame = _guess_columns(guess, frame, text_parts, dialect, target, time, time_format)
@@ -67,6 +68,14 @@ def guess_time(guess: Guess, time: str, time_format: str | None) -> None:
     if guess.table.schema.get(time) == pl.String:
         cast = _time_column(guess, guess.table[time], time_format, None)
         guess.table = guess.table.with_columns(cast.values.alias(time))
+
+
+def guess_dates(guess: Guess, date_formats: Mapping[str, str]) -> None:
+    """Columns of a typed table that keep dates as text, and how they are written."""
+    for name, written in date_formats.items():
+        if guess.table.schema.get(name) == pl.String:
+            cast = _said_dates(guess, guess.table[name], written)
+            guess.table = guess.table.with_columns(cast.values.alias(name))
 
 
 def _guess_columns(
@@ -92,6 +101,7 @@ def _guess_columns(
     for name, cast in casts.items():
         if cast.unread is not None:
             _tell_unread(guess, frame[name], cast, parts)
+    tell_marks(guess, frame, casts, target)
     typed, problems = split_problems(with_problems(frame, casts, parts))
     # What goes to quarantine says nothing about its columns.
     return typed if problems is None else typed.filter(problems.is_null())
@@ -102,6 +112,7 @@ def _time_column(guess: Guess, text: pl.Series, time_format: str | None, day_fir
     read = cast.times
     known = len(text) - text.null_count()
     if read is None or not known or read.unread.sum() == known or read.values.null_count() == len(text):
+        refuse_serial_dates(text.cast(pl.Float64, strict=False))
         example = text.drop_nulls().head(1).to_list()
         by = f" by `--time-format {time_format}`" if time_format else ""
         raise DataError(
@@ -156,6 +167,8 @@ def _swap(name: str) -> str:
 
 def _guess_column(guess: Guess, text: pl.Series, dialect: Dialect) -> Cast:
     """Numbers, flags or times where all values are, save for a few; else texts."""
+    if text.name in dialect.date_formats:
+        return _said_dates(guess, text, dialect.date_formats[text.name])
     known = text.filter(~text.str.strip_chars().is_in(MISSING_MARKS)).drop_nulls()
     if known.is_empty():
         return Cast(text.set(text == "", None), None, "a text")
@@ -178,8 +191,30 @@ def _guess_column(guess: Guess, text: pl.Series, dialect: Dialect) -> Cast:
     return cast_as_found(text)
 
 
+def _said_dates(guess: Guess, text: pl.Series, date_format: str) -> Cast:
+    cast = cast_times(text, date_format, None)
+    if cast.values.null_count() == len(text):
+        raise DataError(
+            f"`{text.name}` holds no dates as `--time-format {text.name}={date_format}` says, such as {text.drop_nulls().head(1).to_list()}."
+        )
+    guess.told.append(f"`{text.name}` is {date_format}, as you said")
+    _pin_format(guess, text.name, date_format)
+    return cast
+
+
+def _pin_format(guess: Guess, name: str, date_format: str) -> None:
+    """So that every later file is read the same way."""
+    guess.settings["date_formats"] = {**guess.settings.get("date_formats", {}), name: date_format}
+
+
 def _tell_dates(guess: Guess, name: str, read: ReadTimes) -> None:
-    if read.doubt:
+    pinned = len(read.formats) == 1 and read.order is not None and "%y" in read.formats[0]
+    if pinned:
+        _pin_format(guess, name, read.formats[0])
+    if read.doubt and pinned:
+        way_out = f"--time-format '{name}={read.other or _swap(read.formats[0])}', or `date_formats` in its `source`"
+        guess.unsure.append(f"{read.doubt} If that is wrong: {way_out}.")
+    elif read.doubt:
         guess.settings["day_first"] = bool(read.day_first)
         guess.unsure.append(
             f"{read.doubt} If that is wrong: `day_first: {str(not read.day_first).lower()}` in its `source`."
@@ -221,18 +256,19 @@ def _guess_target(guess: Guess, text: pl.Series, cast: Cast) -> Cast:
     """A target of words: without the marks of missing labels, and two classes whatever their capitals."""
     values = cast.values
     if values.dtype.is_float():
-        known = values.drop_nulls()
-        codes = known.n_unique() <= _MOST_CODES and (known == known.floor()).all() and not known.is_infinite().any()
-        return replace(cast, values=values.cast(pl.Int64)) if codes else cast  # 2.0 is the class 2
+        infinite = values.is_infinite().fill_null(False)
+        known = values.filter(~infinite).drop_nulls()
+        if known.n_unique() > _MOST_CODES or not (known == known.floor()).all():
+            return cast
+        unread = (infinite if cast.unread is None else cast.unread | infinite) if infinite.any() else cast.unread
+        kind = "a finite number" if infinite.any() else cast.kind
+        return replace(cast, values=values.set(infinite, None).cast(pl.Int64), unread=unread, kind=kind)  # 2.0 is 2
     if values.dtype != pl.String:
         return cast
     words = cast_words(text)
     values = words.values
     if values.dtype != pl.String:
         return words
-    missing = text.str.strip_chars().is_in([mark for mark in MISSING_LABELS if mark])
-    if missing.any():
-        guess.told.append(f"`{text.name}` is missing where it says {text.filter(missing.fill_null(False))[0]}")
     found = values.drop_nulls().unique()
     for word in found.filter(found.is_in(_CLOSED_WORDS)):
         guess.unsure.append(

@@ -10,8 +10,10 @@ import polars as pl
 
 from retrain.columns import own_column, refuse_reserved
 from retrain.config import ColumnType, PeriodKind, Task
-from retrain.data.contract import PAIRS, is_categorical, to_times
+from retrain.data.contract import PAIRS
+from retrain.data.conversions import is_categorical, to_times
 from retrain.data.doubts import add_doubts
+from retrain.data.excel import refuse_serial_dates
 from retrain.data.leaks import find_leaks
 from retrain.data.model_choice import ModelChoice, choose_model
 from retrain.data.period_guess import batch_keys, guess_block_hours, guess_period, rows_per_batch
@@ -72,18 +74,20 @@ def draft_contract(
     refuse_reserved(table.columns, "The table")
     if table.is_empty():
         raise DataError("The table has no rows, so nothing can be learnt from it.")
+    if table.schema[target].is_float():
+        table = table.with_columns(table[target].fill_nan(None))
     time_format = time_format or guess_time_format(table[time])
     given, times = table[time], parse_times(table[time], time_format)
     without = times.null_count()
     if without > MOST_WITHOUT_TIME * len(table):
         raise DataError(f"{without:,} rows have no `{time}`. Fill it in, or leave those rows out.")
     table, given = table.with_columns(times).filter(times.is_not_null()), given.filter(times.is_not_null())
-    task, positive = guess_task(table[target])
-    infinite = infinite_amounts(table[target], task)
+    infinite = infinite_values(table[target])
     if infinite.any():
         table, given = table.filter(~infinite), given.filter(~infinite)
         if table[target].drop_nulls().n_unique() < 2:
             raise DataError(f"The target `{target}` holds no two finite numbers: there is nothing to predict.")
+    task, positive = guess_task(table[target])
     table = table.sort(time, maintain_order=True)
     kind = period or guess_period(table[time])
     per_batch = rows_per_batch(len(table)) if kind is PeriodKind.rows else None
@@ -115,16 +119,17 @@ def draft_contract(
     return draft
 
 
-def infinite_amounts(target: pl.Series, task: Task) -> pl.Series:
-    """Which amounts are infinite, which no model can learn. Of classes none is."""
-    if task is not Task.regression or not target.dtype.is_float():
+def infinite_values(target: pl.Series) -> pl.Series:
+    """Which values are infinite: no model can learn such an amount, and no class is one."""
+    if not target.dtype.is_float():
         return pl.Series([False], dtype=pl.Boolean).new_from_index(0, len(target))
     return target.is_infinite().fill_null(False)
 
 
 def guess_task(target: pl.Series) -> tuple[Task, str | None]:
     """The task, and where the target holds two words, the rarer of them as the positive one."""
-    known = target.drop_nulls()
+    known = target.filter(~infinite_values(target)).drop_nulls()
+    known = known.drop_nans() if known.dtype.is_float() else known
     values = known.unique().sort()
     if len(values) < 2:
         raise DataError(f"The target `{target.name}` holds {len(values)} value(s) only: there is nothing to predict.")
@@ -159,6 +164,7 @@ def guess_time_format(values: pl.Series) -> str | None:
     for name, unit in zip(EPOCH_UNITS, (1, 1e3, 1e6), strict=True):
         if 1e8 * unit <= low and high <= 5e9 * unit:
             return name
+    refuse_serial_dates(values)
     raise DataError(
         f"`--time {values.name}` holds numbers from {low:g} to {high:g}, which are no times that can be recognized. "
         "Say what they are with --time-format: a strptime format, epoch_s, epoch_ms or epoch_us."

@@ -107,8 +107,8 @@ def _cast(parts: list[Part], casters: Mapping[str, Caster], strict: Collection[s
 def refuse_undecided(read: ReadTimes) -> None:
     """Raises DataError for dates of which nothing tells whether the day or the month comes first."""
     raise DataError(
-        f"{(read.doubt or '').split(': read')[0]}. Say it under `data.source` in conf/data/: `day_first: true` or `false`, or for "
-        "the time column `time_format`; then `dvc repro`."
+        f"{(read.doubt or '').split(': read')[0]}. Say it under `data.source` in conf/data/: `day_first: true` or `false`, or how "
+        "it is written: `time_format` for the time column, `date_formats: {column: ...}` for another; then `dvc repro`."
     )
 
 
@@ -165,6 +165,13 @@ def places(rows: pl.Series, parts: Sequence[Part]) -> pl.Series:
         if len(inside):
             found.append(part.where(inside - start))
     return pl.concat(found) if parts else pl.Series([None], dtype=pl.String).new_from_index(0, len(rows))
+
+
+def locate_rows(rows: Sequence[int], parts: Sequence[Part]) -> list[str]:
+    """File and line of some rows of the joined parts, in any order."""
+    ascending = pl.Series(sorted(set(rows)), dtype=pl.Int64)
+    known = dict(zip(ascending, places(ascending, parts), strict=True))
+    return [known[row] for row in rows]
 
 
 def _starts(parts: Sequence[Part]) -> list[int]:

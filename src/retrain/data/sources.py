@@ -16,9 +16,9 @@ from retrain.columns import own_column, refuse_reserved
 from retrain.config import DataConfig, PeriodKind
 from retrain.data.casting import Caster
 from retrain.data.dialect import Dialect
-from retrain.data.files import SUFFIXES, readable, stamp_files
+from retrain.data.files import SUFFIXES, Part, read_parts, readable, stamp_files
 from retrain.data.periods import period_keys
-from retrain.data.reading import PLACE, PROBLEM, cast_texts, read_one, read_table
+from retrain.data.reading import PLACE, PROBLEM, cast_texts, load_parts, locate_rows, read_one, read_table
 from retrain.data.schema_casters import date_columns, schema_casters, typed_columns
 from retrain.data.time_columns import is_time, with_times
 from retrain.errors import ConfigError, DataError
@@ -26,6 +26,7 @@ from retrain.ranges import PositiveCount
 
 ROW_NUMBER = "row_number"
 _PERIOD, _FILLED, _OF_LABEL = own_column("period"), own_column("filled_time"), own_column("of_label")
+_ORIGIN = own_column("origin")  # the row's number in the table as it was loaded
 
 
 class Source(ABC):
@@ -46,12 +47,17 @@ class Source(ABC):
     def read(self, period: str) -> pl.DataFrame:
         """One row for each thing to predict: keys, time, features and target of the contract."""
 
+    def locate(self, period: str, rows: Sequence[int]) -> list[str]:
+        """Where some rows of a batch lie, counted from 0, for a person who has to mend them. Asked only for rows that are wrong."""
+        return [f"row {row + 1} of the batch" for row in rows]
+
 
 class BatchFiles(Source):
     """One CSV, Parquet or JSON Lines file a batch, its name the period key.
 
     `separator`, `decimal` and `encoding` say how text files are written, where that can't be found out from them;
-    `time_format` how their times are, and `day_first` how other dates such as 01/02/2023 are meant.
+    `time_format` how their times are, `date_formats` how the dates of other columns are, by column, and `day_first` how
+    dates such as 01/02/2023 are meant.
     """
 
     def __init__(
@@ -62,9 +68,10 @@ class BatchFiles(Source):
         decimal: str | None = None,
         encoding: str | None = None,
         day_first: bool | None = None,
+        date_formats: dict[str, str] | None = None,
     ) -> None:
         self.folder, self.time_format = Path(folder), time_format
-        self.dialect = Dialect.checked(separator, decimal, encoding, day_first)
+        self.dialect = Dialect.checked(separator, decimal, encoding, day_first, date_formats)
         self.casters: dict[str, Caster] = {}
         self.data: DataConfig | None = None
 
@@ -94,6 +101,9 @@ class BatchFiles(Source):
             table = with_times(table, time, self.time_format, self.dialect.day_first)
         return table
 
+    def locate(self, period: str, rows: Sequence[int]) -> list[str]:
+        return locate_rows(rows, read_parts(self._path(period), None, self.dialect, self.casters))
+
     def _path(self, period: str) -> Path:
         for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
             if readable(path.name) and _stem(path.name) == period and path.is_file():
@@ -105,8 +115,8 @@ class Table(Source):
     """One table that is cut into batches by the time of its rows, or into batches of `rows_per_batch` rows in time order.
 
     A batch of a fixed number of rows appears once it is full. `time_format` says how text or whole numbers become times:
-    a strptime format, or epoch_s, epoch_ms, epoch_us; `day_first` how dates such as 01/02/2023 are meant. With
-    `number_rows`, a column counts the rows of each batch, as a key for tables that have none: `row_number`, or what
+    a strptime format, or epoch_s, epoch_ms, epoch_us; `date_formats` how dates of other columns are written, by column;
+    `day_first` how dates such as 01/02/2023 are meant. With `number_rows`, a column counts the rows of each batch, as a key for tables that have none: `row_number`, or what
     `number_rows` names instead.
     """
 
@@ -116,7 +126,9 @@ class Table(Source):
         time_format: str | None = None,
         number_rows: bool | str = False,
         day_first: bool | None = None,
+        date_formats: dict[str, str] | None = None,
     ) -> None:
+        self.date_formats = date_formats
         self.rows_per_batch, self.time_format, self.day_first = rows_per_batch, time_format, day_first
         self.row_number = ROW_NUMBER if number_rows is True else number_rows or None
 
@@ -142,7 +154,7 @@ class Table(Source):
         return self._stamp
 
     def read(self, period: str) -> pl.DataFrame:
-        rows = self._batches.slice(*self._spans[period]).drop(_PERIOD)
+        rows = self._batches.slice(*self._spans[period]).drop(_PERIOD, _ORIGIN)
         return rows.with_row_index(self.row_number) if self.row_number else rows
 
     @functools.cached_property
@@ -170,7 +182,7 @@ class Table(Source):
                 "another one in `data.source.number_rows` and `data.key_columns`, or take `number_rows` away to use the "
                 "column as it is."
             )
-        table = with_times(table, self.time_column, self.time_format, self.day_first)
+        table = with_times(table, self.time_column, self.time_format, self.day_first).with_row_index(_ORIGIN)
         # A row without a time goes to quarantine in the batch of the rows beside it.
         table = table.with_columns(table[self.time_column].forward_fill().backward_fill().alias(_FILLED))
         table = table.sort(_FILLED, maintain_order=True)
@@ -195,11 +207,12 @@ class Files(Table):
         decimal: str | None = None,
         encoding: str | None = None,
         day_first: bool | None = None,
+        date_formats: dict[str, str] | None = None,
         **table: Any,
     ) -> None:
-        super().__init__(day_first=day_first, **table)
+        super().__init__(day_first=day_first, date_formats=date_formats, **table)
         self.paths = paths
-        self.dialect = Dialect.checked(separator, decimal, encoding, day_first)
+        self.dialect = Dialect.checked(separator, decimal, encoding, day_first, date_formats)
 
     def load(self) -> pl.DataFrame:
         casters = schema_casters(self.data, self.dialect, self.time_format)
@@ -207,6 +220,14 @@ class Files(Table):
 
     def stamp(self) -> str:
         return stamp_files(self.paths)
+
+    def locate(self, period: str, rows: Sequence[int]) -> list[str]:
+        origin = self._batches[_ORIGIN].slice(*self._spans[period])
+        return locate_rows([origin[row] for row in rows], self._parts)
+
+    @functools.cached_property
+    def _parts(self) -> list[Part]:
+        return load_parts(self.paths, self.dialect, schema_casters(self.data, self.dialect, self.time_format)).filled
 
 
 class SqlQuery(Table):
@@ -240,7 +261,8 @@ class SqlQuery(Table):
         return cast_texts(table, {name: caster for name, caster in self._casters().items() if name in texts})
 
     def _casters(self) -> dict[str, Caster]:
-        return schema_casters(self.data, Dialect(day_first=self.day_first), self.time_format)
+        dialect = Dialect.checked(None, None, None, self.day_first, self.date_formats)
+        return schema_casters(self.data, dialect, self.time_format)
 
 
 class WithLabels(Source):
@@ -273,6 +295,9 @@ class WithLabels(Source):
         joined = joined.with_columns(joined[name].fill_null(joined[name + _OF_LABEL]) for name in both)
         return joined.drop(name + _OF_LABEL for name in both)
 
+    def locate(self, period: str, rows: Sequence[int]) -> list[str]:
+        return self.source.locate(period, rows)
+
     @functools.cached_property
     def _stamp(self) -> str:
         return stamp_files(self.labels)
@@ -281,14 +306,23 @@ class WithLabels(Source):
     def _known(self) -> pl.DataFrame:
         self._stamp  # noqa: B018 - before reading: what changes in between is then read again by the next run
         dialect = getattr(self.source, "dialect", Dialect())
-        labels = read_table(self.labels, dialect, schema_casters(self.data, dialect, None))
+        casters = schema_casters(self.data, dialect, None)
+        labels = read_table(self.labels, dialect, casters)
         missing = [name for name in (*self.key_columns, self.target_column) if name not in labels.columns]
         if missing:
             raise DataError(f"The labels have no column {', '.join(missing)} (`data.source.labels`).")
         told = [name for name in (PROBLEM, PLACE) if name in labels.columns]
         labels = labels.select(*self.key_columns, self.target_column, *told)
-        if labels.select(self.key_columns).is_duplicated().any():
-            raise DataError("The labels name some keys more than once (`data.source.labels`): keep the newest of each.")
+        repeated = labels.select(self.key_columns).is_duplicated()
+        if repeated.any():
+            rows = repeated.arg_true().head(3).to_list()
+            keys = labels.select(self.key_columns)[rows].to_dicts()
+            where = locate_rows(rows, load_parts(self.labels, dialect, casters).filled)
+            shown = ", ".join(f"{key} ({place})" for key, place in zip(keys, where, strict=True))
+            raise DataError(
+                f"The labels name some keys more than once (`data.source.labels`), in {repeated.sum():,} rows such as {shown}: "
+                "keep the newest of each."
+            )
         return labels
 
 

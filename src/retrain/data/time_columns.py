@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from retrain.data.casting import cast_times
-from retrain.data.contract import to_times
+from retrain.data.conversions import to_times
 from retrain.data.reading import PROBLEM, add_problem, refuse_undecided
 from retrain.data.times import EPOCH_UNITS, read_times
 from retrain.errors import DataError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Sequence
@@ -100,7 +101,7 @@ def _update(
             continue
         changed = before is not None and content != before.content
         revision = 1 if before is None else before.revision + changed
-        checked = contract.check(arrived, period)
+        checked = contract.check(arrived, period, functools.partial(source.locate, period.key))
         batches.append(store.stage(period.key, revision, content, checked, data))
         if changed and store.intact(before):
             row_changes[period.key] = count_changes(store.everything(before), checked.everything, data.key_columns)

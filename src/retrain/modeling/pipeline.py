@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from retrain.config import ColumnType, Config, Task, feature_types, instantiate
-from retrain.data.contract import DTYPES
+from retrain.data.conversions import DTYPES
 from retrain.errors import ConfigError, ModelError
 from retrain.modeling.iterations import can_choose, choose_iterations, few_rows
 
