@@ -90,7 +90,7 @@ def test_a_format_that_is_said_for_one_column_is_that_of_every_later_file(tmp_pa
 def test_digits_are_dates_where_a_format_says_so_and_a_format_that_fits_nothing_is_refused(tmp_path: Path) -> None:
     guess = guessed(tmp_path / "t.csv", {"paid": "%y%m%d"}, paid=[230101 + row % 20 for row in range(ROWS)])
     assert guess.table["paid"][0] == datetime(2023, 1, 1)
-    with pytest.raises(DataError, match="holds no dates as `--time-format paid=%d.%m.%Y` says"):
+    with pytest.raises(DataError, match=r"holds no dates as `--time-format paid=%d\.%m\.%Y` says"):
         guessed(tmp_path / "t.csv", {"paid": "%d.%m.%Y"}, paid=UNDECIDED)
 
 
