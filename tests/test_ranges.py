@@ -8,6 +8,8 @@ import importlib
 import inspect
 import math
 import pkgutil
+import subprocess
+import sys
 import types
 import typing
 from collections.abc import Iterator
@@ -171,6 +173,8 @@ def test_no_number_of_a_shipped_file_can_be_anything(group: str, name: str) -> N
         ("evaluation.minimum_blocks=0", ["evaluation.minimum_blocks", "0"]),
         ("data.maximum_quarantine_share=5", ["data.maximum_quarantine_share", "5"]),
         ("data.key_columns=[]", ["data.key_columns", "not empty"]),
+        ("data.key_columns=[flight,flight]", ["data.key_columns", "'flight'", "twice"]),
+        ("data.target_column=scheduled_departure", ["data.target_column", "data.time_column"]),
         ("data.features.temp.minimum=999", ["data.features.temp", "999", "140"]),
         ("+data.features.carrier.minimum=1", ["data.features.carrier", "only numeric"]),
         ("tracking.uri_from_env=http://user:pw@host", ["tracking.uri_from_env", "name of a variable"]),
@@ -196,6 +200,31 @@ def test_a_value_that_would_switch_something_off_is_refused_with_key_value_and_r
         ("data.as_of=2013-13", ["data.as_of", "2013-13", "2013-01"]),
         ("monitoring.release=[2013-1]", ["monitoring.release", "2013-1"]),
         ("monitoring.hold=[2013-1]", ["monitoring.hold", "2013-1"]),
+        (
+            "policy={_target_:retrain.modeling.strategies.Full}",
+            ["policy", "Full", "no retrain.monitoring.policy.Policy"],
+        ),
+        ("strategy={_target_:retrain.monitoring.policies.Always}", ["strategy", "Always", "Strategy"]),
+        ("strategy._target_=retrain.modeling.strategies.Nope", ["strategy", "Nope", "can't be imported"]),
+        ("gate.checks.churn._target_=nope.Churn", ["gate.checks.churn", "nope.Churn", "can't be imported"]),
+        (
+            "model.estimator._target_=sklearn.ensemble.Nope",
+            ["model.estimator", "sklearn.ensemble.Nope", "can't be imported"],
+        ),
+        ("model.estimator._target_=nope.Model", ["model.estimator", "nope.Model", "install"]),
+        (
+            "~model.estimator +model.estimator={_target_:sklearn.preprocessing.StandardScaler}",
+            ["model.estimator", "StandardScaler", "`predict`"],
+        ),
+        ("~model.preprocessing +model.preprocessing={_target_:sklearn.linear_model.Ridge}", ["model.preprocessing"]),
+        ("model.estimator.max_iter=-1", ["`model.estimator.max_iter`", "-1", "conf/model/"]),
+        ("model.estimator.learning_rate=fast", ["`model.estimator.learning_rate`", "'fast'"]),
+        ("+model.estimator.nope=1", ["model.estimator", "nope"]),
+        (
+            "model=logistic_regression ~model.estimator +model.estimator={_target_:sklearn.calibration.CalibratedClassifierCV,"
+            "estimator:{_target_:sklearn.linear_model.LogisticRegression,C:-1}}",
+            ["`model.estimator.estimator.C`", "-1"],
+        ),
     ],
 )
 def test_values_that_contradict_each_other_end_the_config_stage(
@@ -208,6 +237,19 @@ def test_values_that_contradict_each_other_end_the_config_stage(
     assert not list(tmp_path.iterdir())
     for word in words:
         assert word in str(error.value)
+
+
+def test_a_model_that_has_not_changed_is_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs the import of its library."""
+    monkeypatch.chdir(tmp_path)
+    stage.run(compose(CONF))
+    code = (
+        "import sys; from pathlib import Path; from retrain.config import compose; from retrain.stages import config\n"
+        f"config.run(compose(Path({str(CONF)!r}), sys.argv[1:])); print('sklearn' in sys.modules)"
+    )
+    for override, imported in (("seed=5", "False"), ("model.estimator.max_iter=5", "True")):
+        command = [sys.executable, "-c", code, override]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1] == imported
 
 
 def test_the_file_that_holds_the_value_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 read_as_written()
 _QUESTION_MARKS = "\ue000???"  # stands for a text `???`, which OmegaConf would take for a missing value
 MOST_SHOWN = 5  # mistakes in one message
+Built = TypeVar("Built")
 BlockHours = Annotated[int, Ge(1), Le(24 * 366 * 100)]  # a table may have one time in several years
 Variable = Annotated[str, Written(r"[A-Za-z_][A-Za-z0-9_]*", "MLFLOW_TRACKING_URI (the name of a variable)")]
 
@@ -233,9 +234,11 @@ def compose_raw(conf: Path, overrides: Sequence[str] = ()) -> DictConfig:
         check_choices(chosen_groups(overrides, conf), conf)
         explain_addition(overrides, conf)
         given = f" (overrides: {' '.join(overrides)})" if overrides else ""
-        unset = re.search(r"Could not override '([^']+)'", str(error))
-        way_out = f" No file of {conf.name}/ sets it. If its name is right, add it: `+{unset[1]}=...`." if unset else ""
-        raise ConfigError(f"The configuration can't be composed{given}: {first_lines(error)}{way_out}") from error
+        unset = getattr(error.__cause__, "full_key", None)
+        said = (
+            f"no file of {conf.name}/ sets `{unset}`. If that name is right, add it: `+{unset}=...`." if unset else ""
+        )
+        raise ConfigError(f"The configuration can't be composed{given}: {said or first_lines(error)}") from error
     except Exception as error:  # Hydra lets the YAML parser's own errors through
         if type(error).__module__.startswith("yaml"):
             raise ConfigError(f"A file under {conf.name}/ is not valid YAML: {' '.join(str(error).split())}") from error
@@ -391,7 +394,22 @@ def instantiate(node: Any, key: str, **arguments: Any) -> Any:
         )  # not through OmegaConf, which would interpolate names of columns
     except (HydraException, TypeError, ValueError) as error:
         cause = error.__cause__ or error
+        unknown = re.search(r"Error loading [^\n]*\s*\w+\([\"'](.*)[\"']\)", str(cause))
+        if unknown:
+            raise ConfigError(
+                f"`{key}` names {node['_target_']}, which can't be imported: {unknown[1]}. Mend its name, or install its library."
+            ) from error
         raise ConfigError(f"`{key}` ({node['_target_']}) can't be built: {first_lines(cause)}") from error
+
+
+def build(kind: type[Built], node: Any, key: str) -> Built:
+    """The object that a `_target_` node describes. Raises ConfigError naming the key where it is none of its kind."""
+    made = instantiate(node, key)
+    if not isinstance(made, kind):
+        raise ConfigError(
+            f"`{key}` ({node['_target_']}) is no {kind.__module__}.{kind.__name__}. Name a class that is one with `_target_`."
+        )
+    return made
 
 
 def class_name(node: Mapping[str, Any]) -> str:

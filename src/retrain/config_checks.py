@@ -123,6 +123,14 @@ def _check_columns(data: DataConfig, where: Where) -> None:
         raise ConfigError(
             f"`data.features` holds the target {data.target_column!r}: the model would be told the answer."
         )
+    if data.target_column == data.time_column:
+        raise ConfigError(
+            f"{where('data.target_column')}: `data.target_column` and `data.time_column` are both {data.time_column!r}: the "
+            "time orders the rows, and can't be what is predicted. Name another column for one of them."
+        )
+    twice = sorted({name for name in data.key_columns if data.key_columns.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{where('data.key_columns')}: `data.key_columns` names {', '.join(map(repr, twice))} twice.")
     for name, column in data.features.items():
         key, limits = f"data.features.{name}", (column.minimum, column.maximum)
         if column.type.name != "numeric" and limits != (None, None):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import functools
 import inspect
+import logging
 import math
 import re
 import sys
@@ -180,7 +181,7 @@ def describe(hint: Any) -> str:
     if origin in (list, Sequence):
         return f"a list, each {describe(inner[0])}"
     if origin in (dict, Mapping):
-        return f"keys with values, each {describe(inner[1])}"
+        return "keys with values" + (f", each {describe(inner[1])}" if inner[1] is not Any else "")
     if inspect.isclass(hint) and issubclass(hint, enum.Enum):
         return f"one of {', '.join(hint.__members__)}"
     if is_dataclass(hint):
@@ -262,12 +263,17 @@ def _evaluate(annotation: Any, function: Callable[..., Any]) -> Any:
         return Any
 
 
+def _silent(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Error getting")
+
+
 @functools.cache
 def _load(target: Any) -> Callable[..., Any] | None:
     """What a `_target_` names, if it is the project's own; None for a library's, which can take seconds to import, and for what
     can't be loaded: building it says why."""
     from hydra.utils import get_object
 
+    logging.getLogger("hydra.utils").addFilter(_silent)  # it would say in three lines what building says in one
     package = str(target).partition(".")[0]
     try:
         found = find_spec(package)

@@ -122,7 +122,7 @@ def test_an_infinite_amount_goes_to_quarantine_and_too_many_refuse_the_batch() -
     ("broken", "words"),
     [
         (lambda: rows().clear(), "it has no rows"),
-        (lambda: rows().drop("amount"), "it has no column `amount`"),
+        (lambda: rows().drop("amount"), "it has no column `amount` (`data.features`)"),
         (
             lambda: rows().with_columns(pl.col("amount").cast(pl.String)),
             "`amount` has type String, and the contract says numeric",

@@ -202,3 +202,12 @@ def test_the_parts_of_a_date() -> None:
 def test_a_classifier_is_refused_for_numbers() -> None:
     with pytest.raises(ConfigError, match="is a classifier"):
         build_pipeline(recipe("logistic_regression", "data.task=regression", "data.metric=rmse"))
+
+
+def test_what_only_the_fit_of_a_library_refuses_is_one_message_with_the_model(rows: pl.DataFrame) -> None:
+    """LightGBM raises an error of its own."""
+    pytest.importorskip("lightgbm")
+    for override in ("model.estimator.n_estimators=-1", "+model.estimator.num_leaves=-1"):
+        config = recipe("lightgbm", override)
+        with pytest.raises(ModelError, match=r"`model` \(lightgbm\.LGBMClassifier\) can't be fitted.*Mend conf/model/"):
+            fit(build_pipeline(config), rows.head(500), config)

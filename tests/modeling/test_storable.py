@@ -12,7 +12,7 @@ from conftest import flights
 from retrain.config import Config
 from retrain.data.manifest import Batch
 from retrain.data.windows import Window
-from retrain.errors import ModelError
+from retrain.errors import ConfigError, ModelError
 from retrain.modeling import storable, training
 from retrain.modeling.storable import check_storable
 
@@ -49,7 +49,7 @@ def test_types_that_only_a_fitted_model_holds_are_named(config: Config, rows: pl
 
 def test_parameters_that_do_not_fit_are_refused_before_all_rows_are(config: Config, rows: pl.DataFrame) -> None:
     estimator = config.model.estimator | {"learning_rate": -1}
-    with pytest.raises(ModelError, match="with these parameters: The 'learning_rate'"):
+    with pytest.raises(ConfigError, match=r"`model.estimator.learning_rate`: The 'learning_rate'"):
         check_storable(with_estimator(config, **estimator), rows)
 
 

@@ -24,7 +24,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from retrain.backtest.corruptions import Corruption
-from retrain.config import Config, Task, feature_types, instantiate
+from retrain.config import Config, Task, build, feature_types
 from retrain.data.contract import Contract
 from retrain.data.manifest import Batch
 from retrain.data.snapshot import SnapshotStore
@@ -79,7 +79,7 @@ class Job:
     def key(self) -> str:
         """Stands for all that shapes the model, and what it is asked."""
         config = self.config
-        strategy: Strategy = instantiate(config.strategy, "strategy")
+        strategy = build(Strategy, config.strategy, "strategy")
         known = batches_in(self.batches, self.window)
         chosen = known if strategy.continues else strategy.select(known)
         shaping = [Contract(config.data).digest, config.data.metric, dataclasses.asdict(config.model)]

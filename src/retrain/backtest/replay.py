@@ -17,7 +17,7 @@ import numpy as np
 
 from retrain.backtest.fits import Fit, Job
 from retrain.backtest.history import History, Losses
-from retrain.config import Config, GateConfig, instantiate
+from retrain.config import Config, GateConfig, build
 from retrain.modeling.scoring import difficulty
 from retrain.modeling.strategies import Strategy
 from retrain.monitoring.policy import Gain, Policy, Score, Situation
@@ -145,8 +145,8 @@ class Replay:
     def __init__(self, history: History, plan: Plan) -> None:
         self.history, self.plan = history, plan
         self.config = dataclasses.replace(history.config, strategy=plan.config.strategy, policy=plan.config.policy)
-        self.policy: Policy = instantiate(self.config.policy, "policy")
-        self.strategy: Strategy = instantiate(self.config.strategy, "strategy")
+        self.policy = build(Policy, self.config.policy, "policy")
+        self.strategy = build(Strategy, self.config.strategy, "strategy")
         self.continues = self.strategy.continues
         self.refits = plan.gate is None or plan.gate.refit
         self.questions = build_questions(plan.gate, True, self.config.data) if plan.gate is not None else {}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from retrain.config import Config, class_name, feature_types, instantiate
+from retrain.config import Config, build, class_name, feature_types
 from retrain.data.contract import Contract
 from retrain.data.manifest import Batch, Manifest, read_manifest
 from retrain.data.snapshot import SnapshotStore
@@ -24,6 +24,7 @@ from retrain.modeling import training
 from retrain.modeling.lesson import Base, Lesson
 from retrain.modeling.metrics import find_metric, shown_metrics
 from retrain.modeling.model_files import import_first
+from retrain.modeling.pipeline import build_pipeline
 from retrain.modeling.scoring import Model, score_rows
 from retrain.modeling.strategies import Full, Strategy
 from retrain.project import SNAPSHOT
@@ -85,6 +86,7 @@ def _fit_and_score(config: Config) -> tuple[dict[str, float], float]:
     """In the active run: metrics on the validation window, and the seconds that the fit took."""
     import mlflow
 
+    build_pipeline(config)  # before anything is read
     manifest = _matching_manifest(config)
     windows = plan_validation(plan_windows(manifest.labelled, config.evaluation))
     mlflow.set_tags({"snapshot": manifest.digest, "validation_window": str(windows.evaluation)})
@@ -130,7 +132,7 @@ def _base(config: Config, batches: list[Batch], window: Window, read: Callable[[
 
     The champion itself may have been trained on the validation rows.
     """
-    strategy: Strategy = instantiate(config.strategy, "strategy")
+    strategy = build(Strategy, config.strategy, "strategy")
     if not strategy.continues or len(batches) < 2:
         return None
     before = Window(window.start, batches[-1].first_time)

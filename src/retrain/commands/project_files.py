@@ -9,8 +9,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from retrain.config import compose, instantiate
+from retrain.config import build, compose
 from retrain.data.inference import Draft
+from retrain.data.sources import Source
 from retrain.errors import ConfigError, DataError
 from retrain.project import write_text
 from retrain.yaml_text import change, inline, load
@@ -96,7 +97,7 @@ def check_and_write(files: Mapping[Path, str], draft: Draft, target: str, time: 
             "The names of these columns can't be written so that the configuration reads them back. Nothing was changed. "
             "Rename the columns at the source, or in a query."
         )
-    instantiate(data.source, "data.source").bind(data)
+    build(Source, data.source, "data.source").bind(data)
     before = {path: path.read_text(encoding="utf-8") if path.is_file() else None for path in files}
     try:
         for path, text in files.items():

@@ -125,6 +125,17 @@ class Contract:
             f"Mend the batch at its source{', ' + way_out if way_out else ''}, or set `data.as_of` to an earlier period; then `dvc repro`."
         )
 
+    def _named(self, column: str) -> str:
+        """A column with the key of the config that asks for it."""
+        data = self.data
+        roles = {
+            "time_column": [data.time_column],
+            "target_column": [data.target_column],
+            "key_columns": data.key_columns,
+        }
+        key = next((key for key, names in roles.items() if column in names), "features")
+        return f"`{column}` (`data.{key}`)"
+
     def _typed(self, batch: pl.DataFrame, period: Period) -> pl.DataFrame:
         if batch.is_empty():
             self._refuse(period, "it has no rows")
@@ -132,7 +143,7 @@ class Contract:
         missing = [name for name in self.columns if name not in batch.columns]
         if missing:
             found = ", ".join(f"`{name}`" for name in batch.columns[:40])
-            self._refuse(period, f"it has no column {', '.join(f'`{name}`' for name in missing)} (it has {found})")
+            self._refuse(period, f"it has no column {', '.join(map(self._named, missing))} (it has {found})")
         series = []
         for name in self.columns:
             column = self.data.features.get(name)

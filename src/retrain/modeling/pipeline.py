@@ -11,8 +11,9 @@ import polars as pl
 
 from retrain.config import ColumnType, Config, Task, feature_types, instantiate
 from retrain.data.conversions import DTYPES
-from retrain.errors import ConfigError, ModelError
+from retrain.errors import ConfigError, ModelError, RetrainError
 from retrain.modeling.iterations import can_choose, choose_iterations, few_rows
+from retrain.modeling.parameters import check_part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,8 @@ def build_pipeline(config: Config) -> Pipeline:
     columns = columns_by_type(feature_types(config))
     preprocessing = instantiate(config.model.preprocessing, "model.preprocessing", **columns)
     estimator = instantiate(config.model.estimator, "model.estimator")
+    check_part(preprocessing, "model.preprocessing", ("fit", "transform"))
+    check_part(estimator, "model.estimator", ("fit", "predict"))
     given = config.model.estimator
     parameters = estimator.get_params(deep=False)
     if "categorical_features" in parameters and "categorical_features" not in given:
@@ -102,7 +105,7 @@ def to_codes(target: np.ndarray, classes: Sequence[str], task: Task) -> np.ndarr
 def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config, weights: np.ndarray | None = None) -> Pipeline:
     """Fit on raw rows, of which `weights`, shape (rows,), says how much each counts. The same rows, config and versions give the same predictions, bit for bit.
 
-    Raises ModelError when scikit-learn refuses the parameters or the rows.
+    Raises ModelError when the estimator refuses its parameters or the rows, whatever it raises.
     """
     from threadpoolctl import threadpool_limits
 
@@ -119,9 +122,15 @@ def fit(pipeline: Pipeline, rows: pl.DataFrame, config: Config, weights: np.ndar
                 _choose_iterations(pipeline, frame, target, rows[config.data.time_column].to_numpy(), weights)
             weighted = {} if weights is None else {f"{pipeline.steps[-1][0]}__sample_weight": weights}
             pipeline.fit(frame, target, **weighted)
-    except (ValueError, TypeError) as error:
+    except (RetrainError, MemoryError):
+        raise
+    except Exception as error:  # every library has its own
+        said = " ".join(str(error).split())
+        if not isinstance(error, (ValueError, TypeError)):
+            said = f"{type(error).__name__}: {said}"
         raise ModelError(
-            f"`model` can't be fitted on {len(rows):,} rows: {error} Mend conf/model/ or the override."
+            f"`model` ({config.model.estimator['_target_']}) can't be fitted on {len(rows):,} rows: {said}"
+            f"{'' if said.endswith('.') else '.'} Mend conf/model/ or the override."
         ) from error
     estimator = pipeline[-1]
     if "n_jobs" in inspect.signature(type(estimator)).parameters:

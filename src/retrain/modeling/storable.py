@@ -21,7 +21,7 @@ _passed: set[tuple[str, tuple[str, ...]]] = set()  # in this process: a backtest
 
 
 def check_storable(config: Config, rows: pl.DataFrame) -> None:
-    """Raises ModelError before hours of fitting would end in a model that nobody could load, or in parameters that don't fit."""
+    """Raises ModelError before hours of fitting would end in a model that nobody could load."""
     from retrain.modeling.training import model_digest
 
     key = (model_digest(config), tuple(config.trusted_types))
@@ -55,12 +55,7 @@ def why_not_stored(pipeline: Pipeline, trusted: Sequence[str]) -> str | None:
 
 
 def _fit_a_few(config: Config, rows: pl.DataFrame) -> Pipeline:
-    """The recipe, fitted in two steps on some rows of each class; unfitted where those are too few for it.
-
-    Raises ModelError for parameters that the estimator refuses.
-    """
-    from sklearn.utils._param_validation import InvalidParameterError
-
+    """The recipe, fitted in two steps on some rows of each class; unfitted where those are too few for it."""
     from retrain.modeling.pipeline import build_pipeline, fit
 
     pipeline = build_pipeline(config)
@@ -74,11 +69,6 @@ def _fit_a_few(config: Config, rows: pl.DataFrame) -> Pipeline:
         warnings.simplefilter("ignore")
         try:
             return fit(pipeline, _sample(config, rows), config)
-        except ModelError as error:
-            if isinstance(error.__cause__, InvalidParameterError):
-                raise ModelError(
-                    f"`model` can't be fitted with these parameters: {error.__cause__} Mend conf/model/ or the override."
-                ) from error
         except Exception:  # of too few rows: the fit itself will say what is wrong, if anything is
             pass
     return build_pipeline(config)

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from annotated_types import Gt, Le, MinLen
 
-from retrain.config import Config, Task, feature_types, instantiate
+from retrain.config import Config, Task, build, feature_types
 from retrain.data.manifest import Batch
 from retrain.data.windows import LARGEST_SHARE, Window
 from retrain.errors import ConfigError, ModelError
@@ -246,7 +246,7 @@ class BestOf(Strategy):
         minimum_rows: PositiveCount = 1000,
     ) -> None:
         self.strategies = {
-            name: node if isinstance(node, Strategy) else instantiate(node, f"strategy.strategies.{name}")
+            name: node if isinstance(node, Strategy) else build(Strategy, node, f"strategy.strategies.{name}")
             for name, node in strategies.items()
         }
         self.validation_share, self.minimum_rows = validation_share, minimum_rows

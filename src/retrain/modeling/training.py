@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from retrain.config import ColumnType, Config, Task, feature_types, instantiate, to_container
+from retrain.config import ColumnType, Config, Task, build, feature_types, to_container
 from retrain.data.contract import Contract
 from retrain.data.manifest import CONTENT_DIGITS, Batch, Manifest
 from retrain.data.snapshot import SnapshotStore
@@ -83,7 +83,7 @@ def fit(
     No other batch is read. Without `with_levels` nothing is noted about levels: a continued model's are those of older batches,
     which would be read for them.
     """
-    strategy: Strategy = instantiate(config.strategy, "strategy")
+    strategy = build(Strategy, config.strategy, "strategy")
     strategy.check(config)
     kept: dict[str, pl.DataFrame] = {}
 

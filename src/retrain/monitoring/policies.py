@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, MinLen
 
-from retrain.config import instantiate
+from retrain.config import build
 from retrain.errors import ConfigError
 from retrain.monitoring.forecast import Forecast, fit_forecast, plan_ahead, usable
 from retrain.monitoring.policy import Decision, Policy, Situation
@@ -219,7 +219,7 @@ class _Combined(Policy):
     def __init__(self, policies: Annotated[Mapping[str, Any], MinLen(1)], **limits: Any) -> None:
         super().__init__(**limits)
         self.policies = {
-            name: node if isinstance(node, Policy) else instantiate(node, f"policy.policies.{name}")
+            name: node if isinstance(node, Policy) else build(Policy, node, f"policy.policies.{name}")
             for name, node in policies.items()
         }
 

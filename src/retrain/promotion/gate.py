@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from retrain.config import Config, DataConfig, GateConfig, Task, instantiate
+from retrain.config import Config, DataConfig, GateConfig, Task, build
 from retrain.errors import ConfigError, PromotionError
 from retrain.modeling.metrics import SHOWN, find_metric, fits_task
 from retrain.promotion.checks import Check, CheckResult, Outcome
@@ -113,7 +113,7 @@ def _build(node: Any, key: str) -> Question | None:
     if not isinstance(skip, bool):
         raise ConfigError(f"`{key}.skip_if_unfit` is {skip!r}, but must be true or false.")
     arguments = {name: value for name, value in node.items() if name not in ("on_failure", "skip_if_unfit")}
-    return Question(instantiate(arguments, key), action == "block", skip)
+    return Question(build(Check, arguments, key), action == "block", skip)
 
 
 def _on_failure(node: Any, key: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from retrain.config import Config, instantiate, to_yaml
+from retrain.config import Config, build, load_params, to_yaml
 from retrain.data.periods import parse_delay, parse_period
 from retrain.errors import ConfigError, DataError
 from retrain.modeling.metrics import SHOWN, find_metric, fits_task
+from retrain.modeling.strategies import Strategy
+from retrain.monitoring.policy import Policy
 from retrain.project import PARAMS, write_text
 from retrain.promotion.gate import build_questions
 
@@ -16,8 +18,8 @@ log = logging.getLogger("retrain")
 
 def run(config: Config) -> None:
     """Raises ConfigError before any stage has done work on a config that can't be used."""
-    instantiate(config.policy, "policy")
-    instantiate(config.strategy, "strategy").check(config)
+    build(Policy, config.policy, "policy")
+    build(Strategy, config.strategy, "strategy").check(config)
     task, metric = config.data.task, config.data.metric
     find_metric(metric, task)
     if not fits_task(metric, task):
@@ -29,10 +31,23 @@ def run(config: Config) -> None:
     _check_periods(config)
     for has_incumbent in (True, False):
         build_questions(config.gate, has_incumbent, config.data)
+    if _model_changed(config):
+        from retrain.modeling.pipeline import build_pipeline
+
+        build_pipeline(config)
     text = to_yaml(config)
     if not PARAMS.is_file() or PARAMS.read_text(encoding="utf-8") != text:
         write_text(PARAMS, text)
     log.info("Resolved conf/ into %s.", PARAMS)
+
+
+def _model_changed(config: Config) -> bool:
+    """Whether the model has to be looked at again. That imports its library, which takes longer than all else here."""
+    try:
+        known = load_params()
+    except Exception:  # missing, or of an earlier version
+        return True
+    return (known.model, known.code, known.data.task) != (config.model, config.code, config.data.task)
 
 
 def _check_periods(config: Config) -> None:

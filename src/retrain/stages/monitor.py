@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from retrain.config import Config, class_name, instantiate
+from retrain.config import Config, build, class_name
 from retrain.data.manifest import CONTENT_DIGITS, Manifest, read_manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, plan_windows
@@ -56,7 +56,7 @@ def look(config: Config, manifest: Manifest, store: Store | None, entries: Seque
     watched = _watched(config, store, entries, manifest) if store is not None else None
     snapshot = SnapshotStore(SNAPSHOT)
     observation: Observation = observe(config, manifest, snapshot, watched, MONITORING_CACHE)
-    policy: Policy = instantiate(config.policy, "policy")
+    policy = build(Policy, config.policy, "policy")
     situation = None
     if watched is None:
         decision = (_nothing_new(config, manifest, store, entries) if store is not None else None) or FIRST

@@ -6,10 +6,11 @@ import itertools
 import logging
 from collections.abc import Sequence
 
-from retrain.config import Config, instantiate
+from retrain.config import Config, build
 from retrain.data.holds import is_small
 from retrain.data.manifest import Batch
 from retrain.data.snapshot import SnapshotStore
+from retrain.data.sources import Source
 from retrain.data.update import update_snapshot
 from retrain.project import SNAPSHOT, SOURCE_INDEX
 
@@ -17,7 +18,7 @@ log = logging.getLogger("retrain")
 
 
 def run(config: Config) -> None:
-    source = instantiate(config.data.source, "data.source")
+    source = build(Source, config.data.source, "data.source")
     source.bind(config.data)
     change = update_snapshot(config.data, source, SnapshotStore(SNAPSHOT), SOURCE_INDEX, config.monitoring)
     batches = change.manifest.batches

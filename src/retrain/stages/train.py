@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from retrain import project, records
-from retrain.config import Config, Task, class_name, feature_types, instantiate
+from retrain.config import Config, Task, build, class_name, feature_types
 from retrain.data.contract import Contract
 from retrain.data.manifest import CONTENT_DIGITS, Manifest
 from retrain.data.snapshot import SnapshotStore
@@ -135,7 +135,7 @@ def _load_incumbent(
 
 def _load_base(config: Config, store: Store, history: Sequence[Entry], windows: Windows) -> Base | None:
     """The version that the strategy continues from; None for one that doesn't, or before there is one."""
-    strategy: Strategy = instantiate(config.strategy, "strategy")
+    strategy = build(Strategy, config.strategy, "strategy")
     version = find_base(history, windows.evaluation.start.isoformat()) if strategy.continues else None
     return registry.load_base(config, store, version, history) if version is not None else None
 
