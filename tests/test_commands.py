@@ -60,7 +60,7 @@ def test_a_failing_job_does_not_stop_the_sweep_but_its_exit_code(grown: Project)
     )
     error = " ".join(result.stderr.split())
     assert result.returncode == 1 and "1 job(s) of the sweep failed" in error and "Traceback" not in error
-    assert "model.estimator.learning_rate=-1 data.metric=roc_auc: `model` can't be fitted" in error
+    assert "model.estimator.learning_rate=-1 data.metric=roc_auc: `model.estimator.learning_rate`" in error
     runs = candidates(grown)
     assert sorted(run.info.status for run in runs) == ["FAILED", "FAILED", "FINISHED"]
     (parent,) = [run for run in runs if run.data.tags.get("kind") == "sweep"]
