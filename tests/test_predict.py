@@ -15,8 +15,10 @@ import pytest
 from conftest import flights
 
 from retrain.commands import predict as command
-from retrain.commands.predict import MOST_FAILED, Outputs, read_input, score
+from retrain.commands.predict import MOST_FAILED, Outputs, read_input, score, with_one_format
 from retrain.config import ColumnType, Config, feature_types
+from retrain.data.dialect import Dialect
+from retrain.data.reading import load_parts
 from retrain.errors import DataError, ModelError
 from retrain.modeling.pipeline import build_pipeline, fit
 from retrain.modeling.scoring import Model
@@ -169,3 +171,42 @@ def test_a_flag_or_code_that_is_none_in_a_typed_table_is_a_problem_of_its_row_an
     assert problems[1] == "extra_flag: inf is not true/false or 1/0"
     assert problems[3] == "extra_code: 2.5 is not a text or a whole number"
     assert scored["prediction"].null_count() == 2 and scored["extra_flag"][1] == math.inf
+
+
+def test_the_numbers_of_a_column_are_written_in_one_way_and_read_back_as_they_were() -> None:
+    table = pl.DataFrame(
+        {
+            "plain": [0.1, 1.0, 0.25, None],
+            "small": [0.1, 1e-05, 1.0, 3.3e-7],
+            "tiny": [0.1, 1e-30, 1.0, None],
+            "odd": [1e-9, math.inf, math.nan, 0.0],
+            "single": pl.Series([0.1, 1e-6, 2.0, None], dtype=pl.Float32),
+        }
+    )
+    written = with_one_format(table).write_csv()
+    columns = list(zip(*(line.split(",") for line in written.splitlines()[1:]), strict=True))
+    assert columns[1] == ("0.1", "0.00001", "1.0", "0.00000033") and columns[4] == ("0.1", "0.000001", "2.0", "")
+    for cells in columns:
+        assert len({"e" in cell for cell in cells if cell not in ("", "inf", "NaN")}) == 1
+    back = pl.read_csv(written.encode())
+    assert back.select(pl.exclude("single")).equals(table.select(pl.exclude("single")))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("rows.xlsx", "is a workbook. Save its sheet as CSV"), ("folder", "is a folder"), ("rows.txt", "must end in")],
+)
+def test_what_is_no_table_is_refused_with_the_formats_that_are_read(
+    name: str, told: str, tmp_path: Path, config: Config
+) -> None:
+    path = tmp_path / name
+    path.mkdir() if name == "folder" else path.write_bytes(b"PK")
+    options = argparse.Namespace(input=path, output=tmp_path / "out.csv", prefix="")
+    for refused in (lambda: command.run(config, options), lambda: load_parts(str(path), Dialect())):
+        with pytest.raises(DataError, match=told) as error:
+            refused()
+        assert ".parquet, .pq, .csv" in str(error.value)
+    (tmp_path / "in.csv").write_text("a\n1\n")
+    into = argparse.Namespace(input=tmp_path / "in.csv", output=tmp_path / "scored.xlsx", prefix="")
+    with pytest.raises(DataError, match=r"`--output` is scored.xlsx, but must be a file that ends in .parquet or .csv"):
+        command.run(config, into)

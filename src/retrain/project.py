@@ -20,6 +20,7 @@ PARAMS = Path("params.yaml")
 SNAPSHOT = Path("data/snapshot")
 SOURCE_INDEX = Path("data/.source_index.json")
 MONITORING_CACHE = Path("data/.monitoring.json")  # what was measured once; losing it costs time only
+REFUSED = Path(".dvc/tmp/retrain_refused.json")  # why the last update of the snapshot was, if it was
 LEDGER_POINTER = Path("mlruns/ledger.json")  # which ledger the results here belong to
 DECISION = Path("reports/decision.json")
 CHALLENGER = Path("reports/challenger.json")

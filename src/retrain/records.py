@@ -25,13 +25,23 @@ class Strict:
 
 
 @dataclass
+class RefusalRecord(Strict):
+    """Why the newest update of a data set's snapshot was refused, so that the snapshot stayed as it was."""
+
+    data: str
+    time: str
+    reason: str
+
+
+@dataclass
 class ScoreRecord(Strict):
-    """A loss on a batch, with its two-sided 95 % interval."""
+    """A loss on a batch, with its two-sided 95 % interval. `version` is whose it is, where that is not the champion itself."""
 
     period: str
     value: float
     low: float | None
     high: float | None
+    version: int | None = None
 
 
 @dataclass

@@ -18,7 +18,7 @@ from retrain.commands.status import first_or_lost, read_ledger
 from retrain.config import ColumnType, Config, Task
 from retrain.data.conversions import to_feature
 from retrain.data.dialect import Dialect
-from retrain.data.files import SUFFIXES
+from retrain.data.files import refuse_other_kinds
 from retrain.data.misfits import KINDS, without_misfits
 from retrain.data.reading import PLACE, read_one, split_problems
 from retrain.data.schema_casters import schema_casters
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("retrain")
 OUTPUTS = (".parquet", ".csv")
+SMALLEST_PLAIN, LARGEST_PLAIN = 1e-4, 1e15  # numbers between them Polars writes without an exponent
 MOST_FAILED = 100  # single rows that a model fails on
 
 
@@ -58,9 +59,9 @@ class Outputs:
 
 def run(config: Config, options: argparse.Namespace) -> None:
     """Rows that can't be scored have no prediction but the reason; raises DataError, and writes nothing, when none can be."""
-    for path, suffixes in ((options.input, SUFFIXES), (options.output, OUTPUTS)):
-        if not path.name.lower().endswith(suffixes):
-            raise DataError(f"{path.name} must end in {' or '.join(suffixes)}.")
+    refuse_other_kinds(options.input)
+    if not options.output.name.lower().endswith(OUTPUTS) or options.output.is_dir():
+        raise DataError(f"`--output` is {options.output.name}, but must be a file that ends in {' or '.join(OUTPUTS)}.")
     if options.output == options.input:
         raise DataError(
             f"`--output` is the input itself, {options.input.name}. Give the scored rows a file of their own."
@@ -198,11 +199,37 @@ def _predicted(scores: NDArray, problems: pl.Series, classes: Sequence[str], out
     return [values.set(wrong, None) for values in (labels, *columns)]
 
 
+def with_one_format(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with numbers as texts where a CSV file would hold some with an exponent and others without.
+
+    They are written out, up to 15 digits before or behind the point; beyond that all of the column have an exponent.
+    """
+    return table.with_columns(
+        _written_alike(values) for values in table.select(pl.col(pl.Float64, pl.Float32)) if _is_mixed(values)
+    )
+
+
+def _is_mixed(values: pl.Series) -> bool:
+    sizes = values.filter((values.is_finite() & (values != 0)).fill_null(False)).abs()
+    return not sizes.is_empty() and (sizes.min() < SMALLEST_PLAIN or sizes.max() >= LARGEST_PLAIN)
+
+
+def _written_alike(values: pl.Series) -> pl.Series:
+    sizes = values.filter((values.is_finite() & (values != 0)).fill_null(False)).abs()
+    plain = sizes.min() >= 1e-15 and sizes.max() < 1e15
+    write = np.format_float_positional if plain else np.format_float_scientific
+    single = (
+        np.float32 if values.dtype == pl.Float32 else np.float64
+    )  # with as many digits as tell it from its neighbours
+    texts = [value if value is None else write(single(value), trim="0") for value in values]
+    return pl.Series(values.name, texts, dtype=pl.String).replace("nan", "NaN")
+
+
 def _write(scored: pl.DataFrame, path: Path) -> None:
     with replacing(path) as temporary:
         try:
             parquet = path.name.lower().endswith(".parquet")
-            scored.write_parquet(temporary) if parquet else scored.write_csv(temporary)
+            scored.write_parquet(temporary) if parquet else with_one_format(scored).write_csv(temporary)
         except pl.exceptions.PolarsError as error:
             raise DataError(
                 f"The scored rows can't be written to {path.name}: {str(error).splitlines()[0]}. Choose the other of "

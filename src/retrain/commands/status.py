@@ -11,18 +11,19 @@ from retrain.config import Config
 from retrain.data.manifest import CONTENT_DIGITS, Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.errors import DataError, RetrainError, StoreError
-from retrain.project import DECISION, LEDGER_POINTER, PROMOTION, SNAPSHOT
+from retrain.project import DECISION, LEDGER_POINTER, PROMOTION, REFUSED, SNAPSHOT
 from retrain.promotion.ledger import Entry
 from retrain.promotion.looks import Look
-from retrain.records import DecisionRecord, LedgerPointer, PromotionRecord
+from retrain.records import DecisionRecord, LedgerPointer, PromotionRecord, RefusalRecord
 from retrain.reporting.terminal import printable
 from retrain.stages.monitor import describe
 from retrain.tracking.store import open_store, store_may_exist
 
+NEW_BATCH = "a new batch"
 log = logging.getLogger("retrain")
 
 if TYPE_CHECKING:
-    from retrain.promotion.ledger import Ledger
+    pass
 
 
 def run(config: Config, options: argparse.Namespace) -> None:
@@ -34,6 +35,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
     lines = screen(config, manifest, entries)
     lines = _lost(config, lines) if not entries else _of_another(config, lines)
     lines[-1:-1] = _decision(manifest)
+    lines = _on_hold(manifest, _refused(config, lines))
     if manifest is not None and any(batch.revision > 1 for batch in manifest.batches):
         lines[1:1] = _corrected(config, manifest)
     for label, text in lines:
@@ -44,7 +46,7 @@ def _lost(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]
     """The screen where the pipeline has had a champion and the store knows of none: it was deleted, or is another one."""
     champion = records.promoted_champion(config.tracking.registered_model)
     if champion is None:
-        return lines
+        return _of_an_older(config.tracking.registered_model, -1, lines)
     local = config.tracking.uri_from_env is None
     store = "mlflow.db and mlruns/" if local else f"the server that {config.tracking.uri_from_env} named then"
     text = f"unknown: {PROMOTION} names version {champion}, and this tracking store has no ledger. It was deleted, or is another one"
@@ -65,7 +67,7 @@ def _of_another(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str,
     if pointer.registered_model != store.registered_model:
         return lines
     if pointer.run_id == ledger.run_id:
-        return _of_an_older(ledger, lines)
+        return _of_an_older(store.registered_model, len(ledger.entries()) - 1, lines)
     text = f"{LEDGER_POINTER} and reports/ belong to another ledger (run {pointer.run_id[:8]}) than this store holds"
     return [
         *lines[:-1],
@@ -74,19 +76,20 @@ def _of_another(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str,
     ]
 
 
-def _of_an_older(ledger: Ledger, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The screen where the results in `reports/` come after the end of the ledger: they are of a newer copy of the store."""
+def _of_an_older(registered_model: str, last: int, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The screen where the results in `reports/` come after the end of the ledger, the entry `last`: they are of a newer copy of
+    the store."""
     try:
         promoted = records.load(PROMOTION, PromotionRecord, "promote")
     except RetrainError:
         return lines
-    last = len(ledger.entries()) - 1
-    if promoted.ledger_entry is None or promoted.ledger_entry <= last:
+    of_another = promoted.registered_model not in ("", registered_model)
+    if promoted.ledger_entry is None or promoted.ledger_entry <= last or of_another:
         return lines
-    text = f"{PROMOTION} is of ledger entry {promoted.ledger_entry}, and the ledger here ends at {last}"
+    ends = f"the ledger here ends at {last}" if last >= 0 else "this tracking store has no ledger"
     return [
         *lines[:-1],
-        ("Older store", text),
+        ("Older store", f"{PROMOTION} is of ledger entry {promoted.ledger_entry}, and {ends}"),
         ("Next", "bring the newer mlflow.db and mlruns/ here, or `dvc repro -f` on this one"),
     ]
 
@@ -111,8 +114,35 @@ def _decision(manifest: Manifest | None) -> list[tuple[str, str]]:
     if manifest is None or decision.snapshot != manifest.digest:
         return []
     said, *seen = describe(decision)
-    held = [("Held back", f"{period}: {why}") for period, why in decision.held_back.items()]
-    return [*held, ("Decision", f"{decision.policy}. {said}"), *(("", line) for line in seen)]
+    return [("Decision", f"{decision.policy}. {said}"), *(("", line) for line in seen)]
+
+
+def _refused(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The screen where the snapshot is older than what its source holds: the newest update was refused."""
+    try:
+        refusal = records.load(REFUSED, RefusalRecord, "snapshot")
+    except RetrainError:
+        return lines
+    if refusal.data != config.data.name:
+        return lines
+    text = f"on {refusal.time}: {refusal.reason}"
+    return [*lines[:-1], ("Refused", text), ("Next", "mend what was refused, as said there; then `dvc repro`")]
+
+
+def _on_hold(manifest: Manifest | None, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The screen with the batches on hold, and why; what to do about the newest one where nothing else comes first."""
+    held = [batch for batch in manifest.batches if batch.held_back] if manifest is not None else []
+    if not held:
+        return lines
+    told = [("Held back", f"{batch.period}: {batch.why_on_hold}") for batch in held]
+    *before, (label, following) = lines
+    newest = manifest.batches[-1]
+    if newest.held_back and following.startswith(NEW_BATCH):
+        way_out = f"mend it at its source, or, if it is right, list it under `monitoring.release`: [{newest.period}]"
+        if newest.ordered:
+            way_out = "take it off `monitoring.hold` to use it"
+        following = f"batch {newest.period} is on hold: {way_out}, in conf/config.yaml; then `dvc repro`"
+    return [*before, *told, (label, following)]
 
 
 def _corrected(config: Config, manifest: Manifest) -> list[tuple[str, str]]:
@@ -215,8 +245,8 @@ def _next(config: Config, manifest: Manifest | None, entries: list[Entry]) -> st
     if judged[-1] != manifest.digest and not _declined(manifest):
         return "`dvc repro` judges a challenger on this snapshot"
     if config.data.as_of is not None:
-        return f"a new batch: set `as_of` (now {config.data.as_of}) in conf/data/, then `dvc repro`"
-    return "a new batch: put it to the source, then `dvc repro`"
+        return f"{NEW_BATCH}: set `as_of` (now {config.data.as_of}) in conf/data/, then `dvc repro`"
+    return f"{NEW_BATCH}: put it to the source, then `dvc repro`"
 
 
 def _declined(manifest: Manifest) -> bool:

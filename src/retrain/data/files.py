@@ -19,6 +19,7 @@ from retrain.errors import DataError
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zip": "zip"}
 PARQUET, TEXT, JSON = (".parquet", ".pq"), (".csv", ".tsv"), (".jsonl", ".ndjson")
 FORMATS = (*PARQUET, *TEXT, *JSON)
+WORKBOOKS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
 SUFFIXES = (*FORMATS, *(kind + packed for kind in (*TEXT, *JSON) for packed in COMPRESSIONS), ".zip")
 
 
@@ -50,6 +51,20 @@ def readable(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not Path(name).name.startswith(".")
 
 
+def refuse_other_kinds(path: Path | str) -> None:
+    """Raises DataError for what is no file of a kind that is read: a folder, a workbook, another ending."""
+    name = Path(path).name
+    takes = f"{', '.join(FORMATS)}; text also with {', '.join(COMPRESSIONS)} after that"
+    if Path(path).is_dir():
+        raise DataError(
+            f"{path} is a folder. Give one file, or for `retrain init` a glob such as '{path}/*.csv', of these endings: {takes}."
+        )
+    if name.lower().endswith(WORKBOOKS):
+        raise DataError(f"{name} is a workbook. Save its sheet as CSV, or as one of these: {takes}.")
+    if not name.lower().endswith(SUFFIXES):
+        raise DataError(f"{name} must end in {takes}.")
+
+
 def find_files(paths: str | Sequence[str]) -> Found:
     """Raises DataError when a path names no file, or its file system is not installed."""
     import fsspec
@@ -70,6 +85,8 @@ def find_files(paths: str | Sequence[str]) -> Found:
         tables = [name for name in names if readable(name)] if names and pattern else names
         others = [Path(name).name for name in names if name not in tables]
         found.ignored.extend(name for name in others if not name.startswith("."))
+        if not names and not pattern and filesystem.protocol in ("file", ("file", "local")):
+            refuse_other_kinds(path)
         if not tables:
             beside = f" (beside {', '.join(others[:5])})" if others else ""
             raise DataError(f"There is no file {path}{beside}. Mend `data.source`, or put the file there.")
@@ -95,10 +112,7 @@ def read_parts(
 ) -> list[Part]:
     """The tables of one file: one, or each member of a zip; `needed` and `whole` are those of `read_text`. Raises DataError when it is missing or can't be read."""
     name = str(path)
-    if not name.lower().endswith(SUFFIXES):
-        raise DataError(
-            f"{Path(name).name} must end in {', '.join(FORMATS)}; text also in {', '.join(COMPRESSIONS)} after that."
-        )
+    refuse_other_kinds(name)
     try:
         parts = list(
             _open(name, filesystem, functools.partial(_part, dialect=dialect or Dialect(), needed=needed, whole=whole))

@@ -67,6 +67,7 @@ class Watched:
     digest: str  # of its file
     loss: float | None = None  # on the rows that it was promoted on
     promoted_on: Window | None = None  # the time of those rows
+    stand_in_version: int | None = None  # None where the champion stands in for itself
 
 
 @dataclass(frozen=True)
@@ -286,7 +287,8 @@ def _scores(config: Config, manifest: Manifest, store: SnapshotStore, watched: W
         )
         if found:
             value, low, high, hard = (math.nan if figure is None else figure for figure in found[:4])
-            scores.append(Score(batch.period, value, low, high, () if seen else tuple(found[4]), hard))
+            blocks, version = ((), watched.stand_in_version) if seen else (tuple(found[4]), None)
+            scores.append(Score(batch.period, value, low, high, blocks, hard, version))
     return scores
 
 

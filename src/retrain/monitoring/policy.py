@@ -21,7 +21,8 @@ NEWEST = 2  # batches that decay is measured on
 class Score:
     """The champion's loss on a batch that it has not learnt from, with its 95 % interval, and the losses of its blocks of time.
 
-    `difficulty` is the loss of the best constant prediction for the same rows.
+    `difficulty` is the loss of the best constant prediction for the same rows. `version` is whose loss it is, where that is not
+    the champion but its version from before the refit.
     """
 
     period: str
@@ -30,6 +31,7 @@ class Score:
     high: float = float("nan")
     blocks: tuple[float, ...] = ()
     difficulty: float = float("nan")
+    version: int | None = None
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,11 @@ def render(
             rows=rows,
             number=lambda value: "" if value is None else f"{value:.3g}",
             decision=decision,
+            scored=lambda score: (
+                f"champion {decision.champion_version}"
+                if score.version is None
+                else f"{score.version}, the champion before its refit, on rows that it was not trained on"
+            ),
             compared=compared,
             trained=trained,
             promotion=promotion,

@@ -40,7 +40,10 @@ def run(config: Config) -> None:
         import_first()
         store = open_store(config)
         entries = Ledger.open(store).entries()
-    show(look(config, manifest, store, entries))
+    decision = look(config, manifest, store, entries)
+    show(decision)
+    for period, why in decision.held_back.items():
+        log.info("Batch %s is held back: %s", period, why)
 
 
 def look(config: Config, manifest: Manifest, store: Store | None, entries: Sequence[Entry]) -> DecisionRecord:
@@ -78,12 +81,13 @@ def _watched(config: Config, store: Store, entries: Sequence[Entry], manifest: M
     digest = get_version(store, champion.champion).tags.get("model_sha256", "")[:16]
     model = load_version(store, champion.champion, config.trusted_types, entries)
     until = datetime.fromisoformat(champion.trained_until)
-    twin, twin_until = model, until
+    twin, twin_until, twin_version = model, until, None
     if (
         until > plan_windows(manifest.labelled, config.evaluation).evaluation.start
         and champion.challenger != champion.champion
     ):
-        twin = load_version(store, champion.challenger, config.trusted_types, entries)
+        twin_version = champion.challenger
+        twin = load_version(store, twin_version, config.trusted_types, entries)
         twin_until = datetime.fromisoformat(champion.challenger_trained_until)
     # What a person brought back was judged by the gate once, earlier.
     figure = f"{monitored_loss(config.data.metric, config.data.task)}/challenger"
@@ -92,7 +96,7 @@ def _watched(config: Config, store: Store, entries: Sequence[Entry], manifest: M
     if judged:
         loss = judged[-1].figures[figure]
         window = Window(*(datetime.fromisoformat(t) for t in (judged[-1].evaluation_start, judged[-1].evaluation_end)))
-    return Watched(champion.champion, model, until, twin, twin_until, digest, loss, window)
+    return Watched(champion.champion, model, until, twin, twin_until, digest, loss, window, twin_version)
 
 
 def find_situation(
@@ -145,7 +149,7 @@ def _learnt_broken(manifest: Manifest, watched: Watched) -> Decision | None:
     return Decision(
         False,
         f"Batch {newest.period} is held back, and champion version {watched.version} has learnt from it: mend it, list it under "
-        f"`monitoring.release`, or `retrain rollback`. Why it is held back: {newest.why_on_hold}",
+        f"`monitoring.release`, or `retrain rollback`. `retrain status` says why it is held back.",
     )
 
 
@@ -166,7 +170,7 @@ def _nothing_new(config: Config, manifest: Manifest, store: Store, entries: Sequ
     if any(batches.get(period) != content for period, content in model_record(version).contents.items()):
         return None
     if newest.held_back:
-        reason = f"Batch {newest.period} is held back: {newest.why_on_hold}"
+        reason = f"Batch {newest.period} is held back, and nothing else has come since the last verdict. `retrain status` says why."
     else:
         reason = (
             f"The labels of batch {newest.period} are not there yet, and nothing else has come since the last verdict."
@@ -209,10 +213,13 @@ def _record(
         champion_version=watched.version if watched else None,
         loss=monitored_loss(config.data.metric, config.data.task),
         scores=[
-            ScoreRecord(score.period, score.value, _finite(score.low), _finite(score.high))
+            ScoreRecord(score.period, score.value, _finite(score.low), _finite(score.high), score.version)
             for score in observation.scores
         ],
-        expected=[ScoreRecord(found.period, found.value, None, None) for found in observation.expected],
+        expected=[
+            ScoreRecord(found.period, found.value, None, None, watched.stand_in_version if watched else None)
+            for found in observation.expected
+        ],
         decay=situation.decay if situation else None,
         watched_batch=drift.batch if drift else "",
         reference_batch=drift.reference if drift else "",
@@ -248,11 +255,14 @@ def describe(record: DecisionRecord) -> list[str]:
     lines = [f"{'Retrain' if record.retrain else 'No retraining'}: {record.reason}"]
     for score in record.scores[-3:]:
         spread = f" [{score.low:.4f}, {score.high:.4f}]" if score.low is not None and score.high is not None else ""
-        lines.append(
-            f"Champion version {record.champion_version} has {record.loss} {score.value:.4f}{spread} on batch {score.period}"
-        )
+        rows = f"on batch {score.period}"
+        if score.version is not None:
+            rows = f"on the rows of batch {score.period} that it was not trained on"
+        lines.append(f"{_whose(record, score)} has {record.loss} {score.value:.4f}{spread} {rows}")
     for score in record.expected:
-        lines.append(f"Expected {record.loss} {score.value:.4f} on batch {score.period}, whose labels are late")
+        lines.append(
+            f"{_whose(record, score)} is expected to have {record.loss} {score.value:.4f} on batch {score.period}, whose labels are late"
+        )
     if record.alarms:
         likely = ", ".join(list(record.features)[:3])
         lines.append(
@@ -260,3 +270,10 @@ def describe(record: DecisionRecord) -> list[str]:
         )
     lines += [f"News of batch {record.watched_batch}: {'; '.join(record.news)}"] if record.news else []
     return lines
+
+
+def _whose(record: DecisionRecord, score: ScoreRecord) -> str:
+    """The version that a loss is of: that of the champion before its refit is another one."""
+    if score.version is None:
+        return f"Champion version {record.champion_version}"
+    return f"Version {score.version} (champion version {record.champion_version} before its refit)"

@@ -5,22 +5,34 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
+from retrain import records
 from retrain.config import Config, build
 from retrain.data.holds import is_small
 from retrain.data.manifest import Batch
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.sources import Source
 from retrain.data.update import update_snapshot
-from retrain.project import SNAPSHOT, SOURCE_INDEX
+from retrain.errors import DataError
+from retrain.masking import mask
+from retrain.project import REFUSED, SNAPSHOT, SOURCE_INDEX
+from retrain.records import RefusalRecord
 
 log = logging.getLogger("retrain")
 
 
 def run(config: Config) -> None:
     source = build(Source, config.data.source, "data.source")
-    source.bind(config.data)
-    change = update_snapshot(config.data, source, SnapshotStore(SNAPSHOT), SOURCE_INDEX, config.monitoring)
+    try:
+        source.bind(config.data)
+        change = update_snapshot(config.data, source, SnapshotStore(SNAPSHOT), SOURCE_INDEX, config.monitoring)
+    except DataError as error:  # kept for `retrain status`: all else stays as if nothing had been tried
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        REFUSED.parent.mkdir(parents=True, exist_ok=True)
+        records.save(REFUSED, RefusalRecord(config.data.name, now, mask(str(error))))
+        raise
+    REFUSED.unlink(missing_ok=True)
     batches = change.manifest.batches
     for what, keys in (("added", change.added), ("revised", change.revised), ("removed", change.removed)):
         if keys:

@@ -120,7 +120,8 @@ def _decline(reason: str, manifest: Manifest, decision: DecisionRecord) -> None:
     """No challenger: the stages that follow have nothing to do."""
     _write_predictions(pl.DataFrame())
     records.save(project.CHALLENGER, ChallengerRecord(False, reason, manifest.digest, decision.newest_batch))
-    log.info("No challenger: %s", reason)
+    if reason != decision.reason:  # which has been said
+        log.info("No challenger: %s", reason)
 
 
 def _load_incumbent(

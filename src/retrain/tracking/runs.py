@@ -135,6 +135,7 @@ def log_monitoring(store: Store, decision: DecisionRecord, step: int) -> None:
     if decision.scores and decision.scores[-1].period == decision.newest_batch:
         newest = decision.scores[-1]
         figures |= {f"champion/{decision.loss}{end}": value for end, value in _with_ends(newest)}
+        figures |= {"champion/scored_version": float(newest.version or decision.champion_version or 0)}
     figures |= {f"expected/{decision.loss}": score.value for score in decision.expected[-1:]}
     log_figures(store.client, run.info.run_id, figures, step)
     store.client.log_dict(
