@@ -81,7 +81,7 @@ def test_while_labels_are_late_nothing_is_trained_and_the_loss_is_expected(grown
     assert not seen["retrain"] and "The labels of batch 2013-04 are not there yet" in seen["reason"]
     assert seen["watched_batch"] == "2013-04" and [line["period"] for line in seen["expected"]] == ["2013-04"]
     assert set(seen["families"]) == {"features", "predictions", "whole rows"}, "of the target nothing is known yet"
-    assert "Expected log_loss" in output and 0.2 < seen["expected"][0]["value"] < 0.9
+    assert "is expected to have log_loss" in output and 0.2 < seen["expected"][0]["value"] < 0.9
     grown.arrive("2013-05")  # now April's labels have had their time
     assert "Challenger version" in grown.repro()
     real = next(score for score in decision(grown)["scores"] if score["period"] == "2013-04")
