@@ -130,6 +130,18 @@ def test_what_the_environment_holds_as_a_secret_is_masked_by_its_value(middle: s
         "`tracking.uri_from_env` is MLFLOW_TRACKING_URI",
         "log_loss/challenger 0.3, difference [-0.1, +0.2]; 2013-11-15T12:00:00+00:00",
         "C:\\data\\a@b; http://localhost:5000",
+        "C:\\Users\\ann\\pwd: 3 files; /home/ann/pwd:/work; docker run -u 1000:1000 image",
+        'FATAL: password authentication failed for user "ann"; the password is wrong',
+        "fe_sendauth: no password supplied",
+        "Set the password in the environment, then run it again.",
+        "Unexpected token: } at position 12; token: expected, auth: failed, a secret: nobody knows",
+        "signature: (a, b) -> c; pass: 3 of 5, passed: 3, failed: 0, class `pass`: 12 rows, column `token`: 3 values",
+        "The option --token is deprecated; pass --password on the command line",
+        "2026-11-28 01:44:04,123 INFO retrain: 12 rows",
+        "data.key_columns: [carrier, flight]; max_tokens: 5; primary key: (id); sort key: period",
+        "oracle://db:1521/x and jdbc:oracle:thin:@db:1521:x",
+        "https://slack.com/help and https://outlook.office.com/mail, https://example.com/password:reset",
+        "http://localhost:5000 is up; mail ann@example.com; identified by name",
     ],
 )
 def test_what_holds_no_secret_is_left_alone(text: str) -> None:
@@ -147,10 +159,43 @@ def test_what_holds_no_secret_is_left_alone(text: str) -> None:
         "https://Zq7token7qZ@example.com/x",
         "ghp_Zq7aaaaaaaaaaaaaaaaaaaaaaaaaaaaa7qZ",
         "-----BEGIN PRIVATE KEY-----\nZq7abc\n7qZ\n-----END PRIVATE KEY-----",
+        "oracle://scott/Zq7tiger7qZ@host",
+        "oracle+cx_oracle://scott/Zq7tiger7qZ@host:1521/x",
+        "jdbc:oracle:thin:scott/Zq7tiger7qZ@//db:1521/x",
+        "jdbc:oracle:thin:scott/Zq7t@/ger7qZ@db:1521:x failed",
+        "sqlplus -s scott/Zq7tiger7qZ@db",
+        "pwd: Zq7x7qZ",
+        "Password:Zq7x7qZ",
+        "api_key: Zq7x7qZ",
+        "headers: {X-Api-Key: Zq7x7qZ, Accept: a}",
+        "AZURE_STORAGE_KEY: Zq7x7qZ",
+        "accessToken: Zq7x7qZ and token: Zq7x7qZ",
+        "retrain x --password Zq7x7qZ --api-key Zq7y7qZ --token=Zq7z7qZ",
+        "curl -u ann:Zq7x7qZ https://example.com",
+        "https://hooks.slack.com/services/T0000/B0000/Zq7x7qZ",
+        "https://company.webhook.office.com/webhookb2/Zq7a@Zq7b/IncomingWebhook/Zq7c/7qZ",
+        "https://outlook.office.com/webhook/Zq7a@Zq7b/IncomingWebhook/Zq7c/7qZ",
+        "https://discord.com/api/webhooks/123456/Zq7x7qZ",
+        "https://api.telegram.org/bot123:Zq7x7qZ/sendMessage",
+        "passwd=Zq7a,b,c 7qZ",
+        "password=Zq7a b, c 7qZ user=ann",
+        "postgresql://ann:Zq7a b//c7qZ@host/db",
+        "create user ann identified by Zq7x7qZ; alter role ann password 'Zq7 x 7qZ'",
+        "Cookie: session=Zq7x7qZ; id=Zq7y7qZ",
     ],
 )
 def test_headers_tokens_and_keys_are_masked(text: str) -> None:
     is_gone("Zq7", mask(text))
+
+
+def test_what_stands_around_a_secret_stays() -> None:
+    assert mask("oracle://scott/tiger@db:1521/x, again") == "oracle://***@db:1521/x, again"
+    assert mask("passwd=a,b,c d, user=ann") == "passwd=*** user=ann"
+    assert mask("password=abc was refused. Mend it.") == "password=***. Mend it."
+    assert mask("PGPASSWORD=abc psql -h db") == "PGPASSWORD=*** psql -h db"
+    assert mask("{pwd: x, user: ann}") == "{pwd: ***, user: ann}"
+    assert mask("--password x --out y") == "--password *** --out y"
+    assert mask("https://hooks.slack.com/services/T/B/x (404)") == "https://hooks.slack.com/services/*** (404)"
 
 
 def test_our_own_errors_and_log_lines_are_masked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,6 +223,7 @@ def test_a_key_that_says_secret_is_masked_whatever_its_value() -> None:
 @pytest.mark.parametrize("written", ["s3/cr@et", "s3%2Fcr%40et"])
 def test_an_address_is_taken_apart_also_where_the_password_is_written_as_it_is(written: str) -> None:
     assert split_address(f"http://ann:{written}@host:5000/x") == ("http://host:5000/x", "ann", "s3/cr@et")
+    assert split_address(f"oracle://ann/{written}@host/x") == ("oracle://host/x", "ann", "s3/cr@et")
     assert split_address("http://host:5000/x") == ("http://host:5000/x", None, None)
 
 
@@ -273,7 +319,7 @@ def test_init_refuses_an_address_with_a_secret(words: list[str], address: str) -
 
     options = parse(["init", *words, "--target", "a", "--time", "b"])
     with pytest.raises(DataError, match="environment variable") as error:
-        _read([address], options)
+        _read([address], options, None, {})
     is_gone("Zq7", str(error.value))
 
 

@@ -17,9 +17,10 @@ from urllib.parse import quote, quote_plus, unquote
 MASK = "***"
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # they could move the cursor
 _SHORTEST = 6  # of an environment variable's value, so that a password `test` doesn't eat every `test`
-_ADDRESS = re.compile(r"(?:\b[A-Za-z][A-Za-z0-9+.\-]*:)?//")
+_ADDRESS = re.compile(r"(?:\b[A-Za-z][A-Za-z0-9+.\-_]*:)?//")
+_ORACLE = re.compile(r"(?i)oracle(?:\+\w+)?://")
 # A password with blanks in it. Digits after the colon are a port.
-_BLANKS = re.compile(r"(//[^\s:@/]*:)(?!\d{1,5}(?:[/?#\s]|$))(?:(?!//)[^@\n]){1,60}@")
+_BLANKS = re.compile(r"(//[^\s:@/]*:)(?!\d{1,5}(?:[/?#\s]|$))(?:(?!\w://)[^@\n]){1,60}@")
 _WORDS = (
     r"pass(?:word|wd|phrase|code)?|pwd|secret|token|credentials?|signature|sig|hmac|jwt|sas|auth|authorization|odbc_connect"
     r"|(?:api|access|account|shared|private|secret|storage|master|license|subscription)[_\-.]?key(?:[_\-.]?id)?"
@@ -27,7 +28,55 @@ _WORDS = (
 )
 _NAME = rf"(?:[\w.\-]*[_\-.])?(?:[A-Za-z]*(?:password|passwd|secret|token|signature|AccessKey(?:Id)?)|{_WORDS})"
 _QUOTED = r"\{(?:[^}]|\}\})*\}|'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.)*\""
+# Names that say password by themselves: what follows a colon is one. `token: x` may be a parser's message, and is masked where
+# `x` looks like one: it has letters and digits, or is long.
+_PLAIN_NAME = (
+    r"(?:(?:[\w.\-]*[_\-.])?(?:[A-Za-z]*(?:password|passwd|passphrase|AccessKey(?:Id)?)|pwd|odbc_connect"
+    r"|(?:api|access|account|shared|private|secret|storage|master|license|subscription)[_\-. ]?key(?:[_\-.]?id)?"
+    r"|connection[_\-. ]?string)|[\w.\-]*[_\-](?:secret|token|signature|credentials?|auth))"
+)
+_DOUBTFUL_NAME = (
+    r"(?:[A-Za-z]*(?:[a-z]Token|[a-z]Secret)|token|secret|passcode|pass|credentials?|auth|jwt|sig|signature|sas|hmac)"
+)
+_START = r"(?<![\w.\-/\\?&])"
+_WORD = r"[^\s]*[^\s,;)}\]\"']"  # without what ends a clause
+_LOOKS_SECRET = r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[^\s,;(){}\[\]]{6,}|[^\s,;(){}\[\]]{16,}"
+# In a sentence about an option, and no value of it.
+_SENTENCE = (
+    r"(?:is|are|was|were|to|on|or|and|in|of|the|for|if|with|must|can|may|has|instead|not|needs|option|from|as|by)\b"
+)
 _PATTERNS = [
+    # Oracle's `user/password@host` where no `//` stands before it.
+    (re.compile(r"(?i)(\bjdbc:oracle:\w+:)[^\s@/]+/\S*@"), rf"\1{MASK}@"),
+    (re.compile(r"(?i)(\b(?:sqlplus|sqlldr|expdp|impdp|rman)\s+(?:-\S+\s+)*)[^\s@/]+/\S*@"), rf"\1{MASK}@"),
+    # Whoever knows the address of a webhook or bot may use it.
+    (re.compile(r"(?i)(\bhooks\.slack\.com/(?:\w+/)?)[^\s'\"<>)]+"), rf"\1{MASK}"),
+    (
+        re.compile(r"(?i)(\b(?:[\w.\-]+\.)?(?:webhook\.office|outlook\.office(?:365)?)\.com/webhook\w*/)[^\s'\"<>)]+"),
+        rf"\1{MASK}",
+    ),
+    (re.compile(r"(?i)(\bdiscord(?:app)?\.com/api/(?:v\d+/)?webhooks/)[^\s'\"<>)]+"), rf"\1{MASK}"),
+    (re.compile(r"(?i)(\bapi\.telegram\.org/bot)[^\s/'\"<>)]+"), rf"\1{MASK}"),
+    # --password x, -u ann:x, as in a command that is quoted.
+    (re.compile(rf"(?i)((?<!\S)--?{_NAME}[ \t]+)(?!-|{_SENTENCE})(?:{_QUOTED}|{_WORD})"), rf"\1{MASK}"),
+    (re.compile(r"((?<!\S)(?:-u|--user|--proxy-user)[ =][^\s:/]+:)(?!\d+(?:\s|$))\S+"), rf"\1{MASK}"),
+    (re.compile(rf"(?i)(\b(?:create|alter)\s+user\b[^;\n]*?\sidentified\s+by\s+)(?:{_QUOTED}|\S+)"), rf"\1{MASK}"),
+    (re.compile(r"(?i)(\bpassword\s+)'(?:[^'\\]|\\.|'')*'"), rf"\1{MASK}"),
+    (re.compile(r"(?i)(\b(?:set-)?cookie['\"]?\s*:\s*['\"]?)[^\s=;'\"]+=[^\n'\"]*"), rf"\1{MASK}"),
+    # password: x, X-Api-Key: x, without quotes.
+    (
+        re.compile(rf"(?i)({_START}{_PLAIN_NAME}[ \t]*:[ \t]*)(?!(?:true|false|null|none)\b)(?:{_QUOTED}|{_WORD})"),
+        rf"\1{MASK}",
+    ),
+    (re.compile(rf"(?i)({_START}{_DOUBTFUL_NAME}[ \t]*:[ \t]*)(?:{_LOOKS_SECRET})"), rf"\1{MASK}"),
+    # passwd=a,b,c d: up to the next `name=`, or the end of the clause. (Not PGPASSWORD=x before a command.)
+    (
+        re.compile(
+            rf"({_START}(?:[\w.\-]*[_\-.])?(?:[a-z]*[Pp]ass(?:word|wd|phrase)|pwd)\s*=\s*)(?!['\"{{*])[^\s;&][^;&\n'\"]*?"
+            r"(?=,?\s+[\w.\-]+\s*=|[;&\n'\"]|\.\s|$)"
+        ),
+        rf"\1{MASK}",
+    ),
     # ?password=..., &X-Amz-Signature=...: up to the next parameter.
     (re.compile(rf"(?i)([?&](?:amp;)?{_NAME}=)[^\s&]*"), rf"\1{MASK}"),
     (re.compile(r"(?i)([?&]key=)[^\s&]{16,}"), rf"\1{MASK}"),
@@ -118,11 +167,18 @@ def split_address(address: str) -> tuple[str, str | None, str | None]:
     start = address.find("//") + 2
     if start == 1:
         return address, None, None
+    oracle = _ORACLE.match(address)
     authority = re.compile(r"[^/?#\s]*").match(address, start)[0]
-    end = start + authority.rindex("@") if "@" in authority else _end_of_user(address, start)
+    end = (
+        start + authority.rindex("@")
+        if "@" in authority
+        else _end_of_user(address, start, address[:start] if oracle else "http://")
+    )
     if end is None:
         return address, None, None
-    user, _, password = address[start:end].partition(":")
+    user, colon, password = address[start:end].partition(":")
+    if oracle and not colon:
+        user, _, password = user.partition("/")
     return address[:start] + address[end + 1 :], unquote(user), unquote(password)
 
 
@@ -153,6 +209,8 @@ def _end_of_user(text: str, start: int, scheme: str = "http://") -> int | None:
     run = re.compile(r"\S*").match(text, start)[0]
     rest, sign, _ = run.rpartition("@")
     user, colon, _ = rest.partition(":")
+    if sign and _ORACLE.match(scheme) and re.match(r"[^/?]+/[^/]", rest):  # user/password@host
+        return start + len(rest)
     if not sign or "/" in user or "?" in user:  # `@` in a path
         return None
     if not colon and not scheme.lower().startswith(("http", "ftp", "git+http")):  # a user without a password

@@ -105,7 +105,7 @@ def test_a_recipe_that_can_not_be_built_names_its_key(override: str, words: str)
 
 def test_a_parameter_that_scikit_learn_refuses_is_a_users_error() -> None:
     config = recipe("hist_gradient_boosting", "model.estimator.learning_rate=-1")
-    with pytest.raises(ConfigError, match="`model.estimator.learning_rate`"):
+    with pytest.raises(ConfigError, match=r"`model\.estimator\.learning_rate`"):
         build_pipeline(config)
 
 
