@@ -82,7 +82,7 @@ _PATTERNS = [
     (re.compile(r"(?i)([?&]key=)[^\s&]{16,}"), rf"\1{MASK}"),
     # ...;PWD={a;b};..., host=db password='a b', PASSWORD="...".
     (re.compile(rf"(?i)(;\s*{_NAME}\s*=\s*)(?:{_QUOTED}|[^;\n]*(?=;)|\S+)"), rf"\1{MASK}"),
-    (re.compile(rf"(?i)((?<![\w.\-]){_NAME}\s*=\s*)(?:{_QUOTED}|[^\s;&]+)"), rf"\1{MASK}"),
+    (re.compile(rf"(?i)((?<![\w.\-]){_NAME}\s*=\s*)(?!\*\*\*(?:[\s.,;&)]|$))(?:{_QUOTED}|[^\s;&]+)"), rf"\1{MASK}"),
     # The same, percent-encoded in a parameter of an address.
     (re.compile(rf"(?i)((?:%3B|%3F|%26|\+|%20|\b){_NAME}(?:%20|\+)*%3D)[^\s&]+"), rf"\1{MASK}"),
     # {"password": "..."} in JSON or as Python prints it.
