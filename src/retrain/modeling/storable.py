@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from retrain.config import Config, Task
-from retrain.errors import ModelError
+from retrain.errors import ModelError, RetrainError
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -69,7 +69,7 @@ def _fit_a_few(config: Config, rows: pl.DataFrame) -> Pipeline:
         warnings.simplefilter("ignore")
         try:
             return fit(pipeline, _sample(config, rows), config)
-        except Exception:  # of too few rows: the fit itself will say what is wrong, if anything is
+        except (RetrainError, MemoryError):  # of too few rows: the fit itself will say what is wrong
             pass
     return build_pipeline(config)
 
