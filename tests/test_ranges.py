@@ -195,6 +195,8 @@ def test_a_value_that_would_switch_something_off_is_refused_with_key_value_and_r
         ("policy=on_decay policy.k=4", ["policy.k", "4", "3"]),
         ("policy=cost_aware policy.budget={retrainings:9,batches:3}", ["policy.budget", "9", "3"]),
         ("gate.checks.primary.margin=5", ["margin", "500%"]),
+        ("gate.checks.primary.margin=.99", ["margin", "at most 0.5"]),
+        ("gate.checks.primary.margin=1e308 gate.checks.primary.margin_is=absolute", ["margin", "absolute"]),
         ("+data.label_delay=99999999999d", ["data.label_delay", "five digits"]),
         ("data.as_of=9999-12", ["data.as_of", "9999-12"]),
         ("data.as_of=2013-13", ["data.as_of", "2013-13", "2013-01"]),

@@ -33,6 +33,7 @@ class CheckResult:
     warning: str = ""
 
 
+LARGEST_RELATIVE, LARGEST_ABSOLUTE = 0.5, 1e12
 MarginKind = Literal["relative", "absolute"]
 
 
@@ -182,10 +183,14 @@ def _look(comparison: Comparison) -> str:
 
 
 def margin_of(margin: float, margin_is: str) -> tuple[float, str]:
-    """A configured margin. Raises ConfigError for a relative one of all there is to lose, most often a percentage."""
-    if margin_is == "relative" and margin >= 1:
+    """A configured margin. Raises ConfigError for one that stops nothing: half of all there is to lose, or beyond any unit."""
+    if margin_is == "absolute" and margin > LARGEST_ABSOLUTE:
+        raise ConfigError(
+            f"`margin` is {margin:g} with `margin_is: absolute`, so anything would pass. Write it in units of the metric."
+        )
+    if margin_is == "relative" and margin > LARGEST_RELATIVE:
         raise ConfigError(
             f"`margin` is {margin:g} with `margin_is: relative`, {margin:.0%} of the incumbent's score, so nearly anything would "
-            "pass. Write a share below 1, such as 0.05 for 5 %."
+            "pass. Write a share of at most 0.5, such as 0.05 for 5 %."
         )
     return margin, margin_is
