@@ -280,5 +280,5 @@ def _load(target: Any) -> Callable[..., Any] | None:
         if found is None or (package != "retrain" and "site-packages" in str(found.origin)):
             return None
         return get_object(str(target))
-    except Exception:  # whatever importing a user's module raises
+    except (ImportError, ValueError):  # Hydra makes one of these of whatever importing raises
         return None
