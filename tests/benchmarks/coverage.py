@@ -224,6 +224,27 @@ def promotions(comparison: Comparison, metric: str, row_error: float) -> dict[st
     }
 
 
+def promotions_by_loss(sample: Sample) -> dict[str, bool]:
+    """The same by log loss alone, without what the other metrics and intervals of a window cost."""
+    rows, loss = np.bincount(sample.day), sample.loss_difference()
+    scores = {CHALLENGER: sample.challenger, INCUMBENT: sample.incumbent}
+    replicates = {
+        (model, "log_loss"): mean_replicates(np.bincount(sample.day, row_log_loss(sample.target, score)), rows)
+        for model, score in scores.items()
+    }
+    difference = replicates[CHALLENGER, "log_loss"] - replicates[INCUMBENT, "log_loss"]
+    comparison = Comparison(
+        rows=len(loss),
+        blocks=len(rows),
+        target_mean=float(sample.target.mean()),
+        scores={key: jackknife(values) for key, values in replicates.items()},
+        differences={(INCUMBENT, "log_loss"): jackknife(difference)},
+        identical=False,
+        replicates=replicates,
+    )
+    return promotions(comparison, "log_loss", float(loss.std(ddof=1) / math.sqrt(len(loss))))
+
+
 def look_at_one_window(random: np.random.Generator) -> dict[str, NDArray]:
     """By rule, which of 100 challengers that are no better than the incumbent it would promote: shape (looks,)."""
     looks, days = LOOKS[-1], LOOKED_AT_DAYS
@@ -312,12 +333,12 @@ def show_power(console: Console, simulations: int, random: np.random.Generator) 
         sample = simulate(case, TRUTH_DAYS, random)
         incumbent = float(row_log_loss(sample.target, sample.incumbent).mean())
         for days in POWER_DAYS:
-            trials = [
-                run_trial(case, days, {"log_loss": truth, "roc_auc": 0.0}, random)
+            promoted = [
+                promotions_by_loss(simulate(case, days, random))
                 for _ in steps(console, simulations, f"{skill}, {days} days")
             ]
-            rules = trials[0].promoted["log_loss"]
-            answers = [share([trial.promoted["log_loss"][rule] for trial in trials]) for rule in rules]
+            rules = list(promoted[0])
+            answers = [share([verdicts[rule] for verdicts in promoted]) for rule in rules]
             lines.append([f"{-truth / incumbent:+.1%}", str(days), *answers])
     show(console, "Promotions by true gain (share of the incumbent's log loss)", ["true gain", "days", *rules], lines)
 
