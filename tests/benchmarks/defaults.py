@@ -113,7 +113,7 @@ def run(name: str, table: Table, work: Path) -> Outcome | str:
         return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
 
     retrain = str(Path(sys.executable).with_name("retrain"))
-    asked = ["--target", table.target, "--time", table.time, "--name", name, *table.options]
+    asked = ["--target", table.target, "--time", table.time, "--name", name, "--force", *table.options]
     started = call(retrain, "init", str(source.resolve()), *asked)
     if started.returncode:
         return f"init: {started.stderr.strip().splitlines()[-1]}"
