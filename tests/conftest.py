@@ -15,16 +15,21 @@ import polars as pl
 import pytest
 from omegaconf import OmegaConf
 
+from project.source import NycFlights
 from retrain.config import Config, compose
-from retrain.data.flights import NycFlights
-from retrain.tracking.store import Store
+from retrain.registry.store import Store
 
 # As the command line does, before scikit-learn is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 REPOSITORY = Path(__file__).parents[1]
 TARGET, TIME = "late", "scheduled_departure"
-RESULTS = ("dvc.lock", "params.yaml", "reports/", "mlruns/")  # of a pipeline that ran in this repository
+RESULTS = (
+    "dvc.lock",
+    "params.yaml",
+    "reports/",
+    "mlruns/",
+)  # of a pipeline that ran in this repository
 
 
 class Project:
@@ -33,10 +38,16 @@ class Project:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, check: bool = True, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command in the project's root, with the tools of this environment first on the path."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
+        inherited = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("MLFLOW_", "DVC_"))
+        }
         result = subprocess.run(
             command,
             cwd=self.root,
@@ -67,11 +78,15 @@ class Project:
         assert old in text, f"{path} does not hold {old!r}"
         file.write_text(text.replace(old, new))
 
-    def arrive(self, *months: str, change: Callable[[pl.DataFrame], pl.DataFrame] | None = None) -> None:
+    def arrive(
+        self, *months: str, change: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+    ) -> None:
         """Put batches into `data/incoming`."""
         for month in months:
             batch = flights(month)
-            (change(batch) if change else batch).write_parquet(self.root / f"data/incoming/{month}.parquet")
+            (change(batch) if change else batch).write_parquet(
+                self.root / f"data/incoming/{month}.parquet"
+            )
 
     def copy(self, root: Path) -> Project:
         shutil.copytree(self.root, root, symlinks=True)
@@ -152,7 +167,7 @@ def grown(champion_project: Project, tmp_path: Path) -> Project:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory, config: Config) -> Path:
     """An empty tracking database: making one takes MLflow seconds, a copy none."""
-    from retrain.tracking.store import open_store
+    from retrain.registry.store import open_store
 
     root = tmp_path_factory.mktemp("empty store")
     with pytest.MonkeyPatch.context() as patch:
@@ -164,9 +179,11 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory, config: Config) -> 
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Config, empty_database: Path) -> Store:
+def store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Config, empty_database: Path
+) -> Store:
     """An empty tracking store of the shipped configuration."""
-    from retrain.tracking.store import open_store
+    from retrain.registry.store import open_store
 
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))

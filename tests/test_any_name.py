@@ -27,7 +27,7 @@ from retrain import cli
 from retrain.commands.project_files import check_name
 from retrain.config import load_params
 from retrain.errors import DataError
-from retrain.reporting import report
+from retrain.report import html
 from retrain.yaml_text import inline
 
 DRAWN = int(os.environ.get("RETRAIN_NAMES", "2"))
@@ -56,7 +56,9 @@ def names(draw: st.DrawFn) -> Names:
     levels = draw(st.lists(any_name(), min_size=3, max_size=3, unique=True))
     classes = draw(st.lists(any_name(), min_size=3, max_size=3, unique=True))
     file = draw(any_name()).replace("/", "_").encode()[:100].decode(errors="ignore")
-    return Names(tuple(columns), tuple(levels), tuple(classes), file, draw(any_name()), draw(st.booleans()))
+    return Names(
+        tuple(columns), tuple(levels), tuple(classes), file, draw(any_name()), draw(st.booleans())
+    )
 
 
 def table(called: Names, months: int) -> pl.DataFrame:
@@ -68,7 +70,8 @@ def table(called: Names, months: int) -> pl.DataFrame:
     borders = (1.0, 3.5) if called.several else (3.0,)
     outcome = np.digitize(score, borders)
     moments = [
-        datetime(2023, 1 + number // ROWS, 1) + timedelta(hours=(number % ROWS) * 1.6) for number in range(count)
+        datetime(2023, 1 + number // ROWS, 1) + timedelta(hours=(number % ROWS) * 1.6)
+        for number in range(count)
     ]
     moment, number, kinds, sizes, target, seen = called.columns
     frame = pl.DataFrame(
@@ -78,7 +81,10 @@ def table(called: Names, months: int) -> pl.DataFrame:
             kinds: np.array(called.levels, dtype=object)[kind],
             sizes: size,
             target: np.array(called.classes, dtype=object)[outcome],
-            seen: [moment - timedelta(hours=int(hours)) for moment, hours in zip(moments, kind, strict=True)],
+            seen: [
+                moment - timedelta(hours=int(hours))
+                for moment, hours in zip(moments, kind, strict=True)
+            ],
         },
         schema_overrides={kinds: pl.String, target: pl.String},
     )
@@ -120,7 +126,9 @@ def live(called: Names, root: Path) -> list[tuple[str, pl.DataFrame]]:
             offered(Path(f"conf/data/{allowed(called.data)}.yaml"), moment)
             config = Path("conf/config.yaml")
             config.write_text(
-                config.read_text().replace("- model: hist_gradient_boosting", "- model: logistic_regression")
+                config.read_text().replace(
+                    "- model: hist_gradient_boosting", "- model: logistic_regression"
+                )
             )
         for stage in STAGES:
             retrain(stage)
@@ -128,7 +136,7 @@ def live(called: Names, root: Path) -> list[tuple[str, pl.DataFrame]]:
         predictions = pl.read_parquet("reports/predictions.parquet")
         found.append((compared["verdict"], predictions))
         page = Path("reports/report.html").read_text()
-        assert page != report.FAILED and page.count("<svg") == 3
+        assert page != html.FAILED and page.count("<svg") == 3
     for verb in ("status", "history"):
         retrain(verb)
     retrain("monitor")
@@ -178,7 +186,10 @@ def plain(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> dic
     deadline=None,
     derandomize=DRAWN < 10,
     max_examples=DRAWN,
-    phases=[Phase.explicit, Phase.generate],  # a failing example is told at once: shrinking would take minutes
+    phases=[
+        Phase.explicit,
+        Phase.generate,
+    ],  # a failing example is told at once: shrinking would take minutes
     suppress_health_check=list(HealthCheck),
 )
 @given(names())
@@ -214,9 +225,13 @@ def test_what_the_data_are_called_changes_nothing(
         outcome = live(called, root)
         assert_mlflow_shows(called)
     assert "could not be shown" not in caplog.text
-    for (verdict, predictions), (expected, others) in zip(outcome, plain[called.several], strict=True):
+    for (verdict, predictions), (expected, others) in zip(
+        outcome, plain[called.several], strict=True
+    ):
         assert verdict == expected
-        np.testing.assert_allclose(scores(predictions, called), scores(others, PLAIN[called.several]), atol=2e-3)
+        np.testing.assert_allclose(
+            scores(predictions, called), scores(others, PLAIN[called.several]), atol=2e-3
+        )
     shutil.rmtree(root)
 
 
@@ -236,12 +251,21 @@ def test_init_and_snapshot_keep_every_column_of_a_table_full_of_such_names(
 ) -> None:
     columns = list(dict.fromkeys([*LOOK_ALIKES, *OWN_WORDS]))
     generator = np.random.default_rng(0)
-    plain = Names(columns=("the moment", "the number", "the kind", "the size", "the outcome", "the seen"))
+    plain = Names(
+        columns=("the moment", "the number", "the kind", "the size", "the outcome", "the seen")
+    )
     levels = {name: generator.choice(["a", "b", "c"], ROWS) for name in columns}
     made = table(plain, 1).hstack(pl.DataFrame(levels))
     with project(tmp_path, empty_database):
         made.write_csv("t.csv") if kind == "csv" else made.write_parquet("t.parquet")
-        retrain("init", f"t.{kind}", "--target=the outcome", "--time=the moment", "--period=month", "--name=many")
+        retrain(
+            "init",
+            f"t.{kind}",
+            "--target=the outcome",
+            "--time=the moment",
+            "--period=month",
+            "--name=many",
+        )
         retrain("config")
         retrain("snapshot")
         assert set(columns) <= set(load_params().data.features)

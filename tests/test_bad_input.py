@@ -24,7 +24,10 @@ def state(project: Project) -> dict[str, str]:
     client = project.client()
     (ledger,) = client.search_runs([client.get_experiment_by_name("slice-ledger").experiment_id])
     aliases = client.get_registered_model("slice").aliases
-    return digests | {key: str(value) for key, value in {**ledger.data.params, "champion": aliases["champion"]}.items()}
+    return digests | {
+        key: str(value)
+        for key, value in {**ledger.data.params, "champion": aliases["champion"]}.items()
+    }
 
 
 def refused(project: Project, *words: str) -> None:
@@ -47,12 +50,18 @@ BROKEN_BATCHES: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = 
         "`distance` has type String",
     ),
     "duplicate keys": (lambda batch: pl.concat([batch, batch.head(5)]), "share their key"),
-    "a constant target": (lambda batch: batch.with_columns(pl.lit(True).alias(TARGET)), "is constant"),
+    "a constant target": (
+        lambda batch: batch.with_columns(pl.lit(True).alias(TARGET)),
+        "is constant",
+    ),
     "times outside its period": (
         lambda batch: batch.with_columns(pl.col(TIME).dt.offset_by("1mo")),
         "outside the period",
     ),
-    "too many broken rows": (lambda batch: batch.with_columns(pl.lit(-1).alias("distance")), "break the contract"),
+    "too many broken rows": (
+        lambda batch: batch.with_columns(pl.lit(-1).alias("distance")),
+        "break the contract",
+    ),
 }
 
 
@@ -72,13 +81,18 @@ def test_a_batch_without_rows_is_left_out_until_it_has_some(grown: Project) -> N
 
 
 def test_a_broken_row_is_quarantined_and_the_rest_goes_on(grown: Project) -> None:
-    broken = pl.when(pl.int_range(pl.len()) < 3).then(-1).otherwise(pl.col("distance")).alias("distance")
+    broken = (
+        pl.when(pl.int_range(pl.len()) < 3).then(-1).otherwise(pl.col("distance")).alias("distance")
+    )
     grown.arrive("2013-04", change=lambda batch: batch.with_columns(broken))
     grown.edit("conf/data/slice.yaml", "2013-03", "2013-04")
     assert "8 quarantined" in grown.repro("snapshot")
     # Five of them are February's, where the wind blows at a thousand miles an hour.
     kept = pl.read_parquet(grown.root / "data/snapshot/batch=2013-04/quarantine.parquet")
-    assert kept["__retrain_quarantine_reason"].to_list() == ["distance: greater_than_or_equal_to(0.0)"] * 3
+    assert (
+        kept["__retrain_quarantine_reason"].to_list()
+        == ["distance: greater_than_or_equal_to(0.0)"] * 3
+    )
 
 
 def test_a_missing_source_folder(grown: Project) -> None:
@@ -112,9 +126,17 @@ def test_a_champion_whose_files_were_deleted(grown: Project) -> None:
     grown.arrive("2013-04")
     grown.edit("conf/data/slice.yaml", "2013-03", "2013-04")
     grown.repro("snapshot")
-    refused(grown, "Version 2 of `slice` can't be loaded", "restore its files from a backup", "retrain rollback")
+    refused(
+        grown,
+        "Version 2 of `slice` can't be loaded",
+        "restore its files from a backup",
+        "retrain rollback",
+    )
     grown.client().delete_model_version("slice", "2")
-    for command in ("status", "history"):  # who has to find a way back must still see what there was
+    for command in (
+        "status",
+        "history",
+    ):  # who has to find a way back must still see what there was
         shown = grown.run("retrain", command)
         assert "2013-03" in shown.stdout and "`retrain rollback --to VERSION`" in shown.stderr
 
@@ -133,7 +155,11 @@ def test_a_second_run_at_the_same_time_is_turned_away(grown: Project) -> None:
     grown.edit("conf/data/slice.yaml", "2013-03", "2013-04")
     grown.repro("snapshot")
     first = subprocess.Popen(
-        ["dvc", "repro"], cwd=grown.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ["dvc", "repro"],
+        cwd=grown.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     time.sleep(3)
     assert first.poll() is None, "the first run must still be at work"
@@ -149,7 +175,9 @@ def test_a_stage_that_outlived_its_dvc_keeps_the_next_one_out(grown: Project) ->
 
     with FileLock(grown.root / ".dvc/tmp/retrain.lock"):
         result = grown.run("retrain", "snapshot", check=False)
-    assert result.returncode == 1 and "another retraining is at work" in " ".join(result.stderr.split())
+    assert result.returncode == 1 and "another retraining is at work" in " ".join(
+        result.stderr.split()
+    )
 
 
 def test_outside_a_project(grown: Project, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from retrain.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize("verb", [*STAGES, *QUESTIONS])
-def test_help_of_every_verb_is_short_and_has_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_every_verb_is_short_and_has_an_example(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         build_parser().parse_args([verb, "--help"])
     text = capsys.readouterr().out
@@ -23,7 +25,11 @@ def test_help_of_every_verb_is_short_and_has_an_example(verb: str, capsys: pytes
 
 def test_overrides_may_stand_on_both_sides_of_an_option() -> None:
     options = parse(["train", "model=a", "-m", "strategy=b,c", "--debug", "seed=1"])
-    assert (options.overrides, options.multirun, options.debug) == (["model=a", "strategy=b,c", "seed=1"], True, True)
+    assert (options.overrides, options.multirun, options.debug) == (
+        ["model=a", "strategy=b,c", "seed=1"],
+        True,
+        True,
+    )
     with pytest.raises(SystemExit):
         parse(["train", "--unknown"])
 
@@ -32,19 +38,25 @@ def retrain(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command line, in this repository itself: for what changes nothing."""
     command = [sys.executable, "-m", "retrain.cli", *arguments]
     inherited = os.environ | {"PYTHONPATH": str(REPOSITORY / "src"), "COLUMNS": "200"}
-    return subprocess.run(command, cwd=REPOSITORY, env=inherited, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=inherited, capture_output=True, text=True, check=False
+    )
 
 
 def test_hydras_own_options_show_the_configuration_and_then_what_is_wrong_with_it() -> None:
     shown = retrain("train", "--cfg", "job", "-p", "strategy", "strategy=sliding_window")
-    assert shown.returncode == 0 and "retrain.modeling.strategies.SlidingWindow" in shown.stdout
+    assert shown.returncode == 0 and "retrain.models.strategies.SlidingWindow" in shown.stdout
     broken = retrain("train", "--cfg", "job", "seed=-1")
-    assert broken.returncode == 1 and "seed: -1" in broken.stdout and "`seed` is -1" in broken.stderr
+    assert (
+        broken.returncode == 1 and "seed: -1" in broken.stdout and "`seed` is -1" in broken.stderr
+    )
     about = retrain("train", "--info", "defaults", "model=dummy").stdout
     assert about.count("| model/dummy ") == 1
 
 
-def test_hydras_options_that_are_not_here_say_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+def test_hydras_options_that_are_not_here_say_what_to_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert parse(["train", "--run", "--info", "model=dummy"]).overrides == ["model=dummy"]
     for arguments, words in (
         (["train", "--config-name=x"], "conf/experiment/"),
@@ -65,7 +77,12 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     read, write = os.pipe()
     os.close(read)
     result = subprocess.run(
-        [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, check=False, cwd=REPOSITORY
+        [sys.executable, "-c", code],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
     )
     os.close(write)
     assert (result.returncode, result.stderr) == (0, "")
@@ -77,30 +94,44 @@ def test_a_store_that_refuses_is_told_apart_from_one_that_does_not_answer() -> N
 
     MlflowException.__module__ = "mlflow.exceptions"
     refused = _user_message(MlflowException("Invalid experiment name: a:b"))
-    assert "Invalid experiment name" in refused and "tracking.experiment" in refused and "answers" not in refused
+    assert (
+        "Invalid experiment name" in refused
+        and "tracking.experiment" in refused
+        and "answers" not in refused
+    )
     MlflowException.error_code = "TEMPORARILY_UNAVAILABLE"
     assert "once the store answers" in _user_message(MlflowException("no connection"))
 
 
-def test_what_a_copy_of_dvc_lacks_is_named_with_the_way_to_hand_it_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_copy_of_dvc_lacks_is_named_with_the_way_to_hand_it_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     missing = DataError("The source holds no batch.")
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     assert _user_message(missing) == "The source holds no batch."
     monkeypatch.setenv("DVC_ROOT", "/somewhere/else")  # as DVC tells a stage of a queued experiment
-    assert "--copy-paths" in _user_message(missing) and "--copy-paths" not in _user_message(ConfigError("typo"))
+    assert "--copy-paths" in _user_message(missing) and "--copy-paths" not in _user_message(
+        ConfigError("typo")
+    )
 
 
 def imported_by(statement: str) -> set[str]:
     code = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
 
 
 HEAVY = {"mlflow", "sklearn", "pandas", "skops", "matplotlib"}
 
 
 def test_the_command_line_starts_without_any_library() -> None:
-    assert not (HEAVY | {"polars", "hydra", "omegaconf", "numpy"}) & imported_by("import retrain.cli")
+    assert not (HEAVY | {"polars", "hydra", "omegaconf", "numpy"}) & imported_by(
+        "import retrain.cli"
+    )
 
 
 @pytest.mark.parametrize("stage", ["config", "snapshot", "monitor", "evaluate"])

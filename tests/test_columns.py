@@ -14,18 +14,18 @@ from conftest import REPOSITORY
 
 from retrain.columns import own_column
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task, compose
-from retrain.data.contract import REASON, Contract
 from retrain.data.inference import draft_contract
 from retrain.data.periods import parse_period
+from retrain.data.profiles import summarize
+from retrain.data.schema import REASON, Schema
 from retrain.data.snapshot import SnapshotStore, content_digest
 from retrain.data.sources import Files, Source
-from retrain.data.summary import summarize
 from retrain.data.update import count_changes, update_snapshot
 from retrain.errors import ConfigError, DataError
-from retrain.monitoring.domain import separate
-from retrain.promotion.comparison import compare
-from retrain.promotion.figures import BLOCK, TARGET, score_column
-from retrain.promotion.guardrails import Slices
+from retrain.gate.comparison import compare
+from retrain.gate.estimates import BLOCK, TARGET, score_column
+from retrain.gate.guardrails import Slices
+from retrain.monitoring.domain_classifier import separate
 
 OURS = [
     "window",
@@ -43,7 +43,9 @@ OURS = [
 JANUARY = parse_period("2013-01", PeriodKind.month)
 
 
-def data(features: dict[str, Column], keys: tuple[str, ...] = ("id",), **changes: object) -> DataConfig:
+def data(
+    features: dict[str, Column], keys: tuple[str, ...] = ("id",), **changes: object
+) -> DataConfig:
     return DataConfig(
         name="words",
         source={},
@@ -84,7 +86,9 @@ class OneBatch(Source):
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_feature_with_one_of_our_words_is_sliced_and_leaves_the_comparison_as_it_is(name: str) -> None:
+def test_a_feature_with_one_of_our_words_is_sliced_and_leaves_the_comparison_as_it_is(
+    name: str,
+) -> None:
     generator = np.random.default_rng(0)
     target = generator.integers(0, 2, 2000)
     ours = pl.DataFrame(
@@ -106,14 +110,16 @@ def test_a_feature_with_one_of_our_words_is_sliced_and_leaves_the_comparison_as_
     assert result.figures["slices"] == 2 and f"{name}=a" in result.reason
 
 
-@pytest.mark.parametrize("name", [*OURS, "old", "new", "quarantine_reason", "quarantine_row", "index", "check_output"])
+@pytest.mark.parametrize(
+    "name", [*OURS, "old", "new", "quarantine_reason", "quarantine_row", "index", "check_output"]
+)
 def test_a_batch_keeps_and_describes_columns_with_our_words(name: str, tmp_path: Path) -> None:
     levels = pl.Series(name, ["a", "b", "b", None] * 10)
-    contract = Contract(data({name: Column(ColumnType.categorical)}, maximum_quarantine_share=0.5))
-    checked = contract.check(rows().with_columns(levels), JANUARY)
+    schema = Schema(data({name: Column(ColumnType.categorical)}, maximum_quarantine_share=0.5))
+    checked = schema.check(rows().with_columns(levels), JANUARY)
     assert checked.labelled[name].to_list() == ["a", "b", "b"] * 10
     assert checked.quarantined[REASON].to_list() == [f"{name}: missing"] * 10
-    summary = summarize(checked.labelled, checked.unlabelled, contract.data)
+    summary = summarize(checked.labelled, checked.unlabelled, schema.data)
     assert summary.features[name].levels == {"b": 20, "a": 10}
     changed = rows().with_columns(levels.fill_null("a"))
     assert count_changes(rows().with_columns(levels), changed, ["id"]).changed == 10
@@ -122,14 +128,23 @@ def test_a_batch_keeps_and_describes_columns_with_our_words(name: str, tmp_path:
 
 @pytest.mark.parametrize("name", OURS)
 def test_a_target_and_a_key_may_have_our_words_too(name: str) -> None:
-    table = rows(400).rename({"y": name, "id": "key"}).with_columns(pl.Series("size", range(400)) % 7)
+    table = (
+        rows(400).rename({"y": name, "id": "key"}).with_columns(pl.Series("size", range(400)) % 7)
+    )
     made = draft_contract(table, name, "when", None, None)
     assert made.task is Task.binary and made.key_columns == ["key"]
-    batch = table.head(200).rename({name: "kind", "key": name}).with_columns(pl.col("kind").cast(pl.String))
+    batch = (
+        table.head(200)
+        .rename({name: "kind", "key": name})
+        .with_columns(pl.col("kind").cast(pl.String))
+    )
     named = data({"size": Column(ColumnType.numeric)}, (name,), task=Task.multiclass)
     named = dataclasses.replace(named, target_column="kind")
-    checked = Contract(named).check(batch, JANUARY)
-    assert summarize(checked.labelled, checked.unlabelled, named).target.levels == {"false": 100, "true": 100}
+    checked = Schema(named).check(batch, JANUARY)
+    assert summarize(checked.labelled, checked.unlabelled, named).target.levels == {
+        "false": 100,
+        "true": 100,
+    }
 
 
 def test_the_time_itself_may_be_a_feature_of_what_is_compared_whole() -> None:
@@ -139,7 +154,8 @@ def test_the_time_itself_may_be_a_feature_of_what_is_compared_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [(own_column("window"), "__retrain_"), ("^a.*$", "pattern"), ("*", "pattern")]
+    ("name", "words"),
+    [(own_column("window"), "__retrain_"), ("^a.*$", "pattern"), ("*", "pattern")],
 )
 def test_a_name_that_can_not_be_told_from_ours_is_refused_wherever_it_comes_in(
     name: str, words: str, tmp_path: Path
@@ -150,7 +166,7 @@ def test_a_name_that_can_not_be_told_from_ours_is_refused_wherever_it_comes_in(
             file.write(f"  '{name}': {{type: numeric}}\n")
         compose(tmp_path / "conf", ["data=files"])
     with pytest.raises(DataError, match=words):
-        Contract(data({"a": Column(ColumnType.numeric)})).check(
+        Schema(data({"a": Column(ColumnType.numeric)})).check(
             rows(a=pl.lit(1.0)).with_columns(pl.lit(1).alias(name)), JANUARY
         )
     with pytest.raises(DataError, match=words):
@@ -158,7 +174,9 @@ def test_a_name_that_can_not_be_told_from_ours_is_refused_wherever_it_comes_in(
 
 
 def test_rows_are_numbered_under_a_name_that_the_table_does_not_have(tmp_path: Path) -> None:
-    table = rows(60).drop("id").with_columns(pl.col("when").dt.date(), row_number=pl.int_range(60) % 3)
+    table = (
+        rows(60).drop("id").with_columns(pl.col("when").dt.date(), row_number=pl.int_range(60) % 3)
+    )
     table.write_parquet(tmp_path / "t.parquet")
     made = draft_contract(table, "y", "when", PeriodKind.month, None)
     assert made.numbers_rows and made.key_columns == ["row_number_2"]
@@ -173,7 +191,9 @@ def test_rows_are_numbered_under_a_name_that_the_table_does_not_have(tmp_path: P
         read(True)
 
 
-def test_a_snapshot_of_an_earlier_version_is_read_with_its_own_name_of_the_reason(tmp_path: Path) -> None:
+def test_a_snapshot_of_an_earlier_version_is_read_with_its_own_name_of_the_reason(
+    tmp_path: Path,
+) -> None:
     """Earlier versions wrote the reason into `quarantine_reason`."""
     frame = rows(a=pl.Series([1.0, None] * 20))
     config = data({"a": Column(ColumnType.numeric)}, maximum_quarantine_share=0.9)

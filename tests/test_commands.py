@@ -30,22 +30,31 @@ def test_a_candidate_leaves_champion_and_pipeline_alone(grown: Project) -> None:
     assert 0 < run.data.metrics["log_loss/validation"] < 1
     # Chosen on rows before the evaluation window, which stays unseen.
     assert run.data.tags["validation_window"].endswith("to 2013-03-22 00:00")
-    assert {int(version.version) for version in grown.client().search_model_versions("name = 'slice'")} == {1, 2}
+    assert {
+        int(version.version) for version in grown.client().search_model_versions("name = 'slice'")
+    } == {1, 2}
     assert (grown.root / "reports/challenger.json").read_bytes() == before
     assert grown.run("dvc", "status").stdout.strip() == "Data and pipelines are up to date."
 
 
 @pytest.mark.parametrize(
-    "launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["serial", "parallel"]
+    "launcher",
+    [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]],
+    ids=["serial", "parallel"],
 )
 def test_a_sweep_on_an_empty_store_loses_no_run(project: Project, launcher: list[str]) -> None:
     project.repro("snapshot")
     assert not (project.root / "mlflow.db").exists()
-    sweep = ["model=hist_gradient_boosting,logistic_regression,dummy", "strategy=full,sliding_window"]
+    sweep = [
+        "model=hist_gradient_boosting,logistic_regression,dummy",
+        "strategy=full,sliding_window",
+    ]
     result = project.run("retrain", "train", "-m", *sweep, *launcher)
     runs = candidates(project)
     (parent,) = [run for run in runs if run.data.tags.get("kind") == "sweep"]
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    children = [
+        run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+    ]
     assert len(children) == 6 and {run.info.status for run in runs} == {"FINISHED"}
     rows = [line for line in result.stdout.splitlines() if "strategy=" in line and "model=" in line]
     assert len([line for line in rows if line[0].isdigit()]) == 6
@@ -56,11 +65,23 @@ def test_a_sweep_on_an_empty_store_loses_no_run(project: Project, launcher: list
 
 def test_a_failing_job_does_not_stop_the_sweep_but_its_exit_code(grown: Project) -> None:
     result = grown.run(
-        "retrain", "train", "-m", "model.estimator.learning_rate=-1,0.1", "data.metric=roc_auc", check=False
+        "retrain",
+        "train",
+        "-m",
+        "model.estimator.learning_rate=-1,0.1",
+        "data.metric=roc_auc",
+        check=False,
     )
     error = " ".join(result.stderr.split())
-    assert result.returncode == 1 and "1 job(s) of the sweep failed" in error and "Traceback" not in error
-    assert "model.estimator.learning_rate=-1 data.metric=roc_auc: `model.estimator.learning_rate`" in error
+    assert (
+        result.returncode == 1
+        and "1 job(s) of the sweep failed" in error
+        and "Traceback" not in error
+    )
+    assert (
+        "model.estimator.learning_rate=-1 data.metric=roc_auc: `model.estimator.learning_rate`"
+        in error
+    )
     runs = candidates(grown)
     assert sorted(run.info.status for run in runs) == ["FAILED", "FAILED", "FINISHED"]
     (parent,) = [run for run in runs if run.data.tags.get("kind") == "sweep"]
@@ -110,14 +131,31 @@ def test_a_served_champion_answers_as_predict_does(grown: Project) -> None:
         "MLFLOW_TRACKING_URI": f"sqlite:///{grown.root / 'mlflow.db'}",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
-    command = ["mlflow", "models", "serve", "-m", "models:/slice@champion", "--env-manager", "local", "-p", str(port)]
+    command = [
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        "models:/slice@champion",
+        "--env-manager",
+        "local",
+        "-p",
+        str(port),
+    ]
     log = (grown.root / "serve.log").open("w")
-    server = subprocess.Popen(command, cwd=grown.root, env=environment, stdout=log, stderr=log, start_new_session=True)
+    server = subprocess.Popen(
+        command, cwd=grown.root, env=environment, stdout=log, stderr=log, start_new_session=True
+    )
     try:
         features = [name for name in rows.columns if name not in ("flight", "scheduled_departure")]
         frame = rows.select(features).with_columns(pl.col(pl.Int64, pl.Int8).cast(pl.Float64))
         body = json.dumps(
-            {"dataframe_split": {"columns": frame.columns, "data": [list(row) for row in frame.rows()]}}
+            {
+                "dataframe_split": {
+                    "columns": frame.columns,
+                    "data": [list(row) for row in frame.rows()],
+                }
+            }
         ).encode()
         answer = ask(f"http://127.0.0.1:{port}/invocations", body, server, grown.root / "serve.log")
     finally:

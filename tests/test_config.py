@@ -10,17 +10,21 @@ from conftest import REPOSITORY, Project
 
 from retrain.config import Config, compose, load_params, to_container, to_yaml
 from retrain.errors import ConfigError
-from retrain.promotion.gate import build_questions
+from retrain.gate.decision import build_checks
 
 CONF = REPOSITORY / "conf"
-CHOICES = [(path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "local"]
+CHOICES = [
+    (path.parent.name, path.stem)
+    for path in sorted(CONF.glob("*/*.yaml"))
+    if path.parent.name != "local"
+]
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_shipped_file_composes(group: str, choice: str) -> None:
     config = compose(CONF, [f"{group}={choice}"])
     for has_incumbent in (True, False):
-        assert build_questions(config.gate, has_incumbent)
+        assert build_checks(config.gate, has_incumbent)
 
 
 def test_the_groups_that_a_user_is_promised_are_there() -> None:
@@ -36,12 +40,16 @@ def test_the_groups_that_a_user_is_promised_are_there() -> None:
         assert names <= {choice for found, choice in CHOICES if found == group}
 
 
-def test_params_hold_the_whole_config_and_come_back_the_same(tmp_path: Path, config: Config) -> None:
+def test_params_hold_the_whole_config_and_come_back_the_same(
+    tmp_path: Path, config: Config
+) -> None:
     (tmp_path / "params.yaml").write_text(to_yaml(config))
     assert load_params(tmp_path / "params.yaml") == config
 
 
-def test_an_address_in_the_environment_does_not_enter_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_in_the_environment_does_not_enter_the_config(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://user:s3cret@db/mlflow")
     assert "s3cret" not in to_yaml(compose(CONF, ["tracking=server"]))
 
@@ -53,8 +61,14 @@ def test_an_address_in_the_environment_does_not_enter_the_config(monkeypatch: py
         ("modle=dummy", ["modle"]),
         ("tracking.experimnt=x", ["tracking.experimnt"]),
         ("+tracking.experimnt=x", ["On the command line", "tracking.experimnt", "'x'"]),
-        ("evaluation.block_hours=often", ["On the command line", "evaluation.block_hours", "'often'"]),
-        ("evaluation.share_of_newest_batch=1.5", ["evaluation.share_of_newest_batch", "1.5", "above 0 and below 1"]),
+        (
+            "evaluation.block_hours=often",
+            ["On the command line", "evaluation.block_hours", "'often'"],
+        ),
+        (
+            "evaluation.share_of_newest_batch=1.5",
+            ["evaluation.share_of_newest_batch", "1.5", "above 0 and below 1"],
+        ),
         ("data.period=fortnight", ["data.period", "'fortnight'", "month"]),
         ("seed=1=2=", ["seed"]),
     ],
@@ -69,7 +83,12 @@ def test_an_override_that_does_not_fit_is_refused(override: str, words: list[str
 @pytest.mark.parametrize(
     ("file", "old", "new", "words"),
     [
-        ("tracking/local.yaml", "uri_from_env", "uri_form_env", ["conf/tracking/local.yaml", "tracking.uri_form_env"]),
+        (
+            "tracking/local.yaml",
+            "uri_from_env",
+            "uri_form_env",
+            ["conf/tracking/local.yaml", "tracking.uri_form_env"],
+        ),
         ("config.yaml", "seed: 20130101", "seed: [1]", ["conf/config.yaml", "seed", "[1]"]),
         (
             "data/flights.yaml",
@@ -77,7 +96,12 @@ def test_an_override_that_does_not_fit_is_refused(override: str, words: list[str
             "minimun: 0}  # of",
             ["conf/data/flights.yaml", "minimun"],
         ),
-        ("data/flights.yaml", "target_column: late", "target_column: carrier", ["holds the target"]),
+        (
+            "data/flights.yaml",
+            "target_column: late",
+            "target_column: carrier",
+            ["holds the target"],
+        ),
         (
             "gate/shared/guardrails.yaml",
             "refit: true",
@@ -123,16 +147,24 @@ def overlays(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("group", ["data", "model", "strategy", "policy", "gate", "tracking"])
-def test_of_a_group_one_option_is_chosen_never_a_mixture_of_several(overlays: Path, group: str) -> None:
+def test_of_a_group_one_option_is_chosen_never_a_mixture_of_several(
+    overlays: Path, group: str
+) -> None:
     options = ",".join(path.stem for path in sorted((overlays / group).glob("*.yaml"))[:2])
-    with pytest.raises(ConfigError, match=rf"`{group}=\[{options}\]` is a list.*mixture.*Choose one"):
+    with pytest.raises(
+        ConfigError, match=rf"`{group}=\[{options}\]` is a list.*mixture.*Choose one"
+    ):
         compose(overlays, [f"{group}=[{options}]"])
 
 
 def test_several_options_are_found_also_where_a_file_chooses_them(overlays: Path) -> None:
     with pytest.raises(ConfigError, match="Of `model` a list is chosen"):
         compose(overlays, ["experiment=mixed"])
-    text = (overlays / "config.yaml").read_text().replace("- strategy: full", "- strategy: [full, recency]")
+    text = (
+        (overlays / "config.yaml")
+        .read_text()
+        .replace("- strategy: full", "- strategy: [full, recency]")
+    )
     (overlays / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"`strategy=\[full,recency\]`"):
         compose(overlays)
@@ -152,15 +184,24 @@ def test_an_overlay_without_content_changes_nothing(overlays: Path) -> None:
         ("experiment=[short,bad]", ["In conf/experiment/bad.yaml", "`seed` is -4"]),
         ("experiment=[bad,short]", ["In conf/experiment/bad.yaml", "`seed` is -4"]),
         ("experiment=unpackaged", ["conf/experiment/unpackaged.yaml", "# @package _global_"]),
-        ("experiment=[short,unpackaged]", ["conf/experiment/unpackaged.yaml", "# @package _global_"]),
+        (
+            "experiment=[short,unpackaged]",
+            ["conf/experiment/unpackaged.yaml", "# @package _global_"],
+        ),
         ("experiment=[short,broken]", ["conf/experiment/broken.yaml", "not valid YAML"]),
         ("+experiment=short", ["`experiment=short`, without `+`"]),
         ("++model=ridge", ["`model=ridge`, without `+`"]),
         ("+local=laptop", ["`local=laptop` names no file"]),
         ("+model=x", ["`model=x` names no file", "ridge"]),
         ("model=", ["`model=` chooses nothing", "ridge"]),
-        ("gate.first_champion.baseline=null", ["gate.first_champion.baseline", "null", "can't be left out"]),
-        ("gate.checks.churn=null", ["gate.checks.churn", "null", "gate.checks.churn.on_failure=off"]),
+        (
+            "gate.first_champion.baseline=null",
+            ["gate.first_champion.baseline", "null", "can't be left out"],
+        ),
+        (
+            "gate.checks.churn=null",
+            ["gate.checks.churn", "null", "gate.checks.churn.on_failure=off"],
+        ),
         ("gate.checks=null", ["gate.first_champion.evidence", "refers to another value"]),
         ("gate.checks.slices.by=[]", ["a list that is not empty, each a text", "or null"]),
         ("seed=", ["`seed` is ''", "a whole number of at least 0 and at most"]),
@@ -174,7 +215,9 @@ def test_an_overlay_without_content_changes_nothing(overlays: Path) -> None:
         ("backtest.gates=[]", ["backtest.gates", "not empty"]),
     ],
 )
-def test_a_mistake_is_explained_in_the_words_of_the_project(overlays: Path, override: str, words: list[str]) -> None:
+def test_a_mistake_is_explained_in_the_words_of_the_project(
+    overlays: Path, override: str, words: list[str]
+) -> None:
     with pytest.raises(ConfigError) as error:
         compose(overlays, [override])
     for word in [*words, override.partition("=")[0].lstrip("+").partition(".")[0]]:
@@ -183,7 +226,9 @@ def test_a_mistake_is_explained_in_the_words_of_the_project(overlays: Path, over
 
 
 def test_a_period_is_held_or_released_never_both() -> None:
-    with pytest.raises(ConfigError, match=r"2013-05 stands in both `monitoring.hold`.*`monitoring.release`"):
+    with pytest.raises(
+        ConfigError, match=r"2013-05 stands in both `monitoring.hold`.*`monitoring.release`"
+    ):
         compose(CONF, ["monitoring.hold=[2013-05,2013-06]", "monitoring.release=[2013-04,2013-05]"])
     assert compose(CONF, ["monitoring.hold=[2013-05]", "monitoring.release=[2013-04]"])
 
@@ -192,7 +237,9 @@ def test_one_persons_overlay_wins(tmp_path: Path) -> None:
     conf = tmp_path / "conf"
     shutil.copytree(CONF, conf)
     (conf / "local").mkdir(exist_ok=True)
-    (conf / "local/default.yaml").write_text("# @package _global_\nmodel: {estimator: {max_iter: 7}}\n")
+    (conf / "local/default.yaml").write_text(
+        "# @package _global_\nmodel: {estimator: {max_iter: 7}}\n"
+    )
     assert compose(conf).model.estimator["max_iter"] == 7
 
 
@@ -200,10 +247,14 @@ def test_an_overlay_that_is_named_must_exist(tmp_path: Path) -> None:
     conf = tmp_path / "conf"
     shutil.copytree(CONF, conf)
     (conf / "experiment").mkdir()
-    (conf / "experiment/short.yaml").write_text("# @package _global_\nmodel: {estimator: {max_iter: 7}}\n")
+    (conf / "experiment/short.yaml").write_text(
+        "# @package _global_\nmodel: {estimator: {max_iter: 7}}\n"
+    )
     assert compose(conf, ["experiment=short"]).model.estimator["max_iter"] == 7
     assert compose(conf, ["experiment=null"]) == compose(conf)
-    with pytest.raises(ConfigError, match=r"`experiment=shrot` names no file.*conf/experiment/shrot.yaml.*short"):
+    with pytest.raises(
+        ConfigError, match=r"`experiment=shrot` names no file.*conf/experiment/shrot.yaml.*short"
+    ):
         compose(conf, ["experiment=shrot"])
     (conf / "local").mkdir(exist_ok=True)
     (conf / "local/default.yaml").unlink(missing_ok=True)
@@ -238,10 +289,14 @@ def test_a_model_trusts_its_own_types_in_its_own_file(tmp_path: Path) -> None:
     for overrides in (["model=mine"], []):  # the champion may be a model that was chosen before
         config = compose(conf, overrides)
         assert set(config.trusted_types) == {*before.trusted_types, "my.Ridge"}
-    assert compose(conf, ["model=mine"]).model == compose(conf, ["model=ridge"]).model  # it shapes no model
+    assert (
+        compose(conf, ["model=mine"]).model == compose(conf, ["model=ridge"]).model
+    )  # it shapes no model
     assert "my.More" in compose(conf, ["+model.trusted_types=[my.More]"]).trusted_types
     (conf / "model/mine.yaml").write_text(own.replace("[my.Ridge, numpy.dtype]", "my.Ridge"))
-    with pytest.raises(ConfigError, match=r"conf/model/mine.yaml: `model.trusted_types` is 'my.Ridge'.*a list"):
+    with pytest.raises(
+        ConfigError, match=r"conf/model/mine.yaml: `model.trusted_types` is 'my.Ridge'.*a list"
+    ):
         compose(conf)
 
 

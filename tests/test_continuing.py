@@ -17,7 +17,11 @@ def continued(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.edit("conf/config.yaml", "- model: hist_gradient_boosting", "- model: sgd")
     project.edit("conf/config.yaml", "- strategy: full", "- strategy: warm_start")
     # A sixth of the flights is too little for this model to beat the share of late ones in April; here it may serve all the same.
-    project.edit("conf/gate/shared/guardrails.yaml", "guardrails.Floor\n", "guardrails.Floor\n    on_failure: warn\n")
+    project.edit(
+        "conf/gate/shared/guardrails.yaml",
+        "guardrails.BaselineFloor\n",
+        "guardrails.BaselineFloor\n    on_failure: warn\n",
+    )
     project.edit("conf/gate/shared/guardrails.yaml", "margin: 0.05", "margin: 0.5")
     for command in (["add", "-A"], ["commit", "-qm", "warm start"]):
         project.run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", *command)
@@ -33,15 +37,22 @@ def challenger(project: Project) -> dict:
     return json.loads((project.root / "reports/challenger.json").read_text())
 
 
-def test_the_challenger_is_trained_on_the_new_rows_and_says_what_it_was_continued_from(continued: Project) -> None:
+def test_the_challenger_is_trained_on_the_new_rows_and_says_what_it_was_continued_from(
+    continued: Project,
+) -> None:
     record = challenger(continued)
     assert record["note"] == "Continued from version 2." and record["rows"] < 4000
     # What its base was trained on counts as seen, too.
     assert list(record["challenger"]["contents"]) == ["2013-01", "2013-02", "2013-03", "2013-04"]
     version = continued.client().get_model_version("slice", str(record["challenger"]["version"]))
-    assert version.tags["continued_from"] == "2" and version.tags["training_rows"] == str(record["rows"])
+    assert version.tags["continued_from"] == "2" and version.tags["training_rows"] == str(
+        record["rows"]
+    )
     run = continued.client().get_run(record["run_id"])
-    assert run.data.tags["continued_from"] == "2" and run.data.metrics["training/rows"] == record["rows"]
+    assert (
+        run.data.tags["continued_from"] == "2"
+        and run.data.metrics["training/rows"] == record["rows"]
+    )
     assert "Continued from version 2." in (continued.root / "reports/report.html").read_text()
     assert continued.stages_run() == []
 
@@ -60,27 +71,44 @@ def test_another_recipe_is_not_continued(continued: Project, tmp_path) -> None:
     assert challenger(project)["rows"] > 10_000
 
 
-def test_a_model_that_can_not_be_continued_stops_before_any_work(continued: Project, tmp_path) -> None:
+def test_a_model_that_can_not_be_continued_stops_before_any_work(
+    continued: Project, tmp_path
+) -> None:
     project = continued.copy(tmp_path / "project")
     project.edit("conf/config.yaml", "- model: sgd", "- model: hist_gradient_boosting")
     result = project.run("dvc", "repro", check=False)
     said = " ".join(result.stderr.split())
-    assert result.returncode != 0 and "can't honestly be continued" in said and "Traceback" not in said
+    assert (
+        result.returncode != 0 and "can't honestly be continued" in said and "Traceback" not in said
+    )
     assert "Running stage 'snapshot'" not in result.stdout
 
 
 def test_a_sweep_compares_continuing_with_training_anew(continued: Project, tmp_path) -> None:
     project = continued.copy(tmp_path / "project")
-    output = project.run("retrain", "train", "-m", "strategy=full,warm_start,replay,residual").stdout
+    output = project.run(
+        "retrain", "train", "-m", "strategy=full,warm_start,replay,residual"
+    ).stdout
     assert all(f"strategy={name}" in output for name in ("full", "replay", "residual"))
     assert "failed" not in output
 
 
 def test_a_refit_carries_out_the_strategy_that_won_and_is_reproduced(project: Project) -> None:
     project.edit("conf/config.yaml", "- strategy: full", "- strategy: best_of")
-    project.run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "-qam", "best of")
+    project.run(
+        "git",
+        "-c",
+        "user.name=test",
+        "-c",
+        "user.email=test@example.com",
+        "commit",
+        "-qam",
+        "best of",
+    )
     assert "did best on" in project.repro() and aliases(project)["champion"] == 2
-    challenger, refit = (project.client().get_model_version("slice", number).tags for number in ("1", "2"))
+    challenger, refit = (
+        project.client().get_model_version("slice", number).tags for number in ("1", "2")
+    )
     assert challenger["strategy_choice"] == refit["strategy_choice"] != ""
     if refit["strategy_choice"] == "sliding_window":
         assert refit["batches"] == "2013-01, 2013-02, 2013-03"

@@ -9,7 +9,7 @@ import pytest
 
 from retrain.commands.history import parse_moment, served_at
 from retrain.errors import ConfigError
-from retrain.promotion.ledger import Entry
+from retrain.registry.ledger import Entry
 
 FIGURES = {
     "rmse/challenger": 1234.5678,
@@ -22,12 +22,23 @@ FIGURES = {
 
 
 def entry(seq: int, version: int, previous: int | None, time: str, **more: object) -> Entry:
-    fields = dict(kind="verdict", verdict="promote", reason="because", champion=version, previous=previous)
-    fields |= dict(
-        trained_until="2013-03-01T00:00:00", challenger=version, challenger_trained_until="", incumbent=previous
+    fields = dict(
+        kind="verdict", verdict="promote", reason="because", champion=version, previous=previous
     )
     fields |= dict(
-        comparison="c", snapshot="s", newest_batch="2013-03", git_commit=None, run_id="r", time=time, seq=seq
+        trained_until="2013-03-01T00:00:00",
+        challenger=version,
+        challenger_trained_until="",
+        incumbent=previous,
+    )
+    fields |= dict(
+        comparison="c",
+        snapshot="s",
+        newest_batch="2013-03",
+        git_commit=None,
+        run_id="r",
+        time=time,
+        seq=seq,
     )
     return Entry(**(fields | more))
 
@@ -51,7 +62,9 @@ TWO = [
         ("2013-11-15T23:00-05:30", datetime(2013, 11, 16, 4, 30, tzinfo=UTC)),
     ],
 )
-def test_a_date_means_the_end_of_its_day_and_a_time_itself_in_its_zone(text: str, moment: datetime) -> None:
+def test_a_date_means_the_end_of_its_day_and_a_time_itself_in_its_zone(
+    text: str, moment: datetime
+) -> None:
     assert parse_moment(text) == moment and parse_moment(text).utcoffset().total_seconds() == 0
 
 
@@ -80,29 +93,43 @@ def said(moment: str, metric: str = "rmse", entries: list[Entry] = TWO) -> str:
 
 
 def test_the_zone_decides_who_served() -> None:
-    assert "Champion version 1" in said("2024-05-02T23:45+02:00") and "2024-05-02 21:45 UTC" in said(
+    assert "Champion version 1" in said(
         "2024-05-02T23:45+02:00"
-    )
+    ) and "2024-05-02 21:45 UTC" in said("2024-05-02T23:45+02:00")
     assert "Champion version 2" in said("2024-05-02T21:45-02:00")
-    assert "Champion version 2" in said("20240502") and "2024-05-02 23:59 UTC, the end of that day" in said("20240502")
+    assert "Champion version 2" in said(
+        "20240502"
+    ) and "2024-05-02 23:59 UTC, the end of that day" in said("20240502")
 
 
 def test_the_zone_counts_also_in_replayed_history() -> None:
-    replayed = [entry(0, 1, None, "2024-05-01T12:00:00.000+00:00", evaluation_end="2013-03-01T00:00:00")]
+    replayed = [
+        entry(0, 1, None, "2024-05-01T12:00:00.000+00:00", evaluation_end="2013-03-01T00:00:00")
+    ]
     assert "Champion version 1" in said("2013-03-01T02:00+02:00", entries=replayed)
     assert "Champion" not in said("2013-03-01T01:00+02:00", entries=replayed)
 
 
 @pytest.mark.parametrize("metric, first", [("rmse", "rmse"), ("mae", "mae")])
-def test_figures_of_any_task_are_shown_the_data_set_s_own_metric_first(metric: str, first: str) -> None:
+def test_figures_of_any_task_are_shown_the_data_set_s_own_metric_first(
+    metric: str, first: str
+) -> None:
     text = said("2999-01-01", metric)
-    assert "rmse 1235, incumbent 1300, difference [-90.25, -40.5]" in text and "mae 0.0001235" in text
+    assert (
+        "rmse 1235, incumbent 1300, difference [-90.25, -40.5]" in text and "mae 0.0001235" in text
+    )
     assert f"Figures {first} " in text
 
 
 def test_what_a_person_brought_back_is_explained_by_its_own_verdict() -> None:
     back = dataclasses.replace(
-        TWO[1], kind="rollback", verdict="", figures={}, previous=3, seq=3, time="2024-05-04T00:00:00+00:00"
+        TWO[1],
+        kind="rollback",
+        verdict="",
+        figures={},
+        previous=3,
+        seq=3,
+        time="2024-05-04T00:00:00+00:00",
     )
     entries = [*TWO, entry(2, 3, 2, "2024-05-03T00:00:00.000+00:00"), back]
     assert "rmse 1235" in said("2999-01-01", entries=entries)

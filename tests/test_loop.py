@@ -40,31 +40,52 @@ def test_first_champion_then_nothing_to_do(champion_project: Project) -> None:
     assert champion_project.stages_run() == []
 
 
-def test_a_new_month_is_compared_on_rows_that_neither_has_seen_and_a_bad_one_is_rejected(grown: Project) -> None:
+def test_a_new_month_is_compared_on_rows_that_neither_has_seen_and_a_bad_one_is_rejected(
+    grown: Project,
+) -> None:
     before = (grown.root / "data/snapshot/batch=2013-01/part.parquet").stat()
     grown.arrive("2013-04")
     grown.edit("conf/data/slice.yaml", "2013-03", "2013-04")
     output = grown.repro()
     assert "1 batch(es) added: 2013-04" in output
-    assert (grown.root / "data/snapshot/batch=2013-01/part.parquet").stat().st_mtime_ns == before.st_mtime_ns
+    assert (
+        grown.root / "data/snapshot/batch=2013-01/part.parquet"
+    ).stat().st_mtime_ns == before.st_mtime_ns
     trained = json.loads((grown.root / "reports/challenger.json").read_text())
     assert trained["incumbent"]["version"] == 2
     assert trained["incumbent"]["trained_until"] == "2013-04-01T00:00:00"
-    assert trained["challenger"]["trained_until"] == trained["evaluation_start"] == "2013-04-21T00:00:00"
+    assert (
+        trained["challenger"]["trained_until"]
+        == trained["evaluation_start"]
+        == "2013-04-21T00:00:00"
+    )
     predictions = pl.read_parquet(grown.root / "reports/predictions.parquet")
     judged = predictions.filter(pl.col("__retrain_window") == "evaluation")
     assert judged["scheduled_departure"].dt.date().min().isoformat() == "2013-04-21"
-    assert set(predictions["__retrain_window"]) == {"evaluation", "2013-01", "2013-02", "2013-03"}, (
-        "three reference windows"
-    )
-    assert promotion(grown)["moved"] and aliases(grown) == {"challenger": 3, "champion": 4, "previous": 2}
+    assert set(predictions["__retrain_window"]) == {
+        "evaluation",
+        "2013-01",
+        "2013-02",
+        "2013-03",
+    }, "three reference windows"
+    assert promotion(grown)["moved"] and aliases(grown) == {
+        "challenger": 3,
+        "champion": 4,
+        "previous": 2,
+    }
     assert grown.stages_run() == []
 
     # May arrives with the labels of its first three weeks turned round: a challenger that learns from them is worse.
-    flipped = pl.when(pl.col("scheduled_departure").dt.day() < 21).then(~pl.col(TARGET)).otherwise(pl.col(TARGET))
+    flipped = (
+        pl.when(pl.col("scheduled_departure").dt.day() < 21)
+        .then(~pl.col(TARGET))
+        .otherwise(pl.col(TARGET))
+    )
     grown.arrive("2013-05", change=lambda batch: batch.with_columns(flipped.alias(TARGET)))
     grown.edit("conf/data/slice.yaml", "2013-04", "2013-05")
-    grown.edit("conf/config.yaml", "hold_back: true ", "hold_back: false")  # or it would not get as far as the gate
+    grown.edit(
+        "conf/config.yaml", "hold_back: true ", "hold_back: false"
+    )  # or it would not get as far as the gate
     grown.edit("conf/strategy/sliding_window.yaml", "batches: 3", "batches: 1")
     grown.edit("conf/config.yaml", "strategy: full", "strategy: sliding_window")
     output = grown.repro()
@@ -81,10 +102,15 @@ def test_a_new_month_is_compared_on_rows_that_neither_has_seen_and_a_bad_one_is_
 
 def test_an_edit_re_runs_exactly_the_stages_that_use_it(grown: Project) -> None:
     grown.edit("conf/gate/shared/guardrails.yaml", "margin: 0.05", "margin: 0.06")
-    assert grown.stages_run() == ["config", "evaluate"]  # first champion: these figures don't reach its gate
+    assert grown.stages_run() == [
+        "config",
+        "evaluate",
+    ]  # first champion: these figures don't reach its gate
     grown.edit("conf/gate/shared/guardrails.yaml", "minimum_rows: 40", "minimum_rows: 30")
     assert grown.stages_run() == ["config", "evaluate", "promote"]
-    assert aliases(grown)["champion"] == 2, "the same challenger passed again, and is champion already"
+    assert aliases(grown)["champion"] == 2, (
+        "the same challenger passed again, and is champion already"
+    )
     grown.edit("conf/model/hist_gradient_boosting.yaml", "max_iter: 20", "max_iter: 21")
     assert grown.stages_run() == ["config", "train", "evaluate", "promote"]
     grown.edit("conf/policy/always.yaml", "# Every", "# Each")
@@ -97,7 +123,9 @@ def test_a_changed_recipe_on_the_same_snapshot_must_match_what_serves(grown: Pro
     grown.edit("conf/config.yaml", "model: hist_gradient_boosting ", "model: dummy ")
     grown.repro()
     trained = json.loads((grown.root / "reports/challenger.json").read_text())
-    assert trained["incumbent"]["version"] == 1, "the champion's stand-in that has not seen the evaluation rows"
+    assert trained["incumbent"]["version"] == 1, (
+        "the champion's stand-in that has not seen the evaluation rows"
+    )
     assert promotion(grown)["verdict"] == "keep"
     assert aliases(grown)["champion"] == 2
 
@@ -130,7 +158,9 @@ def test_policy_never_keeps_the_first_champion_and_watches_it(grown: Project) ->
 def test_an_older_snapshot_comes_back_with_git_and_dvc(grown: Project) -> None:
     def commit() -> None:
         grown.run("git", "add", "-A")
-        grown.run("git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "next")
+        grown.run(
+            "git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "next"
+        )
 
     commit()
     grown.arrive("2013-04")
@@ -157,9 +187,15 @@ def test_the_run_in_mlflow_says_what_a_reviewer_asks(champion_project: Project) 
     ):
         assert metric in run.data.metrics
     tags = run.data.tags
-    assert tags["verdict"] == "promote" and tags["incumbent_version"] == "none" and tags["strategy"] == "Full"
     assert (
-        tags["batches"] == "2013-01 to 2013-03 (3)" and tags["git_dirty"] == "false" and len(tags["git_commit"]) == 40
+        tags["verdict"] == "promote"
+        and tags["incumbent_version"] == "none"
+        and tags["strategy"] == "Full"
+    )
+    assert (
+        tags["batches"] == "2013-01 to 2013-03 (3)"
+        and tags["git_dirty"] == "false"
+        and len(tags["git_commit"]) == 40
     )
     (dataset,) = run.inputs.dataset_inputs
     assert dataset.dataset.digest == tags["snapshot"] and dataset.dataset.source_type == "dvc"
@@ -171,7 +207,9 @@ def test_the_run_in_mlflow_says_what_a_reviewer_asks(champion_project: Project) 
         assert version.description.startswith(words) and "| Log loss" in version.description
 
 
-def test_the_model_in_mlflow_has_signature_and_example_and_no_pickle(champion_project: Project) -> None:
+def test_the_model_in_mlflow_has_signature_and_example_and_no_pickle(
+    champion_project: Project,
+) -> None:
     import mlflow
 
     client = champion_project.client()
@@ -181,14 +219,20 @@ def test_the_model_in_mlflow_has_signature_and_example_and_no_pickle(champion_pr
     assert info.signature.inputs.input_names()[:3] == ["carrier", "origin", "dest"]
     assert info.saved_input_example_info is not None
     assert info.flavors["sklearn"]["serialization_format"] == "skops"
-    files = [path.suffix for path in (champion_project.root / "mlruns").rglob("*") if path.is_file()]
+    files = [
+        path.suffix for path in (champion_project.root / "mlruns").rglob("*") if path.is_file()
+    ]
     assert ".skops" in files and not {".pkl", ".joblib", ".pickle"} & set(files)
 
 
 def test_a_retraining_that_was_killed_is_marked_and_the_next_one_works(grown: Project) -> None:
     grown.edit("conf/model/hist_gradient_boosting.yaml", "max_iter: 20", "max_iter: 2000")
     running = subprocess.Popen(
-        ["dvc", "repro"], cwd=grown.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        ["dvc", "repro"],
+        cwd=grown.root,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     client = grown.client()
     experiment = client.get_experiment_by_name("slice").experiment_id
@@ -201,7 +245,11 @@ def test_a_retraining_that_was_killed_is_marked_and_the_next_one_works(grown: Pr
     assert aliases(grown) == {"challenger": 1, "champion": 2}
     grown.edit("conf/model/hist_gradient_boosting.yaml", "max_iter: 2000", "max_iter: 25")
     grown.repro()
-    assert sorted(run.info.status for run in client.search_runs([experiment])) == ["FINISHED", "FINISHED", "KILLED"]
+    assert sorted(run.info.status for run in client.search_runs([experiment])) == [
+        "FINISHED",
+        "FINISHED",
+        "KILLED",
+    ]
 
 
 def change_features(project: Project, change: Callable[[dict], object]) -> None:
@@ -211,7 +259,9 @@ def change_features(project: Project, change: Callable[[dict], object]) -> None:
     OmegaConf.save(data, file)
 
 
-def test_a_challenger_with_a_column_less_or_more_is_compared_on_the_same_raw_rows(grown: Project) -> None:
+def test_a_challenger_with_a_column_less_or_more_is_compared_on_the_same_raw_rows(
+    grown: Project,
+) -> None:
     def evaluation_rows() -> pl.DataFrame:
         stored = pl.read_parquet(grown.root / "reports/predictions.parquet")
         return stored.filter(pl.col("__retrain_window") == "evaluation")
@@ -231,7 +281,9 @@ def test_a_challenger_with_a_column_less_or_more_is_compared_on_the_same_raw_row
     for path in (grown.root / "data/incoming").glob("*.parquet"):
         pl.read_parquet(path).drop("wind_gust").write_parquet(path)
     assert "The incumbent was trained on wind_gust, which the rows lack" in grown.repro()
-    assert json.loads((grown.root / "reports/challenger.json").read_text())["missing_columns"] == ["wind_gust"]
+    assert json.loads((grown.root / "reports/challenger.json").read_text())["missing_columns"] == [
+        "wind_gust"
+    ]
 
 
 def test_rows_that_a_model_may_have_seen_are_never_used_to_judge_it(grown: Project) -> None:
@@ -240,7 +292,9 @@ def test_rows_that_a_model_may_have_seen_are_never_used_to_judge_it(grown: Proje
     client.set_model_version_tag("slice", "1", "trained_until", "2013-03-30T00:00:00")
     grown.edit("conf/config.yaml", "seed: 20130101", "seed: 2")
     result = grown.run("dvc", "repro", check=False)
-    assert result.returncode != 0 and "somebody has changed the tags" in " ".join(result.stderr.split())
+    assert result.returncode != 0 and "somebody has changed the tags" in " ".join(
+        result.stderr.split()
+    )
     client.set_model_version_tag("slice", "1", "trained_until", "2013-03-22T00:00:00")
     client.delete_model_version_tag("slice", "1", "batch_contents")
     result = grown.run("dvc", "repro", check=False)
@@ -252,7 +306,9 @@ def promotion_is_untouched(project: Project) -> bool:
     return aliases(project)["champion"] == 2
 
 
-def test_a_corrected_batch_names_its_rows_and_the_versions_that_knew_the_old_ones(grown: Project) -> None:
+def test_a_corrected_batch_names_its_rows_and_the_versions_that_knew_the_old_ones(
+    grown: Project,
+) -> None:
     def corrected(batch: pl.DataFrame) -> pl.DataFrame:
         return batch.with_columns(
             late=pl.when(pl.int_range(pl.len()) < 7).then(~pl.col("late")).otherwise("late")
@@ -267,7 +323,9 @@ def test_a_corrected_batch_names_its_rows_and_the_versions_that_knew_the_old_one
     assert "versions 1, 2 were trained" in grown.run("retrain", "status").stdout
 
 
-def test_batches_whose_labels_are_still_on_their_way_neither_train_nor_judge(grown: Project) -> None:
+def test_batches_whose_labels_are_still_on_their_way_neither_train_nor_judge(
+    grown: Project,
+) -> None:
     grown.arrive("2013-04")
     grown.edit("conf/data/slice.yaml", "2013-03", "2013-04")
     with (grown.root / "conf/data/slice.yaml").open("a") as file:
@@ -275,5 +333,8 @@ def test_batches_whose_labels_are_still_on_their_way_neither_train_nor_judge(gro
     output = grown.repro()
     assert "Labels of 2013-04 may still be on their way" in output
     challenger = json.loads((grown.root / "reports/challenger.json").read_text())
-    assert challenger["newest_batch"] == "2013-03" and "2013-04" not in challenger["evaluation_batches"]
+    assert (
+        challenger["newest_batch"] == "2013-03"
+        and "2013-04" not in challenger["evaluation_batches"]
+    )
     assert "labels of 2013-04 may still be on their way" in grown.run("retrain", "status").stdout

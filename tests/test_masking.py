@@ -26,19 +26,36 @@ from omegaconf import OmegaConf
 
 from retrain.config import Config, compose
 from retrain.errors import ConfigError, DataError, RetrainError, StoreError
-from retrain.masking import MaskingFormatter, holds_secret, mask, mask_tree, secret_keys, split_address, without_secrets
-from retrain.project import write_text
-from retrain.promotion.ledger import Entry, Ledger
-from retrain.tracking import runs
-from retrain.tracking.store import Store, open_store
+from retrain.masking import (
+    MaskingFormatter,
+    holds_secret,
+    mask,
+    mask_tree,
+    secret_keys,
+    split_address,
+    without_secrets,
+)
+from retrain.registry import runs
+from retrain.registry.ledger import Entry, Ledger
+from retrain.registry.store import Store, open_store
+from retrain.workspace import write_text
 
 # Begins and ends with what nothing else holds, so that a piece that is left over is seen.
 HOSTILE = st.text(st.sampled_from("aZ0/@:#?%&=;+,.~!$'\"()[]{}<>|\\^`*-_é用😀"), max_size=12)
 PASSWORDS = HOSTILE.map(lambda text: f"Zq7{text}7qZ")
 SENTENCES = st.sampled_from(
-    ["API request to {} failed with code 500", "'{}'", "({}), retried", '{{"uri": "{}", "more": 1}}', "{}", "<{}>"]
+    [
+        "API request to {} failed with code 500",
+        "'{}'",
+        "({}), retried",
+        '{{"uri": "{}", "more": 1}}',
+        "{}",
+        "<{}>",
+    ]
 )
-SCHEMES = st.sampled_from(["http", "https", "postgresql+psycopg2", "mysql", "s3", "sftp", "redis", "abfs", "HTTPS"])
+SCHEMES = st.sampled_from(
+    ["http", "https", "postgresql+psycopg2", "mysql", "s3", "sftp", "redis", "abfs", "HTTPS"]
+)
 NAMES = st.sampled_from(
     [
         "password",
@@ -81,9 +98,13 @@ def test_a_password_in_an_address_is_masked_however_it_is_written(
 
 
 @given(NAMES, PASSWORDS, SENTENCES)
-def test_a_secret_parameter_is_masked_and_the_others_stay(name: str, password: str, sentence: str) -> None:
+def test_a_secret_parameter_is_masked_and_the_others_stay(
+    name: str, password: str, sentence: str
+) -> None:
     for written in (quote(password, safe=""), quote_plus(password), password.replace("&", "")):
-        said = mask(sentence.format(f"https://example.com/file.csv?region=eu&{name}={written}&part=2"))
+        said = mask(
+            sentence.format(f"https://example.com/file.csv?region=eu&{name}={written}&part=2")
+        )
         is_gone(written, said)
         assert "region=eu" in said and "part=2" in said
 
@@ -105,7 +126,9 @@ def test_connection_strings_are_masked(password: str, sentence: str) -> None:
     st.text(min_size=6).filter(lambda text: "\0" not in text),
     st.sampled_from(["DB_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD"]),
 )
-def test_what_the_environment_holds_as_a_secret_is_masked_by_its_value(middle: str, name: str) -> None:
+def test_what_the_environment_holds_as_a_secret_is_masked_by_its_value(
+    middle: str, name: str
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         password = f"Zq7{middle}7qZ"
         try:
@@ -195,7 +218,10 @@ def test_what_stands_around_a_secret_stays() -> None:
     assert mask("PGPASSWORD=abc psql -h db") == "PGPASSWORD=*** psql -h db"
     assert mask("{pwd: x, user: ann}") == "{pwd: ***, user: ann}"
     assert mask("--password x --out y") == "--password *** --out y"
-    assert mask("https://hooks.slack.com/services/T/B/x (404)") == "https://hooks.slack.com/services/*** (404)"
+    assert (
+        mask("https://hooks.slack.com/services/T/B/x (404)")
+        == "https://hooks.slack.com/services/*** (404)"
+    )
 
 
 def test_our_own_errors_and_log_lines_are_masked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,25 +230,45 @@ def test_our_own_errors_and_log_lines_are_masked(capsys: pytest.CaptureFixture[s
     try:
         raise ValueError(address)
     except ValueError:
-        record = logging.getLogger("any").makeRecord("any", 30, "f", 1, "%s", (address,), sys.exc_info())
+        record = logging.getLogger("any").makeRecord(
+            "any", 30, "f", 1, "%s", (address,), sys.exc_info()
+        )
     is_gone("Zq7", MaskingFormatter("%(message)s").format(record))
     assert "ValueError" in MaskingFormatter("%(message)s").format(record)
 
 
 def test_a_process_that_needs_no_credential_gets_none() -> None:
-    environment = {"PATH": "/bin", "HOME": "/home/ann", "DB_PASSWORD": "x", "SHOP": "postgresql://a:b@c/d", "LANG": "C"}
+    environment = {
+        "PATH": "/bin",
+        "HOME": "/home/ann",
+        "DB_PASSWORD": "x",
+        "SHOP": "postgresql://a:b@c/d",
+        "LANG": "C",
+    }
     assert without_secrets(environment) == {"PATH": "/bin", "HOME": "/home/ann", "LANG": "C"}
 
 
 def test_a_key_that_says_secret_is_masked_whatever_its_value() -> None:
-    content = {"storage": {"secret": "x", "key_columns": ["a"], "password": None}, "uris": ["http://a:b@c"]}
-    masked = {"storage": {"secret": "***", "key_columns": ["a"], "password": None}, "uris": ["http://***@c"]}
+    content = {
+        "storage": {"secret": "x", "key_columns": ["a"], "password": None},
+        "uris": ["http://a:b@c"],
+    }
+    masked = {
+        "storage": {"secret": "***", "key_columns": ["a"], "password": None},
+        "uris": ["http://***@c"],
+    }
     assert mask_tree(content) == masked
 
 
 @pytest.mark.parametrize("written", ["s3/cr@et", "s3%2Fcr%40et"])
-def test_an_address_is_taken_apart_also_where_the_password_is_written_as_it_is(written: str) -> None:
-    assert split_address(f"http://ann:{written}@host:5000/x") == ("http://host:5000/x", "ann", "s3/cr@et")
+def test_an_address_is_taken_apart_also_where_the_password_is_written_as_it_is(
+    written: str,
+) -> None:
+    assert split_address(f"http://ann:{written}@host:5000/x") == (
+        "http://host:5000/x",
+        "ann",
+        "s3/cr@et",
+    )
     assert split_address(f"oracle://ann/{written}@host/x") == ("oracle://host/x", "ann", "s3/cr@et")
     assert split_address("http://host:5000/x") == ("http://host:5000/x", None, None)
 
@@ -233,7 +279,11 @@ class _Refusing(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         healthy = self.path == "/health"
         said = self.headers.get("Authorization", "nothing")
-        body = b"OK" if healthy else f'{{"error_code": "PERMISSION_DENIED", "message": "sent: {said}"}}'.encode()
+        body = (
+            b"OK"
+            if healthy
+            else f'{{"error_code": "PERMISSION_DENIED", "message": "sent: {said}"}}'.encode()
+        )
         self.server.seen.append(said)
         self.send_response(200 if healthy else 403)
         self.send_header("Content-Length", str(len(body)))
@@ -270,8 +320,12 @@ def test_mlflow_gets_user_and_password_of_a_server_but_never_in_its_address(
     assert os.environ["MLFLOW_TRACKING_URI"] == bare, "for what MLflow itself reads there"
 
 
-@pytest.mark.parametrize("address", ["postgresql://ann:12/3:4@db:x/flights", "http://ann:pw@db:port"])
-def test_an_address_that_can_not_be_read_is_not_quoted_in_pieces(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "address", ["postgresql://ann:12/3:4@db:x/flights", "http://ann:pw@db:port"]
+)
+def test_an_address_that_can_not_be_read_is_not_quoted_in_pieces(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
@@ -294,24 +348,37 @@ def compose_source(kind: str, **arguments: str) -> Config:
         ("Files", "paths", "https://b.example.com/f.csv?X-Amz-Signature=pa/ss"),
     ],
 )
-def test_a_config_that_holds_a_secret_is_refused_with_key_and_way_out(kind: str, key: str, value: str) -> None:
+def test_a_config_that_holds_a_secret_is_refused_with_key_and_way_out(
+    kind: str, key: str, value: str
+) -> None:
     more = {"query": "select 1"} if kind == "SqlQuery" else {}
-    with pytest.raises(ConfigError, match=rf"`data\.source\.{key}` holds a password.*uri_from_env") as error:
+    with pytest.raises(
+        ConfigError, match=rf"`data\.source\.{key}` holds a password.*uri_from_env"
+    ) as error:
         compose_source(kind, **more, **{key: value})
     assert "pa/ss" not in str(error.value)
 
 
 def test_secrets_are_found_under_any_key_and_a_query_that_mentions_a_token_is_none() -> None:
-    own = {"source": {"storage": {"secret": "abc", "anon": False}, "urls": ["s3://a", "http://a:b@c"]}, "token": ""}
+    own = {
+        "source": {"storage": {"secret": "abc", "anon": False}, "urls": ["s3://a", "http://a:b@c"]},
+        "token": "",
+    }
     assert secret_keys(own, "data") == ["data.source.storage.secret", "data.source.urls[1]"]
     query = "select * from visits where token = 'a' and pwd = 'b'"
-    assert compose_source("SqlQuery", query=query, uri_from_env="SHOP").data.source["query"] == query
+    assert (
+        compose_source("SqlQuery", query=query, uri_from_env="SHOP").data.source["query"] == query
+    )
 
 
 @pytest.mark.parametrize("words", [["x", "--query", "select 1"], ["x"]], ids=["database", "file"])
 @pytest.mark.parametrize(
     "address",
-    ["mysql://ann:Zq7/@7qZ@db/shop", "mssql+pyodbc:///?odbc_connect=PWD%3DZq77qZ", "https://b/f.csv?sv=1&sig=Zq77qZ"],
+    [
+        "mysql://ann:Zq7/@7qZ@db/shop",
+        "mssql+pyodbc:///?odbc_connect=PWD%3DZq77qZ",
+        "https://b/f.csv?sv=1&sig=Zq77qZ",
+    ],
 )
 def test_init_refuses_an_address_with_a_secret(words: list[str], address: str) -> None:
     from retrain.cli import parse
@@ -328,7 +395,9 @@ def test_runs_and_ledger_keep_no_secret(store: Store, monkeypatch: pytest.Monkey
     remote = "https://x-access-token:Zq7token7qZ@github.com/someone/project"
     monkeypatch.setenv("MLFLOW_RUN_CONTEXT", json.dumps({"mlflow.source.git.repoURL": remote}))
     config = compose(REPOSITORY / "conf")
-    config.data.source["uri"] = "postgresql://ann:Zq7pw7qZ@db/shop"  # past the check, as a source of one's own may
+    config.data.source["uri"] = (
+        "postgresql://ann:Zq7pw7qZ@db/shop"  # past the check, as a source of one's own may
+    )
     with runs.start_run(store, "one", config, {"note": "see http://ann:Zq7pw7qZ@db"}) as run_id:
         pass
     run = store.client.get_run(run_id)
@@ -338,7 +407,23 @@ def test_runs_and_ledger_keep_no_secret(store: Store, monkeypatch: pytest.Monkey
     is_gone("Zq7", (Path(run.info.artifact_uri) / "config.yaml").read_text())
     ledger = Ledger.open(store)
     ledger.append(
-        Entry("verdict", "keep", "http://a:Zq7pw7qZ@b", None, None, None, 1, "2013", None, "c", "s", "b", None, "r"), 0
+        Entry(
+            "verdict",
+            "keep",
+            "http://a:Zq7pw7qZ@b",
+            None,
+            None,
+            None,
+            1,
+            "2013",
+            None,
+            "c",
+            "s",
+            "b",
+            None,
+            "r",
+        ),
+        0,
     )
     is_gone("Zq7", str(store.client.get_run(ledger.run_id).data.params))
 
@@ -357,13 +442,19 @@ def test_a_traceback_is_masked_too(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "retrain.cli", "--debug", "status", "tracking=server"]
     code = "import sys; from retrain.cli import main; main(sys.argv[1:])"
     result = subprocess.run(
-        [sys.executable, "-c", code, *command[3:]], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", code, *command[3:]],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 1 and "Traceback" in result.stderr
     is_gone("Zq7", result.stdout + result.stderr)
 
 
-@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664)])
+@pytest.mark.parametrize(
+    "umask, mode", [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664)]
+)
 def test_files_are_readable_for_whom_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
     before = os.umask(umask)
     try:

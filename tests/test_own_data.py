@@ -29,8 +29,13 @@ def report(project: Project, name: str) -> dict:
 
 
 def test_several_classes(empty: Project) -> None:
-    output = empty.run("retrain", "init", str(DATA / "happiness.csv.bz2"), "--target", "happy", "--time", "year").stdout
-    assert "Task         multiclass: predict `happy`" in output and "conf/data/happiness.yaml" in output
+    output = empty.run(
+        "retrain", "init", str(DATA / "happiness.csv.bz2"), "--target", "happy", "--time", "year"
+    ).stdout
+    assert (
+        "Task         multiclass: predict `happy`" in output
+        and "conf/data/happiness.yaml" in output
+    )
     assert "`vhappy`: it alone tells the class `" in output
     config = compose(empty.root / "conf")
     assert config.data.task is Task.multiclass and "vhappy" not in config.data.features
@@ -39,7 +44,8 @@ def test_several_classes(empty: Project) -> None:
     assert comparison["verdict"] == "promote"
     assert challenger["classes"] == ["not too happy", "pretty happy", "very happy"]
     assert (
-        comparison["scores"]["challenger"]["log_loss"]["value"] < comparison["scores"]["baseline"]["log_loss"]["value"]
+        comparison["scores"]["challenger"]["log_loss"]["value"]
+        < comparison["scores"]["baseline"]["log_loss"]["value"]
     )
     assert comparison["scores"]["challenger"]["macro_f1"]["value"] > 0.2
     assert "<svg" in (empty.root / "reports/report.html").read_text()
@@ -48,8 +54,12 @@ def test_several_classes(empty: Project) -> None:
     snapshot = empty.root / "data/snapshot/batch=2006-Q1/part.parquet"
     empty.run("retrain", "predict", str(snapshot), "--output", str(scored))
     columns = pl.read_parquet(scored)
-    shares = columns.select(f"probability_{name}" for name in challenger["classes"]).sum_horizontal()
-    assert columns["prediction"].is_in(challenger["classes"]).all() and (shares - 1).abs().max() < 1e-9
+    shares = columns.select(
+        f"probability_{name}" for name in challenger["classes"]
+    ).sum_horizontal()
+    assert (
+        columns["prediction"].is_in(challenger["classes"]).all() and (shares - 1).abs().max() < 1e-9
+    )
     assert empty.stages_run() == []
 
 
@@ -58,7 +68,10 @@ def test_a_number_and_a_correction_on_top_of_the_old_model(empty: Project) -> No
     output = empty.run(
         "retrain", "init", str(table), "--target", "murdrate", "--time", "year", "--name", "murders"
     ).stdout
-    assert "Task         regression: predict `murdrate`" in output and "Key          countyid" in output
+    assert (
+        "Task         regression: predict `murdrate`" in output
+        and "Key          countyid" in output
+    )
     empty.edit("conf/data/murders.yaml", "as_of: null ", "as_of: 1995-Q1 ")
     for column in ("murders", "arrests", "arrestrate"):  # counted when the year was over
         lines = (empty.root / "conf/data/murders.yaml").read_text().splitlines(keepends=True)
@@ -67,7 +80,11 @@ def test_a_number_and_a_correction_on_top_of_the_old_model(empty: Project) -> No
         (empty.root / "conf/data/murders.yaml").write_text("".join(kept))
     empty.repro()
     first = report(empty, "comparison")
-    assert first["verdict"] == "promote" and set(first["scores"]["challenger"]) == {"rmse", "mae", "r2"}
+    assert first["verdict"] == "promote" and set(first["scores"]["challenger"]) == {
+        "rmse",
+        "mae",
+        "r2",
+    }
     assert first["checks"]["classes"]["outcome"] == "not_applicable"
 
     empty.edit("conf/data/murders.yaml", "as_of: 1995-Q1 ", "as_of: 1996-Q1 ")
@@ -80,7 +97,11 @@ def test_a_number_and_a_correction_on_top_of_the_old_model(empty: Project) -> No
         second["checks"]["primary"]["outcome"] in ("passed", "failed")
         and "rmse" in second["checks"]["primary"]["reason"]
     )
-    assert second["checks"]["churn"]["outcome"] == second["checks"]["ranking"]["outcome"] == "not_applicable"
+    assert (
+        second["checks"]["churn"]["outcome"]
+        == second["checks"]["ranking"]["outcome"]
+        == "not_applicable"
+    )
     assert "Corrected" not in empty.run("retrain", "status").stdout
 
 
@@ -95,7 +116,13 @@ def test_what_init_can_not_do_it_says_in_one_paragraph(empty: Project) -> None:
     assert "no such column" in error(table, "--target", "joy", "--time", "year")
     assert "There is no file" in error("nothing.csv", "--target", "a", "--time", "b")
     assert "must not get into a file" in error(
-        "postgresql://me:secret@localhost/shop", "--query", "select 1", "--target", "a", "--time", "b"
+        "postgresql://me:secret@localhost/shop",
+        "--query",
+        "select 1",
+        "--target",
+        "a",
+        "--time",
+        "b",
     )
     assert (empty.root / "conf/config.yaml").read_text() == before
     empty.run("retrain", "init", table, "--target", "happy", "--time", "year")

@@ -20,8 +20,8 @@ from retrain.config import ColumnType, Config, feature_types
 from retrain.data.dialect import Dialect
 from retrain.data.reading import load_parts
 from retrain.errors import DataError, ModelError
-from retrain.modeling.pipeline import build_pipeline, fit
-from retrain.modeling.scoring import Model
+from retrain.models.fitting import build_pipeline, fit
+from retrain.models.scoring import Model
 
 ADDED = ["prediction", "prediction_problem", "model_version", "predicted_at"]
 
@@ -40,10 +40,19 @@ def rows() -> pl.DataFrame:
 
 
 @pytest.fixture
-def read_back(tmp_path: Path, config: Config, model: Model) -> Callable[[pl.DataFrame], pl.DataFrame]:
+def read_back(
+    tmp_path: Path, config: Config, model: Model
+) -> Callable[[pl.DataFrame], pl.DataFrame]:
     def through_csv(table: pl.DataFrame) -> pl.DataFrame:
         table.write_csv(tmp_path / "in.csv")
-        return score(config, read_input(config, tmp_path / "in.csv", model.features), "in.csv", 7, model, Outputs())
+        return score(
+            config,
+            read_input(config, tmp_path / "in.csv", model.features),
+            "in.csv",
+            7,
+            model,
+            Outputs(),
+        )
 
     return through_csv
 
@@ -57,7 +66,9 @@ def test_a_row_that_can_not_be_scored_says_why_and_the_others_are_scored(
     rows: pl.DataFrame, read_back: Callable[[pl.DataFrame], pl.DataFrame]
 ) -> None:
     whole = read_back(rows)
-    assert whole.columns == [*rows.columns, *ADDED] and whole["prediction_problem"].null_count() == 6
+    assert (
+        whole.columns == [*rows.columns, *ADDED] and whole["prediction_problem"].null_count() == 6
+    )
     table = rows.with_columns(put("temp", 1, math.inf), put("distance", 3, "far"))
     scored = read_back(table)
     assert scored["prediction"].is_null().to_list() == [False, True, False, True, False, False]
@@ -72,7 +83,10 @@ def test_what_the_model_does_not_need_keeps_no_row_from_being_scored(
     rows: pl.DataFrame, read_back: Callable[[pl.DataFrame], pl.DataFrame]
 ) -> None:
     table = rows.with_columns(
-        late=pl.lit("not yet"), flight=pl.lit("?"), scheduled_departure=pl.lit("soon"), code=pl.lit("007")
+        late=pl.lit("not yet"),
+        flight=pl.lit("?"),
+        scheduled_departure=pl.lit("soon"),
+        code=pl.lit("007"),
     )
     scored = read_back(table.with_columns(put("dest", 0, "MOON"), put("plane_model", 1, None)))
     assert scored["prediction"].is_between(0, 1).all()
@@ -80,9 +94,14 @@ def test_what_the_model_does_not_need_keeps_no_row_from_being_scored(
 
 
 def test_a_missing_value_that_the_schema_does_not_allow_is_a_problem_of_its_row(
-    rows: pl.DataFrame, read_back: Callable[[pl.DataFrame], pl.DataFrame], config: Config, model: Model
+    rows: pl.DataFrame,
+    read_back: Callable[[pl.DataFrame], pl.DataFrame],
+    config: Config,
+    model: Model,
 ) -> None:
-    table = rows.with_columns(put("carrier", 1, None), put("distance", 4, None), put("temp", 2, None))
+    table = rows.with_columns(
+        put("carrier", 1, None), put("distance", 4, None), put("temp", 2, None)
+    )
     for scored in (read_back(table), score(config, table, "in.parquet", 7, model, Outputs())):
         problems = scored["prediction_problem"].to_list()
         assert problems == [None, "carrier: missing", None, None, "distance: missing", None]
@@ -99,18 +118,31 @@ def test_a_line_that_is_cut_off_is_a_problem_of_its_row(
     lines = rows.with_columns(put("temp", 5, None)).write_csv().splitlines()
     lines[2] = ",".join(lines[2].split(",")[:3])  # within the columns of the model
     lines[4] = lines[4].rpartition(",")[0]  # before the target
-    lines[5] = lines[5].rpartition(",")[0].rpartition(",")[0]  # before the last of the columns of the model
+    lines[5] = (
+        lines[5].rpartition(",")[0].rpartition(",")[0]
+    )  # before the last of the columns of the model
     lines.insert(1, "")
     (gzip.open if suffix.endswith(".gz") else open)(path, "wt").write("\n".join(lines))
     scored = score(config, read_input(config, path, model.features), path.name, 7, model, Outputs())
     why = "it has fewer cells than the header has columns"
-    expected = [None, f"{why} ({path.name}, line 4)", None, None, f"{why} ({path.name}, line 7)", None]
+    expected = [
+        None,
+        f"{why} ({path.name}, line 4)",
+        None,
+        None,
+        f"{why} ({path.name}, line 7)",
+        None,
+    ]
     assert scored["prediction_problem"].to_list() == expected
     assert scored["prediction"].is_null().to_list() == [bool(problem) for problem in expected]
 
 
 def test_a_file_of_which_nothing_can_be_scored_is_refused(
-    rows: pl.DataFrame, read_back: Callable[[pl.DataFrame], pl.DataFrame], tmp_path: Path, config: Config, model: Model
+    rows: pl.DataFrame,
+    read_back: Callable[[pl.DataFrame], pl.DataFrame],
+    tmp_path: Path,
+    config: Config,
+    model: Model,
 ) -> None:
     with pytest.raises(DataError, match=r"None of the 6 rows of in\.csv.*distance: 'far'"):
         read_back(rows.with_columns(distance=pl.lit("far")))
@@ -122,13 +154,18 @@ def test_a_file_of_which_nothing_can_be_scored_is_refused(
     assert read_back(rows.head(0)).is_empty()
 
 
-def test_a_column_of_the_input_is_never_overwritten(config: Config, model: Model, rows: pl.DataFrame) -> None:
+def test_a_column_of_the_input_is_never_overwritten(
+    config: Config, model: Model, rows: pl.DataFrame
+) -> None:
     taken = rows.with_columns(prediction=pl.lit(0.5), model_version=pl.lit("mine"))
     with pytest.raises(DataError, match=r"`prediction`, `model_version` already.*--prefix"):
         score(config, taken, "in.csv", 7, model, Outputs())
     scored = score(config, taken, "in.csv", 7, model, Outputs("champion_"))
     assert scored.columns == [*taken.columns, *(f"champion_{name}" for name in ADDED)]
-    assert scored["prediction"].to_list() == [0.5] * 6 and scored["champion_prediction"].is_between(0, 1).all()
+    assert (
+        scored["prediction"].to_list() == [0.5] * 6
+        and scored["champion_prediction"].is_between(0, 1).all()
+    )
 
 
 def test_the_input_file_is_never_overwritten(config: Config, tmp_path: Path) -> None:
@@ -151,7 +188,9 @@ class Choosy:
 def test_rows_that_only_the_model_knows_to_be_bad_are_found(config: Config) -> None:
     rows = pl.concat([flights("2013-02").head(300)] * 2).with_columns(distance=pl.lit(1.0))
     choosy = Model(Choosy(), feature_types(config))
-    scored = score(config, rows.with_columns(put("distance", 17, -1.0)), "in.csv", 7, choosy, Outputs())
+    scored = score(
+        config, rows.with_columns(put("distance", 17, -1.0)), "in.csv", 7, choosy, Outputs()
+    )
     assert scored["prediction"].is_null().arg_true().to_list() == [17]
     assert "negative distance" in scored["prediction_problem"][17]
     assert scored["prediction"].drop_nulls().unique().to_list() == [0.3]
@@ -163,10 +202,15 @@ def test_rows_that_only_the_model_knows_to_be_bad_are_found(config: Config) -> N
 def test_a_flag_or_code_that_is_none_in_a_typed_table_is_a_problem_of_its_row_and_stays_in_the_output(
     rows: pl.DataFrame, config: Config, model: Model
 ) -> None:
-    features = model.features | {"extra_flag": ColumnType.boolean, "extra_code": ColumnType.categorical}
+    features = model.features | {
+        "extra_flag": ColumnType.boolean,
+        "extra_code": ColumnType.categorical,
+    }
     table = rows.with_columns(extra_flag=pl.lit(1.0), extra_code=pl.lit(2.0))
     table = table.with_columns(put("extra_flag", 1, math.inf), put("extra_code", 3, 2.5))
-    scored = score(config, table, "in.parquet", 7, dataclasses.replace(model, features=features), Outputs())
+    scored = score(
+        config, table, "in.parquet", 7, dataclasses.replace(model, features=features), Outputs()
+    )
     problems = scored["prediction_problem"].to_list()
     assert problems[1] == "extra_flag: inf is not true/false or 1/0"
     assert problems[3] == "extra_code: 2.5 is not a text or a whole number"
@@ -185,7 +229,12 @@ def test_the_numbers_of_a_column_are_written_in_one_way_and_read_back_as_they_we
     )
     written = with_one_format(table).write_csv()
     columns = list(zip(*(line.split(",") for line in written.splitlines()[1:]), strict=True))
-    assert columns[1] == ("0.1", "0.00001", "1.0", "0.00000033") and columns[4] == ("0.1", "0.000001", "2.0", "")
+    assert columns[1] == ("0.1", "0.00001", "1.0", "0.00000033") and columns[4] == (
+        "0.1",
+        "0.000001",
+        "2.0",
+        "",
+    )
     for cells in columns:
         assert len({"e" in cell for cell in cells if cell not in ("", "inf", "NaN")}) == 1
     back = pl.read_csv(written.encode())
@@ -194,7 +243,11 @@ def test_the_numbers_of_a_column_are_written_in_one_way_and_read_back_as_they_we
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("rows.xlsx", "is a workbook. Save its sheet as CSV"), ("folder", "is a folder"), ("rows.txt", "must end in")],
+    [
+        ("rows.xlsx", "is a workbook. Save its sheet as CSV"),
+        ("folder", "is a folder"),
+        ("rows.txt", "must end in"),
+    ],
 )
 def test_what_is_no_table_is_refused_with_the_formats_that_are_read(
     name: str, told: str, tmp_path: Path, config: Config
@@ -208,5 +261,8 @@ def test_what_is_no_table_is_refused_with_the_formats_that_are_read(
         assert ".parquet, .pq, .csv" in str(error.value)
     (tmp_path / "in.csv").write_text("a\n1\n")
     into = argparse.Namespace(input=tmp_path / "in.csv", output=tmp_path / "scored.xlsx", prefix="")
-    with pytest.raises(DataError, match=r"`--output` is scored.xlsx, but must be a file that ends in .parquet or .csv"):
+    with pytest.raises(
+        DataError,
+        match=r"`--output` is scored.xlsx, but must be a file that ends in .parquet or .csv",
+    ):
         command.run(config, into)

@@ -24,11 +24,11 @@ import retrain
 from retrain.config import Config, Task, compose, instantiate, to_container
 from retrain.data.sources import Source
 from retrain.errors import ConfigError
-from retrain.modeling import preprocessing
-from retrain.modeling.strategies import Strategy
+from retrain.gate.checks import Check
+from retrain.models import preprocessing
+from retrain.models.strategies import Strategy
 from retrain.monitoring.policy import Policy
 from retrain.origins import list_choices, list_groups
-from retrain.promotion.checks import Check
 from retrain.ranges import describe, find_misfits, fits, node_misfits, parameters
 from retrain.stages import config as stage
 
@@ -48,7 +48,9 @@ def unchecked(hint: Any) -> Iterator[Any]:
         for one in typing.get_type_hints(hint, include_extras=True).values():
             yield from unchecked(one)
     elif origin is not Literal and (inner or hint in (int, float)):
-        yield from [hint] if hint in (int, float) else (found for one in inner for found in unchecked(one))
+        yield from (
+            [hint] if hint in (int, float) else (found for one in inner for found in unchecked(one))
+        )
 
 
 def shipped_classes() -> list[type]:
@@ -64,10 +66,14 @@ def shipped_classes() -> list[type]:
     return sorted({one for base in BASES for one in below(base)}, key=lambda one: one.__name__)
 
 
-@pytest.mark.parametrize("target", [*shipped_classes(), preprocessing.ordinal, preprocessing.one_hot])
+@pytest.mark.parametrize(
+    "target", [*shipped_classes(), preprocessing.ordinal, preprocessing.one_hot]
+)
 def test_every_number_that_a_shipped_class_takes_has_a_range(target: Any) -> None:
     found = parameters(target)
-    assert not {name: list(unchecked(hint)) for name, hint in found.items() if list(unchecked(hint))}
+    assert not {
+        name: list(unchecked(hint)) for name, hint in found.items() if list(unchecked(hint))
+    }
     taken = {name for base in getattr(target, "__mro__", [target]) for name in signature(base)}
     assert taken - {"self"} <= {*found, *COLUMNS}, "a parameter without a type"
 
@@ -77,14 +83,20 @@ def signature(target: Any) -> set[str]:
     if not isinstance(function, types.FunctionType):
         return set()
     variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    return {name for name, one in inspect.signature(function).parameters.items() if one.kind not in variable}
+    return {
+        name
+        for name, one in inspect.signature(function).parameters.items()
+        if one.kind not in variable
+    }
 
 
 def test_every_number_of_the_config_itself_has_a_range() -> None:
     def walk(schema: type) -> Iterator[tuple[str, Any]]:
         for name, hint in typing.get_type_hints(schema, include_extras=True).items():
             inner = [
-                one for one in (hint, *typing.get_args(hint)) if inspect.isclass(one) and dataclasses.is_dataclass(one)
+                one
+                for one in (hint, *typing.get_args(hint))
+                if inspect.isclass(one) and dataclasses.is_dataclass(one)
             ]
             if inner:
                 yield from walk(inner[0])
@@ -114,7 +126,10 @@ def replaced(content: Any, path: tuple[Any, ...], value: Any) -> Any:
     return copied
 
 
-FILES = [("config", ""), *((group, name) for group in list_groups(CONF) for name in list_choices(CONF, group))]
+FILES = [
+    ("config", ""),
+    *((group, name) for group in list_groups(CONF) for name in list_choices(CONF, group)),
+]
 
 
 @pytest.mark.parametrize(("group", "name"), FILES)
@@ -123,7 +138,9 @@ def test_no_number_of_a_shipped_file_can_be_anything(group: str, name: str) -> N
     content = to_container(compose(CONF, [f"{group}={name}"] if name else []))
     content["model"].pop("estimator")
     others = list_groups(CONF)
-    content = {key: one for key, one in content.items() if key == group or (not name and key not in others)}
+    content = {
+        key: one for key, one in content.items() if key == group or (not name and key not in others)
+    }
     assert not list(find_misfits(Config, content))
     for path in numbers(content):
         for wrong in (math.nan, math.inf, -math.inf, True, "5", "many", -1e300):
@@ -137,10 +154,19 @@ def test_no_number_of_a_shipped_file_can_be_anything(group: str, name: str) -> N
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("policy=on_drift policy.families=[feature]", ["policy.families", "features, target, predictions, whole rows"]),
+        (
+            "policy=on_drift policy.families=[feature]",
+            ["policy.families", "features, target, predictions, whole rows"],
+        ),
         ("policy=on_drift policy.families=[]", ["policy.families", "[]"]),
-        ("policy=on_drift policy.maximum_age_batches=0", ["policy.maximum_age_batches", "0", "at least 1"]),
-        ("policy=on_drift policy.cooldown_batches=-1", ["policy.cooldown_batches", "-1", "at least 0"]),
+        (
+            "policy=on_drift policy.maximum_age_batches=0",
+            ["policy.maximum_age_batches", "0", "at least 1"],
+        ),
+        (
+            "policy=on_drift policy.cooldown_batches=-1",
+            ["policy.cooldown_batches", "-1", "at least 0"],
+        ),
         ("policy=cost_aware +policy.budget.retrainings=4", ["policy.budget", "batches"]),
         (
             "policy=cost_aware policy.budget={retrainings:0,batches:3}",
@@ -156,13 +182,19 @@ def test_no_number_of_a_shipped_file_can_be_anything(group: str, name: str) -> N
         ("strategy=recency strategy.half_life=0", ["strategy.half_life", "above 0"]),
         ("strategy=recency strategy.half_life=inf", ["strategy.half_life", "inf"]),
         ("strategy=best_of strategy.validation_share=1", ["strategy.validation_share", "below 1"]),
-        ("strategy=sliding_window strategy.batches=null strategy.duration=0d", ["strategy.duration", "90d"]),
+        (
+            "strategy=sliding_window strategy.batches=null strategy.duration=0d",
+            ["strategy.duration", "90d"],
+        ),
         (
             "strategy=sliding_window strategy.batches=null strategy.duration=99999999999d",
             ["strategy.duration", "99999d"],
         ),
         ("gate.checks.slices.minimum_rows=0", ["gate.checks.slices.minimum_rows", "at least 1"]),
-        ("gate.checks.primary.margin_is=relativ", ["gate.checks.primary.margin_is", "relative, absolute"]),
+        (
+            "gate.checks.primary.margin_is=relativ",
+            ["gate.checks.primary.margin_is", "relative, absolute"],
+        ),
         ("gate.checks.primary.confidence=95", ["gate.checks.primary.confidence", "95", "below 1"]),
         ("seed=-1", ["seed", "-1", "at least 0"]),
         ("policy=every +policy.cooldown=2", ["policy.cooldown", "left out", "cooldown_batches"]),
@@ -177,7 +209,10 @@ def test_no_number_of_a_shipped_file_can_be_anything(group: str, name: str) -> N
         ("data.target_column=scheduled_departure", ["data.target_column", "data.time_column"]),
         ("data.features.temp.minimum=999", ["data.features.temp", "999", "140"]),
         ("+data.features.carrier.minimum=1", ["data.features.carrier", "only numeric"]),
-        ("tracking.uri_from_env=http://user:pw@host", ["tracking.uri_from_env", "name of a variable"]),
+        (
+            "tracking.uri_from_env=http://user:pw@host",
+            ["tracking.uri_from_env", "name of a variable"],
+        ),
     ],
 )
 def test_a_value_that_would_switch_something_off_is_refused_with_key_value_and_range(
@@ -196,19 +231,31 @@ def test_a_value_that_would_switch_something_off_is_refused_with_key_value_and_r
         ("policy=cost_aware policy.budget={retrainings:9,batches:3}", ["policy.budget", "9", "3"]),
         ("gate.checks.primary.margin=5", ["margin", "500%"]),
         ("gate.checks.primary.margin=.99", ["margin", "at most 0.5"]),
-        ("gate.checks.primary.margin=1e308 gate.checks.primary.margin_is=absolute", ["margin", "absolute"]),
+        (
+            "gate.checks.primary.margin=1e308 gate.checks.primary.margin_is=absolute",
+            ["margin", "absolute"],
+        ),
         ("+data.label_delay=99999999999d", ["data.label_delay", "five digits"]),
         ("data.as_of=9999-12", ["data.as_of", "9999-12"]),
         ("data.as_of=2013-13", ["data.as_of", "2013-13", "2013-01"]),
         ("monitoring.release=[2013-1]", ["monitoring.release", "2013-1"]),
         ("monitoring.hold=[2013-1]", ["monitoring.hold", "2013-1"]),
         (
-            "policy={_target_:retrain.modeling.strategies.Full}",
+            "policy={_target_:retrain.models.strategies.Full}",
             ["policy", "Full", "no retrain.monitoring.policy.Policy"],
         ),
-        ("strategy={_target_:retrain.monitoring.policies.Always}", ["strategy", "Always", "Strategy"]),
-        ("strategy._target_=retrain.modeling.strategies.Nope", ["strategy", "Nope", "can't be imported"]),
-        ("gate.checks.churn._target_=nope.Churn", ["gate.checks.churn", "nope.Churn", "can't be imported"]),
+        (
+            "strategy={_target_:retrain.monitoring.policies.Always}",
+            ["strategy", "Always", "Strategy"],
+        ),
+        (
+            "strategy._target_=retrain.models.strategies.Nope",
+            ["strategy", "Nope", "can't be imported"],
+        ),
+        (
+            "gate.checks.churn._target_=nope.Churn",
+            ["gate.checks.churn", "nope.Churn", "can't be imported"],
+        ),
         (
             "model.estimator._target_=sklearn.ensemble.Nope",
             ["model.estimator", "sklearn.ensemble.Nope", "can't be imported"],
@@ -218,7 +265,10 @@ def test_a_value_that_would_switch_something_off_is_refused_with_key_value_and_r
             "~model.estimator +model.estimator={_target_:sklearn.preprocessing.StandardScaler}",
             ["model.estimator", "StandardScaler", "`predict`"],
         ),
-        ("~model.preprocessing +model.preprocessing={_target_:sklearn.linear_model.Ridge}", ["model.preprocessing"]),
+        (
+            "~model.preprocessing +model.preprocessing={_target_:sklearn.linear_model.Ridge}",
+            ["model.preprocessing"],
+        ),
         ("model.estimator.max_iter=-1", ["`model.estimator.max_iter`", "-1", "conf/model/"]),
         ("model.estimator.learning_rate=fast", ["`model.estimator.learning_rate`", "'fast'"]),
         ("+model.estimator.nope=1", ["model.estimator", "nope"]),
@@ -241,7 +291,9 @@ def test_values_that_contradict_each_other_end_the_config_stage(
         assert word in str(error.value)
 
 
-def test_a_model_that_has_not_changed_is_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_has_not_changed_is_not_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It costs the import of its library."""
     monkeypatch.chdir(tmp_path)
     stage.run(compose(CONF))
@@ -251,7 +303,10 @@ def test_a_model_that_has_not_changed_is_not_looked_at_again(tmp_path: Path, mon
     )
     for override, imported in (("seed=5", "False"), ("model.estimator.max_iter=5", "True")):
         command = [sys.executable, "-c", code, override]
-        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1] == imported
+        assert (
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
+            == imported
+        )
 
 
 def test_the_file_that_holds_the_value_is_named(tmp_path: Path) -> None:
@@ -261,7 +316,9 @@ def test_the_file_that_holds_the_value_is_named(tmp_path: Path) -> None:
     shutil.copytree(CONF, conf)
     path = conf / "policy/on_drift.yaml"
     path.write_text(path.read_text().replace("families: null", "families: [feature]"))
-    with pytest.raises(ConfigError, match=r"conf/policy/on_drift.yaml: `policy.families` is \['feature'\]"):
+    with pytest.raises(
+        ConfigError, match=r"conf/policy/on_drift.yaml: `policy.families` is \['feature'\]"
+    ):
         compose(conf, ["policy=on_drift"])
     (conf / "local").mkdir()
     (conf / "local/default.yaml").write_text("# @package _global_\nseed: -1\n")
@@ -280,7 +337,10 @@ def test_a_class_of_ones_own_is_checked_by_the_types_that_it_declares(
     )
     monkeypatch.syspath_prepend(tmp_path)
     node = {"_target_": "my_policies.Mine", "patience": 0, "cooldown_batches": 1.5}
-    assert [misfit.key for misfit in node_misfits(node, "policy")] == ["policy.patience", "policy.cooldown_batches"]
+    assert [misfit.key for misfit in node_misfits(node, "policy")] == [
+        "policy.patience",
+        "policy.cooldown_batches",
+    ]
     with pytest.raises(ConfigError, match=r"policy\.patience"):
         instantiate(node, "policy")
 
@@ -296,5 +356,7 @@ def test_a_class_of_ones_own_is_checked_by_the_types_that_it_declares(
     ],
 )
 def test_fits_is_strict_about_numbers(hint: Any, right: list[Any], wrong: list[Any]) -> None:
-    assert all(fits(hint, value) for value in right) and not any(fits(hint, value) for value in wrong)
+    assert all(fits(hint, value) for value in right) and not any(
+        fits(hint, value) for value in wrong
+    )
     assert describe(hint)

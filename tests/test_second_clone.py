@@ -35,9 +35,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     ]
     with (folder / "server.log").open("w") as log:
         running = subprocess.Popen(
-            [mlflow, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *stores],
+            [
+                mlflow,
+                "server",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                "--workers",
+                "1",
+                *stores,
+            ],
             cwd=folder,
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+            env=os.environ
+            | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -128,9 +139,10 @@ def test_on_a_server_a_second_clone_has_nothing_to_do_and_picks_up_a_colleagues_
     assert versions(second, **server) == known, "no look was spent"
     second.edit("conf/model/hist_gradient_boosting.yaml", "max_iter: 20", "max_iter: 21")
     second.run("dvc", "repro", **server)
-    assert json.loads((second.root / "reports/challenger.json").read_text())["incumbent"]["version"] == 3, (
-        "the stand-in of the champion that the colleague promoted"
-    )
+    assert (
+        json.loads((second.root / "reports/challenger.json").read_text())["incumbent"]["version"]
+        == 3
+    ), "the stand-in of the champion that the colleague promoted"
 
 
 def test_git_shows_what_a_retraining_changed(champion_project: Project, tmp_path: Path) -> None:
@@ -153,10 +165,19 @@ def test_a_deleted_store_is_noticed_and_the_pipeline_starts_over(grown: Project)
     (grown.root / "mlflow.db").unlink()
     shutil.rmtree(grown.root / "mlruns")
     status = grown.run("retrain", "status").stdout
-    assert "names version 2, and this tracking store has no ledger" in status and "bring back mlflow.db" in status
-    assert "names version 2, which this tracking store does not know" in grown.run("retrain", "history").stdout
+    assert (
+        "names version 2, and this tracking store has no ledger" in status
+        and "bring back mlflow.db" in status
+    )
+    assert (
+        "names version 2, which this tracking store does not know"
+        in grown.run("retrain", "history").stdout
+    )
     output = grown.repro()
-    assert "the store was deleted" in " ".join(output.split()) and "is champion now, the first" in output
+    assert (
+        "the store was deleted" in " ".join(output.split())
+        and "is champion now, the first" in output
+    )
     assert "slice version 2" in grown.run("retrain", "status").stdout
     assert grown.stages_run() == []
 
@@ -172,7 +193,10 @@ def test_results_that_are_newer_than_the_store_are_named(grown: Project) -> None
     results = grown.root / "reports/promotion.json"
     results.write_text(json.dumps(json.loads(results.read_text()) | {"ledger_entry": 3}))
     status = grown.run("retrain", "status").stdout
-    assert "is of ledger entry 3, and the ledger here ends at 0" in status and "bring the newer mlflow.db" in status
+    assert (
+        "is of ledger entry 3, and the ledger here ends at 0" in status
+        and "bring the newer mlflow.db" in status
+    )
 
 
 def test_an_environment_inside_the_project_is_no_code_of_its_own(
@@ -182,8 +206,13 @@ def test_an_environment_inside_the_project_is_no_code_of_its_own(
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "__init__.py").write_text("class Model: ...\n")
         monkeypatch.syspath_prepend(str((tmp_path / folder).parent))
-    library, own = ({"model": {"_target_": f"somebodys_{name}.Model"}} for name in ("library", "own"))
-    assert code_digests(library, tmp_path)["model"] == "" and code_digests(own, tmp_path)["model"] != ""
+    library, own = (
+        {"model": {"_target_": f"somebodys_{name}.Model"}} for name in ("library", "own")
+    )
+    assert (
+        code_digests(library, tmp_path)["model"] == ""
+        and code_digests(own, tmp_path)["model"] != ""
+    )
 
 
 POLICY = """
@@ -212,7 +241,11 @@ def test_an_edit_of_ones_own_code_re_runs_the_stages_that_use_it(grown: Project)
     (package / "rules.py").write_text(POLICY.replace("not today", "not on a Tuesday"))
     result = grown.run("dvc", "repro", **path)
     assert "not on a Tuesday" in result.stderr
-    ran = [line.split("'")[1] for line in result.stdout.splitlines() if line.startswith("Running stage")]
+    ran = [
+        line.split("'")[1]
+        for line in result.stdout.splitlines()
+        if line.startswith("Running stage")
+    ]
     assert ran == ["config", "train", "evaluate", "promote"]
 
 
@@ -221,18 +254,34 @@ def test_raw_files_that_init_was_given_are_kept_by_dvc_and_not_by_git(project: P
     flights("2013-01").head(3000).write_csv(project.root / "exports/january 2013.csv")
     flights("2013-02").head(3000).write_csv(project.root / "table.csv")
     for table in ("exports/*.csv", "table.csv", "data/incoming/*.parquet"):
-        arguments = ("--target", TARGET, "--time", TIME, "--name", table.strip("*/.")[:4], "--period", "week")
+        arguments = (
+            "--target",
+            TARGET,
+            "--time",
+            TIME,
+            "--name",
+            table.strip("*/.")[:4],
+            "--period",
+            "week",
+        )
         assert "by DVC, not git" in project.run("retrain", "init", table, *arguments).stdout
     project.run("git", "add", "-A")
     tracked = project.run("git", "ls-files").stdout.splitlines()
     assert {"exports.dvc", "table.csv.dvc", "data/incoming.dvc"} <= set(tracked)
     assert not [name for name in tracked if name.endswith((".csv", ".parquet", ".gitkeep"))]
     flights("2013-04").write_parquet(project.root / "data/incoming/2013-04.parquet")
-    assert "data/incoming.dvc" in project.run("dvc", "status").stdout, "DVC keeps the next file as well"
+    assert "data/incoming.dvc" in project.run("dvc", "status").stdout, (
+        "DVC keeps the next file as well"
+    )
 
 
 def test_a_table_that_is_in_git_already_stays_there(project: Project) -> None:
     flights("2013-01").head(3000).write_csv(project.root / "table.csv")
     project.run("git", "add", "table.csv")
-    output = project.run("retrain", "init", "table.csv", "--target", TARGET, "--time", TIME, "--period", "week").stdout
-    assert "table.csv is in git, and stays there" in output and not (project.root / "table.csv.dvc").exists()
+    output = project.run(
+        "retrain", "init", "table.csv", "--target", TARGET, "--time", TIME, "--period", "week"
+    ).stdout
+    assert (
+        "table.csv is in git, and stays there" in output
+        and not (project.root / "table.csv.dvc").exists()
+    )

@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 from conftest import Project
 
-from retrain import records
-from retrain.records import ChallengerRecord, ComparisonRecord, DecisionRecord, PromotionRecord
-from retrain.reporting import report
+from retrain import types
+from retrain.report import html
+from retrain.types import ChallengerRecord, ComparisonRecord, DecisionRecord, PromotionRecord
 
 
 def plain(text: str) -> str:
@@ -47,7 +47,9 @@ def test_a_batch_on_hold_gives_its_reason_once_and_status_says_what_to_do(grown:
     grown.edit("conf/config.yaml", "hold: []", "hold: [2013-04]")
     grown.arrive("2013-04")
     output = plain(grown.repro()).lower()
-    assert output.count(why) == 1 and "batch 2013-04 is held back, and nothing else has come" in output
+    assert (
+        output.count(why) == 1 and "batch 2013-04 is held back, and nothing else has come" in output
+    )
     monitored = grown.run("retrain", "monitor")
     seen = plain(monitored.stdout + monitored.stderr)
     assert seen.count(f"Batch 2013-04 is held back: {why}") == 1
@@ -56,21 +58,32 @@ def test_a_batch_on_hold_gives_its_reason_once_and_status_says_what_to_do(grown:
     assert "Next batch 2013-04 is on hold: take it off `monitoring.hold` to use it" in status
 
 
-def test_monitor_says_what_the_pipeline_then_decides_and_whose_figures_it_saw(grown: Project) -> None:
+def test_monitor_says_what_the_pipeline_then_decides_and_whose_figures_it_saw(
+    grown: Project,
+) -> None:
     before = grown.run("retrain", "monitor")
     seen = plain(before.stdout + before.stderr)
     assert "Version 1 (champion version 2 before its refit) has log_loss" in seen
-    assert "on the rows of batch 2013-03 that it was not trained on" in seen and "Champion version 2 has" not in seen
+    assert (
+        "on the rows of batch 2013-03 that it was not trained on" in seen
+        and "Champion version 2 has" not in seen
+    )
     grown.edit("conf/data/slice.yaml", "as_of: 2013-03", "as_of: 2013-04")
     grown.arrive("2013-04")
-    for old, policy, answer in (("always", "never", "No retraining: "), ("never", "always", "Retrain: ")):
+    for old, policy, answer in (
+        ("always", "never", "No retraining: "),
+        ("never", "always", "Retrain: "),
+    ):
         grown.edit("conf/config.yaml", f"- policy: {old} ", f"- policy: {policy} ")
         grown.repro("snapshot")
         monitored = grown.run("retrain", "monitor")
         said = decided(monitored.stdout + monitored.stderr)
         assert said[0].startswith(answer) and "Champion version 2 has log_loss" in said[1]
         assert said == decided(grown.repro("train")), "what the pipeline then saw and did"
-        assert said[0] == answer + json.loads((grown.root / "reports/decision.json").read_text())["reason"]
+        assert (
+            said[0]
+            == answer + json.loads((grown.root / "reports/decision.json").read_text())["reason"]
+        )
 
 
 def test_a_store_that_ends_before_the_last_promotion_is_an_older_one(grown: Project) -> None:
@@ -78,12 +91,22 @@ def test_a_store_that_ends_before_the_last_promotion_is_an_older_one(grown: Proj
     promotion = json.loads(path.read_text())
     path.write_text(json.dumps(promotion | {"ledger_entry": 3}))
     status = plain(grown.run("retrain", "status").stdout)
-    assert "Older store reports/promotion.json is of ledger entry 3, and the ledger here ends at 0" in status
+    assert (
+        "Older store reports/promotion.json is of ledger entry 3, and the ledger here ends at 0"
+        in status
+    )
     assert "Next bring the newer mlflow.db and mlruns/ here" in status
     (grown.root / "mlflow.db").unlink()
-    path.write_text(json.dumps(promotion | {"ledger_entry": 3, "champion": None, "verdict": "keep", "moved": False}))
+    path.write_text(
+        json.dumps(
+            promotion | {"ledger_entry": 3, "champion": None, "verdict": "keep", "moved": False}
+        )
+    )
     status = plain(grown.run("retrain", "status").stdout)
-    assert "Older store reports/promotion.json is of ledger entry 3, and this tracking store has no ledger" in status
+    assert (
+        "Older store reports/promotion.json is of ledger entry 3, and this tracking store has no ledger"
+        in status
+    )
 
 
 def test_a_version_that_a_person_brings_back_is_said_to_know_the_rows_that_it_is_tried_on_or_not(
@@ -105,17 +128,24 @@ def page(champion_project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable
 
     def rendered(**changes: object) -> str:
         folder = Path("reports")
-        decision = records.load(folder / "decision.json", DecisionRecord, "train")
-        trained = records.load(folder / "challenger.json", ChallengerRecord, "train")
-        compared = records.load(folder / "comparison.json", ComparisonRecord, "evaluate")
-        promotion = records.load(folder / "promotion.json", PromotionRecord, "promote")
-        return plain(report.render(decision, trained, dataclasses.replace(compared, **changes), promotion, {}))
+        decision = types.load(folder / "decision.json", DecisionRecord, "train")
+        trained = types.load(folder / "challenger.json", ChallengerRecord, "train")
+        compared = types.load(folder / "comparison.json", ComparisonRecord, "evaluate")
+        promotion = types.load(folder / "promotion.json", PromotionRecord, "promote")
+        return plain(
+            html.render(decision, trained, dataclasses.replace(compared, **changes), promotion, {})
+        )
 
     return rendered
 
 
-def test_the_report_says_why_no_check_was_asked_instead_of_an_empty_table(page: Callable[..., str]) -> None:
+def test_the_report_says_why_no_check_was_asked_instead_of_an_empty_table(
+    page: Callable[..., str],
+) -> None:
     assert "<th>check</th>" in page() and "No check was asked" not in page()
     reason = "The challenger predicts exactly what the incumbent predicts, so there is nothing to promote."
     same = page(checks={}, verdict="keep", reason=reason)
-    assert "No check was asked: the challenger predicts exactly" in same and "<th>check</th>" not in same
+    assert (
+        "No check was asked: the challenger predicts exactly" in same
+        and "<th>check</th>" not in same
+    )

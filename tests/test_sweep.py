@@ -65,7 +65,10 @@ def test_a_failed_job_raises_what_every_launcher_can_carry(as_job: None) -> None
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("model.estimator.alpha=interval(0.1,1)", ["interval(0.1,1)", "range(...)", "hydra/sweeper=optuna"]),
+        (
+            "model.estimator.alpha=interval(0.1,1)",
+            ["interval(0.1,1)", "range(...)", "hydra/sweeper=optuna"],
+        ),
         ("model=dummy,rigde", ["model=rigde", "dummy", "ridge"]),
         ("model=dummy,choice(a)", ["can't be listed"]),
         ("experiment=shrot,short", ["experiment=shrot", "names no file"]),

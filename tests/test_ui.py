@@ -16,8 +16,12 @@ from pathlib import Path
 import pytest
 from conftest import Project, free_port
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)"
+)
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -44,11 +48,20 @@ def address(champion_project: Project) -> Iterator[str]:
     """`mlflow ui`, with no arguments, from the project's root; a leaner server than the default for a small machine."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     port = free_port()
-    environment = os.environ | {"PATH": path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_PORT": str(port)}
+    environment = os.environ | {
+        "PATH": path,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_PORT": str(port),
+    }
     environment.pop("MLFLOW_TRACKING_URI", None)
     log = (champion_project.root / "ui.log").open("w")
     server = subprocess.Popen(
-        ["mlflow", "ui"], cwd=champion_project.root, env=environment, stdout=log, stderr=log, start_new_session=True
+        ["mlflow", "ui"],
+        cwd=champion_project.root,
+        env=environment,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
     )
     try:
         for _ in range(120):
@@ -64,14 +77,18 @@ def address(champion_project: Project) -> Iterator[str]:
         server.wait(timeout=30)
 
 
-def test_the_champion_says_what_it_is_and_how_it_came_to_serve(address: str, tmp_path: Path) -> None:
+def test_the_champion_says_what_it_is_and_how_it_came_to_serve(
+    address: str, tmp_path: Path
+) -> None:
     text = text_of(f"{address}/#/models/slice/versions/2", tmp_path)
     assert re.search(r"@ ?champion", text)
     assert "Refit of version 1 with the evaluation rows included" in text
     assert re.search(r"Log loss . 0\.\d{4} .0\.\d{3}", text)
 
 
-def test_the_run_shows_verdict_data_set_and_metrics(address: str, champion_project: Project, tmp_path: Path) -> None:
+def test_the_run_shows_verdict_data_set_and_metrics(
+    address: str, champion_project: Project, tmp_path: Path
+) -> None:
     client = champion_project.client()
     experiment = client.get_experiment_by_name("slice").experiment_id
     (run,) = client.search_runs([experiment])
@@ -91,5 +108,11 @@ def test_the_report_needs_no_network(champion_project: Project, tmp_path: Path) 
     page = (champion_project.root / "reports/report.html").read_text()
     assert not re.findall(r"<script|<link|src=|url\(\s*[\"']?http", page)
     text = text_of((champion_project.root / "reports/report.html").as_uri(), tmp_path)
-    for words in ("Promoted", "Scores on the evaluation rows", "Checks of the gate", "Calibration", "Log loss by day"):
+    for words in (
+        "Promoted",
+        "Scores on the evaluation rows",
+        "Checks of the gate",
+        "Calibration",
+        "Log loss by day",
+    ):
         assert words in text

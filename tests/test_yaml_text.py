@@ -39,11 +39,15 @@ def test_any_text_is_read_back_by_every_reader(text: str) -> None:
         assert OmegaConf.to_container(config, resolve=True)[text] == [text, text]
 
 
-@pytest.mark.parametrize("choice", ["a", "a_much_longer_name_than_before_that_needs_more_room", "on"])
+@pytest.mark.parametrize(
+    "choice", ["a", "a_much_longer_name_than_before_that_needs_more_room", "on"]
+)
 def test_choosing_a_data_set_changes_one_line_and_no_comment(choice: str) -> None:
     text = (REPOSITORY / "conf/config.yaml").read_text()
     changed = change(text, "conf/config.yaml", ["defaults", "data"], inline(choice))
-    lines = [line for line in difflib.ndiff(text.splitlines(), changed.splitlines()) if line[0] in "+-"]
+    lines = [
+        line for line in difflib.ndiff(text.splitlines(), changed.splitlines()) if line[0] in "+-"
+    ]
     assert len(lines) == 2 and lines[0].split("#")[1] == lines[1].split("#")[1]
     assert yaml.safe_load(changed)["defaults"][0] == {"data": choice}
     if len(choice) < 20:
@@ -67,13 +71,18 @@ def test_dvc_watches_files_of_any_name(tmp_path: Path, monkeypatch: pytest.Monke
         deps = yaml.safe_load(text)["stages"]["snapshot"]["deps"]
         assert deps[:3] == ["data/incoming", name, "raw"]
         assert deps[3:] == yaml.safe_load(before)["stages"]["snapshot"]["deps"][1:]
-        changed = [line for line in difflib.ndiff(before.splitlines(), text.splitlines()) if line[0] in "+-"]
+        changed = [
+            line
+            for line in difflib.ndiff(before.splitlines(), text.splitlines())
+            if line[0] in "+-"
+        ]
         assert len(changed) == 2
         Path("dvc.yaml").write_text(text)  # the second replaces the first
 
 
 @pytest.mark.parametrize(
-    "name", ["../z", "eu/sales:v2", "null", "on", "2023_01", "", "a b", "a.b", ".", "x" * 101, "a'b"]
+    "name",
+    ["../z", "eu/sales:v2", "null", "on", "2023_01", "", "a b", "a.b", ".", "x" * 101, "a'b"],
 )
 def test_a_data_set_is_not_called_what_a_file_hydra_or_mlflow_would_not_take(name: str) -> None:
     with pytest.raises(DataError, match="begins with a letter"):
@@ -110,7 +119,9 @@ def test_a_batch_that_is_counted_is_named_as_the_program_writes_it(conf: Path, p
 @pytest.mark.parametrize(
     ("written", "read"), [("2023_01", "2023_01"), ("12:30", "12:30"), ("007", "007"), ("42", "42")]
 )
-def test_a_name_that_looks_like_a_number_stays_as_it_is_written(conf: Path, written: str, read: str) -> None:
+def test_a_name_that_looks_like_a_number_stays_as_it_is_written(
+    conf: Path, written: str, read: str
+) -> None:
     write_data(conf, time_column=written)
     assert compose(conf, ["data=files"]).data.time_column == read
 
@@ -140,7 +151,9 @@ def test_other_names_of_registered_models_are_taken(conf: Path, name: str) -> No
 @example("???")
 @example("${data.name}")
 @example("\\\\${x}")
-def test_the_resolved_config_is_read_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+def test_the_resolved_config_is_read_back_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
     config = copy.deepcopy(CONFIG or _config())
     config.data.time_column = config.data.positive_label = name
     config.data.features = {name: config.data.features["carrier"]}

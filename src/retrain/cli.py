@@ -85,7 +85,11 @@ QUESTIONS = {
         "train a version again from its recorded commit, snapshot and config, and compare predictions",
         "retrain reproduce 4",
     ),
-    "status": ("retrain.commands.status", "snapshot, champion, last verdict, what to do next", "retrain status"),
+    "status": (
+        "retrain.commands.status",
+        "snapshot, champion, last verdict, what to do next",
+        "retrain status",
+    ),
     "history": (
         "retrain.commands.history",
         "every verdict and every move of the champion; who served when, and why",
@@ -117,7 +121,9 @@ REFUSALS = {
     "NOT_IMPLEMENTED",
 }
 WITH_VERSION = ("promote", "approve", "reproduce")
-SWEEP = "retrain train -m model=hist_gradient_boosting,logistic_regression strategy=full,sliding_window"
+SWEEP = (
+    "retrain train -m model=hist_gradient_boosting,logistic_regression strategy=full,sliding_window"
+)
 
 
 # Options that Hydra's own command line has, and what to do instead here.
@@ -129,7 +135,17 @@ NOT_HERE = {
     "--hydra-help": "`retrain train --help` lists the choices, `--info` shows where everything comes from",
     "--shell-completion": "there is none",
 }
-RUNS_HYDRA = {"config", "snapshot", "monitor", "train", "evaluate", "promote", "backtest", "gate-check", "status"}
+RUNS_HYDRA = {
+    "config",
+    "snapshot",
+    "monitor",
+    "train",
+    "evaluate",
+    "promote",
+    "backtest",
+    "gate-check",
+    "status",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -141,7 +157,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _list_choices() -> str:
-    from retrain.project import find_root
+    from retrain.workspace import find_root
 
     try:
         files = sorted((find_root() / "conf").glob("*/*.yaml"))
@@ -174,7 +190,10 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         one.add_argument(
-            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="show the traceback of an error",
         )
         if verb == "init":
             _add_init(one)
@@ -182,36 +201,67 @@ def build_parser() -> argparse.ArgumentParser:
         if verb in RUNS_HYDRA:
             _add_hydra(one)
         if verb == "predict":
-            one.add_argument("input", type=Path, help="Parquet or CSV file with the feature columns")
-            one.add_argument("--output", type=Path, required=True, help="Parquet or CSV file to write")
-            one.add_argument("--prefix", default="", help="of the new columns: prediction, model_version, ...")
+            one.add_argument(
+                "input", type=Path, help="Parquet or CSV file with the feature columns"
+            )
+            one.add_argument(
+                "--output", type=Path, required=True, help="Parquet or CSV file to write"
+            )
+            one.add_argument(
+                "--prefix", default="", help="of the new columns: prediction, model_version, ..."
+            )
         if verb == "history":
             one.add_argument(
-                "--at", metavar="DATE", help="who served at the end of that day (UTC), or at a time, and why"
+                "--at",
+                metavar="DATE",
+                help="who served at the end of that day (UTC), or at a time, and why",
             )
             one.add_argument("--jsonl", action="store_true", help="the whole ledger as JSON Lines")
         if verb == "gate-check":
-            one.add_argument("--quick", action="store_true", help="three batches, at most 30,000 rows to learn from")
-            one.add_argument("--batches", type=int, default=8, metavar="N", help="the newest N batches (default: 8)")
+            one.add_argument(
+                "--quick",
+                action="store_true",
+                help="three batches, at most 30,000 rows to learn from",
+            )
+            one.add_argument(
+                "--batches",
+                type=int,
+                default=8,
+                metavar="N",
+                help="the newest N batches (default: 8)",
+            )
         if verb == "reproduce":
             text = "run code and config of which the ledger has no digest"
             one.add_argument("--trust-store", action="store_true", help=text)
         if verb == "rollback":
-            one.add_argument("--to", type=int, metavar="VERSION", help="instead of the version that last served")
+            one.add_argument(
+                "--to", type=int, metavar="VERSION", help="instead of the version that last served"
+            )
         if verb in ("promote", "approve", "rollback"):
             one.add_argument("--reason", required=verb == "rollback", help="goes into the ledger")
         if verb == "backtest":
-            one.add_argument("--drills", action="store_true", help="also replay with broken batches: who notices?")
-            one.add_argument("--adopt", action="store_true", help="write the recommendation into conf/")
+            one.add_argument(
+                "--drills",
+                action="store_true",
+                help="also replay with broken batches: who notices?",
+            )
+            one.add_argument(
+                "--adopt", action="store_true", help="write the recommendation into conf/"
+            )
         if verb in ("train", "backtest"):
             one.add_argument(
-                "-m", "--multirun", action="store_true", help="sweep: values separated by commas, one job each"
+                "-m",
+                "--multirun",
+                action="store_true",
+                help="sweep: values separated by commas, one job each",
             )
         if verb in WITH_VERSION:
             text = "number of a registered version, then Hydra overrides as in conf/"
             one.add_argument("overrides", nargs="*", metavar="VERSION key=value", help=text)
         else:
-            one.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides, as in conf/")
+            one.add_argument(
+                "overrides", nargs="*", metavar="key=value", help="Hydra overrides, as in conf/"
+            )
     return parser
 
 
@@ -219,7 +269,9 @@ def _add_hydra(parser: argparse.ArgumentParser) -> None:
     """What Hydra's own command line offers for looking at a configuration."""
     show = parser.add_argument_group("looking at the configuration")
     kinds = ("job", "hydra", "all")
-    show.add_argument("--cfg", "-c", choices=kinds, help="print the configuration that would be used, and stop")
+    show.add_argument(
+        "--cfg", "-c", choices=kinds, help="print the configuration that would be used, and stop"
+    )
     show.add_argument("--resolve", action="store_true", help="with --cfg: without ${...}")
     show.add_argument("--package", "-p", metavar="KEY", help="with --cfg: this part of it")
     about = "print where it comes from, and stop: all, defaults, defaults-tree, config, plugins, searchpath"
@@ -227,35 +279,49 @@ def _add_hydra(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_init(parser: argparse.ArgumentParser) -> None:
-    files = "CSV, Parquet or JSON Lines: a path, a glob in quotes, or a URL; with --query, a database"
+    files = (
+        "CSV, Parquet or JSON Lines: a path, a glob in quotes, or a URL; with --query, a database"
+    )
     parser.add_argument("files", nargs="+", metavar="FILE", help=files)
     parser.add_argument("--target", required=True, metavar="COLUMN", help="what to predict")
     parser.add_argument("--time", required=True, metavar="COLUMN", help="when each row happened")
     kinds = ("hour", "day", "week", "month", "quarter", "rows")
     parser.add_argument("--period", choices=kinds, help="length of a batch (default: guessed)")
-    parser.add_argument("--rows-per-batch", type=int, metavar="N", help="with --period rows (default: guessed)")
+    parser.add_argument(
+        "--rows-per-batch", type=int, metavar="N", help="with --period rows (default: guessed)"
+    )
     formats = "a strptime format, epoch_s, epoch_ms or epoch_us; COLUMN=FORMAT for another column of dates, as often as needed"
     parser.add_argument("--time-format", metavar="FORMAT", action="append", help=formats)
     separator = "of the columns in text files: `;`, `|`, tab, ... (default: found out)"
     parser.add_argument("--separator", metavar="SIGN", help=separator)
-    parser.add_argument("--decimal", choices=(".", ","), help="sign before the decimals (default: found out)")
-    parser.add_argument("--encoding", help="of text files: utf-8, cp1252, utf-16, ... (default: found out)")
+    parser.add_argument(
+        "--decimal", choices=(".", ","), help="sign before the decimals (default: found out)"
+    )
+    parser.add_argument(
+        "--encoding", help="of text files: utf-8, cp1252, utf-16, ... (default: found out)"
+    )
     parser.add_argument("--name", help="of the data set (default: from the file)")
-    parser.add_argument("--query", metavar="SQL", help="read what this query returns, from the database FILE")
+    parser.add_argument(
+        "--query", metavar="SQL", help="read what this query returns, from the database FILE"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite conf/data/<name>.yaml")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb; a user's mistake ends with one paragraph on standard error and exit code 1."""
     options = parse(arguments)
-    gc.set_threshold(100_000, 20, 20)  # loading the libraries makes objects that stay: looking for garbage costs 0.6 s
+    gc.set_threshold(
+        100_000, 20, 20
+    )  # loading the libraries makes objects that stay: looking for garbage costs 0.6 s
     sys.stdout, sys.stderr = _Unhurried(sys.stdout), _Unhurried(sys.stderr)
     _log_masked()
     for noisy in ("matplotlib", "mlflow", "alembic", "filelock", "git", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         run(options)
-        if not getattr(options, "multirun", False) and options.verb != "backtest":  # there are workers to send home
+        if (
+            not getattr(options, "multirun", False) and options.verb != "backtest"
+        ):  # there are workers to send home
             _leave()
     except KeyboardInterrupt:
         sys.exit(130)
@@ -264,7 +330,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.debug or message is None:
             print(mask(traceback.format_exc()), file=sys.stderr, end="")
             sys.exit(1)
-        text = textwrap.fill(f"error: {message}", width=110, break_long_words=False, break_on_hyphens=False)
+        text = textwrap.fill(
+            f"error: {message}", width=110, break_long_words=False, break_on_hyphens=False
+        )
         print(text, file=sys.stderr)
         sys.exit(1)
 
@@ -304,8 +372,8 @@ def _log_masked() -> None:
 
 def _leave() -> None:
     """End a process that has finished its work, without taking MLflow and scikit-learn apart first: that takes a second."""
-    if "retrain.tracking.store" in sys.modules:
-        sys.modules["retrain.tracking.store"].settle_local_store()
+    if "retrain.registry.store" in sys.modules:
+        sys.modules["retrain.registry.store"].settle_local_store()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -316,14 +384,18 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parsed arguments. Overrides may stand before and after `-m`, which argparse alone does not allow."""
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
-    rest = [argument for argument in rest if argument not in ("--run", "-r")]  # Hydra's word for one job
+    rest = [
+        argument for argument in rest if argument not in ("--run", "-r")
+    ]  # Hydra's word for one job
     unknown = [argument for argument in rest if argument.startswith("-")]
     for argument in unknown:
         name = argument.partition("=")[0]
         if name in NOT_HERE:
             parser.error(f"`{name}` is Hydra's, and not here: {NOT_HERE[name]}")
         if name in ("-m", "--multirun"):
-            parser.error(f"only `retrain train` and `retrain backtest` sweep, not `retrain {options.verb}`")
+            parser.error(
+                f"only `retrain train` and `retrain backtest` sweep, not `retrain {options.verb}`"
+            )
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if options.verb == "init":
@@ -332,14 +404,18 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         options.started_in = Path.cwd()
         return options
     options.overrides += rest
-    if getattr(options, "info", None) and "=" in options.info:  # an override that came after a bare --info
+    if (
+        getattr(options, "info", None) and "=" in options.info
+    ):  # an override that came after a bare --info
         options.overrides.insert(0, options.info)
         options.info = "all"
     options.version, options.started = None, STARTED
     if options.verb in WITH_VERSION and options.overrides and options.overrides[0].isdigit():
         options.version = int(options.overrides.pop(0))
     if options.verb == "promote" and (options.version is None) != (options.reason is None):
-        parser.error("`retrain promote VERSION` and `--reason` go together: an override is recorded with its reason")
+        parser.error(
+            "`retrain promote VERSION` and `--reason` go together: an override is recorded with its reason"
+        )
     if options.verb == "reproduce" and options.version is None:
         parser.error("`retrain reproduce` needs the number of a version")
     options.reason = getattr(options, "reason", None) or ""
@@ -369,10 +445,10 @@ def _user_message(error: Exception) -> str | None:
 def _missing_in_copy(error: RetrainError) -> str:
     """For an experiment that DVC runs in a copy of the project: what git doesn't hold is not in it."""
     from retrain.errors import DataError
-    from retrain.project import in_copy
+    from retrain.workspace import in_experiment_copy
 
     try:
-        if not isinstance(error, DataError) or not in_copy():
+        if not isinstance(error, DataError) or not in_experiment_copy():
             return ""
     except RetrainError:
         return ""
@@ -385,7 +461,7 @@ def _missing_in_copy(error: RetrainError) -> str:
 
 def run(options: argparse.Namespace) -> None:
     """Dispatch to the verb's module, in the project's root."""
-    from retrain.project import find_root, only_one, running_stage
+    from retrain.workspace import find_root, project_lock, running_stage
 
     if options.verb == "predict":
         options.input, options.output = options.input.resolve(), options.output.resolve()
@@ -418,11 +494,13 @@ def run(options: argparse.Namespace) -> None:
 
         candidate.run(config)
     elif options.verb in CHOICES or (options.verb == "promote" and options.version is not None):
-        module = "retrain.commands.override" if options.verb == "promote" else CHOICES[options.verb][0]
-        with only_one(options.verb):
+        module = (
+            "retrain.commands.override" if options.verb == "promote" else CHOICES[options.verb][0]
+        )
+        with project_lock(options.verb):
             importlib.import_module(module).run(config, options)
     elif options.verb in STAGES:
-        with only_one(options.verb):
+        with project_lock(options.verb):
             importlib.import_module(STAGES[options.verb][0]).run(config)
     else:
         importlib.import_module(QUESTIONS[options.verb][0]).run(config, options)

@@ -32,4 +32,6 @@ def refuse_reserved(names: Iterable[str], where: str) -> None:
     for name in names:
         why = why_reserved(name)
         if why:
-            raise DataError(f"{where} has a column {name!r}, but {why}. Rename it at the source, or in a query.")
+            raise DataError(
+                f"{where} has a column {name!r}, but {why}. Rename it at the source, or in a query."
+            )

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
+from omegaconf.errors import (
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
 from retrain.config_checks import check_values
 from retrain.errors import ConfigError
@@ -30,7 +35,6 @@ from retrain.origins import (
     without_null,
 )
 from retrain.own_code import code_digests
-from retrain.project import PARAMS
 from retrain.ranges import (
     Count,
     Finite,
@@ -46,17 +50,22 @@ from retrain.ranges import (
     fits,
     node_misfits,
 )
+from retrain.workspace import PARAMS
 from retrain.yaml_text import dump, literal, load, read_as_written
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 read_as_written()
-_QUESTION_MARKS = "\ue000???"  # stands for a text `???`, which OmegaConf would take for a missing value
+_QUESTION_MARKS = (
+    "\ue000???"  # stands for a text `???`, which OmegaConf would take for a missing value
+)
 MOST_SHOWN = 5  # mistakes in one message
 Built = TypeVar("Built")
 BlockHours = Annotated[int, Ge(1), Le(24 * 366 * 100)]  # a table may have one time in several years
-Variable = Annotated[str, Written(r"[A-Za-z_][A-Za-z0-9_]*", "MLFLOW_TRACKING_URI (the name of a variable)")]
+Variable = Annotated[
+    str, Written(r"[A-Za-z_][A-Za-z0-9_]*", "MLFLOW_TRACKING_URI (the name of a variable)")
+]
 
 
 class Task(enum.Enum):
@@ -133,7 +142,9 @@ class ModelConfig:
 
     preprocessing: dict[str, Any] = MISSING
     estimator: dict[str, Any] = MISSING
-    for_regression: dict[str, Any] = field(default_factory=dict)  # replaces parts of the estimator for that task
+    for_regression: dict[str, Any] = field(
+        default_factory=dict
+    )  # replaces parts of the estimator for that task
     # With fewer rows of the rarest class (for numbers: of half of the rows) later training rows choose the number of iterations.
     choose_iterations_below: Count = 0
 
@@ -164,9 +175,13 @@ class GateConfig:
 class MonitoringConfig:
     """What is noticed about a new batch, and what follows."""
 
-    false_alarm_rate: Annotated[float, Gt(0), Lt(0.5)] = 0.05  # of batches in which nothing has changed
+    false_alarm_rate: Annotated[float, Gt(0), Lt(0.5)] = (
+        0.05  # of batches in which nothing has changed
+    )
     hold_back: bool = True  # a batch that looks broken takes no part until it is released
-    release: list[str] = field(default_factory=list)  # periods of such batches that a person has looked at
+    release: list[str] = field(
+        default_factory=list
+    )  # periods of such batches that a person has looked at
     # Later batches that agree with one on hold, and not with the past; null: never.
     accept_after: Annotated[int, Ge(1)] | None = 3
     hold: list[str] = field(default_factory=list)  # periods of batches that a person puts on hold
@@ -229,19 +244,27 @@ def compose_raw(conf: Path, overrides: Sequence[str] = ()) -> DictConfig:
 
     try:
         with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-            return hydra_compose("config", overrides=without_null(overrides, conf), return_hydra_config=True)
+            return hydra_compose(
+                "config", overrides=without_null(overrides, conf), return_hydra_config=True
+            )
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         check_choices(chosen_groups(overrides, conf), conf)
         explain_addition(overrides, conf)
         given = f" (overrides: {' '.join(overrides)})" if overrides else ""
         unset = getattr(error.__cause__, "full_key", None)
         said = (
-            f"no file of {conf.name}/ sets `{unset}`. If that name is right, add it: `+{unset}=...`." if unset else ""
+            f"no file of {conf.name}/ sets `{unset}`. If that name is right, add it: `+{unset}=...`."
+            if unset
+            else ""
         )
-        raise ConfigError(f"The configuration can't be composed{given}: {said or first_lines(error)}") from error
+        raise ConfigError(
+            f"The configuration can't be composed{given}: {said or first_lines(error)}"
+        ) from error
     except Exception as error:  # Hydra lets the YAML parser's own errors through
         if type(error).__module__.startswith("yaml"):
-            raise ConfigError(f"A file under {conf.name}/ is not valid YAML: {' '.join(str(error).split())}") from error
+            raise ConfigError(
+                f"A file under {conf.name}/ is not valid YAML: {' '.join(str(error).split())}"
+            ) from error
         raise
 
 
@@ -253,7 +276,9 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides(list(overrides))
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
-        raise ConfigError(f"An override can't be read ({' '.join(overrides)}): {first_lines(error)}") from error
+        raise ConfigError(
+            f"An override can't be read ({' '.join(overrides)}): {first_lines(error)}"
+        ) from error
 
 
 def swept_values(override: Override) -> list[str]:
@@ -266,7 +291,9 @@ def swept_values(override: Override) -> list[str]:
         ) from error
 
 
-def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], overrides: Sequence[str]) -> Config:
+def check(
+    composed: DictConfig, conf: Path, choices: Mapping[str, str], overrides: Sequence[str]
+) -> Config:
     """Typed form of a composed config. Raises ConfigError naming key, value and file."""
     choices = all_choices(choices, overrides, conf)
     where = functools.partial(find_origin, conf=conf, choices=choices, overrides=overrides)
@@ -289,7 +316,9 @@ def check(composed: DictConfig, conf: Path, choices: Mapping[str, str], override
             what = f"`{key}` (value {value!r}) is not a key that this project knows"
         else:
             what = f"`{key}` has a value that does not fit, {value!r}: {first_lines(error)}"
-        raise ConfigError(f"{where(key)}: {what}. Mend it there, then run the command again.") from error
+        raise ConfigError(
+            f"{where(key)}: {what}. Mend it there, then run the command again."
+        ) from error
     except OmegaConfBaseException as error:
         key = error.full_key or str(error.key)
         raise ConfigError(
@@ -322,7 +351,12 @@ def _gather_trusted_types(content: DictConfig, conf: Path, where: Callable[[str]
     Of all files in conf/model/, not of the chosen one alone: the champion may be a model that was chosen before. It leaves
     `model`, since it shapes no model: a version stays continuable when the list grows.
     """
-    own = [(where("model.trusted_types"), OmegaConf.to_container(content).get("model", {}).get("trusted_types"))]
+    own = [
+        (
+            where("model.trusted_types"),
+            OmegaConf.to_container(content).get("model", {}).get("trusted_types"),
+        )
+    ]
     for path in sorted((conf / "model").glob("*.yaml")):
         if "trusted_types" in path.read_text(encoding="utf-8"):
             own.append(
@@ -341,7 +375,9 @@ def _gather_trusted_types(content: DictConfig, conf: Path, where: Callable[[str]
         content.model.pop("trusted_types", None)
     listed = content.get("trusted_types")
     if isinstance(listed, ListConfig):
-        content.trusted_types = list(dict.fromkeys([*listed, *(name for _, types in own for name in types or [])]))
+        content.trusted_types = list(
+            dict.fromkeys([*listed, *(name for _, types in own for name in types or [])])
+        )
 
 
 def _check_ranges(content: Mapping[str, Any], where: Callable[[str], str]) -> None:
@@ -349,7 +385,9 @@ def _check_ranges(content: Mapping[str, Any], where: Callable[[str], str]) -> No
     misfits = [f"{where(misfit.key)}: {misfit}" for misfit in find_misfits(Config, content)]
     if misfits:
         more = f" (and {len(misfits) - MOST_SHOWN} more)" if len(misfits) > MOST_SHOWN else ""
-        raise ConfigError(f"{'. '.join(misfits[:MOST_SHOWN])}{more}. Mend it there, then run the command again.")
+        raise ConfigError(
+            f"{'. '.join(misfits[:MOST_SHOWN])}{more}. Mend it there, then run the command again."
+        )
 
 
 def _groups() -> set[str]:
@@ -360,7 +398,9 @@ def _groups() -> set[str]:
 def _without_empty_overlays(composed: DictConfig) -> DictConfig:
     """The config without Hydra's part, and without what an overlay file that holds nothing leaves behind."""
     empty = [group for group in OVERLAYS if group in composed and composed[group] in ({}, None)]
-    return OmegaConf.masked_copy(composed, [key for key in composed if key not in ("hydra", *empty)])
+    return OmegaConf.masked_copy(
+        composed, [key for key in composed if key not in ("hydra", *empty)]
+    )
 
 
 def first_lines(error: Exception) -> str:
@@ -399,7 +439,9 @@ def instantiate(node: Any, key: str, **arguments: Any) -> Any:
             raise ConfigError(
                 f"`{key}` names {node['_target_']}, which can't be imported: {unknown[1]}. Mend its name, or install its library."
             ) from error
-        raise ConfigError(f"`{key}` ({node['_target_']}) can't be built: {first_lines(cause)}") from error
+        raise ConfigError(
+            f"`{key}` ({node['_target_']}) can't be built: {first_lines(cause)}"
+        ) from error
 
 
 def build(kind: type[Built], node: Any, key: str) -> Built:

@@ -36,9 +36,15 @@ def check_values(config: Config, where: Where, folders: Sequence[Path] | None) -
 def _check_gate(gate: GateConfig, where: Where) -> None:
     """Raises ConfigError for a check without content: `null` would look like one that is switched off."""
     groups = {"gate.checks": gate.checks, "gate.first_champion": gate.first_champion}
-    for key, node in ((f"{group}.{name}", node) for group, nodes in groups.items() for name, node in nodes.items()):
+    for key, node in (
+        (f"{group}.{name}", node) for group, nodes in groups.items() for name, node in nodes.items()
+    ):
         if not isinstance(node, Mapping) or not node.get("_target_"):
-            primary = key in ("gate.checks.primary", "gate.first_champion.primary", "gate.first_champion.baseline")
+            primary = key in (
+                "gate.checks.primary",
+                "gate.first_champion.primary",
+                "gate.first_champion.baseline",
+            )
             way_out = (
                 "It is the check that a challenger has to pass, so it can't be left out: choose another one with `_target_`."
                 if primary
@@ -51,7 +57,8 @@ def _check_gate(gate: GateConfig, where: Where) -> None:
 
 def _check_monitoring(monitoring: MonitoringConfig, where: Where) -> None:
     both = sorted(
-        {str(period).strip() for period in monitoring.hold} & {str(one).strip() for one in monitoring.release}
+        {str(period).strip() for period in monitoring.hold}
+        & {str(one).strip() for one in monitoring.release}
     )
     if both:
         raise ConfigError(
@@ -89,7 +96,11 @@ def _check_tracking(config: Config, where: Where) -> None:
     names["tracking.experiment"] = tracking.experiment, "/" if tracking.uri_from_env is None else ""
     for key, (name, more) in names.items():
         refused = sorted(
-            {character for character in name if character in _REFUSED + more or not character.isprintable()}
+            {
+                character
+                for character in name
+                if character in _REFUSED + more or not character.isprintable()
+            }
         )
         if refused or name != name.strip(" .") or len(name) > _LONGEST_TRACKED:
             what = (
@@ -116,9 +127,13 @@ def _check_columns(data: DataConfig, where: Where) -> None:
         for name in names:
             why = why_reserved(name)
             if why:
-                raise ConfigError(f"`{key}` names the column {name!r}, but {why}. Rename it at the source.")
+                raise ConfigError(
+                    f"`{key}` names the column {name!r}, but {why}. Rename it at the source."
+                )
     if not data.features:
-        raise ConfigError(f"{where('data.features')}: `data.features` is empty, but must name at least one column.")
+        raise ConfigError(
+            f"{where('data.features')}: `data.features` is empty, but must name at least one column."
+        )
     if data.target_column in data.features:
         raise ConfigError(
             f"`data.features` holds the target {data.target_column!r}: the model would be told the answer."
@@ -130,7 +145,9 @@ def _check_columns(data: DataConfig, where: Where) -> None:
         )
     twice = sorted({name for name in data.key_columns if data.key_columns.count(name) > 1})
     if twice:
-        raise ConfigError(f"{where('data.key_columns')}: `data.key_columns` names {', '.join(map(repr, twice))} twice.")
+        raise ConfigError(
+            f"{where('data.key_columns')}: `data.key_columns` names {', '.join(map(repr, twice))} twice."
+        )
     for name, column in data.features.items():
         key, limits = f"data.features.{name}", (column.minimum, column.maximum)
         if column.type.name != "numeric" and limits != (None, None):

@@ -15,8 +15,12 @@ from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
 MASK = "***"
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # they could move the cursor
-_SHORTEST = 6  # of an environment variable's value, so that a password `test` doesn't eat every `test`
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+)  # they could move the cursor
+_SHORTEST = (
+    6  # of an environment variable's value, so that a password `test` doesn't eat every `test`
+)
 _ADDRESS = re.compile(r"(?:\b[A-Za-z][A-Za-z0-9+.\-_]*:)?//")
 _ORACLE = re.compile(r"(?i)oracle(?:\+\w+)?://")
 # A password with blanks in it. Digits after the colon are a port.
@@ -35,37 +39,51 @@ _PLAIN_NAME = (
     r"|(?:api|access|account|shared|private|secret|storage|master|license|subscription)[_\-. ]?key(?:[_\-.]?id)?"
     r"|connection[_\-. ]?string)|[\w.\-]*[_\-](?:secret|token|signature|credentials?|auth))"
 )
-_DOUBTFUL_NAME = (
-    r"(?:[A-Za-z]*(?:[a-z]Token|[a-z]Secret)|token|secret|passcode|pass|credentials?|auth|jwt|sig|signature|sas|hmac)"
-)
+_DOUBTFUL_NAME = r"(?:[A-Za-z]*(?:[a-z]Token|[a-z]Secret)|token|secret|passcode|pass|credentials?|auth|jwt|sig|signature|sas|hmac)"
 _START = r"(?<![\w.\-/\\?&])"
 _WORD = r"[^\s]*[^\s,;)}\]\"']"  # without what ends a clause
 _LOOKS_SECRET = r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[^\s,;(){}\[\]]{6,}|[^\s,;(){}\[\]]{16,}"
 # In a sentence about an option, and no value of it.
-_SENTENCE = (
-    r"(?:is|are|was|were|to|on|or|and|in|of|the|for|if|with|must|can|may|has|instead|not|needs|option|from|as|by)\b"
-)
+_SENTENCE = r"(?:is|are|was|were|to|on|or|and|in|of|the|for|if|with|must|can|may|has|instead|not|needs|option|from|as|by)\b"
 _PATTERNS = [
     # Oracle's `user/password@host` where no `//` stands before it.
     (re.compile(r"(?i)(\bjdbc:oracle:\w+:)[^\s@/]+/\S*@"), rf"\1{MASK}@"),
-    (re.compile(r"(?i)(\b(?:sqlplus|sqlldr|expdp|impdp|rman)\s+(?:-\S+\s+)*)[^\s@/]+/\S*@"), rf"\1{MASK}@"),
+    (
+        re.compile(r"(?i)(\b(?:sqlplus|sqlldr|expdp|impdp|rman)\s+(?:-\S+\s+)*)[^\s@/]+/\S*@"),
+        rf"\1{MASK}@",
+    ),
     # Whoever knows the address of a webhook or bot may use it.
     (re.compile(r"(?i)(\bhooks\.slack\.com/(?:\w+/)?)[^\s'\"<>)]+"), rf"\1{MASK}"),
     (
-        re.compile(r"(?i)(\b(?:[\w.\-]+\.)?(?:webhook\.office|outlook\.office(?:365)?)\.com/webhook\w*/)[^\s'\"<>)]+"),
+        re.compile(
+            r"(?i)(\b(?:[\w.\-]+\.)?(?:webhook\.office|outlook\.office(?:365)?)\.com/webhook\w*/)[^\s'\"<>)]+"
+        ),
         rf"\1{MASK}",
     ),
     (re.compile(r"(?i)(\bdiscord(?:app)?\.com/api/(?:v\d+/)?webhooks/)[^\s'\"<>)]+"), rf"\1{MASK}"),
     (re.compile(r"(?i)(\bapi\.telegram\.org/bot)[^\s/'\"<>)]+"), rf"\1{MASK}"),
     # --password x, -u ann:x, as in a command that is quoted.
-    (re.compile(rf"(?i)((?<!\S)--?{_NAME}[ \t]+)(?!-|{_SENTENCE})(?:{_QUOTED}|{_WORD})"), rf"\1{MASK}"),
-    (re.compile(r"((?<!\S)(?:-u|--user|--proxy-user)[ =][^\s:/]+:)(?!\d+(?:\s|$))\S+"), rf"\1{MASK}"),
-    (re.compile(rf"(?i)(\b(?:create|alter)\s+user\b[^;\n]*?\sidentified\s+by\s+)(?:{_QUOTED}|\S+)"), rf"\1{MASK}"),
+    (
+        re.compile(rf"(?i)((?<!\S)--?{_NAME}[ \t]+)(?!-|{_SENTENCE})(?:{_QUOTED}|{_WORD})"),
+        rf"\1{MASK}",
+    ),
+    (
+        re.compile(r"((?<!\S)(?:-u|--user|--proxy-user)[ =][^\s:/]+:)(?!\d+(?:\s|$))\S+"),
+        rf"\1{MASK}",
+    ),
+    (
+        re.compile(
+            rf"(?i)(\b(?:create|alter)\s+user\b[^;\n]*?\sidentified\s+by\s+)(?:{_QUOTED}|\S+)"
+        ),
+        rf"\1{MASK}",
+    ),
     (re.compile(r"(?i)(\bpassword\s+)'(?:[^'\\]|\\.|'')*'"), rf"\1{MASK}"),
     (re.compile(r"(?i)(\b(?:set-)?cookie['\"]?\s*:\s*['\"]?)[^\s=;'\"]+=[^\n'\"]*"), rf"\1{MASK}"),
     # password: x, X-Api-Key: x, without quotes.
     (
-        re.compile(rf"(?i)({_START}{_PLAIN_NAME}[ \t]*:[ \t]*)(?!(?:true|false|null|none)\b)(?:{_QUOTED}|{_WORD})"),
+        re.compile(
+            rf"(?i)({_START}{_PLAIN_NAME}[ \t]*:[ \t]*)(?!(?:true|false|null|none)\b)(?:{_QUOTED}|{_WORD})"
+        ),
         rf"\1{MASK}",
     ),
     (re.compile(rf"(?i)({_START}{_DOUBTFUL_NAME}[ \t]*:[ \t]*)(?:{_LOOKS_SECRET})"), rf"\1{MASK}"),
@@ -82,14 +100,28 @@ _PATTERNS = [
     (re.compile(r"(?i)([?&]key=)[^\s&]{16,}"), rf"\1{MASK}"),
     # ...;PWD={a;b};..., host=db password='a b', PASSWORD="...".
     (re.compile(rf"(?i)(;\s*{_NAME}\s*=\s*)(?:{_QUOTED}|[^;\n]*(?=;)|\S+)"), rf"\1{MASK}"),
-    (re.compile(rf"(?i)((?<![\w.\-]){_NAME}\s*=\s*)(?!\*\*\*(?:[\s.,;&)]|$))(?:{_QUOTED}|[^\s;&]+)"), rf"\1{MASK}"),
+    (
+        re.compile(
+            rf"(?i)((?<![\w.\-]){_NAME}\s*=\s*)(?!\*\*\*(?:[\s.,;&)]|$))(?:{_QUOTED}|[^\s;&]+)"
+        ),
+        rf"\1{MASK}",
+    ),
     # The same, percent-encoded in a parameter of an address.
     (re.compile(rf"(?i)((?:%3B|%3F|%26|\+|%20|\b){_NAME}(?:%20|\+)*%3D)[^\s&]+"), rf"\1{MASK}"),
     # {"password": "..."} in JSON or as Python prints it.
     (re.compile(rf"(?i)((['\"]){_NAME}\2\s*:\s*)(?:{_QUOTED}|[^\s,}}\]]+)"), rf"\1{MASK}"),
-    (re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:[a-z]+\s+)?)[^\s'\",;]+"), rf"\1{MASK}"),
+    (
+        re.compile(r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:[a-z]+\s+)?)[^\s'\",;]+"),
+        rf"\1{MASK}",
+    ),
     (re.compile(r"(\b(?:Bearer|Basic|bearer|basic)\s+)(?=\S*[\d=])[\w+/=.~\-]{8,}"), rf"\1{MASK}"),
-    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), MASK),
+    (
+        re.compile(
+            r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+            re.DOTALL,
+        ),
+        MASK,
+    ),
     (
         re.compile(
             r"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w\-]{16,}|xox[abeprs]-[\w\-]{10,}|hf_[A-Za-z0-9]{20,}"
@@ -135,14 +167,19 @@ def mask_tree(content: Any, key: str = "") -> Any:
 def secret_keys(content: Any, prefix: str = "", key: str = "") -> list[str]:
     """Dotted keys of a nested container under which a credential is written out."""
     if isinstance(content, Mapping):
-        inner = ((f"{prefix}.{name}" if prefix else str(name), str(name), value) for name, value in content.items())
+        inner = (
+            (f"{prefix}.{name}" if prefix else str(name), str(name), value)
+            for name, value in content.items()
+        )
     elif isinstance(content, list | tuple):
         inner = ((f"{prefix}[{number}]", key, value) for number, value in enumerate(content))
     elif isinstance(content, str) and content and re.fullmatch(_NAME, key, re.IGNORECASE):
         return [prefix]
     else:
         # The text of a query is no address: `where token = 'a'` is a condition.
-        address = isinstance(content, str) and ("//" in content or (";" in content and key != "query"))
+        address = isinstance(content, str) and (
+            "//" in content or (";" in content and key != "query")
+        )
         return [prefix] if address and holds_secret(content) else []
     return [found for path, name, value in inner for found in secret_keys(value, path, name)]
 
@@ -158,7 +195,9 @@ class MaskingFormatter(logging.Formatter):
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment for a process that needs no credential: variables that hold one are left out."""
     return {
-        name: value for name, value in environment.items() if not _VARIABLE.search(name) and not holds_secret(value)
+        name: value
+        for name, value in environment.items()
+        if not _VARIABLE.search(name) and not holds_secret(value)
     }
 
 
@@ -213,7 +252,9 @@ def _end_of_user(text: str, start: int, scheme: str = "http://") -> int | None:
         return start + len(rest)
     if not sign or "/" in user or "?" in user:  # `@` in a path
         return None
-    if not colon and not scheme.lower().startswith(("http", "ftp", "git+http")):  # a user without a password
+    if not colon and not scheme.lower().startswith(
+        ("http", "ftp", "git+http")
+    ):  # a user without a password
         return None
     return start + len(rest)
 
@@ -228,5 +269,11 @@ def _secrets(environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
         else:
             password = value if _VARIABLE.search(name) and not os.path.exists(value) else ""
         if len(password) >= _SHORTEST and not _HARMLESS.fullmatch(password):
-            found |= {password, unquote(password), quote(password, safe=""), quote(password), quote_plus(password)}
+            found |= {
+                password,
+                unquote(password),
+                quote(password, safe=""),
+                quote(password),
+                quote_plus(password),
+            }
     return tuple(sorted(found, key=len, reverse=True))

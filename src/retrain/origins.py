@@ -23,7 +23,9 @@ def folders_of(conf: Path, searchpath: Sequence[str] = ()) -> list[Path] | None:
     return [conf, *(Path(place.removeprefix("file://")) for place in searchpath)]
 
 
-def check_choices(choices: Mapping[str, Any], conf: Path, folders: Sequence[Path] | None = ()) -> None:
+def check_choices(
+    choices: Mapping[str, Any], conf: Path, folders: Sequence[Path] | None = ()
+) -> None:
     """Raises ConfigError, with the files that there are, for a choice without a file: Hydra skips an `optional` one that is missing.
 
     `folders`: of `folders_of`. What may lie in a package is taken for there.
@@ -43,7 +45,9 @@ def check_choices(choices: Mapping[str, Any], conf: Path, folders: Sequence[Path
             if (
                 name is not None
                 and OPTIONAL.get(group) != name
-                and not any(option_file(folder, group, name).is_file() for folder in folders or [conf])
+                and not any(
+                    option_file(folder, group, name).is_file() for folder in folders or [conf]
+                )
             ):
                 raise ConfigError(missing_choice(conf, group, name))
 
@@ -76,7 +80,10 @@ def chosen_groups(overrides: Sequence[str], conf: Path) -> dict[str, Any]:
     return {
         group: _option(name)
         for group, sign, name in pairs
-        if group in known and sign and name != "null" and (_is_list(name) or not re.search(r"[,({]", name))
+        if group in known
+        and sign
+        and name != "null"
+        and (_is_list(name) or not re.search(r"[,({]", name))
     }
 
 
@@ -88,7 +95,9 @@ def default_options(conf: Path) -> dict[str, Any]:
     return {str(group).split()[-1].lstrip("/"): chosen for group, chosen in pairs}
 
 
-def all_choices(recorded: Mapping[str, Any], overrides: Sequence[str], conf: Path) -> dict[str, Any]:
+def all_choices(
+    recorded: Mapping[str, Any], overrides: Sequence[str], conf: Path
+) -> dict[str, Any]:
     """What is chosen of each group. Hydra's record leaves out lists of options, and what `+` adds under a name that is no group.
 
     Of a list that an overlay chooses only that it is one can be told: it is empty here.
@@ -97,10 +106,16 @@ def all_choices(recorded: Mapping[str, Any], overrides: Sequence[str], conf: Pat
     for group, chosen in default_options(conf).items():
         if isinstance(chosen, list):
             asked.setdefault(group, chosen)
-        elif chosen is not None and f"~{group}" not in without_null(overrides, conf) and group not in OVERLAYS:
+        elif (
+            chosen is not None
+            and f"~{group}" not in without_null(overrides, conf)
+            and group not in OVERLAYS
+        ):
             asked.setdefault(group, [])
     kept = {
-        group for group, one in recorded.items() if group not in asked or (one is not None and group not in OVERLAYS)
+        group
+        for group, one in recorded.items()
+        if group not in asked or (one is not None and group not in OVERLAYS)
     }
     return asked | {group: recorded[group] for group in kept}
 
@@ -121,7 +136,9 @@ def explain_foreign_key(key: str, conf: Path, choices: Mapping[str, Any]) -> Non
     group = key.partition(".")[0]
     for name in _as_list(choices.get(group)) if group == key else []:
         path = option_file(conf, group, name)
-        if path.is_file() and not re.search(r"^\s*#\s*@package\s", path.read_text(encoding="utf-8"), re.MULTILINE):
+        if path.is_file() and not re.search(
+            r"^\s*#\s*@package\s", path.read_text(encoding="utf-8"), re.MULTILINE
+        ):
             raise ConfigError(
                 f"{path.relative_to(conf.parent)} does not begin with the line `# @package _global_`, so its keys stand under "
                 f"`{group}` instead of where they belong. Write that line at its top, and its keys as in {conf.name}/config.yaml."
@@ -168,7 +185,9 @@ def find_origin(key: str, conf: Path, choices: Mapping[str, Any], overrides: Seq
         if given == key or (key.startswith((f"{given}.", f"{given}[")) and given not in choices):
             return f"On the command line, `{override}`"
     for path, inner in _candidates(key, conf, choices):
-        if path.is_file() and _has(OmegaConf.to_container(OmegaConf.load(path), resolve=False), inner):
+        if path.is_file() and _has(
+            OmegaConf.to_container(OmegaConf.load(path), resolve=False), inner
+        ):
             return f"In {path.relative_to(conf.parent)}"
     return f"Under {conf.name}/"
 

@@ -58,13 +58,19 @@ def _code_of(target: str, root: Path) -> list[Path]:
         return [found]
     if package == __name__.partition(".")[0]:
         return _module_file(found.parent, rest.split("."))
-    return sorted(path for path in found.parent.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return sorted(
+        path
+        for path in found.parent.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    )
 
 
 def _is_installed(path: Path) -> bool:
     """Whether a file is of an environment, which mostly lies in the project's own folder: its files differ from clone to clone."""
     standard = Path(sysconfig.get_paths()["stdlib"]).resolve()
-    return bool({"site-packages", "dist-packages"} & set(path.parts)) or path.is_relative_to(standard)
+    return bool({"site-packages", "dist-packages"} & set(path.parts)) or path.is_relative_to(
+        standard
+    )
 
 
 def _origin(package: str) -> Path | None:

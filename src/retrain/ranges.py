@@ -60,7 +60,11 @@ class Misfit:
     demand: str
 
     def __str__(self) -> str:
-        written_out = isinstance(self.value, float) and self.value.is_integer() and "whole number" in self.demand
+        written_out = (
+            isinstance(self.value, float)
+            and self.value.is_integer()
+            and "whole number" in self.demand
+        )
         as_number = f" (write {self.value:.0f}, without `.` or `e`)" if written_out else ""
         said = "null" if self.value is None else repr(self.value)
         return f"`{self.key}` is {said}, but must be {self.demand}{as_number}"
@@ -82,7 +86,12 @@ def node_misfits(node: Any, key: str) -> Iterator[Misfit]:
         hints = parameters(target) if target is not None else {}
         known = taken(target) if target is not None else None
         for name, value in node.items():
-            if known is not None and name not in known and not name.startswith("_") and name not in BESIDE:
+            if (
+                known is not None
+                and name not in known
+                and not name.startswith("_")
+                and name not in BESIDE
+            ):
                 takes = (
                     f"{target.__name__} takes {', '.join(sorted(known))}"
                     if known
@@ -107,7 +116,9 @@ def taken(target: Callable[..., Any]) -> frozenset[str] | None:
             found = inspect.signature(function).parameters.values()
         except (TypeError, ValueError):
             return None
-        names |= {one.name for one in found if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+        names |= {
+            one.name for one in found if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+        }
         if not any(one.kind is one.VAR_KEYWORD for one in found):
             return frozenset(names - {"self"})
     return None if names else frozenset()
@@ -123,7 +134,10 @@ def parameters(target: Callable[..., Any]) -> dict[str, Any]:
         except (TypeError, ValueError):  # built in
             break
         for one in taken:
-            if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) and one.annotation is not one.empty:
+            if (
+                one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+                and one.annotation is not one.empty
+            ):
                 hints.setdefault(one.name, _evaluate(one.annotation, function))
         if not any(one.kind is one.VAR_KEYWORD for one in taken):
             break
@@ -163,7 +177,9 @@ def describe(hint: Any) -> str:
     """What a type demands, in words that go after "must be"."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated and typing.get_origin(inner[0]) in (list, Sequence):
-        several = " that is not empty" if any(isinstance(demand, MinLen) for demand in inner[1:]) else ""
+        several = (
+            " that is not empty" if any(isinstance(demand, MinLen) for demand in inner[1:]) else ""
+        )
         return f"a list{several}, each {describe(typing.get_args(inner[0])[0])}"
     if origin is Annotated:
         finite = inner[1:] == typing.get_args(Finite)[1:]
@@ -241,10 +257,19 @@ def _meets(value: Any, demand: Any) -> bool:
 
 def _say(demand: Any) -> str:
     if isinstance(demand, MinLen):
-        return "that is not empty" if demand.min_length == 1 else f"with at least {demand.min_length} values"
+        return (
+            "that is not empty"
+            if demand.min_length == 1
+            else f"with at least {demand.min_length} values"
+        )
     if isinstance(demand, Written):
         return f"like {demand.like}"
-    words = {Ge: "of at least {0.ge}", Gt: "above {0.gt}", Le: "of at most {0.le}", Lt: "below {0.lt}"}
+    words = {
+        Ge: "of at least {0.ge}",
+        Gt: "above {0.gt}",
+        Le: "of at most {0.le}",
+        Lt: "below {0.lt}",
+    }
     return words[type(demand)].format(demand) if type(demand) in words else ""
 
 
@@ -258,7 +283,9 @@ def _evaluate(annotation: Any, function: Callable[..., Any]) -> Any:
     """An annotation as a type; Any for one that only type checkers can see."""
     stub = types.SimpleNamespace(__annotations__={"value": annotation})
     try:
-        return typing.get_type_hints(stub, getattr(function, "__globals__", {}), include_extras=True)["value"]
+        return typing.get_type_hints(
+            stub, getattr(function, "__globals__", {}), include_extras=True
+        )["value"]
     except (NameError, TypeError):
         return Any
 
@@ -273,7 +300,9 @@ def _load(target: Any) -> Callable[..., Any] | None:
     can't be loaded: building it says why."""
     from hydra.utils import get_object
 
-    logging.getLogger("hydra.utils").addFilter(_silent)  # it would say in three lines what building says in one
+    logging.getLogger("hydra.utils").addFilter(
+        _silent
+    )  # it would say in three lines what building says in one
     package = str(target).partition(".")[0]
     try:
         found = find_spec(package)

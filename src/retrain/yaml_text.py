@@ -17,7 +17,21 @@ if TYPE_CHECKING:
     from ruamel.yaml.nodes import Node
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_\-./]*")
-_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n", "nan", "inf", "none", "infinity"}
+_WORDS = {
+    "null",
+    "true",
+    "false",
+    "yes",
+    "no",
+    "on",
+    "off",
+    "y",
+    "n",
+    "nan",
+    "inf",
+    "none",
+    "infinity",
+}
 _WHOLE_NUMBER = re.compile(r"^-?(?:0|[1-9][0-9]*|[1-9][0-9]{0,2}(?:_[0-9]{3})+)$")
 _LONGEST_KEY = 1000  # longer ones need the explicit form
 
@@ -81,7 +95,11 @@ def dump(content: Any) -> str:
     from omegaconf._utils import get_omega_conf_dumper
 
     return yaml.dump(
-        content, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=get_omega_conf_dumper()
+        content,
+        default_flow_style=False,
+        allow_unicode=True,
+        sort_keys=False,
+        Dumper=get_omega_conf_dumper(),
     )
 
 
@@ -98,7 +116,9 @@ def comment(text: str) -> str:
     return "".join(character for character in re.sub(r"\s+", " ", text) if character.isprintable())
 
 
-def change(text: str, where: str, keys: Sequence[str | int], value: str | Callable[[Any], str]) -> str:
+def change(
+    text: str, where: str, keys: Sequence[str | int], value: str | Callable[[Any], str]
+) -> str:
     """The file `where`, of content `text`, with another value under some keys; a key of a list of one-entry mappings finds
     the mapping that has it. `value` is YAML, or makes it from the present value.
 
@@ -110,7 +130,9 @@ def change(text: str, where: str, keys: Sequence[str | int], value: str | Callab
     try:
         node = _find(YAML().compose(text), keys)
     except YAMLError as error:
-        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}. Mend it first.") from error
+        raise ConfigError(
+            f"{where} is not valid YAML: {' '.join(str(error).split())}. Mend it first."
+        ) from error
     if node is None:
         raise ConfigError(
             f"{where} has no key `{'.'.join(map(str, keys))}`, so it can't be changed there. Add it first."

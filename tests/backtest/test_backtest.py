@@ -13,20 +13,23 @@ import pytest
 from conftest import Project
 
 from retrain.backtest.corruptions import Corruption
-from retrain.backtest.drills import break_history
-from retrain.backtest.fits import carry_out
+from retrain.backtest.fault_injection import inject_faults
 from retrain.backtest.grid import build_plans, read_grid
-from retrain.backtest.history import History
+from retrain.backtest.history_view import HistoryView
+from retrain.backtest.model_cache import carry_out
 from retrain.backtest.regret import best_sequence, forecast_in_hindsight
 from retrain.backtest.replay import Replay
 from retrain.commands.backtest import CONF, read_history
 from retrain.config import compose
 from retrain.data.snapshot import SnapshotStore
-from retrain.project import SNAPSHOT
-from retrain.promotion.gate import judge
-from retrain.promotion.guardrails import Budget, Forgetting
+from retrain.gate.decision import judge
+from retrain.gate.guardrails import Forgetting, ResourceLimit
+from retrain.workspace import SNAPSHOT
 
-MEASURED_LIVE = (Budget, Forgetting)  # on stored models, and on windows of the past: no part of a replay
+MEASURED_LIVE = (
+    ResourceLimit,
+    Forgetting,
+)  # on stored models, and on windows of the past: no part of a replay
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,11 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = make_project(tmp_path_factory.mktemp("backtest") / "my project")
     project.arrive(*(f"2013-0{number}" for number in range(1, 7)))
     project.edit("conf/data/slice.yaml", "as_of: 2013-03", "as_of: null")
-    project.edit("conf/config.yaml", "strategies: [full, sliding_window, recency]", "strategies: [full, residual]")
+    project.edit(
+        "conf/config.yaml",
+        "strategies: [full, sliding_window, recency]",
+        "strategies: [full, residual]",
+    )
     project.repro("snapshot")
     project.run("retrain", "backtest")
     return project
@@ -54,30 +61,49 @@ def test_every_combination_is_ranked_beside_what_it_has_to_be_worth(replayed: Pr
         ("always", "every", "on_drift", "on_decay", "cost_aware"), ("full", "residual")
     ):
         assert {(policy, strategy, "non_inferiority"), (policy, strategy, "superiority")} <= names
-    assert ("always", "full", "always promote") in names and ("never", "full", "never asked") in names
+    assert ("always", "full", "always promote") in names and (
+        "never",
+        "full",
+        "never asked",
+    ) in names
     costs = [line["cost"] for line in found]
     assert costs == sorted(costs)
     by_name = {(line["policy"], line["strategy"], line["gate"]): line for line in found}
-    never, freshest = by_name["never", "full", "never asked"], by_name["always", "full", "always promote"]
+    never, freshest = (
+        by_name["never", "full", "never asked"],
+        by_name["always", "full", "always promote"],
+    )
     assert never["retrainings"] == 0 and freshest["retrainings"] == freshest["promotions"] == 4
     assert list(never["served"]) == ["2013-02", "2013-03", "2013-04", "2013-05", "2013-06"]
     assert never["loss"] == pytest.approx(np.mean(list(never["served"].values())))
-    assert never["served"]["2013-02"] == freshest["served"]["2013-02"], "both begin with the same champion"
+    assert never["served"]["2013-02"] == freshest["served"]["2013-02"], (
+        "both begin with the same champion"
+    )
     assert never["loss_low"] < never["loss"] < never["loss_high"]
     for value, (low, high) in zip(never["served"].values(), never["served_intervals"], strict=True):
         assert low < value < high
     assert all(event["reason"] for line in found for event in line["events"])
 
 
-def test_what_was_served_stands_in_the_matrix_and_nothing_cost_less_than_the_best_sequence(replayed: Project) -> None:
+def test_what_was_served_stands_in_the_matrix_and_nothing_cost_less_than_the_best_sequence(
+    replayed: Project,
+) -> None:
     found = figures(replayed)
     matrix = np.array(found["matrices"]["full"], dtype=float)
     freshest = next(
-        line for line in found["outcomes"] if (line["strategy"], line["gate"]) == ("full", "always promote")
+        line
+        for line in found["outcomes"]
+        if (line["strategy"], line["gate"]) == ("full", "always promote")
     )
-    assert list(freshest["served"].values()) == pytest.approx([matrix[n - 1, n] for n in range(1, 6)])
+    assert list(freshest["served"].values()) == pytest.approx(
+        [matrix[n - 1, n] for n in range(1, 6)]
+    )
     assert np.isnan(matrix[np.tril_indices(6)]).all(), "no model is scored on what it has learnt"
-    assert all(line["cost"] >= found["best_cost"] - 1e-12 for line in found["outcomes"] if line["strategy"] == "full")
+    assert all(
+        line["cost"] >= found["best_cost"] - 1e-12
+        for line in found["outcomes"]
+        if line["strategy"] == "full"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +117,7 @@ def live(replayed: Project, tmp_path_factory: pytest.TempPathFactory) -> Project
     return project
 
 
-def replay_of(project: Project, monkeypatch: pytest.MonkeyPatch) -> tuple[History, Replay]:
+def replay_of(project: Project, monkeypatch: pytest.MonkeyPatch) -> tuple[HistoryView, Replay]:
     monkeypatch.chdir(project.root)
     config, grid = read_grid(CONF, ["policy=always", "strategy=full", "gate=non_inferiority"])
     plans, store = build_plans(CONF, grid), SnapshotStore(SNAPSHOT)
@@ -106,9 +132,11 @@ def test_a_replayed_policy_sees_the_drift_that_the_pipeline_sees(
     seen = json.loads((live.root / "reports/decision.json").read_text())
     assert (seen["watched_batch"], seen["reference_batch"]) == ("2013-06", "2013-03")
     history, replay = replay_of(live, monkeypatch)
-    drift = history.drift(5, 2, history.workshop.get(replay.job(2, refit=True)))
+    drift = history.drift(5, 2, history.models.get(replay.job(2, refit=True)))
     assert set(drift) == {"features", "target", "predictions", "whole rows"}
-    assert drift == pytest.approx({name: change["p_value"] for name, change in seen["families"].items()}, rel=1e-3)
+    assert drift == pytest.approx(
+        {name: change["p_value"] for name, change in seen["families"].items()}, rel=1e-3
+    )
 
 
 def test_a_replayed_gate_decides_as_the_pipeline_does_check_by_check(
@@ -116,48 +144,62 @@ def test_a_replayed_gate_decides_as_the_pipeline_does_check_by_check(
 ) -> None:
     seen = json.loads((live.root / "reports/comparison.json").read_text())
     history, replay = replay_of(live, monkeypatch)
-    workshop, job = history.workshop, replay.job(5, refit=False)
-    carry_out(job, workshop.cache, workshop.snapshot)  # a replay ends before it, since nobody would be served
-    champion, challenger = workshop.get(replay.job(2, refit=True)), workshop.get(job)
-    judgement = judge(history.compare(challenger, champion, 5), replay.questions)
-    assert (judgement.verdict.value, set(judgement.checks)) == (seen["verdict"], set(seen["checks"]))
-    for name, result in judgement.checks.items():
-        check = replay.questions[name].check
+    models, job = history.models, replay.job(5, refit=False)
+    carry_out(
+        job, models.cache, models.snapshot
+    )  # a replay ends before it, since nobody would be served
+    champion, challenger = models.get(replay.job(2, refit=True)), models.get(job)
+    decision = judge(history.compare(challenger, champion, 5), replay.specs)
+    assert (decision.verdict.value, set(decision.checks)) == (seen["verdict"], set(seen["checks"]))
+    for name, result in decision.checks.items():
+        check = replay.specs[name].check
         if isinstance(check, MEASURED_LIVE):
             continue
         assert (result.outcome.value, result.reason) == (
             seen["checks"][name]["outcome"],
             seen["checks"][name]["reason"],
         )
-        assert dict(result.figures) == pytest.approx(seen["checks"][name]["figures"], rel=1e-9, abs=1e-9)
-    assert judgement.checks["slices"].figures["slices"] > 5, "it was asked about some"
+        assert dict(result.figures) == pytest.approx(
+            seen["checks"][name]["figures"], rel=1e-9, abs=1e-9
+        )
+    assert decision.checks["slices"].figures["slices"] > 5, "it was asked about some"
 
 
 def test_models_of_the_same_rows_are_one_and_other_questions_another(
     replayed: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(replayed.root)
-    _, grid = read_grid(CONF, ["policy=always", "strategy=full,sliding_window", "gate=non_inferiority"])
+    _, grid = read_grid(
+        CONF, ["policy=always", "strategy=full,sliding_window", "gate=non_inferiority"]
+    )
     config, plans = compose(CONF, []), build_plans(CONF, grid)
     store = SnapshotStore(SNAPSHOT)
     history = read_history(config, store, store.manifest(), plans)
-    broken = break_history(history, "all labels flipped", monitored=False)
+    broken = inject_faults(history, "all labels flipped", monitored=False)
     by_strategy = {plan.names[1]: plan for plan in plans}
 
-    def key(history: History, strategy: str, number: int) -> str:
+    def key(history: HistoryView, strategy: str, number: int) -> str:
         return Replay(history, by_strategy[strategy]).job(number, refit=True).key
 
-    assert key(history, "full", 2) == key(history, "sliding_window", 2), "three batches are all that there are"
+    assert key(history, "full", 2) == key(history, "sliding_window", 2), (
+        "three batches are all that there are"
+    )
     assert key(history, "full", 4) != key(history, "sliding_window", 4)
     first = next(iter(broken.corruptions))
     assert [batch.period for batch in history.batches].index(first) == 4
-    assert key(history, "full", 3) == key(broken, "full", 3) and key(history, "full", 4) != key(broken, "full", 4)
+    assert key(history, "full", 3) == key(broken, "full", 3) and key(history, "full", 4) != key(
+        broken, "full", 4
+    )
     late = read_history(config, store, store.manifest(), plans)
     late.first = 4
-    assert not break_history(late, "all labels flipped", monitored=True).corruptions, "not the first champion's own"
+    assert not inject_faults(late, "all labels flipped", monitored=True).corruptions, (
+        "not the first champion's own"
+    )
     # A window that has left the broken batch behind gives the same model, which is asked about other rows.
     earlier = Replay(broken, by_strategy["sliding_window"]).job(4, refit=True)
-    other = dataclasses.replace(earlier, corruptions={history.batches[0].period: Corruption("rows repeated", 0)})
+    other = dataclasses.replace(
+        earlier, corruptions={history.batches[0].period: Corruption("rows repeated", 0)}
+    )
     assert other.key != dataclasses.replace(earlier, corruptions={}).key
 
 
@@ -169,46 +211,70 @@ def test_a_second_backtest_trains_nothing_and_finds_the_same_and_a_lost_model_is
     first = replayed.run("retrain", "backtest").stderr
     assert " 0 trained" in first and figures(replayed)["outcomes"] == before
     shutil.rmtree(
-        next(path for path in (replayed.root / "data/.backtest").glob("*/*") if len(list(path.glob("2013-*.npy"))) > 2)
+        next(
+            path
+            for path in (replayed.root / "data/.backtest").glob("*/*")
+            if len(list(path.glob("2013-*.npy"))) > 2
+        )
     )
     replayed.run("retrain", "backtest")
     after = figures(replayed)["outcomes"]
     assert [line["loss"] for line in after] == [line["loss"] for line in before]
 
 
-def test_an_axis_on_the_command_line_takes_the_place_of_the_configured_one(replayed: Project, tmp_path: Path) -> None:
+def test_an_axis_on_the_command_line_takes_the_place_of_the_configured_one(
+    replayed: Project, tmp_path: Path
+) -> None:
     replayed = replayed.copy(tmp_path / "project")
-    replayed.run("retrain", "backtest", "-m", "strategy=full", "policy=every,on_decay", "gate=superiority")
-    names = {(line["policy"], line["strategy"], line["gate"]) for line in figures(replayed)["outcomes"]}
+    replayed.run(
+        "retrain", "backtest", "-m", "strategy=full", "policy=every,on_decay", "gate=superiority"
+    )
+    names = {
+        (line["policy"], line["strategy"], line["gate"]) for line in figures(replayed)["outcomes"]
+    }
     assert {("every", "full", "superiority"), ("on_decay", "full", "superiority")} < names
     assert {strategy for _, strategy, _ in names} == {"full"}
     refused = replayed.run("retrain", "backtest", "-m", "seed=1,2", check=False)
-    assert refused.returncode == 1 and "sweeps over policy, strategy and gate" in " ".join(refused.stderr.split())
+    assert refused.returncode == 1 and "sweeps over policy, strategy and gate" in " ".join(
+        refused.stderr.split()
+    )
 
 
-def test_a_metric_that_only_the_second_gate_asks_for_is_measured_too(replayed: Project, tmp_path: Path) -> None:
+def test_a_metric_that_only_the_second_gate_asks_for_is_measured_too(
+    replayed: Project, tmp_path: Path
+) -> None:
     replayed = replayed.copy(tmp_path / "project")
     gate = (replayed.root / "conf/gate/superiority.yaml").read_text()
-    own = "  accuracy: {_target_: retrain.promotion.checks.Limit, metric: balanced_accuracy, limit: 0.1}\n"
+    own = "  accuracy: {_target_: retrain.gate.checks.MetricLimit, metric: balanced_accuracy, limit: 0.1}\n"
     (replayed.root / "conf/gate/own.yaml").write_text(gate + own)
-    replayed.run("retrain", "backtest", "-m", "strategy=full", "policy=every", "gate=superiority,own")
-    found = {line["gate"]: line for line in figures(replayed)["outcomes"] if line["policy"] == "every"}
+    replayed.run(
+        "retrain", "backtest", "-m", "strategy=full", "policy=every", "gate=superiority,own"
+    )
+    found = {
+        line["gate"]: line for line in figures(replayed)["outcomes"] if line["policy"] == "every"
+    }
     assert found["own"]["loss"] == found["superiority"]["loss"]
 
 
 def test_labels_that_come_late_are_known_late(replayed: Project, tmp_path: Path) -> None:
     late = replayed.copy(tmp_path / "late")
     late.edit("conf/data/slice.yaml", "block_hours: 24", "block_hours: 24\nlabel_delay: 20d")
-    late.run("retrain", "backtest", "-m", "strategy=full", "policy=always,never", "gate=superiority")
+    late.run(
+        "retrain", "backtest", "-m", "strategy=full", "policy=always,never", "gate=superiority"
+    )
     found = figures(late)
     freshest = next(
-        line for line in found["outcomes"] if line["gate"] == "always promote" and line["policy"] == "always"
+        line
+        for line in found["outcomes"]
+        if line["gate"] == "always promote" and line["policy"] == "always"
     )
     matrix = np.array(found["matrices"]["full"], dtype=float)
     assert list(freshest["served"]) == ["2013-03", "2013-04", "2013-05", "2013-06"], (
         "January's labels are there in February"
     )
-    assert list(freshest["served"].values()) == pytest.approx([matrix[n - 2, n] for n in range(2, 6)])
+    assert list(freshest["served"].values()) == pytest.approx(
+        [matrix[n - 2, n] for n in range(2, 6)]
+    )
     assert [event["period"] for event in freshest["events"]] == ["2013-02", "2013-03", "2013-04"]
     assert all(line["cost"] >= found["best_cost"] - 1e-12 for line in found["outcomes"])
 
@@ -228,11 +294,15 @@ def test_the_report_stands_alone_and_is_in_mlflow(replayed: Project) -> None:
     experiment = client.get_experiment_by_name("slice-backtests")
     runs = client.search_runs([experiment.experiment_id], "tags.kind = 'backtest'")
     assert "backtest.html" in [file.path for file in client.list_artifacts(runs[0].info.run_id)]
-    children = client.search_runs([experiment.experiment_id], f"tags.mlflow.parentRunId = '{runs[0].info.run_id}'")
+    children = client.search_runs(
+        [experiment.experiment_id], f"tags.mlflow.parentRunId = '{runs[0].info.run_id}'"
+    )
     assert len(children) == len(figures(replayed)["outcomes"])
 
 
-def test_drills_show_who_notices_and_adopting_writes_the_recommendation(replayed: Project, tmp_path: Path) -> None:
+def test_drills_show_who_notices_and_adopting_writes_the_recommendation(
+    replayed: Project, tmp_path: Path
+) -> None:
     replayed = replayed.copy(tmp_path / "project")
     asked = ("strategy=full", "policy=every", "gate=superiority")
     output = replayed.run("retrain", "backtest", "--drills", "--adopt", "-m", *asked)
@@ -251,9 +321,16 @@ def test_drills_show_who_notices_and_adopting_writes_the_recommendation(replayed
     replayed.run("retrain", "config")
 
 
-def test_blocks_that_do_not_end_with_a_batch_are_replayed(replayed: Project, tmp_path: Path) -> None:
+def test_blocks_that_do_not_end_with_a_batch_are_replayed(
+    replayed: Project, tmp_path: Path
+) -> None:
     replayed = replayed.copy(tmp_path / "project")
-    project_wide = ["policy=on_drift", "strategy=full", "gate=non_inferiority", "evaluation.block_hours=168"]
+    project_wide = [
+        "policy=on_drift",
+        "strategy=full",
+        "gate=non_inferiority",
+        "evaluation.block_hours=168",
+    ]
     assert "Recommended" in replayed.run("retrain", "backtest", *project_wide).stdout
 
 
@@ -271,13 +348,17 @@ def test_the_best_sequence_is_that_of_trying_all() -> None:
                     model, total = served - 1, total + cost
                 total += matrix[model, served]
             totals.append(total / (count - 1))
-        best, sequence = best_sequence([matrix], {served: served - 1 for served in range(1, count)}, cost)
+        best, sequence = best_sequence(
+            [matrix], {served: served - 1 for served in range(1, count)}, cost
+        )
         assert best == pytest.approx(min(totals))
         model, total = 0, cost * len(sequence)
         for served in range(1, count):
             model = served - 1 if served - 1 in sequence else model
             total += matrix[model, served]
-        assert total / (count - 1) == pytest.approx(best), "the sequence costs what it is said to cost"
+        assert total / (count - 1) == pytest.approx(best), (
+            "the sequence costs what it is said to cost"
+        )
 
 
 def test_ageing_and_learning_are_read_off_the_matrix() -> None:
@@ -285,5 +366,8 @@ def test_ageing_and_learning_are_read_off_the_matrix() -> None:
     for trained, served in itertools.combinations(range(6), 2):
         matrix[trained, served] = 0.5 + 0.03 * (served - trained - 1) + 0.2 / (trained + 1)
     found = forecast_in_hindsight(matrix)
-    assert (found.ageing, found.learning) == (pytest.approx(0.03, rel=1e-3), pytest.approx(0.2, rel=1e-3))
+    assert (found.ageing, found.learning) == (
+        pytest.approx(0.03, rel=1e-3),
+        pytest.approx(0.2, rel=1e-3),
+    )
     assert forecast_in_hindsight(matrix[:0]) is None

@@ -16,7 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
-STRATEGIES, POLICIES = "full,sliding_window,recency", "always,every,on_drift,on_decay,cost_aware,never"
+STRATEGIES, POLICIES = (
+    "full,sliding_window,recency",
+    "always,every,on_drift,on_decay,cost_aware,never",
+)
 GATES = ("non_inferiority", "superiority", "wide")
 COPIED = ("conf", "data/snapshot", "params.yaml", "dvc.yaml")
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -32,13 +35,25 @@ def main() -> None:
             goal.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(source, goal) if source.is_dir() else shutil.copy(source, goal)
         gate = Path(folder, "conf/gate/non_inferiority.yaml").read_text(encoding="utf-8")
-        Path(folder, "conf/gate/wide.yaml").write_text(gate.replace("margin: 0.05", "margin: 0.1"), encoding="utf-8")
+        Path(folder, "conf/gate/wide.yaml").write_text(
+            gate.replace("margin: 0.05", "margin: 0.1"), encoding="utf-8"
+        )
         first, again = replay(folder), replay(folder)
-        fits = json.loads(run([sys.executable, str(Path(__file__).resolve()), "--bare"], folder, OMP_NUM_THREADS="1"))
+        fits = json.loads(
+            run(
+                [sys.executable, str(Path(__file__).resolve()), "--bare"],
+                folder,
+                OMP_NUM_THREADS="1",
+            )
+        )
     cores = os.cpu_count()
     share = fits["seconds"] / cores
-    print(f"{fits['count']} fits by scikit-learn alone: {fits['seconds']:.1f} s, over {cores} cores {share:.1f} s")
-    print(f"backtest, training:  {first['training']:.1f} s, {first['training'] / share:.2f} times as much")
+    print(
+        f"{fits['count']} fits by scikit-learn alone: {fits['seconds']:.1f} s, over {cores} cores {share:.1f} s"
+    )
+    print(
+        f"backtest, training:  {first['training']:.1f} s, {first['training'] / share:.2f} times as much"
+    )
     print(f"backtest, all of it: {first['all']:.1f} s, {first['all'] / share:.2f} times as much")
     print(f"again, nothing to train: {again['all']:.1f} s")
 
@@ -53,7 +68,9 @@ def replay(folder: str) -> dict[str, float]:
 
 def run(command: list[str], folder: str, **more: str) -> str:
     environment = os.environ | ENVIRONMENT | {"DVC_ROOT": folder} | more
-    return subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run(
+        command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
 
 
 def bare() -> None:
@@ -61,17 +78,19 @@ def bare() -> None:
     import numpy as np
     import polars as pl
 
-    from retrain.backtest.fits import read_batch
     from retrain.backtest.grid import build_plans, read_grid
+    from retrain.backtest.model_cache import read_batch
     from retrain.backtest.replay import Replay
     from retrain.commands.backtest import CONF, read_history
     from retrain.config import class_name, feature_types
     from retrain.data.snapshot import SnapshotStore
     from retrain.data.windows import batches_in
-    from retrain.modeling.pipeline import build_pipeline, to_features, to_target
-    from retrain.project import SNAPSHOT
+    from retrain.models.fitting import build_pipeline, to_features, to_target
+    from retrain.workspace import SNAPSHOT
 
-    config, grid = read_grid(CONF, [f"strategy={STRATEGIES}", "policy=always", "gate=non_inferiority"])
+    config, grid = read_grid(
+        CONF, [f"strategy={STRATEGIES}", "policy=always", "gate=non_inferiority"]
+    )
     plans, store = build_plans(CONF, grid), SnapshotStore(SNAPSHOT)
     history = read_history(config, store, store.manifest(), plans)
     jobs = {job.key: job for plan in plans for job in Replay(history, plan).jobs()}
@@ -81,7 +100,9 @@ def bare() -> None:
         kind = class_name(job.config.strategy)
         if kind == "SlidingWindow":
             batches = batches[-job.config.strategy["batches"] :]
-        parts = [job.window.rows(read_batch(config, SNAPSHOT, batch), time_column) for batch in batches]
+        parts = [
+            job.window.rows(read_batch(config, SNAPSHOT, batch), time_column) for batch in batches
+        ]
         weights = {}
         if kind == "Recency":
             ages = np.repeat(np.arange(len(parts) - 1, -1, -1), [len(part) for part in parts])

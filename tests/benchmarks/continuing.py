@@ -25,9 +25,9 @@ from retrain.config import Config, compose, feature_types, instantiate
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.update import update_snapshot
 from retrain.data.windows import Window, batches_in, plan_references, plan_windows
-from retrain.modeling.lesson import Base
-from retrain.modeling.scoring import Model, score_rows
-from retrain.modeling.training import train
+from retrain.models.scoring import Model, score_rows
+from retrain.models.training import train
+from retrain.models.training_set import ParentModel
 
 CONF = Path(__file__).parents[2] / "conf"
 CASES = {
@@ -50,16 +50,21 @@ def measure(model: str, store: SnapshotStore, repeat: int) -> list[list[str]]:
     references = plan_references(labelled, config.evaluation)
 
     def rows_of(window: Window) -> pl.DataFrame:
-        return window.rows(store.read([batch.period for batch in batches_in(labelled, window)]), time)
+        return window.rows(
+            store.read([batch.period for batch in batches_in(labelled, window)]), time
+        )
 
-    judged, old = rows_of(windows.evaluation), pl.concat([rows_of(window) for window in references.values()])
+    judged, old = (
+        rows_of(windows.evaluation),
+        pl.concat([rows_of(window) for window in references.values()]),
+    )
 
     def loss(fitted: Model, rows: pl.DataFrame) -> float:
         return score_rows({"model": fitted}, rows, config).loss("model", config)
 
     border = labelled[-1].first_time
     first = train(config, manifest, store, Window(windows.training.start, border))
-    base = Base(Model(first.pipeline, feature_types(config)), border)
+    base = ParentModel(Model(first.pipeline, feature_types(config)), border)
     before = loss(base.model, old)
     lines: list[list[str]] = []
     full_seconds, full_loss = 0.0, 0.0
@@ -71,24 +76,45 @@ def measure(model: str, store: SnapshotStore, repeat: int) -> list[list[str]]:
         new, after = loss(fitted, judged), loss(fitted, old)
         if strategy == "full":
             full_seconds, full_loss = seconds, new
-        line = [model, strategy, f"{runs[-1].rows:,}", f"{seconds:.2f}", f"{seconds / full_seconds:.2f}"]
+        line = [
+            model,
+            strategy,
+            f"{runs[-1].rows:,}",
+            f"{seconds:.2f}",
+            f"{seconds / full_seconds:.2f}",
+        ]
         lines.append([*line, f"{new:.4f}", f"{new / full_loss - 1:+.2%}", f"{after - before:+.4f}"])
-    lines.append([model, "(base)", f"{first.rows:,}", "", "", f"{loss(base.model, judged):.4f}", "", "0"])
+    lines.append(
+        [model, "(base)", f"{first.rows:,}", "", "", f"{loss(base.model, judged):.4f}", "", "0"]
+    )
     return lines
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare continuing a model with training it anew.")
+    parser = argparse.ArgumentParser(
+        description="Compare continuing a model with training it anew."
+    )
     parser.add_argument("--only", choices=CASES, help="one estimator")
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
     console = Console(highlight=False, width=140)
-    header = ["model", "strategy", "rows", "fit s", "of full", "log loss", "to full", "old months, to base"]
+    header = [
+        "model",
+        "strategy",
+        "rows",
+        "fit s",
+        "of full",
+        "log loss",
+        "to full",
+        "old months, to base",
+    ]
     table = Table(*header, box=None, pad_edge=False, padding=(0, 3, 0, 0))
     with tempfile.TemporaryDirectory() as folder:
         data = configured("sgd", "full").data
         store = SnapshotStore(Path(folder) / "snapshot")
-        update_snapshot(data, instantiate(data.source, "data.source"), store, Path(folder) / "index.json")
+        update_snapshot(
+            data, instantiate(data.source, "data.source"), store, Path(folder) / "index.json"
+        )
         for model in [options.only] if options.only else CASES:
             for line in measure(model, store, options.repeat):
                 table.add_row(*line)

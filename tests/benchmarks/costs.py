@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from retrain.backtest.history import History
+from retrain.backtest.history_view import HistoryView
 from retrain.backtest.regret import best_sequence, loss_matrix
-from retrain.backtest.replay import OPEN, Plan, Replay, live_through
+from retrain.backtest.replay import ALWAYS_PROMOTE, Plan, Replay, simulate
 from retrain.commands.backtest import read_history, trainer
 from retrain.config import Config, compose
 from retrain.data.snapshot import SnapshotStore
-from retrain.project import SNAPSHOT
+from retrain.workspace import SNAPSHOT
 
 CONF = Path("conf")
 POLICIES = ("always", "every", "on_drift", "on_decay", "any_of", "cost_aware", "never")
@@ -29,8 +29,12 @@ def main() -> None:
     policies = {name: dict(compose(CONF, [f"policy={name}"]).policy) for name in POLICIES}
     store = SnapshotStore(SNAPSHOT)
     history = read_history(config, store, store.manifest(), [])
-    plan = Plan(("always", "full", OPEN), dataclasses.replace(config, policy=policies["always"]), None)
-    trainer(history.workshop, config)(Replay(history, plan).jobs())
+    plan = Plan(
+        ("always", "full", ALWAYS_PROMOTE),
+        dataclasses.replace(config, policy=policies["always"]),
+        None,
+    )
+    trainer(history.models, config)(Replay(history, plan).jobs())
     matrix = freshest_matrix(history, Replay(history, plan))
     print("loss and cost of retraining a batch, and retrainings")
     print("cost    " + "".join(f"{name:>13}" for name in POLICIES) + "   best  cost_aware to best")
@@ -38,19 +42,21 @@ def main() -> None:
         policies["cost_aware"]["retraining_cost"] = cost
         found = {name: replay(history, config, name, policy) for name, policy in policies.items()}
         best, _ = best_sequence([matrix], history.served, cost)
-        cells = "".join(f"{outcome.cost(cost):9.4f}{outcome.retrainings:>4}" for outcome in found.values())
+        cells = "".join(
+            f"{outcome.cost(cost):9.4f}{outcome.retrainings:>4}" for outcome in found.values()
+        )
         print(f"{cost:<8}{cells}  {best:.4f}  {found['cost_aware'].cost(cost) / best - 1:+.1%}")
 
 
-def replay(history: History, config: Config, name: str, policy: dict):
-    plan = Plan((name, "full", OPEN), dataclasses.replace(config, policy=policy), None)
-    return live_through(history, [plan], trainer(history.workshop, config))[0]
+def replay(history: HistoryView, config: Config, name: str, policy: dict):
+    plan = Plan((name, "full", ALWAYS_PROMOTE), dataclasses.replace(config, policy=policy), None)
+    return simulate(history, [plan], trainer(history.models, config))[0]
 
 
-def freshest_matrix(history: History, replay: Replay) -> np.ndarray:
+def freshest_matrix(history: HistoryView, replay: Replay) -> np.ndarray:
     matrix = np.full((len(history.batches),) * 2, np.nan)
-    fits = [history.workshop.get(replay.job(number, True)) for number in history.learnt]
-    matrix[history.learnt] = loss_matrix(history, fits)
+    fits = [history.models.get(replay.job(number, True)) for number in history.fit_result]
+    matrix[history.fit_result] = loss_matrix(history, fits)
     return matrix
 
 

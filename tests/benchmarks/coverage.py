@@ -36,11 +36,19 @@ from rich.table import Table
 from scipy.special import expit
 from scipy.stats import norm, rankdata
 
-from retrain.modeling.metrics import METRICS as PROJECT_METRICS
-from retrain.modeling.metrics import mean_replicates, row_log_loss
-from retrain.promotion.checks import NonInferiority, Outcome, Superiority
-from retrain.promotion.comparison import bootstrap_t, compare, jackknife
-from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT, TARGET, Comparison, Estimate, score_column
+from retrain.gate.checks import NonInferiority, Outcome, Superiority
+from retrain.gate.comparison import bootstrap_t, compare, jackknife
+from retrain.gate.estimates import (
+    BLOCK,
+    CHALLENGER,
+    INCUMBENT,
+    TARGET,
+    Comparison,
+    Estimate,
+    score_column,
+)
+from retrain.models.metrics import METRICS as PROJECT_METRICS
+from retrain.models.metrics import mean_replicates, row_log_loss
 
 DAYS = (7, 10, 30, 90)
 METRICS = ("log_loss", "roc_auc")
@@ -54,9 +62,26 @@ ROWS_A_DAY = (600, 1101)
 TRUTH_DAYS = 10_000
 INCUMBENT_SKILL = (0.3, 0.4)
 # Challengers for the power, from clearly worse to clearly better, and the incumbent's like.
-POWER_SKILLS = ((0.5, 0.6), (0.4, 0.5), (0.35, 0.45), INCUMBENT_SKILL, (0.25, 0.35), (0.2, 0.3), (0.1, 0.2))
+POWER_SKILLS = (
+    (0.5, 0.6),
+    (0.4, 0.5),
+    (0.35, 0.45),
+    INCUMBENT_SKILL,
+    (0.25, 0.35),
+    (0.2, 0.3),
+    (0.1, 0.2),
+)
 POWER_DAYS = (10, 30)
-SMALL_WINDOWS = ((5, 6), (30, 1), (5, 12), (30, 2), (5, 24), (30, 4), (5, 50), (5, 100))  # days, rows a day
+SMALL_WINDOWS = (
+    (5, 6),
+    (30, 1),
+    (5, 12),
+    (30, 2),
+    (5, 24),
+    (30, 4),
+    (5, 50),
+    (5, 100),
+)  # days, rows a day
 
 
 @dataclass(frozen=True)
@@ -96,17 +121,26 @@ class Sample:
     incumbent: NDArray
 
     def frame(self) -> pl.DataFrame:
-        scores = {score_column(CHALLENGER): self.challenger, score_column(INCUMBENT): self.incumbent}
+        scores = {
+            score_column(CHALLENGER): self.challenger,
+            score_column(INCUMBENT): self.incumbent,
+        }
         return pl.DataFrame({TARGET: self.target, BLOCK: self.day} | scores)
 
     def loss_difference(self) -> NDArray:
-        return row_log_loss(self.target, self.challenger) - row_log_loss(self.target, self.incumbent)
+        return row_log_loss(self.target, self.challenger) - row_log_loss(
+            self.target, self.incumbent
+        )
 
 
-def simulate(case: Case, days: int, random: np.random.Generator, rows: tuple[int, int] = ROWS_A_DAY) -> Sample:
+def simulate(
+    case: Case, days: int, random: np.random.Generator, rows: tuple[int, int] = ROWS_A_DAY
+) -> Sample:
     """An evaluation window of some days with so many rows each, about a quarter of which are positive."""
     day = np.repeat(np.arange(days), random.integers(*rows, size=days))
-    tail = math.sqrt(3 / 5)  # the standard deviation of Student's t with 5 degrees of freedom is 1 / tail
+    tail = math.sqrt(
+        3 / 5
+    )  # the standard deviation of Student's t with 5 degrees of freedom is 1 / tail
 
     def shared(deviation: float) -> NDArray:
         return (deviation * tail * random.standard_t(5, size=days))[day]
@@ -126,19 +160,30 @@ def true_differences(case: Case, random: np.random.Generator) -> dict[str, float
     if case.equal:
         return dict.fromkeys(METRICS, 0.0)
     sample = simulate(case, TRUTH_DAYS, random)
-    auc = [PROJECT_METRICS["roc_auc"].value(sample.target, score) for score in (sample.challenger, sample.incumbent)]
+    auc = [
+        PROJECT_METRICS["roc_auc"].value(sample.target, score)
+        for score in (sample.challenger, sample.incumbent)
+    ]
     return {"log_loss": float(sample.loss_difference().mean()), "roc_auc": auc[0] - auc[1]}
 
 
-def bootstrap_intervals(sample: Sample, random: np.random.Generator) -> dict[str, tuple[float, float]]:
+def bootstrap_intervals(
+    sample: Sample, random: np.random.Generator
+) -> dict[str, tuple[float, float]]:
     """Percentile intervals by metric: whole days are drawn with replacement."""
     days = int(sample.day[-1]) + 1
     drawn = random.multinomial(days, np.full(days, 1 / days), size=RESAMPLES).astype(np.float64)
     losses, rows = np.bincount(sample.day, sample.loss_difference()), np.bincount(sample.day)
-    auc = [resampled_auc(sample.target, score, sample.day, drawn) for score in (sample.challenger, sample.incumbent)]
+    auc = [
+        resampled_auc(sample.target, score, sample.day, drawn)
+        for score in (sample.challenger, sample.incumbent)
+    ]
     replicates = {"log_loss": drawn @ losses / (drawn @ rows), "roc_auc": auc[0] - auc[1]}
     tail = (1 - CONFIDENCE) / 2
-    return {metric: tuple(np.quantile(values, [tail, 1 - tail])) for metric, values in replicates.items()}
+    return {
+        metric: tuple(np.quantile(values, [tail, 1 - tail]))
+        for metric, values in replicates.items()
+    }
 
 
 def resampled_auc(target: NDArray, score: NDArray, day: NDArray, drawn: NDArray) -> NDArray:
@@ -152,7 +197,9 @@ def resampled_auc(target: NDArray, score: NDArray, day: NDArray, drawn: NDArray)
     below = np.cumsum(of_day * (1 - target)[:, None], axis=0)
     ordered = (of_day * target[:, None]).T @ below
     positives, negatives = np.bincount(day, target), np.bincount(day, 1 - target)
-    return np.einsum("rd,de,re->r", drawn, ordered, drawn, optimize=True) / ((drawn @ positives) * (drawn @ negatives))
+    return np.einsum("rd,de,re->r", drawn, ordered, drawn, optimize=True) / (
+        (drawn @ positives) * (drawn @ negatives)
+    )
 
 
 def row_estimates(sample: Sample) -> dict[str, tuple[float, float]]:
@@ -198,7 +245,12 @@ def run_trial(case: Case, days: int, truth: dict[str, float], random: np.random.
         estimate = comparison.differences[INCUMBENT, metric]
         value, error = by_row[metric]
         by_row_interval = value - width * error, value + width * error
-        intervals = (estimate.interval(CONFIDENCE), studentized.get(metric), bootstrap[metric], by_row_interval)
+        intervals = (
+            estimate.interval(CONFIDENCE),
+            studentized.get(metric),
+            bootstrap[metric],
+            by_row_interval,
+        )
         held = [
             low <= truth[metric] <= high if interval else None
             for interval in intervals
@@ -216,8 +268,12 @@ def promotions(comparison: Comparison, metric: str, row_error: float) -> dict[st
     rules = {"superiority": Superiority(metric, minimum_gain=0.0, confidence=CONFIDENCE)}
     if (INCUMBENT, metric) in comparison.scores:
         for margin in (0.02, 0.05):
-            rules[f"non-inferiority, {margin:.0%}"] = NonInferiority(metric, margin, "relative", CONFIDENCE)
-    verdicts = {name: check.judge(comparison).outcome is Outcome.passed for name, check in rules.items()}
+            rules[f"non-inferiority, {margin:.0%}"] = NonInferiority(
+                metric, margin, "relative", CONFIDENCE
+            )
+    verdicts = {
+        name: check.judge(comparison).outcome is Outcome.passed for name, check in rules.items()
+    }
     return verdicts | {
         "test by row": gain > norm.ppf(CONFIDENCE) * row_error,
         "better figure wins": gain > 0,
@@ -229,7 +285,9 @@ def promotions_by_loss(sample: Sample) -> dict[str, bool]:
     rows, loss = np.bincount(sample.day), sample.loss_difference()
     scores = {CHALLENGER: sample.challenger, INCUMBENT: sample.incumbent}
     replicates = {
-        (model, "log_loss"): mean_replicates(np.bincount(sample.day, row_log_loss(sample.target, score)), rows)
+        (model, "log_loss"): mean_replicates(
+            np.bincount(sample.day, row_log_loss(sample.target, score)), rows
+        )
         for model, score in scores.items()
     }
     difference = replicates[CHALLENGER, "log_loss"] - replicates[INCUMBENT, "log_loss"]
@@ -252,9 +310,9 @@ def look_at_one_window(random: np.random.Generator) -> dict[str, NDArray]:
     day = np.repeat(np.arange(days), random.integers(*ROWS_A_DAY, size=days))
     tail = math.sqrt(3 / 5)
     known = random.normal(-1.3, 0.7, size=len(day))
-    target = (random.random(len(day)) < expit(known + (0.5 * tail * random.standard_t(5, size=days))[day])).astype(
-        float
-    )
+    target = (
+        random.random(len(day)) < expit(known + (0.5 * tail * random.standard_t(5, size=days))[day])
+    ).astype(float)
     errors = skill.day * tail * random.standard_t(5, size=(looks + 1, days))[:, day]
     scores = expit(known + errors + random.normal(0, skill.row, size=(looks + 1, len(day))))
     losses = np.stack([row_log_loss(target, score) for score in scores])
@@ -265,8 +323,12 @@ def look_at_one_window(random: np.random.Generator) -> dict[str, NDArray]:
     gate = Superiority("log_loss", minimum_gain=0.0, confidence=CONFIDENCE)
     row_errors = differences.std(axis=1, ddof=1) / math.sqrt(len(day))
     return {
-        "gate, superiority": np.array([_passes(gate, estimate, look) for look, estimate in enumerate(estimates, 1)]),
-        "the same, looks for free": np.array([estimate.quantile(CONFIDENCE) < 0 for estimate in estimates]),
+        "gate, superiority": np.array(
+            [_passes(gate, estimate, look) for look, estimate in enumerate(estimates, 1)]
+        ),
+        "the same, looks for free": np.array(
+            [estimate.quantile(CONFIDENCE) < 0 for estimate in estimates]
+        ),
         "test by row": differences.mean(axis=1) < -norm.ppf(CONFIDENCE) * row_errors,
         "better figure wins": differences.mean(axis=1) < 0,
     }
@@ -286,15 +348,21 @@ def share(answers: Sequence[bool | None]) -> str:
     return f"{100 * mean:5.1f} % ±{100 * math.sqrt(mean * (1 - mean) / len(answers)):.1f}"
 
 
-def show(console: Console, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(*header, title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+def show(
+    console: Console, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    table = Table(
+        *header, title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0)
+    )
     for row in rows:
         table.add_row(*row)
     console.print("", table)
 
 
 def steps(console: Console, count: int, title: str):
-    return track(range(count), title, console=console, transient=True, disable=not console.is_terminal)
+    return track(
+        range(count), title, console=console, transient=True, disable=not console.is_terminal
+    )
 
 
 def show_coverage(console: Console, simulations: int, random: np.random.Generator) -> None:
@@ -303,12 +371,19 @@ def show_coverage(console: Console, simulations: int, random: np.random.Generato
         truth = true_differences(case, random)
         for days in DAYS:
             trials = [
-                run_trial(case, days, truth, random) for _ in steps(console, simulations, f"{case.name}, {days} days")
+                run_trial(case, days, truth, random)
+                for _ in steps(console, simulations, f"{case.name}, {days} days")
             ]
             for metric in METRICS:
                 ratio = np.mean([trial.error_ratio[metric] for trial in trials])
                 line = [case.name, metric, str(days), f"{truth[metric]:+.4f}", f"{ratio:.1f}"]
-                lines.append(line + [share([trial.covered[metric][method] for trial in trials]) for method in METHODS])
+                lines.append(
+                    line
+                    + [
+                        share([trial.covered[metric][method] for trial in trials])
+                        for method in METHODS
+                    ]
+                )
     columns = ["models", "metric", "days", "true difference", "error ratio", *METHODS]
     show(console, f"Intervals of {CONFIDENCE:.0%} that hold the true difference", columns, lines)
     console.print("\nError ratio: standard error of the difference by day / by row.")
@@ -318,7 +393,10 @@ def show_looks(console: Console, simulations: int, random: np.random.Generator) 
     windows = [look_at_one_window(random) for _ in steps(console, simulations, "looks")]
     rules = list(windows[0])
     lines = [
-        [str(looks), *(share([bool(window[rule][:looks].any()) for window in windows]) for rule in rules)]
+        [
+            str(looks),
+            *(share([bool(window[rule][:looks].any()) for window in windows]) for rule in rules),
+        ]
         for looks in LOOKS
     ]
     title = f"Windows of {LOOKED_AT_DAYS} days in which any challenger was promoted, though none is better (log loss)"
@@ -340,7 +418,12 @@ def show_power(console: Console, simulations: int, random: np.random.Generator) 
             rules = list(promoted[0])
             answers = [share([verdicts[rule] for verdicts in promoted]) for rule in rules]
             lines.append([f"{-truth / incumbent:+.1%}", str(days), *answers])
-    show(console, "Promotions by true gain (share of the incumbent's log loss)", ["true gain", "days", *rules], lines)
+    show(
+        console,
+        "Promotions by true gain (share of the incumbent's log loss)",
+        ["true gain", "days", *rules],
+        lines,
+    )
 
 
 def show_small(console: Console, simulations: int, random: np.random.Generator) -> None:
@@ -356,19 +439,30 @@ def show_small(console: Console, simulations: int, random: np.random.Generator) 
                 for _ in steps(console, simulations, f"{days} days of {rows} rows")
             )
             made = (compare(sample.frame(), [CHALLENGER, INCUMBENT]) for sample in samples)
-            answers.append(share([gate.judge(comparison).outcome is Outcome.passed for comparison in made]))
+            answers.append(
+                share([gate.judge(comparison).outcome is Outcome.passed for comparison in made])
+            )
         lines.append([str(days * rows), str(days), *answers])
     title = "Promotions (non-inferiority, 5 %) in windows of few rows"
-    show(console, title, ["rows", "days", "of challengers worse by the margin", "of equal ones"], lines)
+    show(
+        console,
+        title,
+        ["rows", "days", "of challengers worse by the margin", "of equal ones"],
+        lines,
+    )
 
 
 PARTS = {"coverage": show_coverage, "looks": show_looks, "power": show_power, "small": show_small}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Simulate what the gate's intervals and verdicts hold.")
+    parser = argparse.ArgumentParser(
+        description="Simulate what the gate's intervals and verdicts hold."
+    )
     parser.add_argument("--part", choices=[*PARTS, "all"], default="all")
-    parser.add_argument("--simulations", type=int, default=1000, help="windows for each line (default: 1000)")
+    parser.add_argument(
+        "--simulations", type=int, default=1000, help="windows for each line (default: 1000)"
+    )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     console = Console(highlight=False, width=max(Console().width, 150))
@@ -376,7 +470,9 @@ def main() -> None:
         if options.part in (name, "all"):
             started = time.perf_counter()
             part(console, options.simulations, np.random.default_rng(options.seed))
-            console.print(f"\n{name}: {options.simulations} windows a line, {time.perf_counter() - started:.0f} s")
+            console.print(
+                f"\n{name}: {options.simulations} windows a line, {time.perf_counter() - started:.0f} s"
+            )
 
 
 if __name__ == "__main__":

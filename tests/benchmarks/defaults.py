@@ -54,11 +54,23 @@ class Outcome:
 
     @property
     def difference(self) -> float:
-        return float(np.mean(self.default) / np.mean(self.freshest) - 1) if self.default else float("inf")
+        return (
+            float(np.mean(self.default) / np.mean(self.freshest) - 1)
+            if self.default
+            else float("inf")
+        )
 
     def line(self) -> str:
-        cells = [self.table + " *" * self.aside, f"{self.rows:,}", self.batches, self.classes, self.period]
-        cells += [f"{np.mean(values):.4g}" if values else "-" for values in (self.default, self.freshest)]
+        cells = [
+            self.table + " *" * self.aside,
+            f"{self.rows:,}",
+            self.batches,
+            self.classes,
+            self.period,
+        ]
+        cells += [
+            f"{np.mean(values):.4g}" if values else "-" for values in (self.default, self.freshest)
+        ]
         first = "none" if self.first is None else f"{self.first} of {self.possible}"
         cells += [f"{self.difference:+.1%}", self.promotions, first, f"{self.held} ({self.still})"]
         return "| " + " | ".join(map(str, cells)) + " |"
@@ -67,7 +79,9 @@ class Outcome:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", default=list(TABLES), choices=list(TABLES))
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir(), "retrain_defaults"))
+    parser.add_argument(
+        "--work", type=Path, default=Path(tempfile.gettempdir(), "retrain_defaults")
+    )
     parser.add_argument("--show", action="store_true", help="what happened at each batch")
     parser.add_argument("--replay", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -75,12 +89,17 @@ def main() -> None:
         os.chdir(options.replay)
         print(json.dumps(dataclasses.asdict(replay(options.only[0]))))
         return
-    print("| table | rows | batches | classes | period | default | freshest | difference | promoted | first | held |")
+    print(
+        "| table | rows | batches | classes | period | default | freshest | difference | promoted | first | held |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     missed = []
     for name in options.only:
         outcome = run(name, TABLES[name], options.work)
-        print(outcome.line() if isinstance(outcome, Outcome) else f"| {name} | {outcome} |", flush=True)
+        print(
+            outcome.line() if isinstance(outcome, Outcome) else f"| {name} | {outcome} |",
+            flush=True,
+        )
         if options.show and isinstance(outcome, Outcome):
             print(*(f"    {event}" for event in outcome.events), sep="\n", flush=True)
         if not isinstance(outcome, Outcome) or outcome.difference > WANTED:
@@ -110,15 +129,28 @@ def run(name: str, table: Table, work: Path) -> Outcome | str:
     environment |= {"DVC_ROOT": str(project), "PYTHONWARNINGS": "ignore"}
 
     def call(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, cwd=project, env=environment, capture_output=True, text=True, check=False
+        )
 
     retrain = str(Path(sys.executable).with_name("retrain"))
-    asked = ["--target", table.target, "--time", table.time, "--name", name, "--force", *table.options]
+    asked = [
+        "--target",
+        table.target,
+        "--time",
+        table.time,
+        "--name",
+        name,
+        "--force",
+        *table.options,
+    ]
     started = call(retrain, "init", str(source.resolve()), *asked)
     if started.returncode:
         return f"init: {started.stderr.strip().splitlines()[-1]}"
     (project / "init.txt").write_text(started.stdout)
-    lived = call(sys.executable, str(Path(__file__).resolve()), "--replay", str(project), "--only", name)
+    lived = call(
+        sys.executable, str(Path(__file__).resolve()), "--replay", str(project), "--only", name
+    )
     if lived.returncode:
         return f"replay: {lived.stderr.strip().splitlines()[-1]}"
     return Outcome(**json.loads(lived.stdout.splitlines()[-1]))
@@ -129,7 +161,7 @@ def replay(name: str) -> Outcome:
     from retrain.commands.backtest import CONF, trainer
     from retrain.config import compose
     from retrain.data.snapshot import SnapshotStore
-    from retrain.project import SNAPSHOT
+    from retrain.workspace import SNAPSHOT
 
     config = compose(CONF, ["backtest.workers=1"])
     manifests = list(arrivals(config))
@@ -156,7 +188,7 @@ def arrivals(config) -> Iterator:
     from retrain.data.periods import parse_period
     from retrain.data.snapshot import SnapshotStore
     from retrain.data.update import update_snapshot
-    from retrain.project import SNAPSHOT, SOURCE_INDEX
+    from retrain.workspace import SNAPSHOT, SOURCE_INDEX
 
     source = instantiate(config.data.source, "data.source")
     source.bind(config.data)
@@ -172,33 +204,40 @@ class Loop:
     """The pipeline's loop on stored models: the champion's place is earned at the gate from the first one on."""
 
     def __init__(self, config, batches, summaries, manifests, trainer, outcome: Outcome) -> None:
-        from retrain.backtest.fits import Workshop
-        from retrain.backtest.history import History
-        from retrain.project import BACKTEST_CACHE, SNAPSHOT
-        from retrain.promotion.gate import build_questions
+        from retrain.backtest.history_view import HistoryView
+        from retrain.backtest.model_cache import ModelCache
+        from retrain.gate.decision import build_checks
+        from retrain.workspace import BACKTEST_CACHE, SNAPSHOT
 
-        self.config, self.batches, self.summaries, self.manifests = config, batches, summaries, manifests
-        self.workshop, self.outcome = Workshop(BACKTEST_CACHE, SNAPSHOT), outcome
-        self.train = trainer(self.workshop, config)
-        self.questions = {which: build_questions(config.gate, which) for which in (False, True)}
-        checks = [question.check for asked in self.questions.values() for question in asked.values()]
+        self.config, self.batches, self.summaries, self.manifests = (
+            config,
+            batches,
+            summaries,
+            manifests,
+        )
+        self.models, self.outcome = ModelCache(BACKTEST_CACHE, SNAPSHOT), outcome
+        self.train = trainer(self.models, config)
+        self.specs = {which: build_checks(config.gate, which) for which in (False, True)}
+        checks = [question.check for asked in self.specs.values() for question in asked.values()]
         self.metrics = [check.metric for check in checks if check.metric]
         self.looked_until: list[datetime] = []  # ends of the evaluation windows that were looked at
-        self.history = History(config, batches, summaries, self.workshop, metrics=self.metrics)
+        self.history = HistoryView(config, batches, summaries, self.models, metrics=self.metrics)
         outcome.metric, outcome.possible = self.history.loss, self.history.first + 1
 
     def fit(self, known: Sequence, number: int, refit: bool):
-        from retrain.backtest.fits import Job
+        from retrain.backtest.model_cache import FitJob
 
-        job = Job(self.config, tuple(known), number, refit, tuple(self.batches))
+        job = FitJob(self.config, tuple(known), number, refit, tuple(self.batches))
         self.train([job])
-        return self.workshop.get(job)
+        return self.models.get(job)
 
     def run(self) -> None:
         champion = None  # serving fit, challenger that earned it its place, number
         count, outcome = len(self.batches), self.outcome
         for number in range(count - 1):
-            hidden = frozenset(b.period for b in self.manifests[number].batches if b.held_back and b.rows)
+            hidden = frozenset(
+                b.period for b in self.manifests[number].batches if b.held_back and b.rows
+            )
             newest = self.batches[number]
             outcome.held += newest.period in hidden
             known = [batch for batch in self.batches[: number + 1] if batch.period not in hidden]
@@ -212,13 +251,15 @@ class Loop:
                 fresh = self.fit(self.batches[: number + 1], number, True)
                 outcome.default.append(self.history.losses(champion[0], number + 1).value)
                 outcome.freshest.append(self.history.losses(fresh, number + 1).value)
-                outcome.events[-1] += f" -> {outcome.default[-1]:.4g} against {outcome.freshest[-1]:.4g}"
+                outcome.events[-1] += (
+                    f" -> {outcome.default[-1]:.4g} against {outcome.freshest[-1]:.4g}"
+                )
         outcome.still = sum(b.held_back and b.rows > 0 for b in self.manifests[-1].batches)
 
     def decide(self, known: Sequence, number: int, champion):
         from retrain.data.windows import plan_windows
         from retrain.errors import DataError, PromotionError
-        from retrain.promotion.gate import Verdict, judge
+        from retrain.gate.decision import Verdict, judge
 
         period = self.batches[number].period
         if not known:
@@ -239,8 +280,8 @@ class Loop:
             incumbent = incumbent if incumbent.until <= window.start else None
         comparison = self.compare(known, challenger, incumbent, number, window)
         try:
-            judgement = judge(comparison, self.questions[incumbent is not None])
-            promoted, reason = judgement.verdict is Verdict.promote, judgement.reason
+            decision = judge(comparison, self.specs[incumbent is not None])
+            promoted, reason = decision.verdict is Verdict.promote, decision.reason
         except PromotionError as error:
             promoted, reason = False, f"ERROR {error}"
         self.looked_until.append(window.end)
@@ -255,12 +296,15 @@ class Loop:
 
     def compare(self, known: Sequence, challenger, incumbent, number: int, window):
         """As the stages `train` and `evaluate` do, from stored scores."""
-        from retrain.backtest.judging import compare_scored, spread_classes, to_scored
+        from retrain.backtest.scored import compare_scored, spread_classes, to_scored
         from retrain.config import Task
-        from retrain.promotion.figures import CHALLENGER, INCUMBENT
-        from retrain.promotion.looks import unseen_share
+        from retrain.gate.alpha_spending import unseen_share
+        from retrain.gate.estimates import CHALLENGER, INCUMBENT
 
-        data, fits = self.config.data, {CHALLENGER: challenger} | ({INCUMBENT: incumbent} if incumbent else {})
+        data, fits = (
+            self.config.data,
+            {CHALLENGER: challenger} | ({INCUMBENT: incumbent} if incumbent else {}),
+        )
         parts, found = [], {name: [] for name in fits}
         for index, batch in enumerate(self.batches[: number + 1]):
             if batch not in known or batch.last_time < window.start:
@@ -274,13 +318,17 @@ class Loop:
                 found[name].append(fit.scores(batch.period)[keep])
         rows = pl.concat(parts, how="diagonal_relaxed")
         scores = {name: np.concatenate(values) for name, values in found.items()}
-        scored = to_scored(self.config, rows, scores, {name: fit.classes for name, fit in fits.items()})
+        scored = to_scored(
+            self.config, rows, scores, {name: fit.classes for name, fit in fits.items()}
+        )
         constant = challenger.baseline
         if data.task is Task.multiclass:
             constant = spread_classes(constant[None, :], challenger.classes, scored.classes)[0]
         comparison = compare_scored(self.config, rows, scored, constant, self.metrics)
         unseen = unseen_share(self.looked_until, window.start, window.end)
-        return dataclasses.replace(comparison, unseen=unseen, look=1 + self.looked_until.count(window.end))
+        return dataclasses.replace(
+            comparison, unseen=unseen, look=1 + self.looked_until.count(window.end)
+        )
 
 
 if __name__ == "__main__":

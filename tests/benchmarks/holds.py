@@ -12,12 +12,20 @@ from datetime import timedelta
 import polars as pl
 
 from retrain.backtest.corruptions import CORRUPTIONS
-from retrain.backtest.drills import InMemory
-from retrain.config import Column, ColumnType, Config, DataConfig, MonitoringConfig, PeriodKind, Task
+from retrain.backtest.fault_injection import InMemory
+from retrain.config import (
+    Column,
+    ColumnType,
+    Config,
+    DataConfig,
+    MonitoringConfig,
+    PeriodKind,
+    Task,
+)
+from retrain.data.anomalies import FEWEST_EARLIER
 from retrain.data.holds import decide_holds
 from retrain.data.manifest import SUMMARY, Batch
-from retrain.data.summary import BatchSummary, summarize
-from retrain.data.suspicion import FEWEST_EARLIER
+from retrain.data.profiles import BatchProfile, summarize
 
 LENGTHS, ACCEPT_AFTER = (1, 3, 4, 5), (None, 1, 2, 3, 4)
 KINDS = {pl.Boolean: ColumnType.boolean, pl.String: ColumnType.categorical}
@@ -54,15 +62,27 @@ def configure(table: pl.DataFrame, target: str, time: str, task: Task) -> Config
 def entry(number: int, rows: pl.DataFrame, time: str, content: str) -> Batch:
     first, last = rows[time].min(), rows[time].max()
     return Batch(
-        f"{number:04}", 1, len(rows), 0, 0, None, first, last, content, {SUMMARY: ""}, until=last + timedelta(0)
+        f"{number:04}",
+        1,
+        len(rows),
+        0,
+        0,
+        None,
+        first,
+        last,
+        content,
+        {SUMMARY: ""},
+        until=last + timedelta(0),
     )
 
 
 def judge(
-    parts: list[pl.DataFrame], summaries: list[BatchSummary], time: str, accept_after: int | None
+    parts: list[pl.DataFrame], summaries: list[BatchProfile], time: str, accept_after: int | None
 ) -> tuple[Batch, ...]:
     batches = [entry(number, rows, time, str(number)) for number, rows in enumerate(parts)]
-    memory = InMemory({batch.period: summary for batch, summary in zip(batches, summaries, strict=True)})
+    memory = InMemory(
+        {batch.period: summary for batch, summary in zip(batches, summaries, strict=True)}
+    )
     return decide_holds(batches, memory, MonitoringConfig(accept_after=accept_after))
 
 
@@ -96,8 +116,13 @@ def main() -> None:
             for length in LENGTHS:
                 noticed = accepted = 0
                 for start in starts:
-                    mixed = [broken[n] if start <= n < start + length else sound[n] for n in range(start + length + 1)]
-                    decided = judge(parts[: start + length + 1], mixed, time, accept_after)[start : start + length]
+                    mixed = [
+                        broken[n] if start <= n < start + length else sound[n]
+                        for n in range(start + length + 1)
+                    ]
+                    decided = judge(parts[: start + length + 1], mixed, time, accept_after)[
+                        start : start + length
+                    ]
                     noticed += sum(bool(batch.suspicions) for batch in decided)
                     accepted += sum(bool(batch.accepted) for batch in decided)
                 cells.append(f"{noticed}/{len(starts) * length} noticed, {accepted} accepted")

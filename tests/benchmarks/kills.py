@@ -49,10 +49,10 @@ from conftest import Project, flights, make_project
 from retrain.config import compose
 from retrain.data.manifest import read_manifest
 from retrain.errors import DataError, RetrainError
-from retrain.project import SOURCE_INDEX
-from retrain.promotion.ledger import OVERRIDE, ROLLBACK, VERDICT, Entry
-from retrain.promotion.registry import load_version
-from retrain.tracking.store import Store
+from retrain.registry.ledger import OVERRIDE, ROLLBACK, VERDICT, Entry
+from retrain.registry.store import Store
+from retrain.registry.versions import load_version
+from retrain.workspace import SOURCE_INDEX
 
 PR_SET_CHILD_SUBREAPER = 36
 MODEL = "slice"
@@ -81,7 +81,9 @@ SCENARIOS = {
     "repro": Scenario(("dvc", "repro"), NEW_MONTH, VERDICT, 0.4),
     "promote": Scenario(("retrain", "promote"), JUDGED, VERDICT, 0.3),
     "rollback": Scenario(("retrain", "rollback", "--reason", "complaints"), SERVED, ROLLBACK, 0.15),
-    "override": Scenario(("retrain", "promote", "3", "--reason", "no refit"), SERVED, OVERRIDE, 0.15),
+    "override": Scenario(
+        ("retrain", "promote", "3", "--reason", "no refit"), SERVED, OVERRIDE, 0.15
+    ),
 }
 
 
@@ -111,7 +113,11 @@ class Commands:
     def __init__(self, folder: Path) -> None:
         code = folder / "code"
         shutil.copytree(Path(__file__).parents[2] / "src", code)
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
+        inherited = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("MLFLOW_", "DVC_"))
+        }
         self.environment = inherited | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(code),  # so that an edit meanwhile can't reach the measurement
@@ -140,7 +146,9 @@ class Commands:
         except subprocess.TimeoutExpired:
             kill_group(process)
             status = f"a kill after {TIMEOUT_SECONDS} s"
-        assert status == 0, f"`{' '.join(command)}` ended with {status}: {log.read_text(errors='replace')[-1200:]}"
+        assert status == 0, (
+            f"`{' '.join(command)}` ended with {status}: {log.read_text(errors='replace')[-1200:]}"
+        )
         return time.perf_counter() - started
 
 
@@ -174,18 +182,28 @@ class Remains:
     def history(self) -> list[Entry]:
         """The ledger. Raises AssertionError when it is not one line of history."""
         assert self._ask("pragma quick_check") == [("ok",)], "the database is damaged"
-        found = self._ask("select key, value, run_uuid from params where key like 'seq-%' order by key")
+        found = self._ask(
+            "select key, value, run_uuid from params where key like 'seq-%' order by key"
+        )
         assert len({run for _, _, run in found}) == 1, "there are several ledgers"
-        assert [key for key, _, _ in found] == [f"seq-{number:06d}" for number in range(len(found))], "there is a gap"
-        entries = [Entry(**json.loads(text), seq=number) for number, (_, text, _) in enumerate(found)]
+        assert [key for key, _, _ in found] == [
+            f"seq-{number:06d}" for number in range(len(found))
+        ], "there is a gap"
+        entries = [
+            Entry(**json.loads(text), seq=number) for number, (_, text, _) in enumerate(found)
+        ]
         champion = None
         for entry in entries:
-            assert entry.previous == champion, f"entry {entry.seq} does not follow on the one before"
+            assert entry.previous == champion, (
+                f"entry {entry.seq} does not follow on the one before"
+            )
             champion = entry.champion
         return entries
 
     def alias(self) -> int:
-        found = self._ask(f"select version from registered_model_aliases where name = '{MODEL}' and alias = 'champion'")
+        found = self._ask(
+            f"select version from registered_model_aliases where name = '{MODEL}' and alias = 'champion'"
+        )
         assert len(found) == 1, "there is no alias"
         return int(found[0][0])
 
@@ -193,7 +211,7 @@ class Remains:
         """Load a version, checked against the registry, and score some rows. Raises ModelError or AssertionError."""
         from mlflow import MlflowClient
 
-        from retrain.modeling.pipeline import predict
+        from retrain.models.fitting import predict
 
         store = Store(MlflowClient(f"sqlite:///{self.database}"), MODEL, MODEL, self.root)
         model = load_version(store, version, trusted_types, [])
@@ -215,7 +233,11 @@ class Remains:
 
     def litter(self) -> int:
         """Temporary files and folders that nobody will clean up, beside the results."""
-        found = [path for folder in ("reports", "data", "data/snapshot") for path in (self.root / folder).glob(".*.*")]
+        found = [
+            path
+            for folder in ("reports", "data", "data/snapshot")
+            for path in (self.root / folder).glob(".*.*")
+        ]
         return sum(path.name != SOURCE_INDEX.name for path in found)
 
 
@@ -257,18 +279,24 @@ class Bench:
         with kill.check("ledger"):
             entries = remains.history()
         written = len(entries) > before
-        kill.landed = _landed((folder / "killed.log").read_text(errors="replace"), scenario, written)
+        kill.landed = _landed(
+            (folder / "killed.log").read_text(errors="replace"), scenario, written
+        )
         if not entries:
             return
         with kill.check("champion"):
             remains.score(entries[-1].champion, self.trusted_types, self.rows)
         with kill.check("alias"):
             expected = (entries[-1].champion, entries[-1].previous)
-            assert remains.alias() in expected, f"the alias is {remains.alias()}, the ledger ends with {entries[-1]}"
+            assert remains.alias() in expected, (
+                f"the alias is {remains.alias()}, the ledger ends with {entries[-1]}"
+            )
         with kill.check("files"):
             remains.read_files(complete=False)
         with kill.check("converged"):
-            self.run(project, scenario.next_command if written else scenario.command, folder / "next.log")
+            self.run(
+                project, scenario.next_command if written else scenario.command, folder / "next.log"
+            )
             entries = remains.history()
             assert remains.alias() == entries[-1].champion, (
                 f"the alias is {remains.alias()}, the ledger ends with {entries[-1]}"
@@ -282,7 +310,12 @@ class Bench:
 
 
 def _wait(
-    process: subprocess.Popen[bytes], remains: Remains, before: int, aimed: bool, draw: random.Random, seconds: float
+    process: subprocess.Popen[bytes],
+    remains: Remains,
+    before: int,
+    aimed: bool,
+    draw: random.Random,
+    seconds: float,
 ) -> float:
     """Until the moment to kill; returns how long that was."""
     started = time.perf_counter()
@@ -298,7 +331,9 @@ def _wait(
 
 def _landed(output: str, scenario: Scenario, written: bool) -> str:
     """The stage or step that was at work."""
-    stages = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+    stages = [
+        line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")
+    ]
     step = stages[-1] if stages else "before the first stage"
     if scenario.command[0] == "retrain":
         steps = {"Refitting with": "refit", "loads and scores": "tried out"}
@@ -322,12 +357,20 @@ def prepare(folder: Path, run: Commands) -> dict[str, Project]:
     return starts
 
 
-def undisturbed(folder: Path, run: Commands, starts: dict[str, Project], name: str, jobs: int) -> float:
+def undisturbed(
+    folder: Path, run: Commands, starts: dict[str, Project], name: str, jobs: int
+) -> float:
     """Seconds that a command takes, the longest of as many at once as there will be."""
     scenario = SCENARIOS[name]
-    copies = [starts[scenario.start].copy(folder / f"undisturbed-{name}-{job}") for job in range(jobs)]
+    copies = [
+        starts[scenario.start].copy(folder / f"undisturbed-{name}-{job}") for job in range(jobs)
+    ]
     with ThreadPoolExecutor(jobs) as pool:
-        seconds = list(pool.map(lambda copy: run(copy, scenario.command, copy.root.with_suffix(".log")), copies))
+        seconds = list(
+            pool.map(
+                lambda copy: run(copy, scenario.command, copy.root.with_suffix(".log")), copies
+            )
+        )
     for copy in copies:
         shutil.rmtree(copy.root)
     return max(seconds)
@@ -347,13 +390,17 @@ def plan(names: Sequence[str], kills: int, aimed: int) -> list[tuple[str, bool]]
     return planned
 
 
-def measure(options: argparse.Namespace, names: Sequence[str], folder: Path, console: Console) -> list[Kill]:
+def measure(
+    options: argparse.Namespace, names: Sequence[str], folder: Path, console: Console
+) -> list[Kill]:
     run = Commands(folder)
     with console.status("preparing the projects"):
         starts = prepare(folder, run)
     with console.status("measuring the commands undisturbed"):
         seconds = {name: undisturbed(folder, run, starts, name, options.jobs) for name in names}
-    console.print("undisturbed:", ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()))
+    console.print(
+        "undisturbed:", ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
+    )
     trusted = list(compose(starts[NEW_MONTH].root / "conf").trusted_types)
     bench = Bench(folder, run, starts, trusted, flights("2013-04").head(20), seconds)
     draw = random.Random(options.seed)
@@ -362,28 +409,49 @@ def measure(options: argparse.Namespace, names: Sequence[str], folder: Path, con
             pool.submit(bench.attempt, number, name, aimed, draw.getrandbits(32))
             for number, (name, aimed) in enumerate(plan(names, options.kills, options.aimed))
         ]
-        done = track(as_completed(tasks), "killing", len(tasks), console=console, disable=not console.is_terminal)
+        done = track(
+            as_completed(tasks),
+            "killing",
+            len(tasks),
+            console=console,
+            disable=not console.is_terminal,
+        )
         return [task.result() for task in done]
 
 
 def show(kills: Sequence[Kill], console: Console) -> None:
-    header = ["command", "kills", "ledger consistent", "champion valid", "alias", "files whole", "converged", "landed"]
+    header = [
+        "command",
+        "kills",
+        "ledger consistent",
+        "champion valid",
+        "alias",
+        "files whole",
+        "converged",
+        "landed",
+    ]
     table = Table(*header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
 
     def row(title: str, chosen: Sequence[Kill], landed: Callable[[Kill], str]) -> None:
         good = [str(sum(check not in kill.problems for kill in chosen)) for check in CHECKS]
         places = Counter(map(landed, chosen)).most_common()
-        table.add_row(title, str(len(chosen)), *good, ", ".join(f"{place} {count}" for place, count in places))
+        table.add_row(
+            title, str(len(chosen)), *good, ", ".join(f"{place} {count}" for place, count in places)
+        )
 
     for aimed in (False, True):
         for name, scenario in SCENARIOS.items():
             chosen = [kill for kill in kills if kill.scenario == name and kill.aimed is aimed]
             if chosen:
-                title = " ".join(scenario.command).replace(" --reason", "").removesuffix(" no refit")
+                title = (
+                    " ".join(scenario.command).replace(" --reason", "").removesuffix(" no refit")
+                )
                 row(title + (" (aimed)" if aimed else ""), chosen, lambda kill: kill.landed)
     row("all", kills, lambda kill: "as above")
     console.print(table)
-    console.print(f"temporary files that were left after the next run: {sum(kill.litter for kill in kills)}")
+    console.print(
+        f"temporary files that were left after the next run: {sum(kill.litter for kill in kills)}"
+    )
     for kill in kills:
         for check, text in kill.problems.items():
             console.print(
@@ -396,15 +464,27 @@ def show(kills: Sequence[Kill], console: Console) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Kill the project's commands at random moments.")
     parser.add_argument("--kills", type=int, default=200, help="at random moments (default: 200)")
-    parser.add_argument("--aimed", type=int, default=0, help="more of them, just after the ledger entry (default: 0)")
-    parser.add_argument("--only", action="append", choices=SCENARIOS, help="kill this command (may be repeated)")
+    parser.add_argument(
+        "--aimed",
+        type=int,
+        default=0,
+        help="more of them, just after the ledger entry (default: 0)",
+    )
+    parser.add_argument(
+        "--only", action="append", choices=SCENARIOS, help="kill this command (may be repeated)"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="kills at the same time (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     options = parser.parse_args()
     adopt_orphans()
     console = Console(highlight=False, width=max(Console().width, 160))
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
-    kills = measure(options, [name for name in SCENARIOS if not options.only or name in options.only], folder, console)
+    kills = measure(
+        options,
+        [name for name in SCENARIOS if not options.only or name in options.only],
+        folder,
+        console,
+    )
     show(kills, console)
     failed = any(kill.problems for kill in kills)
     if failed:

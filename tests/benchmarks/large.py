@@ -19,9 +19,18 @@ import numpy as np
 import polars as pl
 
 from retrain.config import compose
-from retrain.promotion.comparison import compare
-from retrain.promotion.figures import BASELINE, BLOCK, CHALLENGER, EVALUATION, INCUMBENT, TARGET, WINDOW, score_column
-from retrain.promotion.gate import build_questions, judge
+from retrain.gate.comparison import compare
+from retrain.gate.decision import build_checks, judge
+from retrain.gate.estimates import (
+    BASELINE,
+    BLOCK,
+    CHALLENGER,
+    EVALUATION,
+    INCUMBENT,
+    TARGET,
+    WINDOW,
+    score_column,
+)
 from retrain.stages.evaluate import to_record
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -33,7 +42,10 @@ def simulate(rows: int, seed: int, window: str) -> pl.DataFrame:
     random = np.random.default_rng(seed)
     logit = random.normal(-1.3, 1.0, rows)
     levels = {"few": 5, "some": 50, "many": 300}
-    features = {name: pl.Series(random.integers(0, count, rows)).cast(pl.String) for name, count in levels.items()}
+    features = {
+        name: pl.Series(random.integers(0, count, rows)).cast(pl.String)
+        for name, count in levels.items()
+    }
     models = {
         score_column(name): 1 / (1 + np.exp(-(logit + random.normal(0, noise, rows))))
         for name, noise in ((CHALLENGER, 0.3), (INCUMBENT, 0.35))
@@ -57,7 +69,7 @@ def main() -> None:
     rows = parser.parse_args().rows
     gate = compose(CONF).gate
     gate.checks["slices"]["by"] = ["few", "some", "many", "number"]
-    questions = build_questions(gate, has_incumbent=True)
+    specs = build_checks(gate, has_incumbent=True)
     judged, reference = simulate(rows, 1, EVALUATION), simulate(rows // 5, 2, "2013-01")
     before, started = peak_memory(), time.perf_counter()
     comparison = compare(judged, [CHALLENGER, INCUMBENT, BASELINE])
@@ -66,8 +78,8 @@ def main() -> None:
     comparison = dataclasses.replace(
         comparison, facts=facts, classes=["0", "1"], rows_judged=judged, reference_rows=reference
     )
-    judgement = judge(comparison, questions)
-    record = to_record(comparison, judgement, questions)
+    decision = judge(comparison, specs)
+    record = to_record(comparison, decision, specs)
     ended = time.perf_counter()
     for name, check in record.checks.items():
         print(f"{check.outcome:<15}{name}: {check.reason}")

@@ -60,7 +60,12 @@ NUMERIC = {
     "visib": (0, 20),
 }
 WEATHER = list(NUMERIC)[7:]
-PARAMETERS = {"learning_rate": 0.1, "max_iter": 100, "min_samples_leaf": 50, "early_stopping": False}
+PARAMETERS = {
+    "learning_rate": 0.1,
+    "max_iter": 100,
+    "min_samples_leaf": 50,
+    "early_stopping": False,
+}
 SWEEP = {"max_iter": [10, 20], "min_samples_leaf": [20, 50, 100, 200]}
 SWEEP_MONTHS = 2
 TRUSTED_TYPES = [
@@ -89,7 +94,9 @@ def read_flights(through: datetime) -> pl.DataFrame:
     weather = weather.unique(["origin", "time_hour"], keep="first", maintain_order=True)
     arrival = pl.col("sched_arr_time")
     joined = (
-        flights.filter(pl.col("arr_delay").is_not_null(), pl.date("year", "month", 1) <= through.date())
+        flights.filter(
+            pl.col("arr_delay").is_not_null(), pl.date("year", "month", 1) <= through.date()
+        )
         .with_columns(hour)
         .join(planes, on="tailnum", how="left")
         .join(weather, on=["origin", "time_hour"], how="left")
@@ -101,10 +108,16 @@ def read_flights(through: datetime) -> pl.DataFrame:
             (pl.col("arr_delay") > 15).alias(TARGET),
         )
     )
-    plausible = [pl.col(name).is_between(*limits).fill_null(True) for name, limits in NUMERIC.items()]
+    plausible = [
+        pl.col(name).is_between(*limits).fill_null(True) for name, limits in NUMERIC.items()
+    ]
     kept = joined.filter(*plausible)
-    print(f"{len(kept):,} labelled flights, {len(joined) - len(kept)} more are implausible and left out")
-    return kept.sort(TIME, "carrier", "flight", "origin").select(TIME, *CATEGORICAL, *NUMERIC, TARGET)
+    print(
+        f"{len(kept):,} labelled flights, {len(joined) - len(kept)} more are implausible and left out"
+    )
+    return kept.sort(TIME, "carrier", "flight", "origin").select(
+        TIME, *CATEGORICAL, *NUMERIC, TARGET
+    )
 
 
 def between(rows: pl.DataFrame, start: datetime, end: datetime) -> pl.DataFrame:
@@ -127,12 +140,16 @@ def fit(rows: pl.DataFrame, **parameters: float) -> Pipeline:
         unknown_value=np.nan,
         encoded_missing_value=np.nan,
     )
-    columns = ColumnTransformer([("categorical", encoder, CATEGORICAL), ("numeric", "passthrough", list(NUMERIC))])
+    columns = ColumnTransformer(
+        [("categorical", encoder, CATEGORICAL), ("numeric", "passthrough", list(NUMERIC))]
+    )
     categorical = [True] * len(CATEGORICAL) + [False] * len(NUMERIC)
     classifier = HistGradientBoostingClassifier(
         **PARAMETERS | parameters, categorical_features=categorical, random_state=SEED
     )
-    return Pipeline([("preprocessing", columns), ("estimator", classifier)]).fit(features(rows), target(rows))
+    return Pipeline([("preprocessing", columns), ("estimator", classifier)]).fit(
+        features(rows), target(rows)
+    )
 
 
 def predict(model: Pipeline, rows: pl.DataFrame) -> np.ndarray:
@@ -152,7 +169,9 @@ def plot_calibration(truth: np.ndarray, predictions: dict[str, np.ndarray]) -> F
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="grey", linestyle="--", label="perfect")
     for name, probability in predictions.items():
-        binned = pl.DataFrame({"bin": (probability * 10).astype(int), "predicted": probability, "observed": truth})
+        binned = pl.DataFrame(
+            {"bin": (probability * 10).astype(int), "predicted": probability, "observed": truth}
+        )
         means = binned.group_by("bin").mean().sort("bin")
         axes.plot(means["predicted"], means["observed"], marker="o", label=name)
     axes.set(xlabel="predicted probability", ylabel="observed share", title="Calibration")
@@ -166,7 +185,12 @@ def plot_log_loss_by_day(rows: pl.DataFrame, predictions: dict[str, np.ndarray])
     truth = target(rows)
     for name, probability in predictions.items():
         loss = -np.log(np.where(truth == 1, probability, 1 - probability))
-        daily = pl.DataFrame({"day": rows[TIME].dt.date(), "loss": loss}).group_by("day").mean().sort("day")
+        daily = (
+            pl.DataFrame({"day": rows[TIME].dt.date(), "loss": loss})
+            .group_by("day")
+            .mean()
+            .sort("day")
+        )
         axes.plot(daily["day"], daily["loss"], marker="o", label=name)
     axes.set(ylabel="log loss", title="Log loss by day")
     axes.tick_params(axis="x", rotation=30)
@@ -174,7 +198,9 @@ def plot_log_loss_by_day(rows: pl.DataFrame, predictions: dict[str, np.ndarray])
     return figure
 
 
-def log_model(model: Pipeline, name: str, sample: pl.DataFrame, register: bool = True) -> str | None:
+def log_model(
+    model: Pipeline, name: str, sample: pl.DataFrame, register: bool = True
+) -> str | None:
     """Log a model to the active run; returns its version in the registry."""
     example = features(sample.head(5))
     logged = mlflow.sklearn.log_model(
@@ -198,11 +224,16 @@ def champion_version(client: MlflowClient) -> str | None:
         return None
 
 
-def holds_up(challenger: dict[str, float], champion: dict[str, float] | None, baseline: float) -> bool:
+def holds_up(
+    challenger: dict[str, float], champion: dict[str, float] | None, baseline: float
+) -> bool:
     """Not worse than the champion by more than 2 %; the first one has to beat the share of positives."""
     if champion is None:
         return challenger["log_loss"] < baseline
-    return challenger["log_loss"] < 1.02 * champion["log_loss"] and challenger["roc_auc"] > champion["roc_auc"] - 0.02
+    return (
+        challenger["log_loss"] < 1.02 * champion["log_loss"]
+        and challenger["roc_auc"] > champion["roc_auc"] - 0.02
+    )
 
 
 def retrain(rows: pl.DataFrame, start: datetime, end: datetime) -> None:
@@ -212,14 +243,22 @@ def retrain(rows: pl.DataFrame, start: datetime, end: datetime) -> None:
     serving = champion_version(client)
     champion = mlflow.sklearn.load_model(f"models:/{NAME}/{serving}") if serving else None
     with mlflow.start_run(run_name=f"retrain {end - timedelta(days=1):%Y-%m}"):
-        mlflow.log_params(PARAMETERS | {"seed": SEED, "evaluation_start": start, "evaluation_end": end})
+        mlflow.log_params(
+            PARAMETERS | {"seed": SEED, "evaluation_start": start, "evaluation_end": end}
+        )
         challenger = fit(training)
         truth, predictions = target(evaluation), {"challenger": predict(challenger, evaluation)}
         if champion is not None:
             predictions["champion"] = predict(champion, evaluation)
         figures = {name: scores(truth, probability) for name, probability in predictions.items()}
         baseline = log_loss(truth, np.full(len(truth), training[TARGET].mean()))
-        mlflow.log_metrics({f"{key}/{name}": value for name, each in figures.items() for key, value in each.items()})
+        mlflow.log_metrics(
+            {
+                f"{key}/{name}": value
+                for name, each in figures.items()
+                for key, value in each.items()
+            }
+        )
         mlflow.log_metrics({"log_loss/baseline": baseline, "training_rows": len(training)})
         mlflow.log_figure(plot_calibration(truth, predictions), "calibration.svg")
         mlflow.log_figure(plot_log_loss_by_day(evaluation, predictions), "log_loss_by_day.svg")
@@ -235,7 +274,11 @@ def retrain(rows: pl.DataFrame, start: datetime, end: datetime) -> None:
     for name, each in figures.items():
         print(f"{name:<11}" + "   ".join(f"{key} {value:.4f}" for key, value in each.items()))
     print(f"baseline   log_loss {baseline:.4f}")
-    print(f"version {promoted_version} is champion" if promoted else f"version {serving} stays champion")
+    print(
+        f"version {promoted_version} is champion"
+        if promoted
+        else f"version {serving} stays champion"
+    )
 
 
 def trials() -> Iterator[dict[str, float]]:
@@ -267,8 +310,12 @@ def sweep(rows: pl.DataFrame, first: datetime, start: datetime, end: datetime) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Retrain on the flights of New York in 2013.")
-    parser.add_argument("--through", required=True, metavar="YYYY-MM", help="the newest month to use")
-    parser.add_argument("--sweep", action="store_true", help="try eight candidates instead of retraining")
+    parser.add_argument(
+        "--through", required=True, metavar="YYYY-MM", help="the newest month to use"
+    )
+    parser.add_argument(
+        "--sweep", action="store_true", help="try eight candidates instead of retraining"
+    )
     options = parser.parse_args()
     month = datetime.strptime(options.through, "%Y-%m")
     end = (month + timedelta(days=31)).replace(day=1)
@@ -277,7 +324,9 @@ def main() -> None:
     mlflow.set_experiment(f"{NAME}-candidates" if options.sweep else NAME)
     rows = read_flights(month)
     if options.sweep:
-        first = (month - timedelta(days=1)).replace(day=1)  # SWEEP_MONTHS months, the newest as far as it goes
+        first = (month - timedelta(days=1)).replace(
+            day=1
+        )  # SWEEP_MONTHS months, the newest as far as it goes
         sweep(rows, first, start - timedelta(days=EVALUATION_DAYS), start)
     else:
         retrain(rows, start, end)

@@ -74,7 +74,11 @@ class Runner:
 
     def __init__(self, folder: Path, code: Path, threads: int | None) -> None:
         self.log = folder / "output.log"
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
+        inherited = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("MLFLOW_", "DVC_"))
+        }
         self.environment = inherited | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(code),  # so that an edit meanwhile can't reach the measurement
@@ -109,7 +113,11 @@ class Repetition:
         self.plain.mkdir()
         shutil.copytree(original, self.project)
         identity = ["-c", "user.name=benchmark", "-c", "user.email=benchmark@example.com"]
-        for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):  # DVC needs a commit
+        for command in (
+            ["init", "-q"],
+            ["add", "-A"],
+            ["commit", "-qm", "start"],
+        ):  # DVC needs a commit
             subprocess.run(["git", *identity, *command], cwd=self.project, check=True)
 
     def script(self, *arguments: str) -> Usage:
@@ -140,7 +148,9 @@ class Repetition:
     def time_new_month(self) -> list[Pair]:
         _ = self.first_run
         config = self.project / FLIGHTS
-        config.write_text(config.read_text(encoding="utf-8").replace("as_of: 2013-10", "as_of: 2013-11"), "utf-8")
+        config.write_text(
+            config.read_text(encoding="utf-8").replace("as_of: 2013-10", "as_of: 2013-11"), "utf-8"
+        )
         ours = self.run(self.project, "dvc", "repro")
         return [Pair(ours.seconds, self.script("--through", "2013-11").seconds)]
 
@@ -154,9 +164,13 @@ class Repetition:
             months = write_batches(self.project / "data/incoming", batches)
             shutil.rmtree(self.project / "data/snapshot", ignore_errors=True)
             for as_of in months[-2:]:
-                usage = self.run(self.project, "retrain", "snapshot", "data=files", f"data.as_of={as_of}")
+                usage = self.run(
+                    self.project, "retrain", "snapshot", "data=files", f"data.as_of={as_of}"
+                )
             if len(list((self.project / "data/snapshot").glob("batch=*"))) != batches:
-                raise RuntimeError(f"The snapshot does not hold the {batches} batches that were to be measured.")
+                raise RuntimeError(
+                    f"The snapshot does not hold the {batches} batches that were to be measured."
+                )
             seconds.append(usage.seconds)
         return [Pair(*seconds)]
 
@@ -221,17 +235,25 @@ class Row:
 
 # In the order in which they are measured: each leaves the project as the next one expects it.
 ROWS = {
-    "first_run": Row("first `dvc repro`, from nothing / plain script", Repetition.time_first_run, 1.5),
-    "memory": Row("peak memory of the same, largest process", Repetition.peak_memory, 2.5, unit="MB"),
+    "first_run": Row(
+        "first `dvc repro`, from nothing / plain script", Repetition.time_first_run, 1.5
+    ),
+    "memory": Row(
+        "peak memory of the same, largest process", Repetition.peak_memory, 2.5, unit="MB"
+    ),
     "no_op": Row("`dvc repro` with nothing to do / `dvc status`", Repetition.time_no_op, 1.5),
     "sweep": Row("sweep of 8 small trials / plain loop", Repetition.time_sweep, 1.3),
     "new_month": Row("one new month, `dvc repro` / plain script", Repetition.time_new_month, 1.5),
-    "help": Row("`retrain --help` - `python -c pass`", Repetition.time_help, 0.3, by_difference=True),
+    "help": Row(
+        "`retrain --help` - `python -c pass`", Repetition.time_help, 0.3, by_difference=True
+    ),
     "new_batch": Row("the 120th batch of a snapshot / the 12th", Repetition.time_new_batch, 1.5),
 }
 
 
-def measure(names: Sequence[str], repeat: int, threads: int | None, console: Console) -> dict[str, list[Pair]]:
+def measure(
+    names: Sequence[str], repeat: int, threads: int | None, console: Console
+) -> dict[str, list[Pair]]:
     """All pairs by row. The first repetition fills the caches of files and bytecode and is thrown away."""
     pairs: dict[str, list[Pair]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
@@ -260,7 +282,8 @@ def table_row(name: str, pairs: Sequence[Pair]) -> list[str]:
     row = ROWS[name]
     divisor = 1.0 if row.unit == "s" else (1e6 if sys.platform == "darwin" else 1e3)
     ours, other, added = (
-        statistics.median(getattr(pair, key) for pair in pairs) / divisor for key in ("ours", "other", "added")
+        statistics.median(getattr(pair, key) for pair in pairs) / divisor
+        for key in ("ours", "other", "added")
     )
     digits = 2 if row.unit == "s" else 0
     figures, form = row.figure(pairs), "{:.2f} s" if row.by_difference else "{:.2f}"
@@ -278,8 +301,12 @@ def table_row(name: str, pairs: Sequence[Pair]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what the project costs.")
     parser.add_argument("--repeat", type=int, default=3, help="counted repetitions (default: 3)")
-    parser.add_argument("--only", action="append", choices=ROWS, help="measure this row (may be repeated)")
-    parser.add_argument("--threads", type=int, help="OpenMP threads of both sides (default: all cores)")
+    parser.add_argument(
+        "--only", action="append", choices=ROWS, help="measure this row (may be repeated)"
+    )
+    parser.add_argument(
+        "--threads", type=int, help="OpenMP threads of both sides (default: all cores)"
+    )
     options = parser.parse_args()
     names = [name for name in ROWS if not options.only or name in options.only]
     console = Console(highlight=False)

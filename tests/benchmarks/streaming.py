@@ -20,13 +20,13 @@ from pathlib import Path
 
 import polars as pl
 
+from project.source import NycFlights
 from retrain.config import compose
-from retrain.data.contract import CheckedBatch
-from retrain.data.flights import NycFlights
 from retrain.data.manifest import Manifest
+from retrain.data.schema import CheckedBatch
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window
-from retrain.modeling.training import train
+from retrain.models.training import train
 
 CONF = Path(__file__).parents[2] / "conf"
 ROWS_A_BATCH = 1_000_000
@@ -37,17 +37,23 @@ def write(folder: Path, rows: int) -> None:
     config = compose(CONF, ["model=sgd", "strategy=streaming"])
     source = NycFlights(weather_lag_hours=3)
     flights = pl.concat([source.read(month) for month in source.periods()]).drop_nulls("late")
-    numeric = [name for name, column in config.data.features.items() if column.type.name == "numeric"]
+    numeric = [
+        name for name, column in config.data.features.items() if column.type.name == "numeric"
+    ]
     flights = flights.with_columns(pl.col(numeric).cast(pl.Float64))
     store = SnapshotStore(folder)
     batches = []
     for number in range(rows // ROWS_A_BATCH):
         start = datetime(1990 + number // 12, number % 12 + 1, 1)
-        time = pl.lit(start).cast(pl.Datetime("us")) + pl.duration(seconds=pl.int_range(ROWS_A_BATCH))
+        time = pl.lit(start).cast(pl.Datetime("us")) + pl.duration(
+            seconds=pl.int_range(ROWS_A_BATCH)
+        )
         drawn = flights.sample(ROWS_A_BATCH, with_replacement=True, seed=number)
         drawn = drawn.with_columns(time.alias("scheduled_departure"))
         empty = drawn.clear()
-        batch = store.stage(f"{start:%Y-%m}", 1, str(number), CheckedBatch(drawn, empty, empty), config.data)
+        batch = store.stage(
+            f"{start:%Y-%m}", 1, str(number), CheckedBatch(drawn, empty, empty), config.data
+        )
         batches.append(batch)
     store.commit(Manifest("benchmark", tuple(batches)))
 
@@ -56,7 +62,9 @@ def learn(folder: Path) -> dict:
     config = compose(CONF, ["model=sgd", "strategy=streaming"])
     store = SnapshotStore(folder)
     started = clock.perf_counter()
-    training = train(config, store.manifest(), store, Window(datetime.min, datetime.max - timedelta(days=1)))
+    training = train(
+        config, store.manifest(), store, Window(datetime.min, datetime.max - timedelta(days=1))
+    )
     seconds = clock.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return {"rows": training.rows, "seconds": seconds, "gigabytes": peak}
@@ -78,7 +86,9 @@ def main() -> None:
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found = json.loads(done.stdout.splitlines()[-1])
         million = found["seconds"] / found["rows"] * 1e6
-        print(f"{found['rows']:>12,}{found['seconds']:>10.1f}{million:>20.2f}{found['gigabytes']:>10.2f}")
+        print(
+            f"{found['rows']:>12,}{found['seconds']:>10.1f}{million:>20.2f}{found['gigabytes']:>10.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -23,14 +23,20 @@ START = datetime(2023, 1, 1)
 
 def guessed(path: Path, date_formats: dict[str, str] | None = None, **columns: list) -> Guess:
     times = [START + timedelta(days=row) for row in range(ROWS)]
-    rows = {"id": [f"K{row}" for row in range(ROWS)], "when": times, "late": [row % 2 for row in range(ROWS)]}
+    rows = {
+        "id": [f"K{row}" for row in range(ROWS)],
+        "when": times,
+        "late": [row % 2 for row in range(ROWS)],
+    }
     pl.DataFrame(rows | columns).write_csv(path)
     return read_and_guess(str(path), Dialect(date_formats=date_formats or {}), "late", "when", None)
 
 
 @pytest.mark.parametrize("mark", ["?", "NA", ".", "-", "NaT"])
 @pytest.mark.parametrize("values", [["0", "1"], ["1.5", "2.5"], ["true", "false"]])
-def test_marks_that_are_read_as_missing_labels_are_said(mark: str, values: list[str], tmp_path: Path) -> None:
+def test_marks_that_are_read_as_missing_labels_are_said(
+    mark: str, values: list[str], tmp_path: Path
+) -> None:
     few = [mark if row < 6 else values[row % 2] for row in range(ROWS)]
     guess = guessed(tmp_path / "few.csv", late=few)
     assert f"`late` is missing where it says `{mark}` (6 of 60 values)" in guess.told
@@ -44,17 +50,25 @@ def test_marks_in_other_columns_are_said_together_and_empty_cells_are_not(tmp_pa
     one = ["?" if row < 3 else str(row) for row in range(ROWS)]
     other = [None if row < 30 else row for row in range(ROWS)]
     guess = guessed(tmp_path / "t.csv", one=one, other=other, third=one)
-    assert "missing: `one` where it says `?` (3 of 60 values), `third` where it says `?` (3 of 60 values)" in guess.told
+    assert (
+        "missing: `one` where it says `?` (3 of 60 values), `third` where it says `?` (3 of 60 values)"
+        in guess.told
+    )
     assert not guess.unsure
 
 
 UNDECIDED = ["05/04/06", "04/05/06", "05/06/04"] * (ROWS // 3)
 
 
-def test_dates_that_may_begin_with_a_year_of_two_digits_are_doubted_with_the_way_out(tmp_path: Path) -> None:
+def test_dates_that_may_begin_with_a_year_of_two_digits_are_doubted_with_the_way_out(
+    tmp_path: Path,
+) -> None:
     guess = guessed(tmp_path / "t.csv", paid=UNDECIDED)
     (doubt,) = guess.unsure
-    assert "no value tells whether the day, the month or the year comes first: read as %m/%d/%y" in doubt
+    assert (
+        "no value tells whether the day, the month or the year comes first: read as %m/%d/%y"
+        in doubt
+    )
     assert "but %y/%m/%d is possible too" in doubt and "--time-format 'paid=%y/%m/%d'" in doubt
     assert guess.settings == {"date_formats": {"paid": "%m/%d/%y"}}
 
@@ -78,7 +92,9 @@ def test_a_format_that_is_said_for_one_column_is_that_of_every_later_file(tmp_pa
     assert source.read("2023-01")["paid"][0] == datetime(2005, 4, 6)
     undecided = Files(str(path))
     undecided.bind(data)
-    with pytest.raises(DataError, match=r"the year comes first.*`date_formats: \{column: ...\}` for another"):
+    with pytest.raises(
+        DataError, match=r"the year comes first.*`date_formats: \{column: ...\}` for another"
+    ):
         undecided.periods()
     for name in ("when", "late", "nowhere"):
         wrong = Files(str(path), date_formats={name: "%y/%m/%d"})
@@ -87,8 +103,12 @@ def test_a_format_that_is_said_for_one_column_is_that_of_every_later_file(tmp_pa
             wrong.periods()
 
 
-def test_digits_are_dates_where_a_format_says_so_and_a_format_that_fits_nothing_is_refused(tmp_path: Path) -> None:
-    guess = guessed(tmp_path / "t.csv", {"paid": "%y%m%d"}, paid=[230101 + row % 20 for row in range(ROWS)])
+def test_digits_are_dates_where_a_format_says_so_and_a_format_that_fits_nothing_is_refused(
+    tmp_path: Path,
+) -> None:
+    guess = guessed(
+        tmp_path / "t.csv", {"paid": "%y%m%d"}, paid=[230101 + row % 20 for row in range(ROWS)]
+    )
     assert guess.table["paid"][0] == datetime(2023, 1, 1)
     with pytest.raises(DataError, match=r"holds no dates as `--time-format paid=%d\.%m\.%Y` says"):
         guessed(tmp_path / "t.csv", {"paid": "%d.%m.%Y"}, paid=UNDECIDED)
@@ -99,7 +119,10 @@ def test_formats_of_several_columns_are_told_apart_by_their_names() -> None:
         "%d.%m.%Y",
         {"paid on": "%y-%m-%d", "a=b": "%Y"},
     )
-    assert split_formats(["when=%Y"], "when") == ("%Y", {}) and split_formats([], "when") == (None, {})
+    assert split_formats(["when=%Y"], "when") == ("%Y", {}) and split_formats([], "when") == (
+        None,
+        {},
+    )
 
 
 @pytest.mark.parametrize("half", [0, 0.5])

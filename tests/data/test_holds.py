@@ -10,11 +10,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from retrain.backtest.drills import InMemory
+from retrain.backtest.fault_injection import InMemory
 from retrain.config import Column, ColumnType, DataConfig, MonitoringConfig, PeriodKind, Task
 from retrain.data.holds import decide_holds
 from retrain.data.manifest import SUMMARY, Batch
-from retrain.data.summary import summarize
+from retrain.data.profiles import summarize
 from retrain.stages.snapshot import how_to_hold_again, how_to_release
 
 DATA = DataConfig(
@@ -54,7 +54,9 @@ def judge(months: Sequence[pl.DataFrame], **monitoring: object) -> list[Batch]:
     for number, rows in enumerate(months):
         summary = summarize(rows, rows.clear(), DATA)
         period, first, last = f"{number:02}", rows["t"].min(), rows["t"].max()
-        batches.append(Batch(period, 1, len(rows), 0, 0, None, first, last, period, {SUMMARY: ""}, until=last))
+        batches.append(
+            Batch(period, 1, len(rows), 0, 0, None, first, last, period, {SUMMARY: ""}, until=last)
+        )
         summaries[period] = summary
     return list(decide_holds(batches, InMemory(summaries), MonitoringConfig(**monitoring)))
 
@@ -64,14 +66,18 @@ def held(batches: Sequence[Batch]) -> list[int]:
 
 
 def changed(change: Change, numbers: Sequence[int], count: int) -> list[pl.DataFrame]:
-    return [change(month(number)) if number in numbers else month(number) for number in range(count)]
+    return [
+        change(month(number)) if number in numbers else month(number) for number in range(count)
+    ]
 
 
 REFORMS: dict[str, Change] = {
     "the relation turns around": lambda rows: rows.with_columns(~pl.col("y")),
     "another unit": lambda rows: rows.with_columns(pl.col("price") * 3),
     "other codes": lambda rows: rows.with_columns(pl.col("kind").str.to_uppercase()),
-    "a column that is no longer filled in": lambda rows: rows.with_columns(pl.lit(None, pl.Float64).alias("x")),
+    "a column that is no longer filled in": lambda rows: rows.with_columns(
+        pl.lit(None, pl.Float64).alias("x")
+    ),
 }
 
 
@@ -82,8 +88,15 @@ def test_a_change_for_good_is_on_hold_until_enough_later_batches_agree_with_it(n
         decided = judge(changed(REFORMS[name], range(7, count), newest + 1))
         assert held(decided) == (list(range(7, newest + 1)) if newest < 10 else []), newest
     assert [batch.accepted for batch in decided[7:11]] == ["10"] * 4
-    assert not any(batch.suspicions for batch in decided[11:]), "once accepted, it is no longer strange"
-    assert held(judge(changed(REFORMS[name], range(7, count), count), accept_after=None))[:4] == [7, 8, 9, 10]
+    assert not any(batch.suspicions for batch in decided[11:]), (
+        "once accepted, it is no longer strange"
+    )
+    assert held(judge(changed(REFORMS[name], range(7, count), count), accept_after=None))[:4] == [
+        7,
+        8,
+        9,
+        10,
+    ]
 
 
 @pytest.mark.parametrize("name", REFORMS)
@@ -96,7 +109,9 @@ def test_a_fault_that_is_mended_in_time_is_never_accepted(name: str) -> None:
 
 def test_faults_that_do_not_agree_with_each_other_stay_on_hold() -> None:
     months = [month(number) for number in range(12)]
-    for number, change in zip(range(7, 12), [*REFORMS.values(), REFORMS["another unit"]], strict=True):
+    for number, change in zip(
+        range(7, 12), [*REFORMS.values(), REFORMS["another unit"]], strict=True
+    ):
         months[number] = change(months[number])
     assert held(judge(months)) == [7, 8, 9, 10, 11]
     # What only the first one has wrong is not borne out by the others.
@@ -121,7 +136,8 @@ def test_a_person_holds_accepts_and_is_told_the_way_back() -> None:
     accepted = [batch for batch in judge(months) if batch.accepted]
     text = how_to_hold_again(accepted)
     assert (
-        "`monitoring.hold` in conf/config.yaml: [07, 08, 09, 10]" in text and "`monitoring.accept_after: null`" in text
+        "`monitoring.hold` in conf/config.yaml: [07, 08, 09, 10]" in text
+        and "`monitoring.accept_after: null`" in text
     )
     assert "`monitoring.hold`" in how_to_release([again[7]], 3)[0]
 
@@ -131,9 +147,9 @@ def test_what_was_found_once_is_not_found_again_and_is_the_same() -> None:
         def unchanged(self, batch: Batch) -> bool:
             return True
 
-        def put_summary(self, batch, summary):
+        def put_profile(self, batch, summary):
             put.append(batch.period)
-            return super().put_summary(batch, summary)
+            return super().put_profile(batch, summary)
 
     months, put = changed(REFORMS["another unit"], range(7, 13), 13), []
     first = judge(months)
@@ -143,12 +159,18 @@ def test_what_was_found_once_is_not_found_again_and_is_the_same() -> None:
     memory = Counting(summaries)
     once = decide_holds(first, memory, MonitoringConfig())
     assert list(once) == first and put == []
-    assert held(decide_holds(once, memory, MonitoringConfig(accept_after=None))) == list(range(7, 13))
+    assert held(decide_holds(once, memory, MonitoringConfig(accept_after=None))) == list(
+        range(7, 13)
+    )
 
 
 def test_two_rows_are_too_few_to_judge_and_to_be_judged_by() -> None:
     months = [month(number) for number in range(9)]
-    months[5] = months[5].head(2).with_columns(~pl.col("y"), pl.col("price") * 100, x=pl.lit(None, pl.Float64))
+    months[5] = (
+        months[5]
+        .head(2)
+        .with_columns(~pl.col("y"), pl.col("price") * 100, x=pl.lit(None, pl.Float64))
+    )
     months[8] = months[8].with_columns(~pl.col("y"))
     assert held(judge(months[:6])) == [] and held(judge(months)) == [8]
 
@@ -160,7 +182,9 @@ def test_few_rows_of_a_month_do_not_turn_its_relation_around() -> None:
         assert held(judge([*months[:7], random])) == []
 
 
-@pytest.mark.parametrize("before", ["constant", "missing", "hardly ever filled in", "zero but for a few rows"])
+@pytest.mark.parametrize(
+    "before", ["constant", "missing", "hardly ever filled in", "zero but for a few rows"]
+)
 def test_a_column_that_comes_alive_is_news_and_no_other_unit(before: str) -> None:
     asleep = {
         "constant": pl.lit(0.0),
@@ -169,7 +193,9 @@ def test_a_column_that_comes_alive_is_news_and_no_other_unit(before: str) -> Non
         "zero but for a few rows": pl.when(pl.col("id") % 50 == 0).then(pl.col("x")).otherwise(0.0),
     }[before]
     months = [month(number).with_columns(asleep.alias("x")) for number in range(7)]
-    alive = month(7).with_columns(pl.when(pl.col("id") % 3 > 0).then(pl.col("x") * 5 + 40).otherwise(0.0).alias("x"))
+    alive = month(7).with_columns(
+        pl.when(pl.col("id") % 3 > 0).then(pl.col("x") * 5 + 40).otherwise(0.0).alias("x")
+    )
     assert held(judge([*months, alive])) == []
 
 
@@ -184,19 +210,27 @@ def test_a_season_that_was_there_a_year_ago_is_no_fault() -> None:
 
     def week(number: int, times: float) -> pl.DataFrame:
         rows = month(number, 400).with_columns(price=pl.col("price") * times)
-        return rows.with_columns(t=datetime(2020, 1, 1) + pl.duration(days=14 * number, minutes=20 * pl.col("id")))
+        return rows.with_columns(
+            t=datetime(2020, 1, 1) + pl.duration(days=14 * number, minutes=20 * pl.col("id"))
+        )
 
     def year(number: int) -> float:
         return 4.0 if number % 26 == 25 else 1.0
 
-    assert held(judge([week(number, year(number)) for number in range(26)], accept_after=None)) == [25]
+    assert held(judge([week(number, year(number)) for number in range(26)], accept_after=None)) == [
+        25
+    ]
     weeks = [week(number, year(number)) for number in range(52)]
     assert held(judge(weeks, release=["25"])) == [], "as New Year's prices before"
     weeks[40] = week(40, 4.0)
-    assert held(judge(weeks[:41], release=["25"])) in ([40], []), "the release is remembered as a yardstick"
+    assert held(judge(weeks[:41], release=["25"])) in ([40], []), (
+        "the release is remembered as a yardstick"
+    )
 
 
-def test_what_can_not_be_judged_waits_for_a_person_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_can_not_be_judged_waits_for_a_person_and_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from retrain.data import holds
 
     def breaks(*arguments: object) -> list[str]:

@@ -34,7 +34,12 @@ def table(**columns: object) -> pl.DataFrame:
     return frame.with_columns(**{name: pl.Series(values) for name, values in columns.items()})
 
 
-def draft(frame: pl.DataFrame, target: str = "late", time: str = "sold_at", period: PeriodKind | None = None) -> Draft:
+def draft(
+    frame: pl.DataFrame,
+    target: str = "late",
+    time: str = "sold_at",
+    period: PeriodKind | None = None,
+) -> Draft:
     return draft_contract(frame, target, time, period, None)
 
 
@@ -66,7 +71,9 @@ def test_an_ordinary_table_raises_no_doubts() -> None:
         (np.arange(ROWS) / 7, Task.regression, None),
     ],
 )
-def test_the_task_follows_from_the_target(target: np.ndarray, task: Task, positive: str | None) -> None:
+def test_the_task_follows_from_the_target(
+    target: np.ndarray, task: Task, positive: str | None
+) -> None:
     made = draft(table(late=target))
     assert (made.task, made.positive_label) == (task, positive)
 
@@ -103,13 +110,19 @@ def test_leaks_are_found_and_left_out() -> None:
         frame.with_columns(
             labels.alias("late"),
             pl.when(late).then(30.0).otherwise(pl.Series(random.random(ROWS))).alias("delay_hours"),
-            pl.when(labels.is_null()).then(None).otherwise(pl.Series(random.random(ROWS))).alias("refund"),
+            pl.when(labels.is_null())
+            .then(None)
+            .otherwise(pl.Series(random.random(ROWS)))
+            .alias("refund"),
             (pl.col("sold_at") + timedelta(days=2)).alias("delivered_at"),
             (pl.col("sold_at") - timedelta(days=2)).alias("registered_at"),
         )
     )
     assert set(made.leaks) == {"delay_hours", "refund", "delivered_at"}
-    assert "almost perfectly" in made.leaks["delay_hours"] and "missing exactly where" in made.leaks["refund"]
+    assert (
+        "almost perfectly" in made.leaks["delay_hours"]
+        and "missing exactly where" in made.leaks["refund"]
+    )
     assert "lies after `sold_at`" in made.leaks["delivered_at"]
     assert made.features["registered_at"].type is ColumnType.datetime
 
@@ -117,7 +130,9 @@ def test_leaks_are_found_and_left_out() -> None:
 def test_a_column_that_tells_one_of_several_classes_is_a_leak() -> None:
     kind = np.array(["a", "b", "c"])[np.arange(ROWS) % 3]
     random = np.random.default_rng(2)
-    made = draft(table(late=random.permutation(kind)).with_columns((pl.col("late") == "b").alias("is_b")))
+    made = draft(
+        table(late=random.permutation(kind)).with_columns((pl.col("late") == "b").alias("is_b"))
+    )
     assert set(made.leaks) == {"is_b"}
 
 
@@ -129,7 +144,9 @@ def test_texts_names_and_constants_are_told_apart() -> None:
             comment=[" ".join(random.choice(words, 8)) for _ in range(ROWS)],
             customer=[f"customer {row}" for row in range(ROWS)],
             shop=["the only one"] * ROWS,
-            city=random.choice([f"a city with a rather long name, number {number}" for number in range(40)], ROWS),
+            city=random.choice(
+                [f"a city with a rather long name, number {number}" for number in range(40)], ROWS
+            ),
         )
     )
     assert made.features["comment"].type is ColumnType.text
@@ -142,7 +159,10 @@ def test_keys_are_found_among_columns_or_rows_are_numbered() -> None:
     assert draft(frame).key_columns == ["sold_at"]
     twice = pl.concat([frame, frame.with_columns(pl.lit("BE").alias("country"))])
     twice = twice.with_columns(
-        pl.when(pl.col("country") == "BE").then(pl.lit("BE")).otherwise(pl.lit("DE")).alias("country")
+        pl.when(pl.col("country") == "BE")
+        .then(pl.lit("BE"))
+        .otherwise(pl.lit("DE"))
+        .alias("country")
     )
     assert draft(twice).key_columns == ["sold_at", "country"]
     made = draft(pl.concat([frame, frame]))
@@ -161,7 +181,12 @@ def test_a_series_of_its_own_has_the_time_as_feature() -> None:
         (table(), "late", "nothing", "no such column"),
         (table().clear(), "late", "sold_at", "no rows"),
         (table(late=[True] * ROWS), "late", "sold_at", "nothing to predict"),
-        (table(late=[f"text {row}" for row in range(ROWS)]), "late", "sold_at", "neither a number nor"),
+        (
+            table(late=[f"text {row}" for row in range(ROWS)]),
+            "late",
+            "sold_at",
+            "neither a number nor",
+        ),
         (
             table(sold_at=[None] * 400 + [datetime(2023, 1, 1)] * (ROWS - 400)),
             "late",
@@ -171,7 +196,9 @@ def test_a_series_of_its_own_has_the_time_as_feature() -> None:
         (table(sold_at=np.random.default_rng(0).random(ROWS)), "late", "sold_at", "--time-format"),
     ],
 )
-def test_what_can_not_be_is_refused(frame: pl.DataFrame, target: str, time: str, words: str) -> None:
+def test_what_can_not_be_is_refused(
+    frame: pl.DataFrame, target: str, time: str, words: str
+) -> None:
     with pytest.raises(DataError, match=words):
         draft(frame, target, time)
 
@@ -205,7 +232,9 @@ def test_batches_are_those_of_a_calendar_however_few_rows_there_are(
     days=st.floats(0.01, 15_000),
     seed=st.integers(0, 100),
 )
-def test_batches_count_rows_only_where_there_are_hardly_any_hours(rows: int, days: float, seed: int) -> None:
+def test_batches_count_rows_only_where_there_are_hardly_any_hours(
+    rows: int, days: float, seed: int
+) -> None:
     seconds = np.random.default_rng(seed).integers(0, max(1, int(days * 86400)), rows)
     times = pl.Series([datetime(1990, 1, 1) + timedelta(seconds=int(second)) for second in seconds])
     hours = times.dt.truncate("1h").n_unique()
@@ -214,7 +243,9 @@ def test_batches_count_rows_only_where_there_are_hardly_any_hours(rows: int, day
 
 def test_a_newest_batch_that_has_only_begun_is_doubted() -> None:
     hourly = table(sold_at=[datetime(2023, 1, 1) + timedelta(hours=2 * row) for row in range(ROWS)])
-    assert not any("newest batch" in doubt for doubt in draft(hourly.head(3600)).unsure)  # to 27 October
+    assert not any(
+        "newest batch" in doubt for doubt in draft(hourly.head(3600)).unsure
+    )  # to 27 October
     (doubt,) = (doubt for doubt in draft(hourly.head(3660)).unsure if "newest batch" in doubt)
     assert "2023-11" in doubt and "`as_of: 2023-10`" in doubt
 
@@ -230,7 +261,12 @@ def test_times_of_day_and_ratios_are_no_names_with_values() -> None:
         )
     )
     kinds = {name: made.features[name].type.name for name in ("opens", "shift", "screen", "genes")}
-    assert kinds == {"opens": "categorical", "shift": "categorical", "screen": "categorical", "genes": "sparse"}
+    assert kinds == {
+        "opens": "categorical",
+        "shift": "categorical",
+        "screen": "categorical",
+        "genes": "sparse",
+    }
     assert [doubt.split("`")[1] for doubt in made.unsure if "times of day" in doubt] == ["opens"]
 
 
@@ -243,7 +279,9 @@ def test_zones_in_a_second_column_are_pointed_at() -> None:
 
 def test_classes_that_are_hardly_there_are_pointed_at() -> None:
     shares = 0.5 ** np.arange(1, 13)
-    kinds = np.random.default_rng(0).choice([f"kind {k}" for k in range(12)], ROWS, p=shares / shares.sum())
+    kinds = np.random.default_rng(0).choice(
+        [f"kind {k}" for k in range(12)], ROWS, p=shares / shares.sum()
+    )
     (doubt,) = (doubt for doubt in draft(table(late=kinds)).unsure if "judged together" in doubt)
     counts = np.unique(kinds, return_counts=True)[1]
     assert doubt.startswith(f"{sum(counts < 100)} of {len(counts)} classes of `late`")

@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from retrain.config import ColumnType, Task
+from retrain.data.column_leakage import told_of_amounts, told_of_classes
 from retrain.data.leaks import SUSPICIOUS, Leaks, find_leaks
-from retrain.data.told import told_of_amounts, told_of_classes
 
 ROWS = 2000
 NUMERIC, TIME = ColumnType.numeric, ColumnType.datetime
 
 
-def leaks(task: Task, target: object, keys: tuple[str, ...] = ("time",), **columns: object) -> Leaks:
+def leaks(
+    task: Task, target: object, keys: tuple[str, ...] = ("time",), **columns: object
+) -> Leaks:
     """What is found in a table of hourly rows."""
     hours = [datetime(2023, 1, 1) + timedelta(hours=row) for row in range(len(target))]
     frame = pl.DataFrame({"time": hours, "target": pl.Series(target)} | columns)
@@ -57,8 +59,12 @@ def test_every_monotone_copy_of_an_amount_is_a_leak_however_skewed_and_rounded(
 ) -> None:
     random = np.random.default_rng(rows)
     amount = random.lognormal(sigma=skew, size=rows)
-    rounded = amount if digits is None else np.array([float(f"{value:.{digits}g}") for value in amount])
-    copy = pl.Series(np.where(random.random(rows) < missing, np.nan, shape(rounded) * scale)).fill_nan(None)
+    rounded = (
+        amount if digits is None else np.array([float(f"{value:.{digits}g}") for value in amount])
+    )
+    copy = pl.Series(
+        np.where(random.random(rows) < missing, np.nan, shape(rounded) * scale)
+    ).fill_nan(None)
     assert told_of_amounts(copy, amount) > SUSPICIOUS[Task.regression]
 
 
@@ -87,12 +93,20 @@ def test_an_honest_predictor_with_an_r2_of_96_is_no_leak(rows: int, skew: float)
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 1000), rows=st.integers(100, 2000), classes=st.integers(2, 12), levels=st.integers(2, 2000))
+@given(
+    seed=st.integers(0, 1000),
+    rows=st.integers(100, 2000),
+    classes=st.integers(2, 12),
+    levels=st.integers(2, 2000),
+)
 def test_chance_tells_nothing(seed: int, rows: int, classes: int, levels: int) -> None:
     """Neither do names that each row has for itself."""
     random = np.random.default_rng(seed)
     outcome = random.integers(0, classes, rows)
-    numbers, names = pl.Series(random.normal(size=rows)), pl.Series(random.integers(0, levels, rows)).cast(pl.String)
+    numbers, names = (
+        pl.Series(random.normal(size=rows)),
+        pl.Series(random.integers(0, levels, rows)).cast(pl.String),
+    )
     assert told_of_classes(numbers, outcome) < 0.5 and told_of_classes(names, outcome) < 0.5
     assert told_of_amounts(numbers, outcome.astype(float)) < 0.5
     assert told_of_amounts(names, random.lognormal(size=rows)) < 0.5
@@ -114,7 +128,9 @@ def test_yesterdays_value_is_known_today_and_a_copy_of_todays_is_not() -> None:
 
 def test_a_column_that_grows_with_time_is_no_leak_of_what_changes_slowly() -> None:
     slow = np.sin(np.arange(ROWS) / 300)
-    made = leaks(Task.regression, slow, day=np.arange(ROWS) // 24, number=np.arange(ROWS), copy=slow * 7)
+    made = leaks(
+        Task.regression, slow, day=np.arange(ROWS) // 24, number=np.arange(ROWS), copy=slow * 7
+    )
     assert set(made.why) == {"copy"}
 
 
@@ -153,7 +169,9 @@ def test_two_columns_that_make_up_the_target_are_leaks() -> None:
     random = np.random.default_rng(0)
     casual, registered = random.poisson(50, ROWS), random.poisson(300, ROWS)
     price, quantity = random.lognormal(size=ROWS).round(2), random.integers(1, 9, ROWS)
-    made = leaks(Task.regression, casual + registered, casual=casual, registered=registered, price=price)
+    made = leaks(
+        Task.regression, casual + registered, casual=casual, registered=registered, price=price
+    )
     assert set(made.why) == {"casual", "registered"} and "is the target" in made.why["casual"]
     gaps = pl.Series(np.where(casual > 50, np.nan, registered)).fill_nan(None)
     made = leaks(

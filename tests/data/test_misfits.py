@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
-from retrain.data.contract import REASON
 from retrain.data.inference import draft_contract
+from retrain.data.schema import REASON
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.sources import BatchFiles, Files, WithLabels
 from retrain.data.update import update_snapshot
@@ -58,7 +58,9 @@ def write(frame: pl.DataFrame, path: Path) -> Path:
     return path
 
 
-def quarantine(frame: pl.DataFrame, folder: Path, name: str = "t.parquet", data: DataConfig = DATA) -> list[str]:
+def quarantine(
+    frame: pl.DataFrame, folder: Path, name: str = "t.parquet", data: DataConfig = DATA
+) -> list[str]:
     source = Files(str(write(frame, folder / name)))
     source.bind(data)
     update_snapshot(data, source, SnapshotStore(folder / "snapshot"), folder / "index.json")
@@ -66,7 +68,11 @@ def quarantine(frame: pl.DataFrame, folder: Path, name: str = "t.parquet", data:
     return pl.read_parquet(kept)[REASON].to_list() if kept.exists() else []
 
 
-LATE, KIND, WORDS = table()["late"].to_list(), table()["kind"].to_list(), ["yes", "no"] * (ROWS // 2)
+LATE, KIND, WORDS = (
+    table()["late"].to_list(),
+    table()["kind"].to_list(),
+    ["yes", "no"] * (ROWS // 2),
+)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +98,9 @@ def test_one_value_that_does_not_fit_a_typed_column_sends_its_row_to_quarantine(
 
 
 def test_a_missing_number_among_flags_is_missing_and_nothing_else(tmp_path: Path) -> None:
-    assert quarantine(table(late=but(LATE, _3=math.nan), flag=but(LATE, _5=math.nan)), tmp_path) == []
+    assert (
+        quarantine(table(late=but(LATE, _3=math.nan), flag=but(LATE, _5=math.nan)), tmp_path) == []
+    )
     manifest = SnapshotStore(tmp_path / "snapshot").manifest()
     assert manifest.batches[0].rows == ROWS - 1 and manifest.batches[0].unlabelled_rows == 1
 
@@ -102,7 +110,9 @@ def test_an_infinity_among_classes_that_are_numbers_is_a_bad_cell_and_changes_no
     word: str, tmp_path: Path
 ) -> None:
     data = replace(DATA, task=Task.multiclass)
-    told = quarantine(table(late=but([str(value) for value in LATE], _7=word)), tmp_path, "t.csv", data)
+    told = quarantine(
+        table(late=but([str(value) for value in LATE], _7=word)), tmp_path, "t.csv", data
+    )
     assert told == [f"late: '{word}' is not a class ({tmp_path / 't.csv'}, line 9)"]
     kept = SnapshotStore(tmp_path / "snapshot").read(["2023-01"], ["late"])
     assert set(kept["late"]) == {"0", "1"}
@@ -123,7 +133,10 @@ def test_a_slip_among_the_words_of_a_target_goes_to_quarantine(name: str, tmp_pa
             but(WORDS, **{f"_{row}": "perhaps" for row in range(1, 20, 2)}),
             r"holds no \(40 rows: .*, perhaps \(10 rows: ",
         ),
-        (["yes"] * (ROWS - 2) + ["no", "nno"], r"holds nno \(1 row: .*row 100\), no \(1 row: .*row 99\) beside"),
+        (
+            ["yes"] * (ROWS - 2) + ["no", "nno"],
+            r"holds nno \(1 row: .*row 100\), no \(1 row: .*row 99\) beside",
+        ),
     ],
 )
 def test_words_of_which_nothing_tells_what_they_mean_refuse_the_batch_with_their_rows(
@@ -133,7 +146,9 @@ def test_words_of_which_nothing_tells_what_they_mean_refuse_the_batch_with_their
         quarantine(table(late=words), tmp_path, data=replace(DATA, positive_label="yes"))
 
 
-@pytest.mark.parametrize(("name", "where"), [("t.csv", ("line 5", "line 92")), ("t.parquet", ("row 4", "row 91"))])
+@pytest.mark.parametrize(
+    ("name", "where"), [("t.csv", ("line 5", "line 92")), ("t.parquet", ("row 4", "row 91"))]
+)
 def test_rows_that_share_their_key_are_named_with_their_places(
     name: str, where: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -143,17 +158,24 @@ def test_rows_that_share_their_key_are_named_with_their_places(
     for source in (Files(str(path)), BatchFiles(str(path.parent))):
         source.bind(DATA)
         with pytest.raises(DataError) as refused:
-            update_snapshot(DATA, source, SnapshotStore(tmp_path / "snapshot"), tmp_path / "index.json")
+            update_snapshot(
+                DATA, source, SnapshotStore(tmp_path / "snapshot"), tmp_path / "index.json"
+            )
         assert "2 of its 100 rows share their key, such as {'id': 3} (" in str(refused.value)
         assert all(f"{path}, {one}" in str(refused.value) for one in where)
 
 
 def test_a_key_that_comes_twice_among_the_labels_is_named_with_its_places(tmp_path: Path) -> None:
     frame = table()
-    labels = write(pl.concat([frame.select("id", "late"), frame.select("id", "late")[4:5]]), tmp_path / "labels.csv")
+    labels = write(
+        pl.concat([frame.select("id", "late"), frame.select("id", "late")[4:5]]),
+        tmp_path / "labels.csv",
+    )
     source = WithLabels(Files(str(write(frame.drop("late"), tmp_path / "t.csv"))), str(labels))
     source.bind(DATA)
-    with pytest.raises(DataError, match=r"in 2 rows such as \{'id': 4\} \(.*labels.csv, line 6\), .*line 102\)"):
+    with pytest.raises(
+        DataError, match=r"in 2 rows such as \{'id': 4\} \(.*labels.csv, line 6\), .*line 102\)"
+    ):
         source.read("2023-01")
 
 

@@ -10,7 +10,11 @@ from retrain.data.model_choice import choose_model
 
 @pytest.mark.parametrize(
     ("task", "name"),
-    [(Task.binary, "logistic_regression"), (Task.multiclass, "logistic_regression"), (Task.regression, "ridge")],
+    [
+        (Task.binary, "logistic_regression"),
+        (Task.multiclass, "logistic_regression"),
+        (Task.regression, "ridge"),
+    ],
 )
 def test_sparse_columns_are_for_linear_models(task: Task, name: str) -> None:
     choice = choose_model({"genes": ColumnType.sparse, "age": ColumnType.numeric}, task)
@@ -18,4 +22,7 @@ def test_sparse_columns_are_for_linear_models(task: Task, name: str) -> None:
 
 
 def test_ordinary_columns_are_for_the_default() -> None:
-    assert choose_model({"age": ColumnType.numeric, "city": ColumnType.categorical}, Task.binary) is None
+    assert (
+        choose_model({"age": ColumnType.numeric, "city": ColumnType.categorical}, Task.binary)
+        is None
+    )

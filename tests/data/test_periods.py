@@ -22,13 +22,20 @@ FORMATS = {PeriodKind.day: "%Y-%m-%d", PeriodKind.week: "%G-W%V", PeriodKind.mon
         ("2013-Q4", PeriodKind.quarter, datetime(2013, 10, 1), datetime(2014, 1, 1)),
     ],
 )
-def test_a_key_names_its_half_open_span(key: str, kind: PeriodKind, start: datetime, end: datetime) -> None:
+def test_a_key_names_its_half_open_span(
+    key: str, kind: PeriodKind, start: datetime, end: datetime
+) -> None:
     period = parse_period(key, kind)
     assert (period.start, period.end, period.key) == (start, end, key)
 
 
-@given(st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1)), st.sampled_from(sorted(FORMATS, key=str)))
-def test_every_moment_lies_in_the_period_that_is_named_after_it(moment: datetime, kind: PeriodKind) -> None:
+@given(
+    st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1)),
+    st.sampled_from(sorted(FORMATS, key=str)),
+)
+def test_every_moment_lies_in_the_period_that_is_named_after_it(
+    moment: datetime, kind: PeriodKind
+) -> None:
     period = parse_period(moment.strftime(FORMATS[kind]), kind)
     assert period.start <= moment < period.end
     assert parse_period(period.end.strftime(FORMATS[kind]), kind).start == period.end

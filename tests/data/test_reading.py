@@ -17,11 +17,11 @@ import pytest
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
 from retrain.data.casting import cast_classes, cast_flags, cast_numbers
-from retrain.data.contract import REASON
 from retrain.data.dialect import Dialect
 from retrain.data.guessing import Guess, guess_time, read_and_guess
 from retrain.data.inference import draft_contract
 from retrain.data.periods import parse_period
+from retrain.data.schema import REASON
 from retrain.data.snapshot import SnapshotStore, content_digest, typed_digest
 from retrain.data.sources import BatchFiles, Files, Source, WithLabels
 from retrain.data.times import read_times
@@ -96,7 +96,9 @@ def source_of(guess: Guess, path: Path, data: DataConfig = DATA) -> Source:
 
 
 def guessed(path: Path, time_format: str | None = None, **said: str) -> Guess:
-    dialect = Dialect.checked(said.get("separator"), said.get("decimal"), said.get("encoding"), None)
+    dialect = Dialect.checked(
+        said.get("separator"), said.get("decimal"), said.get("encoding"), None
+    )
     return read_and_guess(str(path), dialect, "late", "when", time_format)
 
 
@@ -108,7 +110,13 @@ def contents(source: Source, folder: Path) -> list[str]:
     return [batch.content for batch in snapshot(source, folder).manifest.batches]
 
 
-def put(folder: Path, rows: list[dict], name: str = "table.csv", encoding: str = "utf-8", **dialect: object) -> Path:
+def put(
+    folder: Path,
+    rows: list[dict],
+    name: str = "table.csv",
+    encoding: str = "utf-8",
+    **dialect: object,
+) -> Path:
     path = folder / name
     path.write_bytes(written(rows, **dialect).encode(encoding))
     return path
@@ -230,7 +238,9 @@ def test_day_or_month_first_is_settled_by_the_whole_column_or_doubted(
 def test_a_year_of_two_digits_may_come_first_or_last(name: str) -> None:
     times = [datetime(2023, 1, 1) + timedelta(hours=7 * row) for row in range(1500)]
     read = read_times(pl.Series("when", [time.strftime(name) for time in times]))
-    assert read.values.max().date() == times[-1].date() and read.values.min().date() == times[0].date()
+    assert (
+        read.values.max().date() == times[-1].date() and read.values.min().date() == times[0].date()
+    )
     assert not read.doubt
 
 
@@ -244,7 +254,9 @@ def test_times_in_the_future_are_doubted(tmp_path: Path) -> None:
     assert any("in the future, up to 2923" in doubt for doubt in guessed(path).unsure)
 
 
-def test_dates_that_may_be_either_are_a_doubt_to_init_and_an_error_to_a_snapshot(tmp_path: Path) -> None:
+def test_dates_that_may_be_either_are_a_doubt_to_init_and_an_error_to_a_snapshot(
+    tmp_path: Path,
+) -> None:
     rows = [row | {"when": row["when"].replace(day=1 + row["when"].day % 12)} for row in records()]
     path = put(tmp_path, rows, time=lambda time: time.strftime("%m/%d/%Y"))
     guess = guessed(path)
@@ -263,7 +275,9 @@ def test_what_a_file_is_written_in_is_said_and_lands_in_the_source(tmp_path: Pat
     path = put(tmp_path, records(), encoding="cp1252", separator=";", number=with_comma)
     guess = guessed(path)
     assert guess.settings == {"separator": ";", "encoding": "cp1252", "decimal": ","}
-    assert any("semicolon" in line for line in guess.told) and any("comma" in line for line in guess.told)
+    assert any("semicolon" in line for line in guess.told) and any(
+        "comma" in line for line in guess.told
+    )
     assert any("grün" in doubt and "--encoding" in doubt for doubt in guess.unsure)
     wrong = guessed(path, encoding="cp437")
     assert wrong.settings["encoding"] == "cp437" and "grün" not in wrong.table["note"]
@@ -278,7 +292,9 @@ def test_one_number_with_three_digits_after_its_comma_is_doubted(tmp_path: Path)
     rows = [row | {"amount": 1.234} for row in records()]
     path = put(tmp_path, rows, separator=";", number=lambda value: f"{value:.3f}".replace(".", ","))
     guess = guessed(path)
-    assert guess.table["amount"][0] == 1.234 and any("--decimal ." in doubt for doubt in guess.unsure)
+    assert guess.table["amount"][0] == 1.234 and any(
+        "--decimal ." in doubt for doubt in guess.unsure
+    )
     assert guessed(path, decimal=".").table["amount"][0] == 1234
 
 
@@ -296,7 +312,9 @@ def test_numbers_as_people_write_them(texts: list, decimal: str, numbers: list) 
 
 
 def test_what_is_no_number_is_never_made_one() -> None:
-    assert cast_numbers(pl.Series("x", ["1,23", "soon", "1.5.2"]), ".").unread.to_list() == [True] * 3
+    assert (
+        cast_numbers(pl.Series("x", ["1,23", "soon", "1.5.2"]), ".").unread.to_list() == [True] * 3
+    )
     assert cast_numbers(pl.Series("x", ["1.5", "2,5"]), ",").unread.to_list() == [True, False]
 
 
@@ -307,9 +325,24 @@ def test_a_comma_that_nobody_explained_makes_no_number() -> None:
 
 
 def test_labels_are_read_by_their_value() -> None:
-    assert cast_flags(pl.Series("late", ["1.0", "0.0", "NaN", "", "N/A"])).values.to_list() == [1, 0, None, None, None]
-    assert cast_flags(pl.Series("late", ["Yes", "no", "TRUE"])).values.to_list() == [True, False, True]
-    assert cast_classes(pl.Series("kind", ["2.0", "1", "null", "nan"])).values.to_list() == [2, 1, None, None]
+    assert cast_flags(pl.Series("late", ["1.0", "0.0", "NaN", "", "N/A"])).values.to_list() == [
+        1,
+        0,
+        None,
+        None,
+        None,
+    ]
+    assert cast_flags(pl.Series("late", ["Yes", "no", "TRUE"])).values.to_list() == [
+        True,
+        False,
+        True,
+    ]
+    assert cast_classes(pl.Series("kind", ["2.0", "1", "null", "nan"])).values.to_list() == [
+        2,
+        1,
+        None,
+        None,
+    ]
     assert cast_classes(pl.Series("kind", ["NA", "DE"])).values.to_list() == ["NA", "DE"]
 
 
@@ -320,22 +353,34 @@ def test_leading_zeros_stay_in_every_file_whatever_comes_later(tmp_path: Path) -
         if month < 3:
             put(tmp_path, part, f"{month}.csv")
     guess = guessed(tmp_path / "*.csv")
-    assert set(guess.table["zip"]) == {"02139", "94105"} and any("02139" in doubt for doubt in guess.unsure)
-    data = dataclasses.replace(DATA, features=DATA.features | {"code": Column(ColumnType.categorical)})
+    assert set(guess.table["zip"]) == {"02139", "94105"} and any(
+        "02139" in doubt for doubt in guess.unsure
+    )
+    data = dataclasses.replace(
+        DATA, features=DATA.features | {"code": Column(ColumnType.categorical)}
+    )
     source = source_of(guess, tmp_path / "*.csv")
     before = contents(source, tmp_path)
     assert {"00001", "00002"} < set(source.read("2023-01")["id"])
     put(tmp_path, [row | {"zip": "K1A"} for row in rows if row["when"].month == 3], "3.csv")
     change = snapshot(source_of(guess, tmp_path / "*.csv"), tmp_path)
-    assert [batch.content for batch in change.manifest.batches][:2] == before and change.revised == ()
+    assert [batch.content for batch in change.manifest.batches][
+        :2
+    ] == before and change.revised == ()
     assert "code" in data.features
 
 
 def test_a_letter_or_a_fraction_in_a_later_file_revises_no_earlier_batch(tmp_path: Path) -> None:
-    rows = [row | {"id": row["when"].day, "amount": row["when"].day, "zip": 94105} for row in records()]
+    rows = [
+        row | {"id": row["when"].day, "amount": row["when"].day, "zip": 94105} for row in records()
+    ]
     put(tmp_path, [row for row in rows if row["when"].month < 3], "a.csv")
     snapshot(source_of(guessed(tmp_path / "*.csv"), tmp_path / "*.csv"), tmp_path)
-    late = [row | {"id": f"K{row['id']}", "amount": row["amount"] + 0.5} for row in rows if row["when"].month == 3]
+    late = [
+        row | {"id": f"K{row['id']}", "amount": row["amount"] + 0.5}
+        for row in rows
+        if row["when"].month == 3
+    ]
     put(tmp_path, [row | {"zip": "K1A"} for row in late], "b.csv")
     change = snapshot(source_of(guessed(tmp_path / "*.csv"), tmp_path / "*.csv"), tmp_path)
     assert change.added == ("2023-03",) and change.revised == ()
@@ -347,7 +392,9 @@ def test_batches_that_earlier_code_wrote_stay_as_they_are(tmp_path: Path) -> Non
     source = source_of(guessed(path), path)
     change = snapshot(source, tmp_path)
     names = sorted({"id", "when", "late", *DATA.features})
-    earlier = [typed_digest(source.read(batch.period).select(names)) for batch in change.manifest.batches]
+    earlier = [
+        typed_digest(source.read(batch.period).select(names)) for batch in change.manifest.batches
+    ]
     assert earlier != [batch.content for batch in change.manifest.batches]
     store = SnapshotStore(tmp_path / "snapshot")
     batches = [
@@ -358,14 +405,22 @@ def test_batches_that_earlier_code_wrote_stay_as_they_are(tmp_path: Path) -> Non
     (tmp_path / "index.json").unlink()
     again = snapshot(source_of(guessed(path), path), tmp_path)
     assert (
-        len(again.read) == 3 and again.revised == () and [batch.content for batch in again.manifest.batches] == earlier
+        len(again.read) == 3
+        and again.revised == ()
+        and [batch.content for batch in again.manifest.batches] == earlier
     )
 
 
-def test_a_column_that_is_empty_in_the_first_files_is_what_the_later_ones_say(tmp_path: Path) -> None:
+def test_a_column_that_is_empty_in_the_first_files_is_what_the_later_ones_say(
+    tmp_path: Path,
+) -> None:
     for month in (1, 2, 3):
         part = [row for row in records() if row["when"].month == month]
-        put(tmp_path, [row | {"amount": row["amount"] if month == 3 else None} for row in part], f"{month}.csv")
+        put(
+            tmp_path,
+            [row | {"amount": row["amount"] if month == 3 else None} for row in part],
+            f"{month}.csv",
+        )
     guess = guessed(tmp_path / "*.csv")
     assert guess.table.schema["amount"] == pl.Float64
     rows = source_of(guess, tmp_path / "*.csv").read("2023-01")
@@ -395,7 +450,9 @@ def test_one_bad_cell_sends_its_row_to_quarantine_with_file_line_and_value(
     column: str, value: str, reason: str, tmp_path: Path
 ) -> None:
     guess, path = broken_cells(tmp_path, **{column: value})
-    assert any(f"`{column}`" in doubt and "quarantine" in doubt for doubt in guess.unsure) or not value
+    assert (
+        any(f"`{column}`" in doubt and "quarantine" in doubt for doubt in guess.unsure) or not value
+    )
     change = snapshot(source_of(guess, path), tmp_path)
     assert [batch.quarantined_rows for batch in change.manifest.batches] == [0, 0, 1]
     kept = pl.read_parquet(tmp_path / "snapshot/batch=2023-03/quarantine.parquet")
@@ -416,10 +473,14 @@ def test_an_infinite_amount_to_predict_is_a_bad_cell(value: str, tmp_path: Path)
     assert [batch.quarantined_rows for batch in change.manifest.batches] == [0, 0, 1]
     kept = pl.read_parquet(tmp_path / "snapshot/batch=2023-03/quarantine.parquet")
     line = 1 + written(rows[:80]).count("\n")
-    assert kept[REASON].to_list() == [f"late: '{value}' is not a finite number ({path}, line {line})"]
+    assert kept[REASON].to_list() == [
+        f"late: '{value}' is not a finite number ({path}, line {line})"
+    ]
 
 
-def test_a_file_inside_the_project_is_named_from_its_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_inside_the_project_is_named_from_its_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The reason is stored in the snapshot, which must be the same in every clone."""
     monkeypatch.chdir(tmp_path)
     guess, _ = broken_cells(tmp_path, amount="abc")
@@ -429,7 +490,9 @@ def test_a_file_inside_the_project_is_named_from_its_root(tmp_path: Path, monkey
 
 
 def test_a_column_of_another_kind_is_refused_with_its_batch_and_cells(tmp_path: Path) -> None:
-    path = put(tmp_path, [row | {"amount": "abc"} if row["when"].month == 3 else row for row in records()])
+    path = put(
+        tmp_path, [row | {"amount": "abc"} if row["when"].month == 3 else row for row in records()]
+    )
     source = Files(str(path))
     source.bind(DATA)
     with pytest.raises(DataError, match=r"Batch 2023-03 is refused.*amount: 'abc' is not a number"):
@@ -462,7 +525,9 @@ def test_files_without_rows_are_left_out(tmp_path: Path, caplog: pytest.LogCaptu
 
 def test_a_batch_file_without_rows_is_no_batch_yet(tmp_path: Path) -> None:
     for month in (1, 2):
-        put(tmp_path, [row for row in records() if row["when"].month == month], f"2023-0{month}.csv")
+        put(
+            tmp_path, [row for row in records() if row["when"].month == month], f"2023-0{month}.csv"
+        )
     (tmp_path / "2023-03.csv").write_text(written(records()).split("\n")[0] + "\n")
 
     def update() -> list[str]:
@@ -476,11 +541,18 @@ def test_a_batch_file_without_rows_is_no_batch_yet(tmp_path: Path) -> None:
         update()
 
 
-def test_columns_may_be_in_any_order_and_nullable_ones_missing(expected: list[str], tmp_path: Path) -> None:
+def test_columns_may_be_in_any_order_and_nullable_ones_missing(
+    expected: list[str], tmp_path: Path
+) -> None:
     put(tmp_path, records()[:40], "a.csv")
     put(tmp_path, [dict(reversed(row.items())) for row in records()[40:]], "b.csv")
-    assert contents(source_of(guessed(tmp_path / "*.csv"), tmp_path / "*.csv"), tmp_path / "made") == expected
-    put(tmp_path, [{k: v for k, v in row.items() if k != "note"} for row in records()[40:]], "b.csv")
+    assert (
+        contents(source_of(guessed(tmp_path / "*.csv"), tmp_path / "*.csv"), tmp_path / "made")
+        == expected
+    )
+    put(
+        tmp_path, [{k: v for k, v in row.items() if k != "note"} for row in records()[40:]], "b.csv"
+    )
     rows = source_of(guessed(tmp_path / "*.csv"), tmp_path / "*.csv").read("2023-03")
     assert rows["note"].null_count() == len(rows)
 
@@ -507,8 +579,13 @@ def test_a_file_that_is_written_otherwise_than_the_source_says_is_named(tmp_path
         source.periods()
 
 
-def test_spaces_behind_separators_and_empty_cells_at_the_end_of_rows_do_no_harm(tmp_path: Path) -> None:
-    lines = [line.replace(",", ", ") + "," for line in written([row | {"note": "x"} for row in records()]).splitlines()]
+def test_spaces_behind_separators_and_empty_cells_at_the_end_of_rows_do_no_harm(
+    tmp_path: Path,
+) -> None:
+    lines = [
+        line.replace(",", ", ") + ","
+        for line in written([row | {"note": "x"} for row in records()]).splitlines()
+    ]
     path = tmp_path / "table.csv"
     path.write_text("\n".join([lines[0].removesuffix(","), *lines[1:]]))
     guess = guessed(path)
@@ -523,12 +600,16 @@ def test_whole_numbers_with_a_point_are_classes_as_those_without(tmp_path: Path)
 
 
 def test_a_column_with_a_name_of_our_own_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "table.csv").write_text("__retrain_problem,when,late\n1,2023-01-01,0\n2,2023-01-02,1\n")
+    (tmp_path / "table.csv").write_text(
+        "__retrain_problem,when,late\n1,2023-01-01,0\n2,2023-01-02,1\n"
+    )
     with pytest.raises(DataError, match="__retrain_"):
         guessed(tmp_path / "table.csv")
 
 
-def test_zips_are_read_whole_without_what_operating_systems_put_in(expected: list[str], tmp_path: Path) -> None:
+def test_zips_are_read_whole_without_what_operating_systems_put_in(
+    expected: list[str], tmp_path: Path
+) -> None:
     with zipfile.ZipFile(tmp_path / "table.csv.zip", "w") as archive:
         archive.writestr("__MACOSX/._a.csv", b"\x00\x05junk")
         archive.writestr("year/.DS_Store", b"junk")
@@ -555,15 +636,24 @@ def test_a_file_is_known_by_its_ending_in_capitals_or_not(name: str, tmp_path: P
 
 
 def test_json_lines_are_cast_by_the_schema_as_well(tmp_path: Path) -> None:
-    lines = [json.dumps({k: str(v) if isinstance(v, datetime) else v for k, v in row.items()}) for row in records()]
+    lines = [
+        json.dumps({k: str(v) if isinstance(v, datetime) else v for k, v in row.items()})
+        for row in records()
+    ]
     (tmp_path / "table.jsonl").write_text("\n".join(lines))
     rows = source_of(guessed(tmp_path / "table.jsonl"), tmp_path / "table.jsonl").read("2023-01")
-    assert rows["when"][0] == datetime(2023, 1, 1, 14, 15) and rows.schema["paid"] == pl.Datetime("us")
+    assert rows["when"][0] == datetime(2023, 1, 1, 14, 15) and rows.schema["paid"] == pl.Datetime(
+        "us"
+    )
 
 
 def test_labels_of_their_own_are_read_by_the_schema(tmp_path: Path) -> None:
-    rows = put(tmp_path, [{k: v for k, v in row.items() if k != "late"} for row in records()], "rows.csv")
-    labels = [{"id": row["id"], "late": ["NaN", "1.0", "0.0"][row["when"].day % 3]} for row in records()]
+    rows = put(
+        tmp_path, [{k: v for k, v in row.items() if k != "late"} for row in records()], "rows.csv"
+    )
+    labels = [
+        {"id": row["id"], "late": ["NaN", "1.0", "0.0"][row["when"].day % 3]} for row in records()
+    ]
     labels[0]["late"] = "perhaps"
     source = WithLabels(Files(str(rows)), str(put(tmp_path, labels, "labels.csv")))
     source.bind(DATA)
@@ -579,7 +669,9 @@ def test_a_positive_label_is_found_by_value(tmp_path: Path) -> None:
     draft = draft_contract(guess.table, "late", "when", None, None)
     assert draft.task is Task.binary and draft.positive_label == "no"
     data = dataclasses.replace(DATA, positive_label="yes")
-    batch = snapshot(source_of(guess, tmp_path / "table.csv", data), tmp_path, data).manifest.batches[0]
+    batch = snapshot(
+        source_of(guess, tmp_path / "table.csv", data), tmp_path, data
+    ).manifest.batches[0]
     assert batch.unlabelled_rows == 7 and batch.target_mean == pytest.approx(16 / 24)
 
 
@@ -590,7 +682,9 @@ def test_amounts_with_signs_and_times_with_mixed_zones_are_doubted(tmp_path: Pat
     ]
     guess = guessed(put(tmp_path, rows))
     assert guess.table["amount"][0] == 100
-    assert any("$100" in doubt for doubt in guess.unsure) and any("UTC" in doubt for doubt in guess.unsure)
+    assert any("$100" in doubt for doubt in guess.unsure) and any(
+        "UTC" in doubt for doubt in guess.unsure
+    )
 
 
 def test_text_times_of_a_database_are_decided_as_those_of_files_are() -> None:
@@ -604,7 +698,9 @@ def test_a_digest_is_of_values_not_of_the_types_that_hold_them() -> None:
     as_text = pl.DataFrame({"id": ["2", "10"], "x": [1.0, 2.0], "flag": [1, 0]})
     as_numbers = pl.DataFrame({"id": [10, 2], "x": [2, 1], "flag": [0, 1]})
     assert content_digest(as_text) == content_digest(as_numbers)
-    assert content_digest(as_text.with_columns(id=pl.Series(["02", "10"]))) != content_digest(as_numbers)
+    assert content_digest(as_text.with_columns(id=pl.Series(["02", "10"]))) != content_digest(
+        as_numbers
+    )
 
 
 def test_the_period_of_a_row_without_a_time_is_that_of_its_neighbour(tmp_path: Path) -> None:
@@ -614,14 +710,23 @@ def test_the_period_of_a_row_without_a_time_is_that_of_its_neighbour(tmp_path: P
 
 
 def test_a_bad_cell_corrects_no_other_batch(tmp_path: Path) -> None:
-    content = [content_of(tmp_path / name, text) for name, text in (("clean", "1.5"), ("bad", "abc"))]
-    assert content[0]["2024-01"] == content[1]["2024-01"] and content[0]["2024-02"] != content[1]["2024-02"]
+    content = [
+        content_of(tmp_path / name, text) for name, text in (("clean", "1.5"), ("bad", "abc"))
+    ]
+    assert (
+        content[0]["2024-01"] == content[1]["2024-01"]
+        and content[0]["2024-02"] != content[1]["2024-02"]
+    )
 
 
 def content_of(folder: Path, cell: str) -> dict[str, str]:
     """The content digest of each batch of a table of two months, in which one cell of February is given."""
     folder.mkdir()
-    rows = [f"{number},2024-0{month}-03 10:00,{number % 2},{number}.5" for month in (1, 2) for number in range(1, 40)]
+    rows = [
+        f"{number},2024-0{month}-03 10:00,{number % 2},{number}.5"
+        for month in (1, 2)
+        for number in range(1, 40)
+    ]
     rows[-1] = rows[-1].rpartition(",")[0] + f",{cell}"
     (folder / "t.csv").write_text("\n".join(["id,time,target,amount", *rows]) + "\n")
     source = Files(str(folder / "t.csv"))
@@ -633,5 +738,7 @@ def content_of(folder: Path, cell: str) -> dict[str, str]:
         maximum_quarantine_share=0.5,
     )
     source.bind(data)
-    change = update_snapshot(data, source, SnapshotStore(folder / "snapshot"), folder / "index.json")
+    change = update_snapshot(
+        data, source, SnapshotStore(folder / "snapshot"), folder / "index.json"
+    )
     return {batch.period: batch.content for batch in change.manifest.batches}

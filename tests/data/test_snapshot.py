@@ -60,7 +60,9 @@ def batch(month: int, amounts: list[float] | None = None) -> pl.DataFrame:
     )
 
 
-def update(folder: Path, source: Source, as_of: str | None = None, **changes: object) -> SnapshotChange:
+def update(
+    folder: Path, source: Source, as_of: str | None = None, **changes: object
+) -> SnapshotChange:
     data = dataclasses.replace(DATA, as_of=as_of, **changes)
     return update_snapshot(data, source, SnapshotStore(folder / "snapshot"), folder / "index.json")
 
@@ -93,7 +95,12 @@ def test_a_revised_batch_is_found_by_content_and_counted(tmp_path: Path) -> None
     change = update(tmp_path, source)
     assert change.revised == ("2013-01",) and change.manifest.get("2013-01").revision == 2
     assert change.manifest.digest != before.digest
-    assert SnapshotStore(tmp_path / "snapshot").read(["2013-01"])["amount"].to_list() == [1.0, 2.0, 3.0, 5.0]
+    assert SnapshotStore(tmp_path / "snapshot").read(["2013-01"])["amount"].to_list() == [
+        1.0,
+        2.0,
+        3.0,
+        5.0,
+    ]
 
 
 def test_the_same_rows_in_another_order_are_no_revision(tmp_path: Path) -> None:
@@ -105,7 +112,9 @@ def test_the_same_rows_in_another_order_are_no_revision(tmp_path: Path) -> None:
     assert change.read == ("2013-01",) and change.revised == ()
 
 
-def test_an_earlier_cut_off_takes_batches_out_and_a_later_one_brings_them_back(tmp_path: Path) -> None:
+def test_an_earlier_cut_off_takes_batches_out_and_a_later_one_brings_them_back(
+    tmp_path: Path,
+) -> None:
     source = Memory({"2013-01": batch(1), "2013-02": batch(2)})
     full = update(tmp_path, source).manifest
     assert update(tmp_path, source, "2013-01").removed == ("2013-02",)
@@ -137,7 +146,11 @@ def test_a_damaged_file_is_refused(tmp_path: Path, what: str) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_a_refused_batch_leaves_the_snapshot_as_it_was(tmp_path: Path) -> None:
@@ -156,7 +169,9 @@ def test_a_full_disk_leaves_the_snapshot_as_it_was(tmp_path: Path) -> None:
     before = files(tmp_path / "snapshot")
     source.batches["2013-02"] = batch(2, [float(number) for number in range(200_000)])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # the kernel refuses the write, as on a full disk
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (20_000, hard)
+    )  # the kernel refuses the write, as on a full disk
     try:
         with pytest.raises(RetrainError, match="Could not write"):
             update(tmp_path, source)
@@ -187,7 +202,9 @@ def test_nothing_to_read_is_an_error_with_a_way_out(
         update(tmp_path, Memory({period: batch(2) for period in periods}), as_of)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_whatever_the_way_there_the_snapshot_is_what_the_source_holds(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -239,11 +256,17 @@ def test_what_looks_broken_is_a_function_of_the_batches_and_outlives_a_kill(tmp_
         )
 
     def update(folder: str, scales: list[float]) -> dict[str, str]:
-        days = {f"{datetime(2024, 1, 1) + timedelta(days=n):%Y-%m-%d}": day(n, scale) for n, scale in enumerate(scales)}
+        days = {
+            f"{datetime(2024, 1, 1) + timedelta(days=n):%Y-%m-%d}": day(n, scale)
+            for n, scale in enumerate(scales)
+        }
         store = SnapshotStore(tmp_path / folder)
         change = update_snapshot(data, Memory(days), store, tmp_path / f"{folder}.json")
         suspected.append({entry.period for entry in change.manifest.batches if entry.suspicions})
-        return {str(path.relative_to(store.folder)): path.read_text() for path in sorted(store.folder.rglob("*.json"))}
+        return {
+            str(path.relative_to(store.folder)): path.read_text()
+            for path in sorted(store.folder.rglob("*.json"))
+        }
 
     suspected: list[set[str]] = []
     scales = [1.0] * 7 + [1.3] * 36 + [1.3 * 1.45]
@@ -257,11 +280,15 @@ def test_what_looks_broken_is_a_function_of_the_batches_and_outlives_a_kill(tmp_
     assert after == fresh
     # A process that died after it had written a summary, and before the manifest.
     summary = tmp_path / "fresh/batch=2024-01-20/summary.json"
-    summary.write_text(summary.read_text().replace('"slopes": {', '"slopes": {"amount": 0.5, "x": 1.0, ', 1))
+    summary.write_text(
+        summary.read_text().replace('"slopes": {', '"slopes": {"amount": 0.5, "x": 1.0, ', 1)
+    )
     assert update("fresh", scales) == fresh
 
 
-def test_a_manifest_of_an_earlier_version_learns_when_its_rows_were_without_the_source(tmp_path: Path) -> None:
+def test_a_manifest_of_an_earlier_version_learns_when_its_rows_were_without_the_source(
+    tmp_path: Path,
+) -> None:
     source = Memory({"2013-01": batch(1)})
     update(tmp_path, source)
     store = SnapshotStore(tmp_path / "snapshot")

@@ -53,7 +53,11 @@ def bound(source: Source, **changes: object) -> Source:
 
 
 def write(frame: pl.DataFrame, path: Path) -> Path:
-    writers = {".parquet": frame.write_parquet, ".csv": frame.write_csv, ".jsonl": frame.write_ndjson}
+    writers = {
+        ".parquet": frame.write_parquet,
+        ".csv": frame.write_csv,
+        ".jsonl": frame.write_ndjson,
+    }
     writers[path.suffix](path)
     return path
 
@@ -86,7 +90,10 @@ def test_files_of_every_kind_become_the_same_batches(suffix: str, tmp_path: Path
     assert source.read("2013-02")["id"].to_list() == list(range(31, 59))
     before = source.fingerprint("2013-01")
     write(table(10).with_columns(pl.col("id") + 1000), tmp_path / f"part9{suffix}")
-    assert bound(Files(str(tmp_path / f"*{suffix}"), time_format=time_format)).fingerprint("2013-01") != before
+    assert (
+        bound(Files(str(tmp_path / f"*{suffix}"), time_format=time_format)).fingerprint("2013-01")
+        != before
+    )
 
 
 @pytest.mark.parametrize("packed", [".gz", ".bz2", ".xz"])
@@ -112,7 +119,9 @@ def test_any_file_system_of_fsspec_will_do() -> None:
         ("no-such-system://table.csv", "can't be opened"),
     ],
 )
-def test_a_source_that_is_not_there_says_so(paths: str, words: str, tmp_path: Path, monkeypatch) -> None:
+def test_a_source_that_is_not_there_says_so(
+    paths: str, words: str, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=words):
         bound(Files(paths)).periods()
@@ -133,7 +142,9 @@ def test_a_locked_door_is_not_taken_for_an_empty_room() -> None:
         bound(Files("locked://shop/table.csv")).periods()
 
 
-def test_files_that_do_not_fit_together_and_tables_without_the_time_are_refused(tmp_path: Path) -> None:
+def test_files_that_do_not_fit_together_and_tables_without_the_time_are_refused(
+    tmp_path: Path,
+) -> None:
     write(table(), tmp_path / "a.parquet")
     write(table().with_columns(pl.lit([1]).alias("amount")), tmp_path / "b.parquet")
     with pytest.raises(DataError, match="do not fit together"):
@@ -145,15 +156,25 @@ def test_files_that_do_not_fit_together_and_tables_without_the_time_are_refused(
 def test_marks_of_missing_numbers_become_nulls_and_words_stay_words(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("number,word\n1.5,NA\n.,DE\n3,FR\n")
     read = read_files(str(tmp_path / "table.csv"))
-    assert read["number"].to_list() == [1.5, None, 3.0] and read["word"].to_list() == ["NA", "DE", "FR"]
+    assert read["number"].to_list() == [1.5, None, 3.0] and read["word"].to_list() == [
+        "NA",
+        "DE",
+        "FR",
+    ]
 
 
-def test_a_query_is_a_source_and_its_password_stays_out_of_errors(tmp_path: Path, monkeypatch) -> None:
+def test_a_query_is_a_source_and_its_password_stays_out_of_errors(
+    tmp_path: Path, monkeypatch
+) -> None:
     uri = f"sqlite:///{tmp_path / 'shop.db'}"
     with sqlalchemy.create_engine(uri).begin() as connection:
-        connection.execute(sqlalchemy.text("create table orders (id int, time text, amount real, target int)"))
+        connection.execute(
+            sqlalchemy.text("create table orders (id int, time text, amount real, target int)")
+        )
         for row in table().with_columns(pl.col("time").cast(pl.String)).iter_rows(named=True):
-            connection.execute(sqlalchemy.text("insert into orders values (:id, :time, :amount, :target)"), row)
+            connection.execute(
+                sqlalchemy.text("insert into orders values (:id, :time, :amount, :target)"), row
+            )
     monkeypatch.setenv("SHOP", uri)
     source = bound(SqlQuery("select * from orders where amount >= 31", uri_from_env="SHOP"))
     assert sorted(source.periods()) == ["2013-02", "2013-03"] and source.fingerprint("2013-02")
@@ -229,11 +250,17 @@ def test_labels_from_elsewhere_are_joined_and_later_ones_revise_their_batch(tmp_
     store = SnapshotStore(tmp_path / "snapshot")
 
     def update() -> tuple[SnapshotStore, object]:
-        source = bound(WithLabels(Files(str(tmp_path / "rows.parquet")), str(tmp_path / "labels.parquet")))
+        source = bound(
+            WithLabels(Files(str(tmp_path / "rows.parquet")), str(tmp_path / "labels.parquet"))
+        )
         return store, update_snapshot(DATA, source, store, tmp_path / "index.json")
 
     _, first = update()
-    assert [(batch.rows, batch.unlabelled_rows) for batch in first.manifest.batches] == [(31, 0), (14, 14), (0, 31)]
+    assert [(batch.rows, batch.unlabelled_rows) for batch in first.manifest.batches] == [
+        (31, 0),
+        (14, 14),
+        (0, 31),
+    ]
     write(labels, tmp_path / "labels.parquet")
     _, second = update()
     assert second.revised == ("2013-02", "2013-03")
@@ -247,10 +274,14 @@ def test_a_correction_is_counted_by_key(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path / "snapshot")
     update_snapshot(DATA, bound(Frame(table())), store, tmp_path / "index.json")
     corrected = (
-        table().filter(pl.col("id") != 3).with_columns(amount=pl.when(pl.col("id") < 2).then(99.0).otherwise("amount"))
+        table()
+        .filter(pl.col("id") != 3)
+        .with_columns(amount=pl.when(pl.col("id") < 2).then(99.0).otherwise("amount"))
     )
     late = corrected.head(1).with_columns(id=pl.lit(500, pl.Int64))
-    change = update_snapshot(DATA, bound(Frame(pl.concat([corrected, late]))), store, tmp_path / "other.json")
+    change = update_snapshot(
+        DATA, bound(Frame(pl.concat([corrected, late]))), store, tmp_path / "other.json"
+    )
     assert change.revised == ("2013-01",)
     assert str(change.row_changes["2013-01"]) == "1 rows added, 1 removed, 2 changed"
     assert store.manifest().get("2013-01").revision == 2
@@ -291,22 +322,30 @@ def test_a_table_is_read_and_stamped_once_however_many_batches_it_has(tmp_path: 
     inner = Counted(table(300).drop("target"))
     labels = write(table(300).select("id", "target"), tmp_path / "labels.parquet")
     source = bound(WithLabels(inner, str(labels)))
-    change = update_snapshot(DATA, source, SnapshotStore(tmp_path / "snapshot"), tmp_path / "index.json")
+    change = update_snapshot(
+        DATA, source, SnapshotStore(tmp_path / "snapshot"), tmp_path / "index.json"
+    )
     assert len(change.read) == 10 and (inner.loads, inner.stamps) == (1, 1)
 
 
-def test_a_new_row_of_a_database_makes_its_own_batch_be_read_again_and_no_other(tmp_path: Path) -> None:
+def test_a_new_row_of_a_database_makes_its_own_batch_be_read_again_and_no_other(
+    tmp_path: Path,
+) -> None:
     uri = f"sqlite:///{tmp_path / 'shop.db'}"
 
     def update() -> tuple[str, ...]:
         source = bound(SqlQuery("select * from orders order by random()", uri=uri))
-        return update_snapshot(DATA, source, SnapshotStore(tmp_path / "snapshot"), tmp_path / "index.json").read
+        return update_snapshot(
+            DATA, source, SnapshotStore(tmp_path / "snapshot"), tmp_path / "index.json"
+        ).read
 
     rows = table(90).with_columns(pl.col("time").cast(pl.String))
     rows.write_database("orders", uri)
     assert update() == ("2013-01", "2013-02", "2013-03")
     assert update() == ()
-    rows.head(1).with_columns(id=pl.lit(500, pl.Int64)).write_database("orders", uri, if_table_exists="append")
+    rows.head(1).with_columns(id=pl.lit(500, pl.Int64)).write_database(
+        "orders", uri, if_table_exists="append"
+    )
     assert update() == ("2013-01",)
 
 
@@ -331,7 +370,10 @@ def test_other_code_of_a_source_makes_its_batches_be_read_again_also_inside_a_wr
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     node = {"_target_": "own_source.Own", "paths": str(tmp_path / "rows.parquet")}
     if wrapped:
-        labels = {"_target_": "retrain.data.sources.WithLabels", "labels": str(tmp_path / "labels.parquet")}
+        labels = {
+            "_target_": "retrain.data.sources.WithLabels",
+            "labels": str(tmp_path / "labels.parquet"),
+        }
         node = labels | {"source": node}
     data = dataclasses.replace(DATA, source=node)
 
@@ -345,7 +387,9 @@ def test_other_code_of_a_source_makes_its_batches_be_read_again_also_inside_a_wr
         importlib.invalidate_caches()
         source = instantiate(node, "data.source")
         source.bind(data)
-        return update_snapshot(data, source, SnapshotStore(tmp_path / "snapshot"), tmp_path / "index.json").read
+        return update_snapshot(
+            data, source, SnapshotStore(tmp_path / "snapshot"), tmp_path / "index.json"
+        ).read
 
     amounts = {"own_source": 1.0, "own_base": 2.0}
     assert len(update(amounts)) == 3

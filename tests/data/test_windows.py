@@ -32,7 +32,10 @@ def histories(draw: st.DrawFn) -> tuple[list[Batch], pl.DataFrame]:
     batches, rows = [], []
     for number, (first, last) in enumerate(itertools.pairwise(edges)):
         minutes = st.integers(first * 7 * 24 * 60, last * 7 * 24 * 60 - 1)
-        times = [datetime(2013, 1, 1) + timedelta(minutes=m) for m in draw(st.lists(minutes, min_size=1, max_size=40))]
+        times = [
+            datetime(2013, 1, 1) + timedelta(minutes=m)
+            for m in draw(st.lists(minutes, min_size=1, max_size=40))
+        ]
         batches.append(batch(f"p{number}", times))
         rows += times
     return batches, pl.DataFrame({"time": rows}, schema={"time": pl.Datetime("us")})
@@ -50,7 +53,11 @@ def plan(batches: list[Batch], share: float, block: timedelta) -> Windows:
         raise
 
 
-@given(histories(), st.floats(0.05, 0.95), st.sampled_from([timedelta(hours=6), DAY, timedelta(days=7)]))
+@given(
+    histories(),
+    st.floats(0.05, 0.95),
+    st.sampled_from([timedelta(hours=6), DAY, timedelta(days=7)]),
+)
 def test_every_row_is_on_exactly_one_side(
     history: tuple[list[Batch], pl.DataFrame], share: float, block: timedelta
 ) -> None:
@@ -75,7 +82,9 @@ def test_no_block_is_split_between_training_and_evaluation(
 
 
 @given(histories(), st.floats(0.05, 0.95))
-def test_validation_lies_inside_the_training_window(history: tuple[list[Batch], pl.DataFrame], share: float) -> None:
+def test_validation_lies_inside_the_training_window(
+    history: tuple[list[Batch], pl.DataFrame], share: float
+) -> None:
     batches, rows = history
     windows = plan(batches, share, DAY)
     try:
@@ -89,7 +98,9 @@ def test_validation_lies_inside_the_training_window(history: tuple[list[Batch], 
 
 
 @given(histories(), st.floats(0.05, 0.95))
-def test_the_batches_of_a_window_hold_all_its_rows(history: tuple[list[Batch], pl.DataFrame], share: float) -> None:
+def test_the_batches_of_a_window_hold_all_its_rows(
+    history: tuple[list[Batch], pl.DataFrame], share: float
+) -> None:
     batches, rows = history
     window = plan(batches, share, DAY).training
     spans = [(b.first_time, b.last_time) for b in batches_in(batches, window)]
@@ -108,7 +119,10 @@ def test_the_last_third_of_october_starts_on_the_twenty_second() -> None:
 
 def test_one_block_can_not_both_train_and_evaluate() -> None:
     with pytest.raises(DataError, match="too few to train on some"):
-        plan_windows([batch("2013-01-01", [datetime(2013, 1, 1, 5), datetime(2013, 1, 1, 9)])], evaluation(0.5))
+        plan_windows(
+            [batch("2013-01-01", [datetime(2013, 1, 1, 5), datetime(2013, 1, 1, 9)])],
+            evaluation(0.5),
+        )
 
 
 def test_no_labelled_rows_is_an_error_that_names_the_key() -> None:
@@ -117,23 +131,35 @@ def test_no_labelled_rows_is_an_error_that_names_the_key() -> None:
 
 
 def test_the_window_of_short_batches_reaches_back_over_earlier_ones() -> None:
-    days = [batch(f"2013-01-{day:02}", [datetime(2013, 1, day, 5), datetime(2013, 1, day, 20)]) for day in range(1, 11)]
+    days = [
+        batch(f"2013-01-{day:02}", [datetime(2013, 1, day, 5), datetime(2013, 1, day, 20)])
+        for day in range(1, 11)
+    ]
     windows = plan_windows(days, evaluation(1 / 3, minimum_blocks=5))
-    assert windows.evaluation.start == datetime(2013, 1, 6) and windows.evaluation.end == datetime(2013, 1, 11)
-    assert [b.period for b in batches_in(days, windows.evaluation)] == [f"2013-01-{day:02}" for day in range(6, 11)]
+    assert windows.evaluation.start == datetime(2013, 1, 6) and windows.evaluation.end == datetime(
+        2013, 1, 11
+    )
+    assert [b.period for b in batches_in(days, windows.evaluation)] == [
+        f"2013-01-{day:02}" for day in range(6, 11)
+    ]
 
 
 def test_small_batches_make_the_window_reach_back_until_it_holds_enough_rows() -> None:
     """Twenty batches of ten days with ten rows each: a third of the newest one is 30 rows."""
     start = datetime(2013, 1, 1)
     batches = [
-        batch(f"{number:06}", [start + timedelta(days=10 * number, hours=2.4 * row) for row in range(100)])
+        batch(
+            f"{number:06}",
+            [start + timedelta(days=10 * number, hours=2.4 * row) for row in range(100)],
+        )
         for number in range(20)
     ]
     asked = dataclasses.replace(evaluation(0.3333), minimum_rows=0)
 
     def days(minimum_rows: int) -> float:
-        window = plan_windows(batches, dataclasses.replace(asked, minimum_rows=minimum_rows)).evaluation
+        window = plan_windows(
+            batches, dataclasses.replace(asked, minimum_rows=minimum_rows)
+        ).evaluation
         return (window.end - window.start) / DAY
 
     assert days(0) == days(20) == 3
@@ -161,12 +187,16 @@ def test_the_window_reaches_back_by_the_rows_that_there_are_not_as_if_they_came_
         times += rows
     asked = dataclasses.replace(evaluation(1 / 3, minimum_blocks=5), minimum_rows=300)
     assert held(months, times, asked) >= 300
-    assert held([dataclasses.replace(one, marks=()) for one in months], times, asked) < 300, "as it was"
+    assert held([dataclasses.replace(one, marks=()) for one in months], times, asked) < 300, (
+        "as it was"
+    )
 
 
 def test_a_block_without_rows_is_no_block_to_judge_on() -> None:
     weekly = [datetime(2010, 1, 4) + timedelta(days=7 * week) for week in range(150)]
-    batches = [with_marks(f"{number}", weekly[number * 15 : number * 15 + 15]) for number in range(10)]
+    batches = [
+        with_marks(f"{number}", weekly[number * 15 : number * 15 + 15]) for number in range(10)
+    ]
     window = plan_windows(batches, evaluation(0.01, DAY, minimum_blocks=5)).evaluation
     assert sum(window.start <= time < window.end for time in weekly) == 5
 
@@ -196,22 +226,38 @@ def test_the_window_takes_no_more_than_40_percent_of_the_rows_where_most_are_new
 def test_marks_are_the_times_of_rows_first_and_last_included(minutes: list[int]) -> None:
     times = [datetime(2013, 1, 1) + timedelta(minutes=minute) for minute in minutes]
     marks = time_marks(pl.Series(times))
-    assert len(marks) == min(100, len(times)) and set(marks) <= set(times) and list(marks) == sorted(marks)
+    assert (
+        len(marks) == min(100, len(times))
+        and set(marks) <= set(times)
+        and list(marks) == sorted(marks)
+    )
     assert marks[-1] == max(times) and (len(times) == 1 or marks[0] == min(times))
 
 
 @settings(deadline=None)
 @given(histories(), st.floats(0.05, 0.95), st.integers(0, 60), st.integers(1, 5), st.booleans())
 def test_a_new_batch_never_moves_the_window_back_into_what_a_champion_was_trained_on(
-    history: tuple[list[Batch], pl.DataFrame], share: float, minimum_rows: int, minimum_blocks: int, marked: bool
+    history: tuple[list[Batch], pl.DataFrame],
+    share: float,
+    minimum_rows: int,
+    minimum_blocks: int,
+    marked: bool,
 ) -> None:
     """The champion of a snapshot, before its refit, was trained on all before that window. If a later one began earlier,
     nothing could be compared with it."""
     batches, rows = history
     if marked:
-        times = [rows.filter(pl.col("time").is_between(one.first_time, one.last_time))["time"] for one in batches]
-        batches = [dataclasses.replace(one, marks=time_marks(found)) for one, found in zip(batches, times, strict=True)]
-    asked = dataclasses.replace(evaluation(share, minimum_blocks=minimum_blocks), minimum_rows=minimum_rows)
+        times = [
+            rows.filter(pl.col("time").is_between(one.first_time, one.last_time))["time"]
+            for one in batches
+        ]
+        batches = [
+            dataclasses.replace(one, marks=time_marks(found))
+            for one, found in zip(batches, times, strict=True)
+        ]
+    asked = dataclasses.replace(
+        evaluation(share, minimum_blocks=minimum_blocks), minimum_rows=minimum_rows
+    )
     starts = []
     for count in range(1, len(batches) + 1):
         try:

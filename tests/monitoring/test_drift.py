@@ -10,10 +10,17 @@ import polars as pl
 import pytest
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
+from retrain.data.anomalies import detect_anomalies, measure_jumps
 from retrain.data.distances import SHRINKAGE, distance, relation, unseen_share
-from retrain.data.summary import GROUPS, BatchSummary, from_json, sample_rows, summarize, summarize_column
-from retrain.data.suspicion import find_suspicions, measure_jumps
-from retrain.monitoring.domain import separate
+from retrain.data.profiles import (
+    GROUPS,
+    BatchProfile,
+    from_json,
+    profile_column,
+    sample_rows,
+    summarize,
+)
+from retrain.monitoring.domain_classifier import separate
 from retrain.monitoring.drift import FEATURES, TARGET, Pair, calibrate, compare_batches
 
 DATA = DataConfig(
@@ -47,14 +54,14 @@ def rows(seed: int, count: int = 2000, shift: float = 0.0) -> pl.DataFrame:
     )
 
 
-def look(frame: pl.DataFrame) -> BatchSummary:
+def look(frame: pl.DataFrame) -> BatchProfile:
     return summarize(frame, frame.clear(), DATA)
 
 
 HISTORY = [look(rows(seed)) for seed in range(10)]
 
 
-def against_history(frame: pl.DataFrame, history: list[BatchSummary] = HISTORY):
+def against_history(frame: pl.DataFrame, history: list[BatchProfile] = HISTORY):
     return compare_batches(look(frame), history[-1], history, ("new", "old"))
 
 
@@ -68,7 +75,11 @@ def test_an_unchanged_batch_of_any_size_raises_no_alarm() -> None:
     [
         (pl.col("x") + 0.5, FEATURES, "x"),
         (pl.col("z") * 1.6, FEATURES, "z"),
-        (pl.when(pl.col("id") % 3 == 0).then(pl.lit("blue")).otherwise("color").alias("color"), FEATURES, "color"),
+        (
+            pl.when(pl.col("id") % 3 == 0).then(pl.lit("blue")).otherwise("color").alias("color"),
+            FEATURES,
+            "color",
+        ),
         (pl.when(pl.col("id") % 3 == 0).then(None).otherwise("x").alias("x"), FEATURES, "x"),
         ((pl.col("y") | (pl.col("id") % 4 == 0)).alias("y"), TARGET, None),
     ],
@@ -109,14 +120,19 @@ def test_news_are_named() -> None:
     news = against_history(changed).news
     assert any("`x` has vanished" in line for line in news)
     assert any("`z` has become constant" in line for line in news)
-    assert any("100% of the rows have levels of `color` that no batch had before" in line for line in news)
+    assert any(
+        "100% of the rows have levels of `color` that no batch had before" in line for line in news
+    )
     fewer = dataclasses.replace(look(rows(50)), features={"x": look(rows(50)).features["x"]})
     assert "`z` is gone" in compare_batches(fewer, HISTORY[-1], HISTORY, ("new", "old")).news
     assert "`z` is new" in compare_batches(look(rows(50)), fewer, HISTORY, ("new", "old")).news
 
 
 def test_a_column_that_comes_alive_is_news() -> None:
-    asleep = [look(rows(seed).with_columns(x=pl.lit(None, pl.Float64), z=pl.lit(1.0))) for seed in range(6)]
+    asleep = [
+        look(rows(seed).with_columns(x=pl.lit(None, pl.Float64), z=pl.lit(1.0)))
+        for seed in range(6)
+    ]
     news = compare_batches(look(rows(50)), asleep[-1], asleep, ("new", "old")).news
     assert [line.split("`")[1] for line in news if "has come alive" in line] == ["x", "z"]
     assert not any("come alive" in line for line in against_history(rows(50)).news)
@@ -128,13 +144,13 @@ def test_the_distance_of_numbers_is_that_of_kolmogorov_and_smirnov() -> None:
     random = np.random.default_rng(0)
     for other in (random.normal(0.3, 1, 5000), random.integers(0, 4, 5000).astype(float)):
         one = random.normal(0, 1, 5000)
-        columns = [summarize_column(pl.Series(values), None, None) for values in (one, other)]
+        columns = [profile_column(pl.Series(values), None, None) for values in (one, other)]
         assert distance(*columns) == pytest.approx(ks_2samp(one, other).statistic, abs=1 / 128)
 
 
 def test_the_distance_of_levels_is_half_the_sum_of_the_differences() -> None:
-    one = summarize_column(pl.Series(["a"] * 6 + ["b"] * 4), None, None)
-    other = summarize_column(pl.Series(["a"] * 3 + ["b"] * 3 + ["c"] * 4), None, None)
+    one = profile_column(pl.Series(["a"] * 6 + ["b"] * 4), None, None)
+    other = profile_column(pl.Series(["a"] * 3 + ["b"] * 3 + ["c"] * 4), None, None)
     assert distance(one, other) == pytest.approx(0.4)
     assert unseen_share(other, [one]) == pytest.approx(0.4)
 
@@ -144,10 +160,14 @@ def test_the_relation_to_the_target_is_1_as_before_0_shuffled_and_minus_1_turned
         product, square = relation(look(frame), HISTORY, "z")
         return product / square
 
-    drawn_to_the_mean = (2000 / GROUPS + SHRINKAGE) / (2000 / GROUPS)  # what small groups of earlier batches said
+    drawn_to_the_mean = (2000 / GROUPS + SHRINKAGE) / (
+        2000 / GROUPS
+    )  # what small groups of earlier batches said
     assert slope(rows(50, 8000)) == pytest.approx(drawn_to_the_mean, abs=0.1)
     assert slope(rows(50, 8000).with_columns(pl.col("y").shuffle(1))) == pytest.approx(0, abs=0.1)
-    assert slope(rows(50, 8000).with_columns(~pl.col("y"))) == pytest.approx(-drawn_to_the_mean, abs=0.1)
+    assert slope(rows(50, 8000).with_columns(~pl.col("y"))) == pytest.approx(
+        -drawn_to_the_mean, abs=0.1
+    )
 
 
 def test_whole_rows_show_what_no_column_shows_alone() -> None:
@@ -170,9 +190,16 @@ def test_columns_with_no_value_or_one_or_the_largest_ones_are_compared(value: fl
     assert separate(*empty, features, "t").distance < 0.2
     shifted = empty[1].with_columns(pl.col("z") + 3)
     assert separate(empty[0], shifted, features, "t").distance > 0.8
-    halves = [frame.with_columns(x=pl.when(pl.col("id") % 2 == 0).then(value)) for frame in (one, other)]
+    halves = [
+        frame.with_columns(x=pl.when(pl.col("id") % 2 == 0).then(value)) for frame in (one, other)
+    ]
     assert separate(*halves, features, "t").distance < 0.2
-    assert compare_batches(look(empty[0]), look(empty[1]), [look(frame) for frame in empty * 2], ("a", "b")).news == []
+    assert (
+        compare_batches(
+            look(empty[0]), look(empty[1]), [look(frame) for frame in empty * 2], ("a", "b")
+        ).news
+        == []
+    )
 
 
 def test_samples_of_no_rows_one_row_or_no_filled_column_are_not_told_apart() -> None:
@@ -181,15 +208,21 @@ def test_samples_of_no_rows_one_row_or_no_filled_column_are_not_told_apart() -> 
     for count in (0, 1, 3):
         assert separate(one, other.head(count), features, "t").distance == 0
         assert separate(one.head(count), other.head(count), features, "t").distance == 0
-    nothing = [frame.with_columns(x=pl.lit(None, pl.Float64), color=pl.lit(None, pl.String)) for frame in (one, other)]
-    assert separate(*nothing, {"x": ColumnType.numeric, "color": ColumnType.categorical}, "t").distance == 0
+    nothing = [
+        frame.with_columns(x=pl.lit(None, pl.Float64), color=pl.lit(None, pl.String))
+        for frame in (one, other)
+    ]
+    assert (
+        separate(*nothing, {"x": ColumnType.numeric, "color": ColumnType.categorical}, "t").distance
+        == 0
+    )
     assert separate(one, other, {}, "t").distance == 0
 
 
 @pytest.mark.parametrize("largest", [1e300, 1.7976931348623157e308])
 def test_numbers_at_the_ends_of_what_a_float_holds_survive_the_file(largest: float) -> None:
     data = dataclasses.replace(DATA, task=Task.regression)
-    summaries: list[BatchSummary] = []
+    summaries: list[BatchProfile] = []
     for seed in range(6):
         frame = rows(seed, 200).with_columns(
             x=pl.when(pl.col("x") > 0).then(largest).otherwise(-largest),
@@ -199,11 +232,13 @@ def test_numbers_at_the_ends_of_what_a_float_holds_survive_the_file(largest: flo
         summary = summarize(frame, frame.clear(), data)
         summary = dataclasses.replace(summary, jumps=measure_jumps(summary, summaries))
         assert from_json(summary.to_json()) == summary
-        find_suspicions(summary, summaries)
+        detect_anomalies(summary, summaries)
         summaries.append(summary)
 
 
 def test_a_sample_is_drawn_from_rows_with_and_without_a_label() -> None:
     frame = rows(1, 5001)
-    sample = sample_rows(frame.head(1), frame.tail(5000).with_columns(y=pl.lit(None, pl.Boolean)), DATA)
+    sample = sample_rows(
+        frame.head(1), frame.tail(5000).with_columns(y=pl.lit(None, pl.Boolean)), DATA
+    )
     assert len(sample) == 1000 and sample["y"].null_count() >= 999 and sample["t"].is_sorted()

@@ -11,12 +11,12 @@ import polars as pl
 import pytest
 from conftest import Project
 
-from retrain import records
+from retrain import types
 from retrain.errors import DataError
-from retrain.modeling.metrics import row_brier, row_log_loss
+from retrain.models.metrics import row_brier, row_log_loss
 from retrain.monitoring.drift import Change, Drift
-from retrain.monitoring.observation import Cache, Observation, _measured, own_loss
-from retrain.records import DecisionRecord
+from retrain.monitoring.observation import Cache, Observation, _measured, expected_loss
+from retrain.types import DecisionRecord
 
 
 def decision(project: Project) -> dict:
@@ -38,39 +38,61 @@ def test_a_labelled_batch_is_scored_compared_and_ranked(grown: Project) -> None:
     assert (seen["watched_batch"], seen["reference_batch"]) == ("2013-06", "2013-03")
     assert set(seen["families"]) == {"features", "target", "predictions", "whole rows"}
     importances = {name: line["importance"] for name, line in seen["features"].items()}
-    assert max(importances, key=importances.get) == "departure_minute", "late in the day, delays have piled up"
+    assert max(importances, key=importances.get) == "departure_minute", (
+        "late in the day, delays have piled up"
+    )
     report = (grown.root / "reports/report.html").read_text()
-    assert "Log loss of champion version 2" in report and f"{seen['scores'][-1]['value']:.4f} [" in report
+    assert (
+        "Log loss of champion version 2" in report
+        and f"{seen['scores'][-1]['value']:.4f} [" in report
+    )
     assert "Drift of batch 2013-06 against 2013-03" in report and "<td>whole rows</td>" in report
     run = grown.client().search_runs(
         [grown.client().get_experiment_by_name("slice-monitoring").experiment_id], max_results=2
     )
-    assert len(run) == 1 and run[0].data.metrics["champion/log_loss"] == pytest.approx(seen["scores"][-1]["value"])
-    retraining = grown.client().get_run(json.loads((grown.root / "reports/challenger.json").read_text())["run_id"])
-    assert retraining.data.tags["policy"] == "Always" and "2013-06" in retraining.data.tags["decision"]
+    assert len(run) == 1 and run[0].data.metrics["champion/log_loss"] == pytest.approx(
+        seen["scores"][-1]["value"]
+    )
+    retraining = grown.client().get_run(
+        json.loads((grown.root / "reports/challenger.json").read_text())["run_id"]
+    )
+    assert (
+        retraining.data.tags["policy"] == "Always" and "2013-06" in retraining.data.tags["decision"]
+    )
     entry = json.loads(grown.run("retrain", "history", "--jsonl").stdout.splitlines()[-1])
     assert entry["figures"]["decay"] == pytest.approx(seen["decay"], rel=1e-5), (
         "for what retrainings bring after a decay"
     )
 
 
-def test_the_score_of_the_champion_is_that_of_scikit_learn_on_what_it_predicts(grown: Project) -> None:
+def test_the_score_of_the_champion_is_that_of_scikit_learn_on_what_it_predicts(
+    grown: Project,
+) -> None:
     from sklearn.metrics import log_loss
 
     grown.edit("conf/config.yaml", "policy: always", "policy: on_decay")
     arrive(grown, "2013-04")
-    april, scored = grown.root / "data/snapshot/batch=2013-04/part.parquet", grown.root / "scored.parquet"
+    april, scored = (
+        grown.root / "data/snapshot/batch=2013-04/part.parquet",
+        grown.root / "scored.parquet",
+    )
     grown.run("retrain", "predict", str(april), "--output", str(scored))
     late, seen = pl.read_parquet(april)["late"], decision(grown)
-    assert seen["scores"][-1]["value"] == pytest.approx(log_loss(late, pl.read_parquet(scored)["prediction"]))
+    assert seen["scores"][-1]["value"] == pytest.approx(
+        log_loss(late, pl.read_parquet(scored)["prediction"])
+    )
     # What it may lose: its loss at promotion, 22 to 31 March, adjusted to how hard the rows are for a constant.
     march = pl.read_parquet(grown.root / "data/snapshot/batch=2013-03/part.parquet")
     judged = march.filter(pl.col("scheduled_departure") >= pl.datetime(2013, 3, 22))["late"]
     april_to_march = log_loss(late, np.full(len(late), late.mean())) / log_loss(
         judged, np.full(len(judged), judged.mean())
     )
-    assert seen["figures"]["limit"] == pytest.approx(1.05 * seen["figures"]["expected"] * april_to_march)
-    assert seen["decay"] == pytest.approx(max(0, seen["scores"][-1]["value"] - seen["figures"]["limit"] / 1.05))
+    assert seen["figures"]["limit"] == pytest.approx(
+        1.05 * seen["figures"]["expected"] * april_to_march
+    )
+    assert seen["decay"] == pytest.approx(
+        max(0, seen["scores"][-1]["value"] - seen["figures"]["limit"] / 1.05)
+    )
 
 
 def test_while_labels_are_late_nothing_is_trained_and_the_loss_is_expected(grown: Project) -> None:
@@ -79,8 +101,12 @@ def test_while_labels_are_late_nothing_is_trained_and_the_loss_is_expected(grown
     output = arrive(grown, "2013-04")
     seen = decision(grown)
     assert not seen["retrain"] and "The labels of batch 2013-04 are not there yet" in seen["reason"]
-    assert seen["watched_batch"] == "2013-04" and [line["period"] for line in seen["expected"]] == ["2013-04"]
-    assert set(seen["families"]) == {"features", "predictions", "whole rows"}, "of the target nothing is known yet"
+    assert seen["watched_batch"] == "2013-04" and [line["period"] for line in seen["expected"]] == [
+        "2013-04"
+    ]
+    assert set(seen["families"]) == {"features", "predictions", "whole rows"}, (
+        "of the target nothing is known yet"
+    )
     assert "is expected to have log_loss" in output and 0.2 < seen["expected"][0]["value"] < 0.9
     grown.arrive("2013-05")  # now April's labels have had their time
     assert "Challenger version" in grown.repro()
@@ -88,7 +114,9 @@ def test_while_labels_are_late_nothing_is_trained_and_the_loss_is_expected(grown
     assert seen["expected"][0]["value"] == pytest.approx(real["value"], rel=0.35)
 
 
-def test_policy_on_drift_retrains_on_a_changed_column_and_not_on_a_quiet_month(grown: Project) -> None:
+def test_policy_on_drift_retrains_on_a_changed_column_and_not_on_a_quiet_month(
+    grown: Project,
+) -> None:
     grown.edit("conf/config.yaml", "policy: always", "policy: on_drift")
     grown.edit("conf/config.yaml", "hold_back: true ", "hold_back: false")
     grown.edit("conf/policy/on_drift.yaml", "families: null ", "families: [features]")
@@ -99,25 +127,43 @@ def test_policy_on_drift_retrains_on_a_changed_column_and_not_on_a_quiet_month(g
     late.repro()
     changed = decision(late)
     assert changed["retrain"] and "features" in changed["alarms"]
-    assert next(iter(changed["features"])) == "distance" or changed["features"]["distance"]["p_value"] < 1e-3
+    assert (
+        next(iter(changed["features"])) == "distance"
+        or changed["features"]["distance"]["p_value"] < 1e-3
+    )
     assert changed["families"]["features"]["p_value"] < quiet["families"]["features"]["p_value"]
 
 
 def test_the_loss_that_probabilities_expect_of_themselves_is_the_loss_if_they_are_right() -> None:
     random = np.random.default_rng(0)
     positive = random.beta(1, 3, 200_000)
-    probabilities, target = np.column_stack([1 - positive, positive]), (random.random(200_000) < positive).astype(float)
-    assert own_loss(probabilities, "log_loss").mean() == pytest.approx(row_log_loss(target, positive).mean(), abs=0.005)
-    assert own_loss(probabilities, "brier").mean() == pytest.approx(row_brier(target, positive).mean(), abs=0.003)
+    probabilities, target = (
+        np.column_stack([1 - positive, positive]),
+        (random.random(200_000) < positive).astype(float),
+    )
+    assert expected_loss(probabilities, "log_loss").mean() == pytest.approx(
+        row_log_loss(target, positive).mean(), abs=0.005
+    )
+    assert expected_loss(probabilities, "brier").mean() == pytest.approx(
+        row_brier(target, positive).mean(), abs=0.003
+    )
     several = random.dirichlet([1, 2, 3], 200_000)
     drawn = (several.cumsum(axis=1) < random.random((200_000, 1))).sum(axis=1).astype(float)
     for loss, rows in (("log_loss", row_log_loss), ("brier", row_brier)):
-        assert own_loss(several, loss).mean() == pytest.approx(rows(drawn, several).mean(), abs=0.006)
+        assert expected_loss(several, loss).mean() == pytest.approx(
+            rows(drawn, several).mean(), abs=0.006
+        )
 
 
 def test_features_are_ranked_by_drift_and_importance_together() -> None:
-    features = {"drifted": Change(0.5, 0.1, 1e-6), "used": Change(0.1, 0.1, 0.5), "both": Change(0.4, 0.1, 1e-4)}
-    seen = Observation(Drift("new", "old", features), importance={"drifted": 0.0, "used": 0.2, "both": 0.1})
+    features = {
+        "drifted": Change(0.5, 0.1, 1e-6),
+        "used": Change(0.1, 0.1, 0.5),
+        "both": Change(0.4, 0.1, 1e-4),
+    }
+    seen = Observation(
+        Drift("new", "old", features), importance={"drifted": 0.0, "used": 0.2, "both": 0.1}
+    )
     assert seen.ranked()[0] == "both"
     assert Observation(Drift("new", "old", features)).ranked() == ["drifted", "both", "used"]
 
@@ -140,7 +186,9 @@ def test_a_cache_that_holds_anything_else_is_empty(tmp_path: Path) -> None:
     assert Cache(tmp_path / "cache.json").get("pair", lambda: [0.5]) == [0.5]
 
 
-def test_what_the_monitor_can_not_measure_stops_nothing_and_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_the_monitor_can_not_measure_stops_nothing_and_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def breaks() -> float:
         raise ValueError("window shape cannot be\nlarger")
 
@@ -148,7 +196,10 @@ def test_what_the_monitor_can_not_measure_stops_nothing_and_is_said(caplog: pyte
         raise DataError("part.parquet is damaged. Restore it.")
 
     assert _measured("drift of whole rows", breaks, 0.5) == 0.5
-    assert "could not measure drift of whole rows (ValueError: window shape cannot be larger)" in caplog.text
+    assert (
+        "could not measure drift of whole rows (ValueError: window shape cannot be larger)"
+        in caplog.text
+    )
     with pytest.raises(DataError, match="Restore it"):  # an error with a way out is no surprise
         _measured("drift of whole rows", refuses, 0.5)
 
@@ -166,16 +217,23 @@ def test_a_column_without_a_value_stops_no_pipeline(grown: Project) -> None:
 
 def test_a_record_keeps_whatever_names_the_data_have(tmp_path: Path) -> None:
     written = DecisionRecord(
-        True, "why", "Always", "digest", "2013-01", 7, news=["`${price}` is new", "`${oc.env:HOME}`"]
+        True,
+        "why",
+        "Always",
+        "digest",
+        "2013-01",
+        7,
+        news=["`${price}` is new", "`${oc.env:HOME}`"],
     )
-    records.save(tmp_path / "decision.json", written)
-    assert records.load(tmp_path / "decision.json", DecisionRecord, "train") == written
+    types.save(tmp_path / "decision.json", written)
+    assert types.load(tmp_path / "decision.json", DecisionRecord, "train") == written
 
 
 def test_what_is_remembered_of_a_batch_names_its_metric(grown: Project) -> None:
     """The same champion on the same batch: another metric is another figure, whatever the cache holds."""
     seen = [
-        grown.run("retrain", "monitor", f"data.metric={metric}").stderr for metric in ("log_loss", "brier", "log_loss")
+        grown.run("retrain", "monitor", f"data.metric={metric}").stderr
+        for metric in ("log_loss", "brier", "log_loss")
     ]
     figures = [re.search(r"has (\w+) ([\d.]+)", text).groups() for text in seen]
     assert [name for name, _ in figures] == ["log_loss", "brier", "log_loss"]

@@ -21,10 +21,19 @@ from retrain.monitoring.forecast import (
     measure_forecast,
     plan_ahead,
 )
-from retrain.monitoring.policies import AllOf, Always, AnyOf, CostAware, Every, Never, OnDecay, OnDrift
-from retrain.monitoring.policy import Gain, Policy, Score, Situation
+from retrain.monitoring.policies import (
+    AllOf,
+    Always,
+    AnyOf,
+    CostAware,
+    Every,
+    Never,
+    OnDecay,
+    OnDrift,
+)
+from retrain.monitoring.policy import Policy, PolicyContext, RetrainingGain, Score
 
-QUIET = Situation(
+QUIET = PolicyContext(
     period="2013-06",
     newest=5,
     trained_through=2,
@@ -38,12 +47,17 @@ QUIET = Situation(
 def scores(*values: float, blocks: int = 10, difficulty: float = float("nan")) -> tuple[Score, ...]:
     random = np.random.default_rng(0)
     return tuple(
-        Score(f"b{number}", value, blocks=tuple(random.normal(value, 0.01, blocks)), difficulty=difficulty)
+        Score(
+            f"b{number}",
+            value,
+            blocks=tuple(random.normal(value, 0.01, blocks)),
+            difficulty=difficulty,
+        )
         for number, value in enumerate(values)
     )
 
 
-def changed(**values: object) -> Situation:
+def changed(**values: object) -> PolicyContext:
     return dataclasses.replace(QUIET, **values)
 
 
@@ -59,7 +73,11 @@ CASES = {
         changed(drift={"features": 0.4, "target": 0.01}),
         False,
     ),
-    "drift: shared between the families": (OnDrift(), changed(drift={"features": 0.03, "target": 0.9}), False),
+    "drift: shared between the families": (
+        OnDrift(),
+        changed(drift={"features": 0.03, "target": 0.9}),
+        False,
+    ),
     "drift: not known yet": (OnDrift(), changed(drift={"features": float("nan")}), False),
     "decay: none": (OnDecay(), changed(scores=scores(0.5, 0.51, 0.49)), False),
     "decay: one bad batch of three": (OnDecay(), changed(scores=scores(0.5, 0.5, 0.6)), False),
@@ -77,7 +95,11 @@ CASES = {
     ),
     "decay: rows of one class only say nothing about how hard a batch is": (
         OnDecay(),
-        changed(scores=scores(0.002, 0.002, 0.002, difficulty=2e-16), expected=0.05, expected_difficulty=0.1),
+        changed(
+            scores=scores(0.002, 0.002, 0.002, difficulty=2e-16),
+            expected=0.05,
+            expected_difficulty=0.1,
+        ),
         False,
     ),
     "adwin: steady": (OnDecay("adwin"), changed(scores=scores(0.5, 0.5, 0.5)), False),
@@ -88,17 +110,29 @@ CASES = {
     "cost: no retraining yet, cheap": (CostAware(0.01), QUIET, True),
     "cost: no retraining yet, dear": (CostAware(1.0), QUIET, False),
     "cost: nothing to judge by": (CostAware(0.01), changed(expected=None), False),
-    "cost: cheap": (CostAware(0.02), changed(gains=(Gain(1, 1, 0.01), Gain(2, 1, 0.01))), True),
-    "cost: dear": (CostAware(0.5), changed(gains=(Gain(1, 1, 0.01), Gain(2, 1, 0.01))), False),
-    "cost: retraining brings nothing": (CostAware(0.05), changed(gains=(Gain(2, 1, -0.02),) * 20), False),
+    "cost: cheap": (
+        CostAware(0.02),
+        changed(gains=(RetrainingGain(1, 1, 0.01), RetrainingGain(2, 1, 0.01))),
+        True,
+    ),
+    "cost: dear": (
+        CostAware(0.5),
+        changed(gains=(RetrainingGain(1, 1, 0.01), RetrainingGain(2, 1, 0.01))),
+        False,
+    ),
+    "cost: retraining brings nothing": (
+        CostAware(0.05),
+        changed(gains=(RetrainingGain(2, 1, -0.02),) * 20),
+        False,
+    ),
     "cost: nothing by then, but the champion has decayed": (
         CostAware(0.5),
-        changed(gains=(Gain(2, 1, -0.02),) * 20, scores=scores(0.5, 0.6, 0.7)),
+        changed(gains=(RetrainingGain(2, 1, -0.02),) * 20, scores=scores(0.5, 0.6, 0.7)),
         True,
     ),
     "cost: it decayed before as well, and retraining brought nothing": (
         CostAware(0.5),
-        changed(gains=(Gain(2, 1, -0.02, 0.1),) * 20, scores=scores(0.5, 0.6, 0.7)),
+        changed(gains=(RetrainingGain(2, 1, -0.02, 0.1),) * 20, scores=scores(0.5, 0.6, 0.7)),
         False,
     ),
     "any": (AnyOf({"one": Never(), "other": Always()}), QUIET, True),
@@ -132,40 +166,62 @@ def test_the_cost_aware_cycle_is_the_cheapest_one() -> None:
         policy = CostAware(cost, horizon_batches=200)
         policy.forecast = lambda situation: Forecast(ageing, 0.0)
         cycle = next(
-            age for age in range(1, 50) if policy.decide(changed(trained_through=0, newest=age, gains=())).retrain
+            age
+            for age in range(1, 50)
+            if policy.decide(changed(trained_through=0, newest=age, gains=())).retrain
         )
-        averages = {length: (cost + sum(ageing * age for age in range(length))) / length for length in range(1, 50)}
+        averages = {
+            length: (cost + sum(ageing * age for age in range(length))) / length
+            for length in range(1, 50)
+        }
         assert averages[cycle] == pytest.approx(min(averages.values()))
 
 
 def test_the_plan_is_the_cheapest_of_all() -> None:
     forecast, horizon = Forecast(ageing=0.004, learning=0.3, lasting=0.5), 6
-    for known, come, decay, cost in itertools.product((1, 3), (4, 5), (0.0, 0.1), (0.0, 0.01, 0.05, 0.2)):
+    for known, come, decay, cost in itertools.product(
+        (1, 3), (4, 5), (0.0, 0.1), (0.0, 0.01, 0.05, 0.2)
+    ):
         totals: dict[bool, list[float]] = {True: [], False: []}
         for retrained in itertools.product((False, True), repeat=horizon):
             model, total = known, 0.0
             for step, retrains in enumerate(retrained):
                 if retrains:
                     model, total = come + step, total + cost
-                total += forecast.excess(model, come + step) + (0.5 * decay if model == known else 0)
+                total += forecast.excess(model, come + step) + (
+                    0.5 * decay if model == known else 0
+                )
             totals[retrained[0]].append(total)
         keep, retrain = plan_ahead(forecast, known, come, decay, cost, horizon)
-        assert (keep, retrain) == (pytest.approx(min(totals[False])), pytest.approx(min(totals[True])))
+        assert (keep, retrain) == (
+            pytest.approx(min(totals[False])),
+            pytest.approx(min(totals[True])),
+        )
 
 
 def test_a_forecast_is_learnt_from_what_retrainings_brought() -> None:
     true = Forecast(ageing=0.002, learning=0.1, lasting=0.6)
 
-    def gain(known: int, added: int, decay: float, noise: float = 0.0) -> Gain:
+    def gain(known: int, added: int, decay: float, noise: float = 0.0) -> RetrainingGain:
         brought = true.excess(known, known + added) - true.excess(known + added, known + added)
-        return Gain(known, added, brought + true.lasting * decay + noise, decay)
+        return RetrainingGain(known, added, brought + true.lasting * decay + noise, decay)
 
-    gains = [gain(*values) for values in itertools.product(range(1, 9), range(1, 4), (0.0, 0.02, 0.1))]
+    gains = [
+        gain(*values) for values in itertools.product(range(1, 9), range(1, 4), (0.0, 0.02, 0.1))
+    ]
     assert astuple(measure_forecast(gains)) == pytest.approx(astuple(true))
     prior = Forecast(0.003, 0.2, 0.5)
-    assert astuple(fit_forecast(gains * 50, prior, prior, 0.01)) == pytest.approx(astuple(true), rel=0.02)
-    strange = [Gain(3, -1, 0.4), Gain(2, 1, float("nan")), Gain(2, 1, 0.3, None)]
-    assert fit_forecast([*gains, *strange], prior, prior, 0.01) == fit_forecast(gains, prior, prior, 0.01)
+    assert astuple(fit_forecast(gains * 50, prior, prior, 0.01)) == pytest.approx(
+        astuple(true), rel=0.02
+    )
+    strange = [
+        RetrainingGain(3, -1, 0.4),
+        RetrainingGain(2, 1, float("nan")),
+        RetrainingGain(2, 1, 0.3, None),
+    ]
+    assert fit_forecast([*gains, *strange], prior, prior, 0.01) == fit_forecast(
+        gains, prior, prior, 0.01
+    )
 
 
 def test_what_has_not_been_seen_yet_stays_possible() -> None:
@@ -174,19 +230,37 @@ def test_what_has_not_been_seen_yet_stays_possible() -> None:
     assert fit_forecast([], Forecast(0, 0, 0), prior, noise).ageing > 0, (
         "a prior that was measured as zero is not certain"
     )
-    ageing = [fit_forecast([Gain(9, 1, -0.1)] * count, prior, prior, noise).ageing for count in (0, 1, 5, 20, 80, 320)]
-    assert ageing == sorted(ageing, reverse=True) and 0 < ageing[-1] < 0.001, "the less the more has been seen"
-    brought = [fit_forecast([Gain(9, 1, value)] * 20, prior, prior, noise).ageing for value in (0, 0.02, 0.1, 0.5, 5)]
+    ageing = [
+        fit_forecast([RetrainingGain(9, 1, -0.1)] * count, prior, prior, noise).ageing
+        for count in (0, 1, 5, 20, 80, 320)
+    ]
+    assert ageing == sorted(ageing, reverse=True) and 0 < ageing[-1] < 0.001, (
+        "the less the more has been seen"
+    )
+    brought = [
+        fit_forecast([RetrainingGain(9, 1, value)] * 20, prior, prior, noise).ageing
+        for value in (0, 0.02, 0.1, 0.5, 5)
+    ]
     assert brought == sorted(brought) and brought[-1] > 1, "the more the more a retraining brought"
-    surprised = fit_forecast([Gain(9, 1, 0.0)] * 20 + [Gain(9, 1, 1.0)], prior, prior, noise)
-    steady = fit_forecast([Gain(9, 1, 0.0)] * 21, prior, prior, noise)
-    assert surprised.ageing > 2 * steady.ageing, "one retraining that brought much makes the next one likely to"
+    surprised = fit_forecast(
+        [RetrainingGain(9, 1, 0.0)] * 20 + [RetrainingGain(9, 1, 1.0)], prior, prior, noise
+    )
+    steady = fit_forecast([RetrainingGain(9, 1, 0.0)] * 21, prior, prior, noise)
+    assert surprised.ageing > 2 * steady.ageing, (
+        "one retraining that brought much makes the next one likely to"
+    )
 
 
 def test_a_normal_value_that_is_not_negative() -> None:
-    sampled = np.random.default_rng(0).normal(size=(400_000, 3)) * (1.0, 2.0, 0.5) + (1.0, -2.0, 3.0)
+    sampled = np.random.default_rng(0).normal(size=(400_000, 3)) * (1.0, 2.0, 0.5) + (
+        1.0,
+        -2.0,
+        3.0,
+    )
     means = [column[column > 0].mean() for column in sampled.T]
-    assert _truncated_mean(np.array([1.0, -2.0, 3.0]), np.array([1.0, 2.0, 0.5])) == pytest.approx(means, rel=0.01)
+    assert _truncated_mean(np.array([1.0, -2.0, 3.0]), np.array([1.0, 2.0, 0.5])) == pytest.approx(
+        means, rel=0.01
+    )
     assert _truncated_mean(np.ones(1), np.ones(1)) == pytest.approx(TRUNCATED, rel=1e-4)
     assert 0 < _truncated_mean(np.array([-1e3]), np.array([1.0]))[0] < 0.0011
 
@@ -197,11 +271,16 @@ def test_a_champion_that_was_perfect_does_not_stop_the_policy() -> None:
     assert decision.retrain and "nan" not in decision.reason
     assert not CostAware(0.01).decide(changed(expected=0.0, scores=scores(0.0, 0.0))).retrain
     unknown = CostAware(0.01).decide(changed(expected=None, scores=scores(0.5, 0.9)))
-    assert "how much worse the champion has become is not known" in unknown.reason and "decay" not in unknown.figures
+    assert (
+        "how much worse the champion has become is not known" in unknown.reason
+        and "decay" not in unknown.figures
+    )
 
 
 def test_decay_is_how_much_worse_than_at_its_promotion_a_champion_is() -> None:
-    assert changed(scores=scores(0.5, 0.9, 0.6, 0.8), expected=0.6).decay == pytest.approx((0 + 0.2) / 2)
+    assert changed(scores=scores(0.5, 0.9, 0.6, 0.8), expected=0.6).decay == pytest.approx(
+        (0 + 0.2) / 2
+    )
     harder = changed(scores=scores(0.9, difficulty=0.9), expected=0.6, expected_difficulty=0.6)
     assert harder.decay == pytest.approx(0), "a batch that is hard for everybody"
     assert changed(scores=(), expected=0.6).decay is changed(expected=None).decay is None
@@ -218,7 +297,9 @@ def test_more_of_n_batches_than_there_are_can_not_be_asked_for() -> None:
         OnDecay(k=3, n=2)
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "conf/policy").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "conf/policy").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_every_shipped_policy_can_be_built_and_asked(path: Path) -> None:
     config = compose(REPOSITORY / "conf", [f"policy={path.stem}"])
     policy: Policy = instantiate(config.policy, "policy")

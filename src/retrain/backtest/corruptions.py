@@ -11,7 +11,9 @@ import polars as pl
 from retrain.config import ColumnType, Config
 
 
-def flip_labels(rows: pl.DataFrame, target: str, share: float, seed: int, where: pl.Expr | None = None) -> pl.DataFrame:
+def flip_labels(
+    rows: pl.DataFrame, target: str, share: float, seed: int, where: pl.Expr | None = None
+) -> pl.DataFrame:
     """The labels of a random share of the rows (of those `where` is true) made wrong.
 
     True and false change places, a class becomes another one, and a number is mirrored at the middle of the range.
@@ -24,9 +26,10 @@ def flip_labels(rows: pl.DataFrame, target: str, share: float, seed: int, where:
         wrong = ~values
     elif values.dtype == pl.String:
         classes = values.unique().sort()
-        moved = (classes.search_sorted(values).to_numpy() + random.integers(1, max(2, len(classes)), len(rows))) % len(
-            classes
-        )
+        moved = (
+            classes.search_sorted(values).to_numpy()
+            + random.integers(1, max(2, len(classes)), len(rows))
+        ) % len(classes)
         wrong = classes.gather(moved)
     else:
         wrong = values.min() + values.max() - values
@@ -82,7 +85,9 @@ def _shuffled(rows: pl.DataFrame, config: Config, seed: int) -> pl.DataFrame:
 
 def _other_units(rows: pl.DataFrame, config: Config, seed: int) -> pl.DataFrame:
     """A quarter of the numbers as if miles had become kilometres."""
-    numbers = [name for name, column in config.data.features.items() if column.type is ColumnType.numeric]
+    numbers = [
+        name for name, column in config.data.features.items() if column.type is ColumnType.numeric
+    ]
     return rows.with_columns(pl.col(name) * 1.609344 for name in numbers[::4])
 
 

@@ -15,29 +15,31 @@ import numpy as np
 import polars as pl
 
 from retrain.backtest.corruptions import flip_labels, leak_target, resample, shuffle_column
-from retrain.backtest.judging import compare_scored
+from retrain.backtest.scored import compare_scored
 from retrain.columns import own_column
 from retrain.config import Column, ColumnType, Config, Task, feature_types
 from retrain.data.manifest import Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in, block_index, block_of, plan_windows
 from retrain.errors import DataError
-from retrain.modeling import pipeline
-from retrain.modeling.metrics import baseline_score, loss_beside
-from retrain.modeling.scoring import Model, score_rows
-from retrain.promotion.checks import NonInferiority, Superiority
-from retrain.promotion.figures import BLOCK, CHALLENGER, INCUMBENT
-from retrain.promotion.gate import Question, Verdict, judge
+from retrain.gate.checks import NonInferiority, Superiority
+from retrain.gate.decision import CheckSpec, Verdict, judge
+from retrain.gate.estimates import BLOCK, CHALLENGER, INCUMBENT
+from retrain.models import fitting
+from retrain.models.metrics import baseline_score, row_loss_for
+from retrain.models.scoring import Model, score_rows
 
 EQUAL, WORSE, BETTER, USUAL = "equal", "worse", "better", "usual"
 LEAK = own_column("leaked_target")
 WRONG_AT_MOST = 0.05
-LARGEST_MARGIN = 0.05  # of the champion's loss: worse than that is wrong, whatever margin the gate allows
+LARGEST_MARGIN = (
+    0.05  # of the champion's loss: worse than that is wrong, whatever margin the gate allows
+)
 RUINED_SLICE_SHARE = 0.2  # the slice to ruin is the one nearest to this share of the rows
 
 
 @dataclass(frozen=True)
-class Era:
+class EvaluationPoint:
     """What was known at one batch: rows before it, its rows before the evaluation window, that window, and what came next."""
 
     batch: str
@@ -65,7 +67,9 @@ class Trial:
     later_difference: float
 
 
-def find_eras(config: Config, snapshot: SnapshotStore, count: int, most_rows: int | None) -> Iterator[Era]:
+def find_eras(
+    config: Config, snapshot: SnapshotStore, count: int, most_rows: int | None
+) -> Iterator[EvaluationPoint]:
     """The newest `count` batches that have a past and, where there is one, a next batch; oldest first.
 
     With `most_rows`, only every so many rows of the past are kept. Raises DataError when no batch has a past.
@@ -75,7 +79,9 @@ def find_eras(config: Config, snapshot: SnapshotStore, count: int, most_rows: in
     numbers = [number for number in range(1, len(labelled)) if _splits(config, manifest, number)]
     with_next = [number for number in numbers if number + 1 < len(labelled)] or numbers
     if not with_next:
-        raise DataError("The gate can't be checked on one batch: a champion needs a past. Let more batches arrive.")
+        raise DataError(
+            "The gate can't be checked on one batch: a champion needs a past. Let more batches arrive."
+        )
     for number in with_next[-count:]:
         yield _era(config, snapshot, manifest, number, most_rows)
 
@@ -88,7 +94,9 @@ def _splits(config: Config, manifest: Manifest, number: int) -> bool:
     return True
 
 
-def _era(config: Config, snapshot: SnapshotStore, manifest: Manifest, number: int, most_rows: int | None) -> Era:
+def _era(
+    config: Config, snapshot: SnapshotStore, manifest: Manifest, number: int, most_rows: int | None
+) -> EvaluationPoint:
     labelled, time = manifest.labelled, config.data.time_column
     windows = plan_windows(labelled[: number + 1], config.evaluation)
     newest = labelled[number]
@@ -100,51 +108,75 @@ def _era(config: Config, snapshot: SnapshotStore, manifest: Manifest, number: in
     judged = windows.evaluation.rows(snapshot.read(judging), time)
     later = snapshot.read([labelled[number + 1].period]) if number + 1 < len(labelled) else judged
     step = max(1, -(-(len(past) + len(fresh)) // most_rows)) if most_rows else 1
-    return Era(newest.period, past.gather_every(step), fresh.gather_every(step), judged, later)
+    return EvaluationPoint(
+        newest.period, past.gather_every(step), fresh.gather_every(step), judged, later
+    )
 
 
 class GateCheck:
     """Runs the scenarios of one era against the configured gate."""
 
-    def __init__(self, config: Config, questions: Mapping[str, Question]) -> None:
-        self.config, self.questions = config, questions
+    def __init__(self, config: Config, specs: Mapping[str, CheckSpec]) -> None:
+        self.config, self.specs = config, specs
         self.target = config.data.target_column
 
-    def trials(self, era: Era, progress: Callable[[str], None] = lambda scenario: None) -> Iterator[Trial]:
+    def trials(
+        self, point: EvaluationPoint, progress: Callable[[str], None] = lambda scenario: None
+    ) -> Iterator[Trial]:
         """Every scenario once. Models that several scenarios need are fitted once."""
-        known = era.known
-        champion, usual = self._fit(era.old), self._fit(known)
-        half = self._fit(era.old.head(len(era.old) // 2))
-        yield self._try(era, "champion against itself", EQUAL, champion, champion)
+        known = point.known
+        champion, usual = self._fit(point.old), self._fit(known)
+        half = self._fit(point.old.head(len(point.old) // 2))
+        yield self._try(point, "champion against itself", EQUAL, champion, champion)
         one, two = (self._fit(resample(known, seed), seed) for seed in (1, 2))
-        yield self._try(era, "refits with other seeds, on resampled rows", EQUAL, one, two)
+        yield self._try(point, "refits with other seeds, on resampled rows", EQUAL, one, two)
         for share in (0.05, 0.1, 0.2, 0.4):
             progress(f"labels flipped, {share:.0%}")
-            flipped = pl.concat([era.old, flip_labels(era.fresh, self.target, share, seed=3)])
-            yield self._try(era, f"{share:.0%} of the newest labels flipped", WORSE, self._fit(flipped), champion)
-        column = self._most_used(champion, era.judged)
+            flipped = pl.concat([point.old, flip_labels(point.fresh, self.target, share, seed=3)])
+            yield self._try(
+                point,
+                f"{share:.0%} of the newest labels flipped",
+                WORSE,
+                self._fit(flipped),
+                champion,
+            )
+        column = self._most_used(champion, point.judged)
         shuffled = self._fit(shuffle_column(known, column, seed=4))
-        yield self._try(era, f"column shuffled ({column})", WORSE, shuffled, champion)
-        yield self._try(era, "feature that leaks the target", WORSE, self._fit_with_leak(known), champion)
-        yield self._try(era, "only the older half of the rows", WORSE, half, champion)
+        yield self._try(point, f"column shuffled ({column})", WORSE, shuffled, champion)
+        yield self._try(
+            point, "feature that leaks the target", WORSE, self._fit_with_leak(known), champion
+        )
+        yield self._try(point, "only the older half of the rows", WORSE, half, champion)
         name, ruined = self._slice(known)
-        wrong = self._fit(flip_labels(known, self.target, 1.0, seed=5, where=known.select(ruined).to_series()))
-        yield self._try(era, f"one slice ruined ({name})", WORSE, wrong, champion)
-        yield self._try(era, "champion of half the rows, then all", BETTER, usual, half)
-        noisy = self._fit(flip_labels(era.old, self.target, 0.3, seed=6))
-        yield self._try(era, "champion of 30% wrong labels, then right ones", BETTER, usual, noisy)
-        yield self._try(era, "the usual retraining", USUAL, usual, champion)
+        wrong = self._fit(
+            flip_labels(known, self.target, 1.0, seed=5, where=known.select(ruined).to_series())
+        )
+        yield self._try(point, f"one slice ruined ({name})", WORSE, wrong, champion)
+        yield self._try(point, "champion of half the rows, then all", BETTER, usual, half)
+        noisy = self._fit(flip_labels(point.old, self.target, 0.3, seed=6))
+        yield self._try(
+            point, "champion of 30% wrong labels, then right ones", BETTER, usual, noisy
+        )
+        yield self._try(point, "the usual retraining", USUAL, usual, champion)
 
     def _fit(self, rows: pl.DataFrame, seed: int | None = None) -> Model:
-        config = self.config if seed is None else dataclasses.replace(self.config, seed=self.config.seed + seed)
-        return Model(pipeline.fit(pipeline.build_pipeline(config), rows, config), feature_types(config))
+        config = (
+            self.config
+            if seed is None
+            else dataclasses.replace(self.config, seed=self.config.seed + seed)
+        )
+        return Model(
+            fitting.fit(fitting.build_pipeline(config), rows, config), feature_types(config)
+        )
 
     def _fit_with_leak(self, rows: pl.DataFrame) -> Model:
         """Trained with a column that is missing when it has to predict."""
         leak = {LEAK: Column(ColumnType.numeric, nullable=True)}
         data = dataclasses.replace(self.config.data, features=self.config.data.features | leak)
         config = dataclasses.replace(self.config, data=data)
-        fitted = pipeline.fit(pipeline.build_pipeline(config), leak_target(rows, self.target, LEAK), config)
+        fitted = fitting.fit(
+            fitting.build_pipeline(config), leak_target(rows, self.target, LEAK), config
+        )
         return Model(fitted, feature_types(config))
 
     def _most_used(self, champion: Model, rows: pl.DataFrame) -> str:
@@ -152,7 +184,9 @@ class GateCheck:
 
         def cost(name: str) -> float:
             shuffled = shuffle_column(rows, name, seed=7)
-            return score_rows({"champion": champion}, shuffled, self.config).loss("champion", self.config)
+            return score_rows({"champion": champion}, shuffled, self.config).loss(
+                "champion", self.config
+            )
 
         return max(list(champion.features)[:50], key=cost)
 
@@ -163,7 +197,11 @@ class GateCheck:
         levels = [
             (abs(count / len(rows) - RUINED_SLICE_SHARE), name, level)
             for name in names
-            for level, count in rows[name].drop_nulls().value_counts(name=own_column("rows")).sort(name).iter_rows()
+            for level, count in rows[name]
+            .drop_nulls()
+            .value_counts(name=own_column("rows"))
+            .sort(name)
+            .iter_rows()
         ]
         if levels:
             _, name, level = min(levels, key=lambda entry: entry[0])
@@ -171,31 +209,45 @@ class GateCheck:
         name = next(iter(self.config.data.features))
         return f"{name} in its lowest quarter", pl.col(name) <= pl.col(name).quantile(0.25)
 
-    def _try(self, era: Era, scenario: str, kind: str, challenger: Model, incumbent: Model) -> Trial:
+    def _try(
+        self, point: EvaluationPoint, scenario: str, kind: str, challenger: Model, incumbent: Model
+    ) -> Trial:
         block = block_index(self.config.data.time_column, block_of(self.config.evaluation))
         models = {CHALLENGER: challenger, INCUMBENT: incumbent}
-        scored = score_rows(models, era.judged, self.config)
-        constant = best_constant(self.config, era.known, scored.classes)
-        asked = [question.check.metric for question in self.questions.values() if question.check.metric]
-        rows = era.judged.with_columns(block.alias(BLOCK))
+        scored = score_rows(models, point.judged, self.config)
+        constant = best_constant(self.config, point.known, scored.classes)
+        asked = [question.check.metric for question in self.specs.values() if question.check.metric]
+        rows = point.judged.with_columns(block.alias(BLOCK))
         comparison = compare_scored(self.config, rows, scored, constant, asked)
-        judgement = judge(comparison, self.questions)
-        promoted = judgement.verdict is Verdict.promote
-        later = score_rows(models, era.later, self.config)
+        decision = judge(comparison, self.specs)
+        promoted = decision.verdict is Verdict.promote
+        later = score_rows(models, point.later, self.config)
         losses = [later.loss(name, self.config) for name in models]
         judged = [scored.loss(name, self.config) for name in models]
         difference = judged[0] - judged[1]
         wrong = promoted and self._is_wrong(kind, losses[0] - losses[1], losses[1])
-        return Trial(scenario, kind, era.batch, promoted, judgement.reason, wrong, difference, losses[0] - losses[1])
+        return Trial(
+            scenario,
+            kind,
+            point.batch,
+            promoted,
+            decision.reason,
+            wrong,
+            difference,
+            losses[0] - losses[1],
+        )
 
     def _is_wrong(self, kind: str, worsening: float, incumbent: float) -> bool:
         """Whether a promotion is wrong: worse afterwards by more than the gate allows; of equals, any if it demands a gain."""
-        primary = next(iter(self.questions.values())).check
+        primary = next(iter(self.specs.values())).check
         if kind == EQUAL and isinstance(primary, Superiority):
             return True
         margin = 0.0
-        loss = loss_beside(self.config.data.metric, self.config.data.task)
-        if isinstance(primary, NonInferiority) and (primary.metric or self.config.data.metric) == loss:
+        loss = row_loss_for(self.config.data.metric, self.config.data.task)
+        if (
+            isinstance(primary, NonInferiority)
+            and (primary.metric or self.config.data.metric) == loss
+        ):
             margin = primary.margin * (incumbent if primary.margin_is == "relative" else 1)
         return worsening > min(margin, LARGEST_MARGIN * incumbent)
 
@@ -203,10 +255,12 @@ class GateCheck:
 def best_constant(config: Config, known: pl.DataFrame, classes: Sequence[str]) -> np.ndarray:
     """The baseline's prediction, as the pipeline's: the best constant for the rows that were known, not for those that judge."""
     data = config.data
-    target = pipeline.to_target(known, config)
+    target = fitting.to_target(known, config)
     if data.task is Task.multiclass:
         target = target[np.isin(target, classes)]
-    return baseline_score(pipeline.to_codes(target, classes, data.task), data.metric, data.task, len(classes))
+    return baseline_score(
+        fitting.to_codes(target, classes, data.task), data.metric, data.task, len(classes)
+    )
 
 
 @dataclass(frozen=True)
@@ -223,7 +277,10 @@ class Line:
 
     @property
     def failed(self) -> bool:
-        return self.kind in (EQUAL, WORSE) and share_interval(self.wrong, self.count)[0] > WRONG_AT_MOST
+        return (
+            self.kind in (EQUAL, WORSE)
+            and share_interval(self.wrong, self.count)[0] > WRONG_AT_MOST
+        )
 
 
 def summarize(trials: Sequence[Trial]) -> list[Line]:

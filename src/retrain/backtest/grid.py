@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrain.backtest.replay import HIGHER, OPEN, Plan
+from retrain.backtest.replay import ALWAYS_PROMOTE, BETTER_POINT_ESTIMATE, Plan
 from retrain.config import Config, compose, parse_overrides, swept_values
 from retrain.errors import ConfigError
 
@@ -34,7 +34,9 @@ def read_grid(conf: Path, overrides: Sequence[str]) -> tuple[Config, Grid]:
     for override in parse_overrides(overrides):
         if override.key_or_group in AXES:
             several = override.is_sweep_override()
-            chosen[override.key_or_group] = swept_values(override) if several else [str(override.value())]
+            chosen[override.key_or_group] = (
+                swept_values(override) if several else [str(override.value())]
+            )
         elif override.is_sweep_override():
             raise ConfigError(
                 f"`{override.input_line}`: a backtest sweeps over policy, strategy and gate. Make a file in conf/ for each value."
@@ -42,10 +44,15 @@ def read_grid(conf: Path, overrides: Sequence[str]) -> tuple[Config, Grid]:
         else:
             fixed.append(override.input_line)
     config = compose(conf, fixed)
-    axes = {name: chosen.get(name) or list(getattr(config.backtest, field)) for name, field in AXES.items()}
+    axes = {
+        name: chosen.get(name) or list(getattr(config.backtest, field))
+        for name, field in AXES.items()
+    }
     for name, values in axes.items():
         if not values:
-            raise ConfigError(f"`backtest.{AXES[name]}` names none. Name some files of conf/{name}/, without .yaml.")
+            raise ConfigError(
+                f"`backtest.{AXES[name]}` names none. Name some files of conf/{name}/, without .yaml."
+            )
     return config, Grid(axes["policy"], axes["strategy"], axes["gate"], fixed)
 
 
@@ -71,9 +78,10 @@ def build_plans(conf: Path, grid: Grid) -> list[Plan]:
     ]
     for strategy in grid.strategies:
         plans += [
-            Plan((BASELINE_POLICY, strategy, name), joined(BASELINE_POLICY, strategy), None) for name in (OPEN, HIGHER)
+            Plan((BASELINE_POLICY, strategy, name), joined(BASELINE_POLICY, strategy), None)
+            for name in (ALWAYS_PROMOTE, BETTER_POINT_ESTIMATE)
         ]
-        plans.append(Plan(("never", strategy, OPEN), joined("never", strategy), None))
+        plans.append(Plan(("never", strategy, ALWAYS_PROMOTE), joined("never", strategy), None))
     return list(_distinct(plans))
 
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from retrain.backtest.fits import Fit
-from retrain.backtest.history import History
+from retrain.backtest.history_view import HistoryView
+from retrain.backtest.model_cache import CachedFit
 from retrain.monitoring.forecast import Forecast, measure_forecast
-from retrain.monitoring.policy import Gain
+from retrain.monitoring.policy import RetrainingGain
 
 
-def loss_matrix(history: History, fits: Sequence[Fit]) -> NDArray:
+def loss_matrix(history: HistoryView, fits: Sequence[CachedFit]) -> NDArray:
     """The loss of each model (rows, in the order of `fits`) on each batch (columns); NaN on those that it has learnt from."""
     matrix = np.full((len(fits), len(history.batches)), np.nan)
     for row, fit in enumerate(fits):
@@ -58,7 +58,11 @@ def forecast_in_hindsight(matrix: NDArray) -> Forecast | None:
     for served in range(len(matrix)):
         known = np.flatnonzero(np.isfinite(matrix[:, served]))
         gains += [
-            Gain(int(trained) + 1, int(known[-1] - trained), float(matrix[trained, served] - matrix[known[-1], served]))
+            RetrainingGain(
+                int(trained) + 1,
+                int(known[-1] - trained),
+                float(matrix[trained, served] - matrix[known[-1], served]),
+            )
             for trained in known[:-1]
         ]
     return measure_forecast(gains) if gains else None

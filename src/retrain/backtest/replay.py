@@ -15,21 +15,26 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from retrain.backtest.fits import Fit, Job
-from retrain.backtest.history import History, Losses
+from retrain.backtest.history_view import HistoryView, Losses
+from retrain.backtest.model_cache import CachedFit, FitJob
 from retrain.config import Config, GateConfig, build
-from retrain.modeling.scoring import difficulty
-from retrain.modeling.strategies import Strategy
-from retrain.monitoring.policy import Gain, Policy, Score, Situation
-from retrain.promotion.comparison import jackknife
-from retrain.promotion.figures import CHALLENGER, INCUMBENT, Comparison, Estimate
-from retrain.promotion.gate import Verdict, build_questions, judge
-from retrain.promotion.looks import unseen_share
+from retrain.gate.alpha_spending import unseen_share
+from retrain.gate.comparison import jackknife
+from retrain.gate.decision import Verdict, build_checks, judge
+from retrain.gate.estimates import CHALLENGER, INCUMBENT, Comparison, Estimate
+from retrain.models.scoring import difficulty
+from retrain.models.strategies import Strategy
+from retrain.monitoring.policy import Policy, PolicyContext, RetrainingGain, Score
 
 T = TypeVar("T")
-Living: TypeAlias = Generator[Job, Fit, T]  # goes on as it is sent the models that it asks for
-OPEN, HIGHER = "always promote", "higher metric wins"  # what a gate has to be worth
-NOTABLE = 0.01  # of the loss: a promotion that makes it worse by less was not wrong
+Simulation: TypeAlias = Generator[
+    FitJob, CachedFit, T
+]  # goes on as it is sent the models that it asks for
+ALWAYS_PROMOTE, BETTER_POINT_ESTIMATE = (
+    "always promote",
+    "higher metric wins",
+)  # what a gate has to be worth
+MATERIAL = 0.01  # of the loss: a promotion that makes it worse by less was not wrong
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,8 @@ class Champion:
 
     strategy: str
     number: int
-    serving: Fit
-    challenger: Fit
+    serving: CachedFit
+    challenger: CachedFit
     loss: float  # of the challenger, on the rows that it was promoted on
     difficulty: float  # of those rows
 
@@ -68,7 +73,9 @@ class Outcome:
     events: list[Event] = field(default_factory=list)
     periods: list[str] = field(default_factory=list)
     served: list[Losses] = field(default_factory=list)
-    ages: list[int] = field(default_factory=list)  # batches that the serving model had not learnt from
+    ages: list[int] = field(
+        default_factory=list
+    )  # batches that the serving model had not learnt from
     corrupted: str = ""
 
     @property
@@ -80,8 +87,13 @@ class Outcome:
     def estimate(self) -> Estimate:
         """The mean loss with its standard error over all blocks of time."""
         values = np.array([losses.value for losses in self.served])
-        left = [self.loss + (losses.without_blocks() - losses.value) / len(values) for losses in self.served]
-        if len(values) > 1 and not all(np.isfinite(part).all() for part in left):  # a block a batch: leave out batches
+        left = [
+            self.loss + (losses.without_blocks() - losses.value) / len(values)
+            for losses in self.served
+        ]
+        if len(values) > 1 and not all(
+            np.isfinite(part).all() for part in left
+        ):  # a block a batch: leave out batches
             left = [(values.sum() - values) / (len(values) - 1)]
         replicates = np.concatenate([[self.loss], *left])
         return jackknife(replicates)
@@ -142,17 +154,21 @@ class _OnDemand(Mapping[str, float]):
 class Replay:
     """Lives through a history with one combination."""
 
-    def __init__(self, history: History, plan: Plan) -> None:
+    def __init__(self, history: HistoryView, plan: Plan) -> None:
         self.history, self.plan = history, plan
-        self.config = dataclasses.replace(history.config, strategy=plan.config.strategy, policy=plan.config.policy)
+        self.config = dataclasses.replace(
+            history.config, strategy=plan.config.strategy, policy=plan.config.policy
+        )
         self.policy = build(Policy, self.config.policy, "policy")
         self.strategy = build(Strategy, self.config.strategy, "strategy")
         self.continues = self.strategy.continues
         self.refits = plan.gate is None or plan.gate.refit
-        self.questions = build_questions(plan.gate, True, self.config.data) if plan.gate is not None else {}
+        self.specs = (
+            build_checks(plan.gate, True, self.config.data) if plan.gate is not None else {}
+        )
         self.looked_until: list[datetime] = []  # ends of the evaluation windows that were looked at
 
-    def run(self) -> Living[Outcome]:
+    def run(self) -> Simulation[Outcome]:
         """From the first champion to the last batch. Yields the job of each model that it needs, and is sent its fit."""
         history = self.history
         outcome = Outcome(*self.plan.names)
@@ -172,7 +188,7 @@ class Replay:
             outcome.ages.append(served - champion.number)
         return outcome
 
-    def job(self, number: int, refit: bool, base: str | None = None) -> Job:
+    def job(self, number: int, refit: bool, base: str | None = None) -> FitJob:
         """The job of a challenger, or of its refit. A challenger that will be refitted predicts no further than it may be asked."""
         history = self.history
         # A continued one that is kept back is never refitted: the next batch shows by itself what it was worth.
@@ -180,20 +196,36 @@ class Replay:
         serves = refit or not self.refits
         predicts = history.batches[: None if serves else number + reach + 1]
         keep = self.continues or bool(history.corruptions)
-        return Job(self.config, history.known(number), number, refit, predicts, history.corruptions, base, keep, serves)
+        return FitJob(
+            self.config,
+            history.known(number),
+            number,
+            refit,
+            predicts,
+            history.corruptions,
+            base,
+            keep,
+            serves,
+        )
 
-    def refit(self, challenger: Fit, base: str | None = None) -> Job:
+    def refit(self, challenger: CachedFit, base: str | None = None) -> FitJob:
         """The job of the model that serves once a challenger is promoted."""
-        return dataclasses.replace(self.job(challenger.number, True, base), config=challenger.settle(self.config))
+        return dataclasses.replace(
+            self.job(challenger.number, True, base), config=challenger.settle(self.config)
+        )
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[FitJob]:
         """What it will ask for whatever happens."""
         history = self.history
-        numbers = [number for number in history.learnt if history.takes_part(number, number)]
+        numbers = [number for number in history.fit_result if history.takes_part(number, number)]
         kinds = (False, True) if self.refits and not self.strategy.chooses else (False,)
-        return [self.job(number, refit) for number in (numbers[:1] if self.continues else numbers) for refit in kinds]
+        return [
+            self.job(number, refit)
+            for number in (numbers[:1] if self.continues else numbers)
+            for refit in kinds
+        ]
 
-    def _first(self) -> Living[Champion]:
+    def _first(self) -> Simulation[Champion]:
         """Trained on the first batches, and put in place without a gate."""
         number = self.history.first
         job = self.job(number, refit=False)
@@ -204,15 +236,26 @@ class Replay:
         hard = self.history.difficulty(number, challenger.until)
         return Champion(self.plan.names[1], number, serving, challenger, loss, hard)
 
-    def _situation(self, newest: int, champion: Champion, attempts: list[int], gains: list[Gain]) -> Situation:
+    def _situation(
+        self, newest: int, champion: Champion, attempts: list[int], gains: list[RetrainingGain]
+    ) -> PolicyContext:
         history = self.history
-        numbers = [n for n in range(champion.number + 1, newest + 1) if history.takes_part(n, newest)]
+        numbers = [
+            n for n in range(champion.number + 1, newest + 1) if history.takes_part(n, newest)
+        ]
         scores = []
         for number in numbers:
             losses = history.losses(champion.serving, number, corrupted=True)
             hard = history.difficulty(number)
-            scores.append(Score(history.batches[number].period, losses.value, blocks=losses.blocks(), difficulty=hard))
-        return Situation(
+            scores.append(
+                Score(
+                    history.batches[number].period,
+                    losses.value,
+                    blocks=losses.blocks(),
+                    difficulty=hard,
+                )
+            )
+        return PolicyContext(
             period=history.batches[newest].period,
             newest=history.place(newest, newest),
             trained_through=history.place(champion.number, newest),
@@ -227,8 +270,8 @@ class Replay:
         )
 
     def _decide(
-        self, situation: Situation, champion: Champion, newest: int
-    ) -> Living[tuple[Event, Champion, Gain | None]]:
+        self, situation: PolicyContext, champion: Champion, newest: int
+    ) -> Simulation[tuple[Event, Champion, RetrainingGain | None]]:
         decision = self.policy.decide(situation)
         event = Event(situation.period, decision.retrain, decision.reason)
         if not decision.retrain:
@@ -237,27 +280,37 @@ class Replay:
         job = self.job(newest, refit=False, base=champion.serving.key if self.continues else None)
         challenger = yield job
         event.seconds = challenger.seconds
-        incumbent = champion.serving if champion.serving.until <= job.windows.evaluation.start else champion.challenger
+        incumbent = (
+            champion.serving
+            if champion.serving.until <= job.windows.evaluation.start
+            else champion.challenger
+        )
         window = job.windows.evaluation
         unseen = unseen_share(self.looked_until, window.start, window.end)
         self.looked_until.append(window.end)
-        comparison = dataclasses.replace(history.compare(challenger, incumbent, newest), unseen=unseen)
-        event.promoted, event.gate = self._verdict(comparison, (challenger.key, incumbent.key, newest))
+        comparison = dataclasses.replace(
+            history.compare(challenger, incumbent, newest), unseen=unseen
+        )
+        event.promoted, event.gate = self._verdict(
+            comparison, (challenger.key, incumbent.key, newest)
+        )
         refits = self.refits and (event.promoted or not self.continues)
-        newcomer = (yield self.refit(challenger, job.base)) if refits else challenger
+        new_version = (yield self.refit(challenger, job.base)) if refits else challenger
         if event.promoted and self.refits:
-            event.seconds += newcomer.seconds
+            event.seconds += new_version.seconds
         before = history.losses(champion.serving, newest + 1).value
-        after = history.losses(newcomer, newest + 1).value
-        event.wrong = event.promoted and after > before * (1 + NOTABLE)
-        event.missed = not event.promoted and after < before * (1 - NOTABLE)
+        after = history.losses(new_version, newest + 1).value
+        event.wrong = event.promoted and after > before * (1 + MATERIAL)
+        event.missed = not event.promoted and after < before * (1 - MATERIAL)
         brought = -comparison.differences[INCUMBENT, history.loss].value
         known = history.place(champion.number, newest) + 1
-        gain = Gain(known, history.place(newest, newest) + 1 - known, brought, situation.decay)
+        gain = RetrainingGain(
+            known, history.place(newest, newest) + 1 - known, brought, situation.decay
+        )
         if event.promoted:
             loss = comparison.scores[CHALLENGER, history.loss].value
             hard = difficulty(comparison.rows_judged, self.config)
-            champion = Champion(self.plan.names[1], newest, newcomer, challenger, loss, hard)
+            champion = Champion(self.plan.names[1], newest, new_version, challenger, loss, hard)
         return event, champion, gain
 
     def _verdict(self, comparison: Comparison, key: tuple) -> tuple[bool, str]:
@@ -265,18 +318,22 @@ class Replay:
         if self.plan.gate is None:
             better = comparison.worsening(INCUMBENT, self.history.loss).value < 0
             return (
-                gate == OPEN or better,
-                "promoted whatever it is" if gate == OPEN else f"its {self.history.loss} is the lower one",
+                gate == ALWAYS_PROMOTE or better,
+                "promoted whatever it is"
+                if gate == ALWAYS_PROMOTE
+                else f"its {self.history.loss} is the lower one",
             )
         known = self.history.verdicts
         key = (*key, comparison.unseen)
         if (gate, key) not in known:
-            judgement = judge(comparison, self.questions)
-            known[gate, key] = judgement.verdict is Verdict.promote, judgement.reason
+            decision = judge(comparison, self.specs)
+            known[gate, key] = decision.verdict is Verdict.promote, decision.reason
         return known[gate, key]
 
 
-def live_through(history: History, plans: Sequence[Plan], train: Callable[[Sequence[Job]], object]) -> list[Outcome]:
+def simulate(
+    history: HistoryView, plans: Sequence[Plan], train: Callable[[Sequence[FitJob]], object]
+) -> list[Outcome]:
     """The outcome of each plan. Which models a strategy that continues or chooses will need shows on the way only: what several
     plans wait for is trained together."""
     replays = [Replay(history, plan) for plan in plans]
@@ -287,10 +344,10 @@ def live_through(history: History, plans: Sequence[Plan], train: Callable[[Seque
     waiting = {number: next(life) for number, life in living.items()}
     outcomes: dict[int, Outcome] = {}
     while waiting:
-        train([job for job in waiting.values() if history.workshop.get(job) is None])
+        train([job for job in waiting.values() if history.models.get(job) is None])
         for number, job in list(waiting.items()):
             try:
-                while (fit := history.workshop.get(job)) is not None:
+                while (fit := history.models.get(job)) is not None:
                     job = living[number].send(fit)
                 waiting[number] = job
             except StopIteration as end:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from numpy.typing import NDArray
 
-from retrain.backtest.drills import Drill
-from retrain.backtest.replay import HIGHER, OPEN, Outcome
+from retrain.backtest.fault_injection import FaultInjection
+from retrain.backtest.replay import ALWAYS_PROMOTE, BETTER_POINT_ESTIMATE, Outcome
 from retrain.monitoring.forecast import Forecast
-from retrain.reporting.words import TITLES
+from retrain.report.formatting import TITLES
 
 
 @dataclass
@@ -23,29 +23,39 @@ class Result:
     retraining_cost: float
     periods: list[str]
     outcomes: list[Outcome]
-    matrices: dict[str, NDArray]  # strategy -> loss of the model trained through batch i (rows) on batch j (columns)
+    matrices: dict[
+        str, NDArray
+    ]  # strategy -> loss of the model trained through batch i (rows) on batch j (columns)
     best: float
     best_sequence: list[str]
     forecast: Forecast | None
     seconds: dict[str, float] = field(default_factory=dict)
-    drills: list[Drill] = field(default_factory=list)
+    drills: list[FaultInjection] = field(default_factory=list)
 
     @property
     def ranked(self) -> list[Outcome]:
         """The cheapest first; of equal ones, that with the fewest retrainings."""
         return sorted(
-            self.outcomes, key=lambda outcome: (round(outcome.cost(self.retraining_cost), 9), outcome.retrainings)
+            self.outcomes,
+            key=lambda outcome: (round(outcome.cost(self.retraining_cost), 9), outcome.retrainings),
         )
 
     @property
     def recommended(self) -> Outcome:
         """The cheapest with a gate of its own: what has none is shown for comparison only."""
-        return next(outcome for outcome in self.ranked if outcome.gate not in (OPEN, HIGHER))
+        return next(
+            outcome
+            for outcome in self.ranked
+            if outcome.gate not in (ALWAYS_PROMOTE, BETTER_POINT_ESTIMATE)
+        )
 
     def reference(self, policy: str, strategy: str, gate: str | None = None) -> Outcome | None:
         """An outcome to compare with."""
         for outcome in self.outcomes:
-            if (outcome.policy, outcome.strategy) == (policy, strategy) and gate in (None, outcome.gate):
+            if (outcome.policy, outcome.strategy) == (policy, strategy) and gate in (
+                None,
+                outcome.gate,
+            ):
                 return outcome
         return None
 
@@ -58,7 +68,7 @@ def recommend(result: Result) -> str:
     """What to do, in plain words, with the figures that speak for it."""
     chosen = result.recommended
     never, always = (result.reference(name, chosen.strategy) for name in ("never", "always"))
-    freshest = result.reference("always", chosen.strategy, OPEN)
+    freshest = result.reference("always", chosen.strategy, ALWAYS_PROMOTE)
     low, high = chosen.estimate.interval()
     text = (
         f"Policy {chosen.policy}, strategy {chosen.strategy}, gate {chosen.gate}: {result.title.lower()} {chosen.loss:.4f} "
@@ -66,7 +76,10 @@ def recommend(result: Result) -> str:
     )
     others = [
         f"{other.loss:.4f} for {name}"
-        for name, other in (("never retraining", never), ("always taking the freshest model", freshest))
+        for name, other in (
+            ("never retraining", never),
+            ("always taking the freshest model", freshest),
+        )
         if other is not None and other is not chosen
     ]
     text += f", against {' and '.join(others)}." if others else "."

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from retrain.commands.choice import carry_out, confirm, try_out
+from retrain.commands.manual_promotion import carry_out, confirm, try_out
 from retrain.config import Config
-from retrain.modeling.model_files import import_first
-from retrain.promotion import registry
-from retrain.promotion.ledger import Ledger
-from retrain.promotion.moves import plan_approval, waiting_candidate
-from retrain.tracking.store import open_store
+from retrain.models.model_files import import_first
+from retrain.registry import versions
+from retrain.registry.ledger import Ledger
+from retrain.registry.store import open_store
+from retrain.registry.transitions import plan_approval, waiting_candidate
 
 
 def run(config: Config, options: argparse.Namespace) -> None:
@@ -20,9 +20,14 @@ def run(config: Config, options: argparse.Namespace) -> None:
     ledger = Ledger.open(store)
     entries = ledger.entries()
     candidate = waiting_candidate(entries, options.version).candidate
-    trained_until = registry.checked_record(registry.get_version(store, candidate), entries).trained_until
+    trained_until = versions.checked_record(
+        versions.get_version(store, candidate), entries
+    ).trained_until
     try_out(config, store, candidate, entries)
     entry, before = carry_out(
-        store, ledger, options.started, lambda seen: plan_approval(seen, candidate, trained_until, options.reason)
+        store,
+        ledger,
+        options.started,
+        lambda seen: plan_approval(seen, candidate, trained_until, options.reason),
     )
     confirm(config, entry, before)

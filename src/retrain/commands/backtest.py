@@ -12,24 +12,38 @@ from typing import TypeAlias
 
 import numpy as np
 
-from retrain.backtest.drills import Drill, run_drills
-from retrain.backtest.fits import Job, Workshop
+from retrain.backtest.fault_injection import FaultInjection, run_fault_injections
 from retrain.backtest.grid import build_plans, read_grid
-from retrain.backtest.history import History
+from retrain.backtest.history_view import HistoryView
+from retrain.backtest.model_cache import FitJob, ModelCache
 from retrain.backtest.regret import best_sequence, forecast_in_hindsight, loss_matrix
-from retrain.backtest.replay import HIGHER, OPEN, Outcome, Plan, Replay, live_through
+from retrain.backtest.replay import (
+    ALWAYS_PROMOTE,
+    BETTER_POINT_ESTIMATE,
+    Outcome,
+    Plan,
+    Replay,
+    simulate,
+)
 from retrain.backtest.result import Result
 from retrain.config import Config
 from retrain.data.manifest import Manifest
 from retrain.data.snapshot import SnapshotStore
-from retrain.project import BACKTEST, BACKTEST_CACHE, BACKTEST_REPORT, SNAPSHOT, write_json, write_text
-from retrain.promotion.gate import build_questions
-from retrain.reporting import backtest as reporting
+from retrain.gate.decision import build_checks
+from retrain.report import backtest as reporting
+from retrain.workspace import (
+    BACKTEST,
+    BACKTEST_CACHE,
+    BACKTEST_REPORT,
+    SNAPSHOT,
+    write_json,
+    write_text,
+)
 from retrain.yaml_text import change, inline
 
 log = logging.getLogger("retrain")
 CONF = Path("conf")
-Train: TypeAlias = Callable[[Sequence[Job]], None]
+Train: TypeAlias = Callable[[Sequence[FitJob]], None]
 
 
 def run(options: argparse.Namespace) -> None:
@@ -40,20 +54,20 @@ def run(options: argparse.Namespace) -> None:
     store = SnapshotStore(SNAPSHOT)
     manifest = store.manifest()
     history = read_history(config, store, manifest, plans)
-    workshop = history.workshop
-    train = trainer(workshop, config)
-    outcomes = live_through(history, plans, train)
+    models = history.models
+    train = trainer(models, config)
+    outcomes = simulate(history, plans, train)
     result = summarize(config, history, plans, outcomes, train)
     log.info(
         "%d models: %d trained in %.0f s, the rest known from before",
-        len({key for key, *_ in workshop.known}),
-        workshop.trained,
-        workshop.seconds,
+        len({key for key, *_ in models.known}),
+        models.trained,
+        models.seconds,
     )
-    result.seconds = {"training": workshop.seconds, "all": time.perf_counter() - started}
+    result.seconds = {"training": models.seconds, "all": time.perf_counter() - started}
     if options.drills:
         result.drills = drill(history, plans, result, train)
-    history.workshop.remembered.save(forget=False)
+    history.models.remembered.save(forget=False)
     reporting.to_terminal(result)
     write_json(BACKTEST, reporting.to_json(result))
     write_text(BACKTEST_REPORT, reporting.to_html(result))
@@ -63,20 +77,30 @@ def run(options: argparse.Namespace) -> None:
         adopt(config, result)
 
 
-def read_history(config: Config, store: SnapshotStore, manifest: Manifest, plans: Sequence[Plan]) -> History:
+def read_history(
+    config: Config, store: SnapshotStore, manifest: Manifest, plans: Sequence[Plan]
+) -> HistoryView:
     """All labelled batches, with their summaries."""
     batches = [batch for batch in manifest.batches if batch.rows and not batch.held_back]
     held = [batch.period for batch in manifest.batches if batch.held_back]
     if held:
-        log.warning("Left out, since they look broken (`retrain snapshot` says why): %s", ", ".join(held))
+        log.warning(
+            "Left out, since they look broken (`retrain snapshot` says why): %s", ", ".join(held)
+        )
     summaries = [store.summary(batch) for batch in batches]
     gates = {plan.names[2]: plan.gate for plan in plans if plan.gate is not None}
-    questions = [question for gate in gates.values() for question in build_questions(gate, True, config.data).values()]
-    metrics = [question.check.metric for question in questions if question.check.metric]
-    return History(config, batches, summaries, Workshop(BACKTEST_CACHE, SNAPSHOT), metrics=metrics)
+    specs = [
+        question
+        for gate in gates.values()
+        for question in build_checks(gate, True, config.data).values()
+    ]
+    metrics = [question.check.metric for question in specs if question.check.metric]
+    return HistoryView(
+        config, batches, summaries, ModelCache(BACKTEST_CACHE, SNAPSHOT), metrics=metrics
+    )
 
 
-def trainer(workshop: Workshop, config: Config) -> Train:
+def trainer(models: ModelCache, config: Config) -> Train:
     """Trains what no earlier backtest has left behind, with a progress bar and the time that remains."""
     from rich.progress import (
         BarColumn,
@@ -87,21 +111,30 @@ def trainer(workshop: Workshop, config: Config) -> Train:
         TimeRemainingColumn,
     )
 
-    def train(jobs: Sequence[Job]) -> None:
-        missing = workshop.missing(jobs)
+    def train(jobs: Sequence[FitJob]) -> None:
+        missing = models.missing(jobs)
         if not missing:
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, TimeRemainingColumn(), transient=True) as progress:
             task = progress.add_task("Training", total=len(missing))
             workers = config.backtest.workers or os.cpu_count() or 1
-            workshop.train(missing, workers, lambda done: progress.update(task, completed=done))
+            models.train(missing, workers, lambda done: progress.update(task, completed=done))
 
     return train
 
 
 def summarize(
-    config: Config, history: History, plans: Sequence[Plan], outcomes: Sequence[Outcome], train: Train
+    config: Config,
+    history: HistoryView,
+    plans: Sequence[Plan],
+    outcomes: Sequence[Outcome],
+    train: Train,
 ) -> Result:
     """Regret, the matrix, and what to do."""
     cost = config.backtest.retraining_cost
@@ -109,15 +142,19 @@ def summarize(
     for plan in plans:
         replay = Replay(history, plan)
         if plan.names[1] not in matrices and replay.refits and not replay.continues:
-            challengers = [replay.job(number, False) for number in history.learnt]
+            challengers = [replay.job(number, False) for number in history.fit_result]
             train(challengers)
-            jobs = [replay.refit(history.workshop.get(job)) for job in challengers]
+            jobs = [replay.refit(history.models.get(job)) for job in challengers]
             train(jobs)
-            fits = [history.workshop.get(job) for job in jobs]
+            fits = [history.models.get(job) for job in jobs]
             matrix = np.full((len(history.batches), len(history.batches)), np.nan)
-            matrix[history.learnt] = loss_matrix(history, fits)
+            matrix[history.fit_result] = loss_matrix(history, fits)
             matrices[plan.names[1]] = matrix
-    best, sequence = best_sequence(list(matrices.values()), history.served, cost) if matrices else (float("nan"), [])
+    best, sequence = (
+        best_sequence(list(matrices.values()), history.served, cost)
+        if matrices
+        else (float("nan"), [])
+    )
     return Result(
         data=config.data.name,
         model=config.model.estimator["_target_"].rsplit(".", 1)[-1],
@@ -132,19 +169,30 @@ def summarize(
     )
 
 
-def drill(history: History, plans: Sequence[Plan], result: Result, train: Train) -> list[Drill]:
+def drill(
+    history: HistoryView, plans: Sequence[Plan], result: Result, train: Train
+) -> list[FaultInjection]:
     """The recommended combination, and what it has to be worth, on a history with broken batches."""
     wanted = result.recommended.policy, result.recommended.strategy, result.recommended.gate
     chosen = [plan for plan in plans if plan.names == wanted]
-    chosen += [plan for plan in plans if plan.names in {("always", wanted[1], OPEN), ("always", wanted[1], HIGHER)}]
-    return run_drills(history, chosen, train)
+    chosen += [
+        plan
+        for plan in plans
+        if plan.names
+        in {("always", wanted[1], ALWAYS_PROMOTE), ("always", wanted[1], BETTER_POINT_ESTIMATE)}
+    ]
+    return run_fault_injections(history, chosen, train)
 
 
 def adopt(config: Config, result: Result) -> None:
     """Write the recommended policy, strategy and gate into conf/config.yaml, and what was measured for `cost_aware`."""
     found, path = result.recommended, CONF / "config.yaml"
     text = path.read_text(encoding="utf-8")
-    for group, name in (("policy", found.policy), ("strategy", found.strategy), ("gate", found.gate)):
+    for group, name in (
+        ("policy", found.policy),
+        ("strategy", found.strategy),
+        ("gate", found.gate),
+    ):
         if not (CONF / group / f"{name}.yaml").is_file():
             continue  # a gate that is never asked
         text = change(text, str(path), ["defaults", group], inline(name))

@@ -14,22 +14,22 @@ from dataclasses import dataclass
 import polars as pl
 
 from retrain.config import Config, build, class_name, feature_types
-from retrain.data.contract import Contract
 from retrain.data.manifest import Batch, Manifest, read_manifest
+from retrain.data.schema import Schema
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in, plan_validation, plan_windows
 from retrain.errors import DataError, ModelError, RetrainError
 from retrain.masking import mask
-from retrain.modeling import training
-from retrain.modeling.lesson import Base, Lesson
-from retrain.modeling.metrics import find_metric, shown_metrics
-from retrain.modeling.model_files import import_first
-from retrain.modeling.pipeline import build_pipeline
-from retrain.modeling.scoring import Model, score_rows
-from retrain.modeling.strategies import Full, Strategy
-from retrain.project import SNAPSHOT
-from retrain.tracking import runs
-from retrain.tracking.store import CANDIDATES, open_store
+from retrain.models import training
+from retrain.models.fitting import build_pipeline
+from retrain.models.metrics import find_metric, shown_metrics
+from retrain.models.model_files import import_first
+from retrain.models.scoring import Model, score_rows
+from retrain.models.strategies import Full, Strategy
+from retrain.models.training_set import ParentModel, TrainingSet
+from retrain.registry import runs
+from retrain.registry.store import CANDIDATES, open_store
+from retrain.workspace import SNAPSHOT
 
 log = logging.getLogger("retrain")
 ERROR_TAG, LONGEST_ERROR = "error", 1000
@@ -47,7 +47,9 @@ class Candidate:
 def run(config: Config) -> None:
     candidate = train(config)
     figures = ", ".join(f"{name} {value:.4f}" for name, value in candidate.metrics.items())
-    log.info("Candidate (run %s): %s, %.1f s to fit", candidate.run_id, figures, candidate.fit_seconds)
+    log.info(
+        "Candidate (run %s): %s, %.1f s to fit", candidate.run_id, figures, candidate.fit_seconds
+    )
     log.info(
         "The champion is untouched. To put this recipe before the gate, make it the default in conf/config.yaml, then `dvc repro`."
     )
@@ -79,7 +81,9 @@ def train(config: Config, parent: str | None = None, name: str = "candidate") ->
 def one_line(error: Exception) -> str:
     """An error as it goes into a table or a tag."""
     text = " ".join(mask(str(error)).split()) or type(error).__name__
-    return (text if isinstance(error, RetrainError) else f"{type(error).__name__}: {text}")[:LONGEST_ERROR]
+    return (text if isinstance(error, RetrainError) else f"{type(error).__name__}: {text}")[
+        :LONGEST_ERROR
+    ]
 
 
 def _fit_and_score(config: Config) -> tuple[dict[str, float], float]:
@@ -93,19 +97,25 @@ def _fit_and_score(config: Config) -> tuple[dict[str, float], float]:
     batches = batches_in(manifest.labelled, windows.training)
 
     def read(batch: Batch) -> pl.DataFrame:
-        return _rows(manifest.digest, batch.period, tuple(Contract(config.data).columns))
+        return _rows(manifest.digest, batch.period, tuple(Schema(config.data).columns))
 
     validating = [read(batch) for batch in batches_in(manifest.labelled, windows.evaluation)]
-    validation = windows.evaluation.rows(pl.concat(validating, how="diagonal_relaxed"), config.data.time_column)
+    validation = windows.evaluation.rows(
+        pl.concat(validating, how="diagonal_relaxed"), config.data.time_column
+    )
     base = _base(config, batches, windows.training, read)
     fitted = training.fit(config, batches, windows.training, read, base)
-    scored = score_rows({"candidate": Model(fitted.pipeline, feature_types(config))}, validation, config)
+    scored = score_rows(
+        {"candidate": Model(fitted.pipeline, feature_types(config))}, validation, config
+    )
     task, score = config.data.task, scored.scores["candidate"]
     names = shown_metrics(task, [config.data.metric])
     metrics = {name: find_metric(name, task).value(scored.target, score) for name in names}
     runs.log_dataset(config, manifest, "training")
     logged = {f"{metric}/validation": value for metric, value in metrics.items()}
-    mlflow.log_metrics(logged | {"training/rows": fitted.rows, "training/fit_seconds": fitted.fit_seconds})
+    mlflow.log_metrics(
+        logged | {"training/rows": fitted.rows, "training/fit_seconds": fitted.fit_seconds}
+    )
     if not math.isfinite(metrics[config.data.metric]):
         raise ModelError(
             f"`data.metric` {config.data.metric} is {metrics[config.data.metric]} on the validation window, no number to rank by. "
@@ -119,7 +129,7 @@ def _matching_manifest(config: Config) -> Manifest:
     """Raises DataError when the snapshot was made under another `data` config than the candidate's."""
     manifest = read_manifest(SNAPSHOT)
     as_of, newest = config.data.as_of, manifest.batches[-1].period
-    if manifest.contract != Contract(config.data).digest or (as_of is not None and newest > as_of):
+    if manifest.schema != Schema(config.data).digest or (as_of is not None and newest > as_of):
         raise DataError(
             f"The snapshot (up to {newest}) was made under another `data` configuration than this candidate's. "
             "Candidates train on the snapshot as it is: write the change into conf/data/ and run `dvc repro snapshot` first."
@@ -127,7 +137,9 @@ def _matching_manifest(config: Config) -> Manifest:
     return manifest
 
 
-def _base(config: Config, batches: list[Batch], window: Window, read: Callable[[Batch], pl.DataFrame]) -> Base | None:
+def _base(
+    config: Config, batches: list[Batch], window: Window, read: Callable[[Batch], pl.DataFrame]
+) -> ParentModel | None:
     """For a strategy that continues: the recipe trained on all but the newest batch of the window, as a champion would be.
 
     The champion itself may have been trained on the validation rows.
@@ -136,8 +148,8 @@ def _base(config: Config, batches: list[Batch], window: Window, read: Callable[[
     if not strategy.continues or len(batches) < 2:
         return None
     before = Window(window.start, batches[-1].first_time)
-    learnt = Full().fit(Lesson(config, batches[:-1], before, read))
-    return Base(Model(learnt.pipeline, feature_types(config)), before.end)
+    fit_result = Full().fit(TrainingSet(config, batches[:-1], before, read))
+    return ParentModel(Model(fit_result.pipeline, feature_types(config)), before.end)
 
 
 @functools.lru_cache(maxsize=64)

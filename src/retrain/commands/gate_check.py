@@ -7,13 +7,22 @@ import dataclasses
 import logging
 import time
 
-from retrain.backtest.gate_check import BETTER, GateCheck, Line, Trial, failures, find_eras, share_interval, summarize
+from retrain.backtest.gate_check import (
+    BETTER,
+    GateCheck,
+    Line,
+    Trial,
+    failures,
+    find_eras,
+    share_interval,
+    summarize,
+)
 from retrain.config import Config
 from retrain.data.snapshot import SnapshotStore
 from retrain.errors import PromotionError
-from retrain.project import GATE_CHECK, SNAPSHOT, write_json
-from retrain.promotion.gate import build_questions
-from retrain.reporting.terminal import print_table
+from retrain.gate.decision import build_checks
+from retrain.report.terminal import print_table
+from retrain.workspace import GATE_CHECK, SNAPSHOT, write_json
 
 log = logging.getLogger("retrain")
 QUICK_BATCHES, QUICK_ROWS = 3, 30_000
@@ -21,7 +30,7 @@ QUICK_BATCHES, QUICK_ROWS = 3, 30_000
 
 def run(config: Config, options: argparse.Namespace) -> None:
     """Raises PromotionError when equal or worse challengers were promoted wrongly too often."""
-    check = GateCheck(config, build_questions(config.gate, True, config.data))
+    check = GateCheck(config, build_checks(config.gate, True, config.data))
     batches, rows = (QUICK_BATCHES, QUICK_ROWS) if options.quick else (options.batches, None)
     trials = _replay(check, config, batches, rows)
     lines = summarize(trials)
@@ -37,17 +46,29 @@ def run(config: Config, options: argparse.Namespace) -> None:
 
 def _replay(check: GateCheck, config: Config, batches: int, rows: int | None) -> list[Trial]:
     trials = []
-    for era in find_eras(config, SnapshotStore(SNAPSHOT), batches, rows):
+    for point in find_eras(config, SnapshotStore(SNAPSHOT), batches, rows):
         started = time.perf_counter()
-        trials += check.trials(era)
+        trials += check.trials(point)
         log.info(
-            "Batch %s: %s rows to learn from, %.0f s", era.batch, f"{len(era.known):,}", time.perf_counter() - started
+            "Batch %s: %s rows to learn from, %.0f s",
+            point.batch,
+            f"{len(point.known):,}",
+            time.perf_counter() - started,
         )
     return trials
 
 
 def _show(lines: list[Line]) -> None:
-    header = ["challenger is", "how", "promoted", "95 % interval", "wrongly", "on its rows", "afterwards", ""]
+    header = [
+        "challenger is",
+        "how",
+        "promoted",
+        "95 % interval",
+        "wrongly",
+        "on its rows",
+        "afterwards",
+        "",
+    ]
     rows = []
     for line in lines:
         low, high = share_interval(line.promoted, line.count)

@@ -12,9 +12,9 @@ from datetime import UTC, date, datetime, time
 from retrain.commands.status import first_or_lost, read_ledger, read_looks
 from retrain.config import Config
 from retrain.errors import ConfigError
-from retrain.promotion.ledger import Entry, current_champion
-from retrain.promotion.looks import Look
-from retrain.reporting.terminal import print_table, printable
+from retrain.gate.alpha_spending import Look
+from retrain.registry.ledger import Entry, current_champion
+from retrain.report.terminal import print_table, printable
 
 LOOK = "look"
 
@@ -25,7 +25,12 @@ def run(config: Config, options: argparse.Namespace) -> None:
     if options.jsonl:
         for line in in_order(entries, looks):
             content = dataclasses.asdict(line)
-            print(json.dumps({"kind": LOOK} | content if isinstance(line, Look) else content, ensure_ascii=False))
+            print(
+                json.dumps(
+                    {"kind": LOOK} | content if isinstance(line, Look) else content,
+                    ensure_ascii=False,
+                )
+            )
     elif not entries and not looks:
         print(
             f"The ledger of `{config.tracking.registered_model}` is empty: there is no champion. {first_or_lost(config)}"
@@ -79,7 +84,9 @@ def served_at(entries: Sequence[Entry], moment: datetime, metric: str) -> list[t
     Where that was before the first entry, history was replayed: then also whose data ended last before the moment. Of the
     figures those of `metric`, the data set's own, come first.
     """
-    champion = current_champion([entry for entry in entries if datetime.fromisoformat(entry.time) <= moment])
+    champion = current_champion(
+        [entry for entry in entries if datetime.fromisoformat(entry.time) <= moment]
+    )
     end = ", the end of that day" if moment.time() == time.max else ""
     at = f"{moment:%Y-%m-%d %H:%M} UTC{end}"
     if champion is not None:
@@ -88,11 +95,16 @@ def served_at(entries: Sequence[Entry], moment: datetime, metric: str) -> list[t
     since = f"; the first champion came {first.time}" if first else ""
     lines = [("At", f"{at}: nothing was in production{since}")]
     data_time = moment.replace(tzinfo=None).isoformat()
-    replayed = [entry for entry in entries if entry.evaluation_end and entry.evaluation_end <= data_time]
+    replayed = [
+        entry for entry in entries if entry.evaluation_end and entry.evaluation_end <= data_time
+    ]
     champion = current_champion(replayed)
     if champion is not None:
         lines += [
-            ("By the data", "history was replayed later; the champion whose data ended last before then is"),
+            (
+                "By the data",
+                "history was replayed later; the champion whose data ended last before then is",
+            ),
             *_explain(champion, entries, metric),
         ]
     return lines
@@ -112,26 +124,38 @@ def _explain(champion: Entry, entries: Sequence[Entry], metric: str) -> list[tup
         ),
     ]
     # What a person brought back was judged by the gate once, earlier.
-    judged = next((one for one in reversed(entries[: champion.seq + 1]) if _same_judged(one, champion)), None)
-    twin = f"as refit of version {champion.challenger}" if champion.challenger != champion.champion else ""
+    judged = next(
+        (one for one in reversed(entries[: champion.seq + 1]) if _same_judged(one, champion)), None
+    )
+    original = (
+        f"as refit of version {champion.challenger}"
+        if champion.challenger != champion.champion
+        else ""
+    )
     if judged is not None:
         text = f"judged against {_opponent(judged)} (ledger entry {judged.seq}: {judged.verdict})"
-        lines.append(("", f"{twin}, which was {text}" if twin else text))
+        lines.append(("", f"{original}, which was {text}" if original else text))
         shown = [_figures(judged, name) for name in _metrics(judged, metric)]
         lines += [("Figures" if number == 0 else "", text) for number, text in enumerate(shown)]
-    elif twin:
-        lines.append(("", twin))
+    elif original:
+        lines.append(("", original))
     where = f"run {champion.run_id}, snapshot {champion.snapshot}, commit {champion.git_commit or 'none'}, ledger entry {champion.seq}"
     return [*lines, ("Where", where)]
 
 
 def _same_judged(entry: Entry, champion: Entry) -> bool:
-    return entry.kind == "verdict" and entry.challenger == champion.challenger and bool(_metrics(entry, ""))
+    return (
+        entry.kind == "verdict"
+        and entry.challenger == champion.challenger
+        and bool(_metrics(entry, ""))
+    )
 
 
 def _metrics(entry: Entry, first: str) -> list[str]:
     """The metrics that the challenger was judged by, `first` before the others."""
-    found = [name.removesuffix("/challenger") for name in entry.figures if name.endswith("/challenger")]
+    found = [
+        name.removesuffix("/challenger") for name in entry.figures if name.endswith("/challenger")
+    ]
     return sorted(found, key=lambda name: (name != first, name))
 
 
@@ -141,7 +165,9 @@ def _figures(entry: Entry, metric: str) -> str:
     if f"{metric}/{other}" in entry.figures:
         text += f", {other} {entry.figures[f'{metric}/{other}']:.4g}"
     low, high = (entry.figures.get(f"{metric}/minus_{other}_{side}") for side in ("low", "high"))
-    return text + (f", difference [{low:+.4g}, {high:+.4g}]" if low is not None and high is not None else "")
+    return text + (
+        f", difference [{low:+.4g}, {high:+.4g}]" if low is not None and high is not None else ""
+    )
 
 
 def _opponent(entry: Entry) -> str:
@@ -149,7 +175,18 @@ def _opponent(entry: Entry) -> str:
 
 
 def _show(entries: Sequence[Entry], looks: Sequence[Look]) -> None:
-    header = ["#", "time (UTC)", "batch", "what", "version", "against", "look", "champion", "commit", "who"]
+    header = [
+        "#",
+        "time (UTC)",
+        "batch",
+        "what",
+        "version",
+        "against",
+        "look",
+        "champion",
+        "commit",
+        "who",
+    ]
     rows = []
     serving = "none"
     for entry in in_order(entries, looks):
@@ -157,7 +194,11 @@ def _show(entries: Sequence[Entry], looks: Sequence[Look]) -> None:
             rows.append(_look_cells(entry, serving))
             continue
         serving = str(entry.champion or "none")
-        champion = f"{entry.previous or 'none'} -> {entry.champion}" if entry.moved else f"{entry.champion or 'none'}"
+        champion = (
+            f"{entry.previous or 'none'} -> {entry.champion}"
+            if entry.moved
+            else f"{entry.champion or 'none'}"
+        )
         judged = bool(entry.comparison)
         cells = (
             str(entry.seq),
@@ -176,9 +217,23 @@ def _show(entries: Sequence[Entry], looks: Sequence[Look]) -> None:
 
 
 def _look_cells(look: Look, serving: str) -> tuple[str, ...]:
-    moment, said = look.time[:16].replace("T", " "), f"{LOOK}: {look.verdict}" if look.verdict else LOOK
+    moment, said = (
+        look.time[:16].replace("T", " "),
+        f"{LOOK}: {look.verdict}" if look.verdict else LOOK,
+    )
     against = str(look.incumbent or "baseline")
-    return ("", moment, look.newest_batch, said, str(look.challenger), against, str(look.look), serving, "", look.who)
+    return (
+        "",
+        moment,
+        look.newest_batch,
+        said,
+        str(look.challenger),
+        against,
+        str(look.look),
+        serving,
+        "",
+        look.who,
+    )
 
 
 def _what(entry: Entry) -> str:

@@ -25,11 +25,11 @@ from retrain.data.dialect import Dialect
 from retrain.data.guessing import Guess, guess_dates, guess_time, read_and_guess
 from retrain.data.inference import Draft, draft_contract, free_name, guess_task
 from retrain.data.model_choice import DEFAULT
-from retrain.data.packed import MANY_COLUMNS, numeric_columns, pack, tell_target
 from retrain.data.sources import ROW_NUMBER, read_query
+from retrain.data.sparse_columns import MANY_COLUMNS, find_target_copies, numeric_columns, pack
 from retrain.errors import DataError
 from retrain.masking import holds_secret
-from retrain.reporting.terminal import printable
+from retrain.report.terminal import printable
 from retrain.yaml_text import comment, entry, inline, literal
 
 CONF = Path("conf")
@@ -42,17 +42,23 @@ def run(options: argparse.Namespace) -> None:
     name = check_name(options.name) if options.name else _name(paths, options.query)
     path = CONF / "data" / f"{name}.yaml"
     if path.exists() and not options.force:
-        raise DataError(f"{path} is there already. Choose another name with --name, or overwrite it with --force.")
+        raise DataError(
+            f"{path} is there already. Choose another name with --name, or overwrite it with --force."
+        )
     time_format, date_formats = split_formats(options.time_format or [], options.time)
     source, guess = _read(paths, options, time_format, date_formats)
     wide = len(guess.table.columns)
     source, table, told = _pack_wide(source | guess.settings, guess.table, options)
     period = PeriodKind[options.period] if options.period else None
-    draft = draft_contract(table, options.target, options.time, period, guess.time_format or time_format)
+    draft = draft_contract(
+        table, options.target, options.time, period, guess.time_format or time_format
+    )
     draft.unsure[:0] = guess.unsure
     if period is PeriodKind.rows and options.rows_per_batch:
         draft.rows_per_batch = options.rows_per_batch
-    draft.leaks |= dict.fromkeys(told, "it alone tells the target almost perfectly: on `source.leave_out`")
+    draft.leaks |= dict.fromkeys(
+        told, "it alone tells the target almost perfectly: on `source.leave_out`"
+    )
     local = [] if options.query else [given for given in paths if not URI.match(given)]
     choices = {"data": name}
     if draft.model is not None and chosen("model") == DEFAULT:
@@ -68,15 +74,21 @@ def run(options: argparse.Namespace) -> None:
     print(f"Next         look through {path}, then `dvc repro`")
 
 
-def _pack_wide(source: dict, table: pl.DataFrame, options: argparse.Namespace) -> tuple[dict, pl.DataFrame, list[str]]:
+def _pack_wide(
+    source: dict, table: pl.DataFrame, options: argparse.Namespace
+) -> tuple[dict, pl.DataFrame, list[str]]:
     """Thousands of numeric columns as one packed column, and which of them were left out since they tell the target."""
     names = numeric_columns(table, {options.target, options.time})
     names = [name for name in names if name.lower() != "id" and not name.lower().endswith("_id")]
     if len(names) <= MANY_COLUMNS or options.target not in table.columns:
         return source, table, []
     target = table[options.target]
-    told = tell_target(table, names, target, guess_task(target)[0])
-    node = {"_target_": "retrain.data.packed.PackedColumns", "source": source, "leave_out": told}
+    told = find_target_copies(table, names, target, guess_task(target)[0])
+    node = {
+        "_target_": "retrain.data.sparse_columns.PackedColumns",
+        "source": source,
+        "leave_out": told,
+    }
     packed = [name for name in names if name not in told]
     into = free_name("columns", {*table.columns} - {*packed})
     node |= {"into": into} if into != "columns" else {}
@@ -93,13 +105,21 @@ def split_formats(given: Sequence[str], time: str) -> tuple[str | None, dict[str
 
 
 def _read(
-    paths: list[str], options: argparse.Namespace, time_format: str | None, date_formats: dict[str, str]
+    paths: list[str],
+    options: argparse.Namespace,
+    time_format: str | None,
+    date_formats: dict[str, str],
 ) -> tuple[dict, Guess]:
     """The node of the source without what it takes from the rest of the contract, and the whole table."""
     _refuse_secrets(paths, options.query)
-    dialect = Dialect.checked(options.separator, options.decimal, options.encoding, None, date_formats)
+    dialect = Dialect.checked(
+        options.separator, options.decimal, options.encoding, None, date_formats
+    )
     if not options.query:
-        node = {"_target_": "retrain.data.sources.Files", "paths": paths[0] if len(paths) == 1 else paths}
+        node = {
+            "_target_": "retrain.data.sources.Files",
+            "paths": paths[0] if len(paths) == 1 else paths,
+        }
         guess = read_and_guess(paths, dialect, options.target, options.time, time_format)
         _refuse_unknown(guess, date_formats)
         return node, guess
@@ -119,7 +139,9 @@ def _read(
 
 
 def _refuse_unknown(guess: Guess, date_formats: dict[str, str]) -> None:
-    for name in (name for name in date_formats if name not in guess.settings.get("date_formats", {})):
+    for name in (
+        name for name in date_formats if name not in guess.settings.get("date_formats", {})
+    ):
         raise DataError(
             f"`--time-format {name}={date_formats[name]}`: the table has no column `{name}` of text. It has "
             f"{', '.join(guess.table.columns[:40])}."
@@ -136,12 +158,16 @@ def _refuse_secrets(paths: Sequence[str], query: str | None) -> None:
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN, FSSPEC_<PROTOCOL>_<OPTION>. A signed link "
             "ends one day: download the file instead."
         )
-        raise DataError(f"The address {path} holds a password, key or token, which must not get into a file. {way_out}")
+        raise DataError(
+            f"The address {path} holds a password, key or token, which must not get into a file. {way_out}"
+        )
 
 
 def _portable(path: str, started_in: Path) -> str:
     """A local path seen from the project's root if it lies inside, else absolute; a URL or a variable's name as it is."""
-    if URI.match(path) or ("/" not in path and "." not in path and not (started_in / path).exists()):
+    if URI.match(path) or (
+        "/" not in path and "." not in path and not (started_in / path).exists()
+    ):
         return path
     absolute = Path(os.path.abspath(started_in / path))
     root = Path.cwd()
@@ -201,13 +227,19 @@ def to_yaml(name: str, source: dict, draft: Draft, target: str, time: str) -> st
         rule += f", minimum: {feature.minimum:g}" if feature.minimum is not None else ""
         lines.append(entry(column, f"{{{rule}}}   # {comment(feature.note)}", "  "))
     if time not in draft.features:
-        lines.append(f"#  {inline(time)}: {{type: datetime}}   # hour, weekday, month, ... of the time itself")
+        lines.append(
+            f"#  {inline(time)}: {{type: datetime}}   # hour, weekday, month, ... of the time itself"
+        )
     if draft.leaks:
-        lines.append("# Suspected of telling the answer, so left out. Put back what is known when one predicts:")
+        lines.append(
+            "# Suspected of telling the answer, so left out. Put back what is known when one predicts:"
+        )
         lines += [f"#  {inline(column)}:   # {comment(why)}" for column, why in draft.leaks.items()]
     if draft.left_out:
         lines.append("# Left out:")
-        lines += [f"#  {inline(column)}:   # {comment(why)}" for column, why in draft.left_out.items()]
+        lines += [
+            f"#  {inline(column)}:   # {comment(why)}" for column, why in draft.left_out.items()
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -228,7 +260,9 @@ def _report(
     for number, how in enumerate(told):
         print(printable(f"{'Format' if not number else '':<13}{how}"))
     print(f"Task         {draft.task.name}: predict `{options.target}`, compare by {draft.metric}")
-    print(f"Batches      one a {size}: {draft.batches} so far, the newest with {draft.newest_rows:,} rows")
+    print(
+        f"Batches      one a {size}: {draft.batches} so far, the newest with {draft.newest_rows:,} rows"
+    )
     if draft.model is not None:
         present, better = chosen("model"), draft.model.name
         kept = "" if present == better else f" as before; {better} may do better"
@@ -241,5 +275,7 @@ def _report(
     for number, doubt in enumerate(draft.unsure):
         print(printable(f"{'Not sure' if not number else '':<13}{doubt}"))
     if options.query or unwatched:
-        print("Not watched  DVC can't see when the source changes: `dvc repro -f snapshot` reads it again.")
+        print(
+            "Not watched  DVC can't see when the source changes: `dvc repro -f snapshot` reads it again."
+        )
     print(f"Written      {path}, chosen in {CONF / 'config.yaml'}")

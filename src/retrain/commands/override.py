@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from retrain.commands.choice import carry_out, confirm, find_origin, try_out
+from retrain.commands.manual_promotion import carry_out, confirm, find_origin, try_out
 from retrain.config import Config
-from retrain.modeling.model_files import import_first
-from retrain.promotion.ledger import OVERRIDE, Ledger
-from retrain.promotion.moves import plan_choice
-from retrain.tracking.store import open_store
+from retrain.models.model_files import import_first
+from retrain.registry.ledger import OVERRIDE, Ledger
+from retrain.registry.store import open_store
+from retrain.registry.transitions import plan_choice
 
 
 def run(config: Config, options: argparse.Namespace) -> None:
@@ -22,6 +22,9 @@ def run(config: Config, options: argparse.Namespace) -> None:
     plan_choice(entries, OVERRIDE, origin, options.reason)  # fails early
     try_out(config, store, options.version, entries)
     entry, before = carry_out(
-        store, ledger, options.started, lambda seen: plan_choice(seen, OVERRIDE, origin, options.reason)
+        store,
+        ledger,
+        options.started,
+        lambda seen: plan_choice(seen, OVERRIDE, origin, options.reason),
     )
     confirm(config, entry, before)

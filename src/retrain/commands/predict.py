@@ -23,11 +23,11 @@ from retrain.data.misfits import KINDS, without_misfits
 from retrain.data.reading import PLACE, read_one, split_problems
 from retrain.data.schema_casters import schema_casters
 from retrain.errors import DataError, ModelError, PromotionError
-from retrain.project import replacing
-from retrain.tracking.store import open_store
+from retrain.registry.store import open_store
+from retrain.workspace import atomic_write
 
 if TYPE_CHECKING:
-    from retrain.modeling.scoring import Model
+    from retrain.models.scoring import Model
 
 log = logging.getLogger("retrain")
 OUTPUTS = (".parquet", ".csv")
@@ -61,7 +61,9 @@ def run(config: Config, options: argparse.Namespace) -> None:
     """Rows that can't be scored have no prediction but the reason; raises DataError, and writes nothing, when none can be."""
     refuse_other_kinds(options.input)
     if not options.output.name.lower().endswith(OUTPUTS) or options.output.is_dir():
-        raise DataError(f"`--output` is {options.output.name}, but must be a file that ends in {' or '.join(OUTPUTS)}.")
+        raise DataError(
+            f"`--output` is {options.output.name}, but must be a file that ends in {' or '.join(OUTPUTS)}."
+        )
     if options.output == options.input:
         raise DataError(
             f"`--output` is the input itself, {options.input.name}. Give the scored rows a file of their own."
@@ -75,32 +77,44 @@ def run(config: Config, options: argparse.Namespace) -> None:
 
 def load_champion(config: Config) -> tuple[int, Model]:
     """Version and model of the champion. Raises PromotionError when there is none."""
-    from retrain.promotion.ledger import current_champion
+    from retrain.registry.ledger import current_champion
 
     entries = read_ledger(config)
     champion = current_champion(entries)
     if champion is None:
         raise PromotionError(f"There is no champion to score with. {first_or_lost(config)}")
-    from retrain.promotion.registry import load_version
+    from retrain.registry.versions import load_version
 
-    return champion.champion, load_version(open_store(config), champion.champion, config.trusted_types, entries)
+    return champion.champion, load_version(
+        open_store(config), champion.champion, config.trusted_types, entries
+    )
 
 
 def read_input(config: Config, path: Path, features: Mapping[str, ColumnType]) -> pl.DataFrame:
     """A file whose features are read as the schema says, written as those of the source are. Others are as they are found:
     a label that can't be read keeps no row from being scored."""
     node: Any = config.data.source
-    while isinstance(node, dict) and isinstance(node.get("source"), dict):  # wrapped, as by `WithLabels`
+    while isinstance(node, dict) and isinstance(
+        node.get("source"), dict
+    ):  # wrapped, as by `WithLabels`
         node = node["source"]
-    said = {key: node.get(key) for key in ("separator", "decimal", "encoding", "day_first", "date_formats")}
+    said = {
+        key: node.get(key)
+        for key in ("separator", "decimal", "encoding", "day_first", "date_formats")
+    }
     dialect = Dialect.checked(**said)
     casters = schema_casters(config.data, dialect, node.get("time_format"))
-    rows = read_one(path, dialect, {name: casters[name] for name in features if name in casters}, whole=features)
+    rows = read_one(
+        path, dialect, {name: casters[name] for name in features if name in casters}, whole=features
+    )
     if not rows.width:
-        raise DataError(f"{path.name} is empty, without even a header, so there is nothing to score.")
+        raise DataError(
+            f"{path.name} is empty, without even a header, so there is nothing to score."
+        )
     # The place goes into a column of the output, which travels.
     return rows.with_columns(
-        pl.col(name).str.replace(str(path), path.name, literal=True) for name in {PLACE} & {*rows.columns}
+        pl.col(name).str.replace(str(path), path.name, literal=True)
+        for name in {PLACE} & {*rows.columns}
     )
 
 
@@ -113,7 +127,7 @@ def score(
     the probability of each in `probability_<class>`. It is null where `prediction_problem` says why. Raises DataError when a
     feature is missing in all rows, no row can be scored, or a column of the input has the name of a new one.
     """
-    from retrain.modeling.pipeline import known_classes
+    from retrain.models.fitting import known_classes
 
     rows, unread = split_problems(rows)
     classes = known_classes(model.pipeline) if config.data.task is Task.multiclass else []
@@ -132,17 +146,25 @@ def score(
     for place, why in failed.items():
         problems[int(places[place])] = why
     if len(rows) and problems.null_count() == 0:
-        raise DataError(f"None of the {len(rows):,} rows of {source} can be scored. The first: {problems[0]}.")
+        raise DataError(
+            f"None of the {len(rows):,} rows of {source} can be scored. The first: {problems[0]}."
+        )
     return rows.with_columns(
         *_predicted(scores, problems, classes, outputs),
         problems.alias(outputs.problem),
         pl.lit(version).alias(outputs.named("model_version")),
-        pl.lit(datetime.now(UTC).replace(microsecond=0, tzinfo=None)).alias(outputs.named("predicted_at")),
+        pl.lit(datetime.now(UTC).replace(microsecond=0, tzinfo=None)).alias(
+            outputs.named("predicted_at")
+        ),
     )
 
 
 def _check_names(rows: pl.DataFrame, source: str, classes: Sequence[str], outputs: Outputs) -> None:
-    new = [outputs.prediction, outputs.problem, *map(outputs.named, ("model_version", "predicted_at"))]
+    new = [
+        outputs.prediction,
+        outputs.problem,
+        *map(outputs.named, ("model_version", "predicted_at")),
+    ]
     taken = [name for name in [*new, *map(outputs.probability, classes)] if name in rows.columns]
     if taken:
         raise DataError(
@@ -151,33 +173,45 @@ def _check_names(rows: pl.DataFrame, source: str, classes: Sequence[str], output
         )
 
 
-def _unfit(rows: pl.DataFrame, features: Mapping[str, ColumnType], required: Collection[str]) -> pl.Series:
+def _unfit(
+    rows: pl.DataFrame, features: Mapping[str, ColumnType], required: Collection[str]
+) -> pl.Series:
     """For each row why its values can't be scored, null where they can: infinite ones, and missing ones that are required."""
     problems = pl.Series([None], dtype=pl.String).new_from_index(0, len(rows))
     for name, kind in features.items():
         values = to_feature(rows[name], kind)
         if name in required and values.null_count():
-            missing = pl.Series([f"{name}: missing"]).new_from_index(0, len(rows)).set(values.is_not_null(), None)
+            missing = (
+                pl.Series([f"{name}: missing"])
+                .new_from_index(0, len(rows))
+                .set(values.is_not_null(), None)
+            )
             problems = problems.zip_with(problems.is_not_null(), missing)
         if values.dtype.is_float() and values.is_infinite().any():
-            why = (name + ": " + values.cast(pl.String) + " is not a finite number").set(~values.is_infinite(), None)
+            why = (name + ": " + values.cast(pl.String) + " is not a finite number").set(
+                ~values.is_infinite(), None
+            )
             problems = problems.zip_with(problems.is_not_null(), why)
     return problems
 
 
-def _score_rows(model: Model, rows: pl.DataFrame, classes: Sequence[str]) -> tuple[NDArray, dict[int, str]]:
+def _score_rows(
+    model: Model, rows: pl.DataFrame, classes: Sequence[str]
+) -> tuple[NDArray, dict[int, str]]:
     """Scores of rows, NaN for those that the model fails on, with the reason by the row's place: halved until they are found.
 
     Raises ModelError when there are too many of them to be single bad rows.
     """
-    from retrain.modeling.pipeline import predict
+    from retrain.models.fitting import predict
 
     scores, failed = np.full((len(rows), len(classes)) if classes else len(rows), np.nan), {}
     open_parts = [(0, len(rows))] if len(rows) else []
     while open_parts:
         start, end = open_parts.pop()
         try:
-            scores[start:end] = predict(model.pipeline, rows.slice(start, end - start), model.features, classes)
+            scores[start:end] = predict(
+                model.pipeline, rows.slice(start, end - start), model.features, classes
+            )
         except ModelError as error:
             if end - start > 1:
                 middle = (start + end) // 2
@@ -189,13 +223,17 @@ def _score_rows(model: Model, rows: pl.DataFrame, classes: Sequence[str]) -> tup
     return scores, failed
 
 
-def _predicted(scores: NDArray, problems: pl.Series, classes: Sequence[str], outputs: Outputs) -> list[pl.Series]:
+def _predicted(
+    scores: NDArray, problems: pl.Series, classes: Sequence[str], outputs: Outputs
+) -> list[pl.Series]:
     wrong = problems.is_not_null()
     if not classes:
         return [pl.Series(outputs.prediction, scores, dtype=pl.Float64).set(wrong, None)]
     best = np.where(np.isnan(scores), -1.0, scores).argmax(axis=1)
     labels = pl.Series(outputs.prediction, [classes[index] for index in best], dtype=pl.String)
-    columns = [pl.Series(outputs.probability(name), scores[:, index]) for index, name in enumerate(classes)]
+    columns = [
+        pl.Series(outputs.probability(name), scores[:, index]) for index, name in enumerate(classes)
+    ]
     return [values.set(wrong, None) for values in (labels, *columns)]
 
 
@@ -205,7 +243,9 @@ def with_one_format(table: pl.DataFrame) -> pl.DataFrame:
     They are written out, up to 15 digits before or behind the point; beyond that all of the column have an exponent.
     """
     return table.with_columns(
-        _written_alike(values) for values in table.select(pl.col(pl.Float64, pl.Float32)) if _is_mixed(values)
+        _written_alike(values)
+        for values in table.select(pl.col(pl.Float64, pl.Float32))
+        if _is_mixed(values)
     )
 
 
@@ -226,10 +266,12 @@ def _written_alike(values: pl.Series) -> pl.Series:
 
 
 def _write(scored: pl.DataFrame, path: Path) -> None:
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             parquet = path.name.lower().endswith(".parquet")
-            scored.write_parquet(temporary) if parquet else with_one_format(scored).write_csv(temporary)
+            scored.write_parquet(temporary) if parquet else with_one_format(scored).write_csv(
+                temporary
+            )
         except pl.exceptions.PolarsError as error:
             raise DataError(
                 f"The scored rows can't be written to {path.name}: {str(error).splitlines()[0]}. Choose the other of "
@@ -249,7 +291,11 @@ def _tell(problems: pl.Series, options: argparse.Namespace, version: int) -> Non
             bad[0],
         )
     elif problems.is_empty():
-        log.warning("%s has no rows, so %s holds the columns alone.", options.input.name, options.output.name)
+        log.warning(
+            "%s has no rows, so %s holds the columns alone.",
+            options.input.name,
+            options.output.name,
+        )
     scored = len(problems) - len(bad)
     log.info("Scored %s rows with version %d into %s", f"{scored:,}", version, options.output.name)
 

@@ -13,7 +13,7 @@ from retrain.config import build, compose
 from retrain.data.inference import Draft
 from retrain.data.sources import Source
 from retrain.errors import ConfigError, DataError
-from retrain.project import write_text
+from retrain.workspace import write_text
 from retrain.yaml_text import change, inline, load
 
 CONF, PIPELINE = Path("conf"), Path("dvc.yaml")
@@ -68,7 +68,11 @@ def watch(paths: Sequence[str]) -> dict[Path, str]:
         added = [path.replace("${", "\\${") for path in watched]
         return inline([*own[:place], *added, *own[place:]])
 
-    return {PIPELINE: change(_read(PIPELINE), str(PIPELINE), ["stages", "snapshot", "deps"], with_watched)}
+    return {
+        PIPELINE: change(
+            _read(PIPELINE), str(PIPELINE), ["stages", "snapshot", "deps"], with_watched
+        )
+    }
 
 
 def fixed_part(path: str) -> Path:
@@ -91,7 +95,13 @@ def check_and_write(files: Mapping[Path, str], draft: Draft, target: str, time: 
                 (conf / path.relative_to(CONF)).write_text(text, encoding="utf-8")
         config = compose(conf)
     data = config.data
-    read = [data.target_column, data.time_column, data.key_columns, data.positive_label, list(data.features)]
+    read = [
+        data.target_column,
+        data.time_column,
+        data.key_columns,
+        data.positive_label,
+        list(data.features),
+    ]
     if read != [target, time, draft.key_columns, draft.positive_label, list(draft.features)]:
         raise ConfigError(
             "The names of these columns can't be written so that the configuration reads them back. Nothing was changed. "

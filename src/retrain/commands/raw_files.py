@@ -36,7 +36,10 @@ def _keep(target: Path) -> str | None:
         _git("rm", "-q", "--cached", "--ignore-unmatch", "--", str(PLACEHOLDER))
         PLACEHOLDER.unlink(missing_ok=True)
     result = subprocess.run(
-        [sys.executable, "-m", "dvc", "add", "-q", "--", str(target)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dvc", "add", "-q", "--", str(target)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if result.returncode:
         why = " ".join(result.stderr.split()).removeprefix("ERROR: ") or "dvc add failed"

@@ -25,12 +25,12 @@ import yaml
 from retrain.config import Config
 from retrain.errors import RetrainError, StoreError
 from retrain.masking import without_secrets
-from retrain.project import PARAMS, SNAPSHOT
-from retrain.promotion import registry
-from retrain.promotion.ledger import Entry, Ledger, training_of
-from retrain.tracking.recorded import RecordedCode, read_recorded
-from retrain.tracking.runs import PATCH, fetch_model_file, read_requirements
-from retrain.tracking.store import Store, open_store
+from retrain.registry import versions
+from retrain.registry.ledger import Entry, Ledger, training_of
+from retrain.registry.recorded import RecordedCode, read_recorded
+from retrain.registry.runs import PATCH, fetch_model_file, read_requirements
+from retrain.registry.store import Store, open_store
+from retrain.workspace import PARAMS, SNAPSHOT
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -42,7 +42,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
     """Raises RetrainError when the predictions differ, or something that was recorded can't be had any more."""
     store = open_store(config)
     entries = Ledger.open(store).entries()
-    version = registry.require(store, options.version)
+    version = versions.require(store, options.version)
     code = read_recorded(store, version, training_of(entries, version.run_id))
     _show_and_check(version, code, options.trust_store)
     for difference in _other_packages(version):
@@ -52,7 +52,11 @@ def run(config: Config, options: argparse.Namespace) -> None:
         _restore_code_and_config(code, folder)
         _restore_snapshot(code.snapshot, folder)
         result = _train_again(
-            folder, version, model, registry.recorded_digest(version, entries), _more(store, version, entries)
+            folder,
+            version,
+            model,
+            versions.recorded_digest(version, entries),
+            _more(store, version, entries),
         )
     outcome = f"{result['rows']:,} rows of {', '.join(result['batches'])}, {result['metric']} {result['value']:.6f}"
     commit = code.git_commit[:8]
@@ -89,7 +93,9 @@ def _other_packages(version: ModelVersion) -> list[str]:
     """Packages whose installed version is not the recorded one."""
     then = dict(line.split("==") for line in read_requirements(version.source) if "==" in line)
     now = {name: importlib.metadata.version(name) for name in then}
-    return [f"{name} {now[name]} instead of {then[name]}" for name in then if now[name] != then[name]]
+    return [
+        f"{name} {now[name]} instead of {then[name]}" for name in then if now[name] != then[name]
+    ]
 
 
 @contextlib.contextmanager
@@ -114,7 +120,9 @@ def _restore_code_and_config(code: RecordedCode, folder: Path) -> None:
         (folder / PATCH).write_bytes(code.patch)
         applied = _command("git", "apply", PATCH, cwd=folder)
         if applied.returncode:
-            raise RetrainError(f"The uncommitted code of the run can't be applied: {applied.stderr.strip()}")
+            raise RetrainError(
+                f"The uncommitted code of the run can't be applied: {applied.stderr.strip()}"
+            )
 
 
 def _restore_snapshot(dvc_hash: str, folder: Path) -> None:
@@ -146,10 +154,10 @@ def _more(store: Store, version: ModelVersion, entries: Sequence[Entry]) -> list
     facts = {}
     lineage = version.tags.get("continued_from")
     if lineage:
-        base = registry.require(store, int(lineage.split(", ")[0]))
+        base = versions.require(store, int(lineage.split(", ")[0]))
         facts = {
             "model": str(fetch_model_file(base.source).resolve()),
-            "sha256": registry.recorded_digest(base, entries),
+            "sha256": versions.recorded_digest(base, entries),
             "trained_until": base.tags["trained_until"],
         }
     if version.tags.get("role") == "refit" and version.tags.get("strategy_choice"):
@@ -157,12 +165,16 @@ def _more(store: Store, version: ModelVersion, entries: Sequence[Entry]) -> list
     return [json.dumps(facts)] if facts else []
 
 
-def _train_again(folder: Path, version: ModelVersion, model: Path, sha256: str, more: list[str]) -> dict:
+def _train_again(
+    folder: Path, version: ModelVersion, model: Path, sha256: str, more: list[str]
+) -> dict:
     """Run the commit's own `train_again` on the commit's own code, without this user's credentials: it needs none."""
     arguments = [version.tags["trained_until"], str(model), sha256, version.tags["snapshot"]]
     code = os.pathsep.join(filter(None, [str(folder / "src"), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "retrain.commands.train_again", *arguments, *more]
-    done = _command(*command, cwd=folder, environment=without_secrets(_inherited()) | {"PYTHONPATH": code})
+    done = _command(
+        *command, cwd=folder, environment=without_secrets(_inherited()) | {"PYTHONPATH": code}
+    )
     if done.returncode:
         raise RetrainError(f"Training again failed: {_last_line(done)}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -176,7 +188,12 @@ def _command(
     *command: str, cwd: Path | None = None, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=cwd, env=environment or _inherited(), capture_output=True, text=True, check=False
+        command,
+        cwd=cwd,
+        env=environment or _inherited(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

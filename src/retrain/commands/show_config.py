@@ -31,7 +31,9 @@ def run(options: argparse.Namespace) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     logging.getLogger().handlers.clear()  # Hydra brings its own, and would say everything twice
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="config")(lambda _: None)()
+        hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="config")(
+            lambda _: None
+        )()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         compose(CONF, options.overrides)  # knows more about what is wrong, mostly
         raise ConfigError(f"Hydra can't show this: {first_lines(error)}") from error

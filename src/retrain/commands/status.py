@@ -6,18 +6,18 @@ import argparse
 import logging
 from typing import TYPE_CHECKING
 
-from retrain import records
+from retrain import types
 from retrain.config import Config
 from retrain.data.manifest import CONTENT_DIGITS, Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.errors import DataError, RetrainError, StoreError
-from retrain.project import DECISION, LEDGER_POINTER, PROMOTION, REFUSED, SNAPSHOT
-from retrain.promotion.ledger import Entry
-from retrain.promotion.looks import Look
-from retrain.records import DecisionRecord, LedgerPointer, PromotionRecord, RefusalRecord
-from retrain.reporting.terminal import printable
+from retrain.gate.alpha_spending import Look
+from retrain.registry.ledger import Entry
+from retrain.registry.store import open_store, store_exists
+from retrain.report.terminal import printable
 from retrain.stages.monitor import describe
-from retrain.tracking.store import open_store, store_may_exist
+from retrain.types import DecisionRecord, LedgerPointer, PromotionRecord, RefusalRecord
+from retrain.workspace import DECISION, LEDGER_POINTER, PROMOTION, REFUSED, SNAPSHOT
 
 NEW_BATCH = "a new batch"
 log = logging.getLogger("retrain")
@@ -44,22 +44,31 @@ def run(config: Config, options: argparse.Namespace) -> None:
 
 def _lost(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The screen where the pipeline has had a champion and the store knows of none: it was deleted, or is another one."""
-    champion = records.promoted_champion(config.tracking.registered_model)
+    champion = types.promoted_champion(config.tracking.registered_model)
     if champion is None:
         return _of_an_older(config.tracking.registered_model, -1, lines)
     local = config.tracking.uri_from_env is None
-    store = "mlflow.db and mlruns/" if local else f"the server that {config.tracking.uri_from_env} named then"
+    store = (
+        "mlflow.db and mlruns/"
+        if local
+        else f"the server that {config.tracking.uri_from_env} named then"
+    )
     text = f"unknown: {PROMOTION} names version {champion}, and this tracking store has no ledger. It was deleted, or is another one"
-    lost = [("Champion", text) if label == "Champion" else (label, line) for label, line in lines[:-1]]
-    return [*lost, ("Next", f"bring back {store}; or start over with a first champion: `dvc repro -f`")]
+    lost = [
+        ("Champion", text) if label == "Champion" else (label, line) for label, line in lines[:-1]
+    ]
+    return [
+        *lost,
+        ("Next", f"bring back {store}; or start over with a first champion: `dvc repro -f`"),
+    ]
 
 
 def _of_another(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The screen where the results in `reports/` were made with another ledger than the one that is shown."""
-    from retrain.promotion.ledger import Ledger
+    from retrain.registry.ledger import Ledger
 
     try:
-        pointer = records.load(LEDGER_POINTER, LedgerPointer, "train")
+        pointer = types.load(LEDGER_POINTER, LedgerPointer, "train")
     except RetrainError:
         return lines
     store = open_store(config)
@@ -76,11 +85,13 @@ def _of_another(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str,
     ]
 
 
-def _of_an_older(registered_model: str, last: int, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _of_an_older(
+    registered_model: str, last: int, lines: list[tuple[str, str]]
+) -> list[tuple[str, str]]:
     """The screen where the results in `reports/` come after the end of the ledger, the entry `last`: they are of a newer copy of
     the store."""
     try:
-        promoted = records.load(PROMOTION, PromotionRecord, "promote")
+        promoted = types.load(PROMOTION, PromotionRecord, "promote")
     except RetrainError:
         return lines
     of_another = promoted.registered_model not in ("", registered_model)
@@ -96,7 +107,7 @@ def _of_an_older(registered_model: str, last: int, lines: list[tuple[str, str]])
 
 def first_or_lost(config: Config) -> str:
     """What to do where the ledger is empty: nothing was ever promoted, or the store that knew is not here."""
-    champion = records.promoted_champion(config.tracking.registered_model)
+    champion = types.promoted_champion(config.tracking.registered_model)
     if champion is None:
         return "`dvc repro` trains the first one."
     return (
@@ -108,7 +119,7 @@ def first_or_lost(config: Config) -> str:
 def _decision(manifest: Manifest | None) -> list[tuple[str, str]]:
     """What the policy decided on this snapshot, why, and what the newest batch showed."""
     try:
-        decision = records.load(DECISION, DecisionRecord, "train")
+        decision = types.load(DECISION, DecisionRecord, "train")
     except RetrainError:
         return []
     if manifest is None or decision.snapshot != manifest.digest:
@@ -120,13 +131,17 @@ def _decision(manifest: Manifest | None) -> list[tuple[str, str]]:
 def _refused(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The screen where the snapshot is older than what its source holds: the newest update was refused."""
     try:
-        refusal = records.load(REFUSED, RefusalRecord, "snapshot")
+        refusal = types.load(REFUSED, RefusalRecord, "snapshot")
     except RetrainError:
         return lines
     if refusal.data != config.data.name:
         return lines
     text = f"on {refusal.time}: {refusal.reason}"
-    return [*lines[:-1], ("Refused", text), ("Next", "mend what was refused, as said there; then `dvc repro`")]
+    return [
+        *lines[:-1],
+        ("Refused", text),
+        ("Next", "mend what was refused, as said there; then `dvc repro`"),
+    ]
 
 
 def _on_hold(manifest: Manifest | None, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -141,23 +156,33 @@ def _on_hold(manifest: Manifest | None, lines: list[tuple[str, str]]) -> list[tu
         way_out = f"mend it at its source, or, if it is right, list it under `monitoring.release`: [{newest.period}]"
         if newest.ordered:
             way_out = "take it off `monitoring.hold` to use it"
-        following = f"batch {newest.period} is on hold: {way_out}, in conf/config.yaml; then `dvc repro`"
+        following = (
+            f"batch {newest.period} is on hold: {way_out}, in conf/config.yaml; then `dvc repro`"
+        )
     return [*before, *told, (label, following)]
 
 
 def _corrected(config: Config, manifest: Manifest) -> list[tuple[str, str]]:
     """Which versions were trained on rows of a batch that has been corrected since."""
-    if not store_may_exist(config.tracking):
+    if not store_exists(config.tracking):
         return []
-    from retrain.promotion.registry import model_record
+    from retrain.registry.versions import model_record
 
     store = open_store(config)
-    found = store.client.search_model_versions(f"name = '{store.registered_model}'", max_results=1000)
-    versions = sorted((model_record(version) for version in found), key=lambda record: record.version)
+    found = store.client.search_model_versions(
+        f"name = '{store.registered_model}'", max_results=1000
+    )
+    versions = sorted(
+        (model_record(version) for version in found), key=lambda record: record.version
+    )
     lines = []
     for batch in manifest.batches:
         now = batch.content[:CONTENT_DIGITS]
-        stale = [str(record.version) for record in versions if record.contents.get(batch.period, now) != now]
+        stale = [
+            str(record.version)
+            for record in versions
+            if record.contents.get(batch.period, now) != now
+        ]
         if batch.revision > 1 and stale:
             text = f"batch {batch.period} (revision {batch.revision}): versions {', '.join(stale)} were trained on other rows of it"
             lines.append(("Corrected", text))
@@ -166,10 +191,10 @@ def _corrected(config: Config, manifest: Manifest) -> list[tuple[str, str]]:
 
 def read_ledger(config: Config) -> list[Entry]:
     """The whole ledger; empty, without importing MLflow, when nothing was ever tracked. Mends what a crash left of the aliases."""
-    if not store_may_exist(config.tracking):
+    if not store_exists(config.tracking):
         return []
-    from retrain.promotion.ledger import Ledger
-    from retrain.promotion.registry import follow_ledger
+    from retrain.registry.ledger import Ledger
+    from retrain.registry.versions import follow_ledger
 
     store = open_store(config)
     ledger = Ledger.open(store)
@@ -182,16 +207,18 @@ def read_ledger(config: Config) -> list[Entry]:
 
 def read_looks(config: Config) -> list[Look]:
     """Every verdict that anybody was about to see; empty, without importing MLflow, when nothing was ever tracked."""
-    if not store_may_exist(config.tracking):
+    if not store_exists(config.tracking):
         return []
-    from retrain.promotion.ledger import Ledger
+    from retrain.registry.ledger import Ledger
 
     return Ledger.open(open_store(config)).looks()
 
 
-def screen(config: Config, manifest: Manifest | None, entries: list[Entry]) -> list[tuple[str, str]]:
+def screen(
+    config: Config, manifest: Manifest | None, entries: list[Entry]
+) -> list[tuple[str, str]]:
     """Label and text of each line."""
-    from retrain.promotion.ledger import VERDICT, current_champion, waiting
+    from retrain.registry.ledger import VERDICT, current_champion, pending_approval
 
     lines = []
     if manifest is None:
@@ -210,14 +237,16 @@ def screen(config: Config, manifest: Manifest | None, entries: list[Entry]) -> l
         lines.append(("Champion", f"none yet for `{config.tracking.registered_model}`"))
     else:
         since = f"since {champion.time}, ledger entry {champion.seq}"
-        lines.append(("Champion", f"{config.tracking.registered_model} version {champion.champion}, {since}"))
+        lines.append(
+            ("Champion", f"{config.tracking.registered_model} version {champion.champion}, {since}")
+        )
         lines.append(
             (
                 "",
                 f"trained on rows before {(champion.trained_until or '?')[:16].replace('T', ' ')}, for batch {champion.newest_batch}",
             )
         )
-    pending = waiting(entries)
+    pending = pending_approval(entries)
     if pending is not None:
         text = f"version {pending.candidate} passed the gate and waits for a person (ledger entry {pending.seq})"
         lines.append(("Candidate", text))
@@ -235,9 +264,9 @@ def screen(config: Config, manifest: Manifest | None, entries: list[Entry]) -> l
 
 
 def _next(config: Config, manifest: Manifest | None, entries: list[Entry]) -> str:
-    from retrain.promotion.ledger import VERDICT, waiting
+    from retrain.registry.ledger import VERDICT, pending_approval
 
-    if waiting(entries) is not None:
+    if pending_approval(entries) is not None:
         return "`retrain approve` lets the candidate serve"
     judged = [entry.snapshot for entry in entries if entry.kind == VERDICT]
     if manifest is None or not judged:
@@ -252,7 +281,7 @@ def _next(config: Config, manifest: Manifest | None, entries: list[Entry]) -> st
 def _declined(manifest: Manifest) -> bool:
     """Whether the policy has said no to this very snapshot."""
     try:
-        decision = records.load(DECISION, DecisionRecord, "train")
+        decision = types.load(DECISION, DecisionRecord, "train")
     except RetrainError:
         return False
     return decision.snapshot == manifest.digest and not decision.retrain

@@ -21,13 +21,13 @@ from retrain import config as configuration
 from retrain.commands import candidate
 from retrain.config import Config, DataConfig
 from retrain.errors import ConfigError, RetrainError
-from retrain.modeling.metrics import shown_metrics
+from retrain.gate.estimates import lower_is_better
+from retrain.models.metrics import shown_metrics
 from retrain.origins import OVERLAYS, check_choices, list_groups, without_null
-from retrain.promotion.figures import lower_is_better
-from retrain.reporting.terminal import print_table
-from retrain.reporting.words import TITLES, escape_markdown, markdown_table
-from retrain.tracking.names import fit_text
-from retrain.tracking.store import CANDIDATES, Store, ensure_experiment, open_store
+from retrain.registry.names import fit_text
+from retrain.registry.store import CANDIDATES, Store, ensure_experiment, open_store
+from retrain.report.formatting import TITLES, escape_markdown, markdown_table
+from retrain.report.terminal import print_table
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -51,9 +51,13 @@ def run(overrides: Sequence[str]) -> None:
     """Run every job, even when some fail, and print them ranked. Raises RetrainError that names those that failed."""
     overrides = without_null(overrides, CONF)
     parsed = configuration.parse_overrides(overrides)
-    fixed_overrides = [override.input_line for override in parsed if not override.is_sweep_override()]
+    fixed_overrides = [
+        override.input_line for override in parsed if not override.is_sweep_override()
+    ]
     raw = configuration.compose_raw(CONF, fixed_overrides)
-    fixed = configuration.check(raw, CONF, OmegaConf.to_container(raw.hydra.runtime.choices), fixed_overrides)
+    fixed = configuration.check(
+        raw, CONF, OmegaConf.to_container(raw.hydra.runtime.choices), fixed_overrides
+    )
     _check_sweep(parsed, raw.hydra.sweeper)
     store = open_store(fixed)
     experiment, _ = ensure_experiment(store, store.experiment + CANDIDATES)
@@ -69,14 +73,18 @@ def run(overrides: Sequence[str]) -> None:
         failures = _summarize(store, fixed.data, experiment, parent)
         store.client.set_terminated(parent, "FINISHED" if finished and not failures else "FAILED")
     if failures:
-        shown = "; ".join(f"{failure.job}: {failure.error.rstrip('.')}" for failure in failures[:MOST_SHOWN])
+        shown = "; ".join(
+            f"{failure.job}: {failure.error.rstrip('.')}" for failure in failures[:MOST_SHOWN]
+        )
         more = f"; and {len(failures) - MOST_SHOWN} more" if len(failures) > MOST_SHOWN else ""
         raise RetrainError(
             f"{len(failures)} job(s) of the sweep failed, the others are ranked above. {shown}{more}. Their runs in MLflow (child "
             f"runs of {parent}) hold their configuration and the whole error."
         )
     if isinstance(stopped, HydraException):
-        raise ConfigError(f"Hydra can't run this sweep: {configuration.first_lines(stopped)}") from stopped
+        raise ConfigError(
+            f"Hydra can't run this sweep: {configuration.first_lines(stopped)}"
+        ) from stopped
     if stopped is not None:
         raise stopped
 
@@ -142,14 +150,22 @@ def _checked(composed: DictConfig, name: str) -> Config:
 
         client, parent = mlflow.MlflowClient(), os.environ[PARENT]
         experiment = client.get_run(parent).info.experiment_id
-        tags = {"kind": "candidate", "mlflow.parentRunId": parent, candidate.ERROR_TAG: candidate.one_line(error)}
-        client.set_terminated(client.create_run(experiment, run_name=fit_text(name), tags=tags).info.run_id, "FAILED")
+        tags = {
+            "kind": "candidate",
+            "mlflow.parentRunId": parent,
+            candidate.ERROR_TAG: candidate.one_line(error),
+        }
+        client.set_terminated(
+            client.create_run(experiment, run_name=fit_text(name), tags=tags).info.run_id, "FAILED"
+        )
         raise
 
 
 def _summarize(store: Store, data: DataConfig, experiment: str, parent: str) -> list[Failure]:
     """Rank the children on the terminal and in the parent run; returns those that failed."""
-    children = store.client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent}'", max_results=5000)
+    children = store.client.search_runs(
+        [experiment], f"tags.mlflow.parentRunId = '{parent}'", max_results=5000
+    )
     sign = 1 if lower_is_better(data.metric) else -1
 
     def score(child: Run) -> float:

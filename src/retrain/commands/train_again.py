@@ -13,15 +13,17 @@ from retrain.config import feature_types, load_params
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window
 from retrain.errors import DataError, RetrainError
-from retrain.modeling.lesson import Base
-from retrain.modeling.metrics import loss_beside
-from retrain.modeling.model_files import load_model
-from retrain.modeling.scoring import Model, score_rows
-from retrain.modeling.training import settled, train
-from retrain.project import SNAPSHOT
+from retrain.models.metrics import row_loss_for
+from retrain.models.model_files import load_model
+from retrain.models.scoring import Model, score_rows
+from retrain.models.training import train, with_selected_strategy
+from retrain.models.training_set import ParentModel
+from retrain.workspace import SNAPSHOT
 
 
-def train_again(trained_until: str, model: Path, sha256: str, digest: str, more: dict | None = None) -> dict:
+def train_again(
+    trained_until: str, model: Path, sha256: str, digest: str, more: dict | None = None
+) -> dict:
     """Both models' predictions on the newest labelled batch, compared bit for bit.
 
     `more` says of the version that it was continued from where its `model` lies, its `sha256` and `trained_until`, and of
@@ -37,9 +39,11 @@ def train_again(trained_until: str, model: Path, sha256: str, digest: str, more:
     more, base = more or {}, None
     if "model" in more:
         earlier = load_model(Path(more["model"]), config.trusted_types, more["sha256"])
-        base = Base(Model(earlier, feature_types(config)), datetime.fromisoformat(more["trained_until"]))
+        base = ParentModel(
+            Model(earlier, feature_types(config)), datetime.fromisoformat(more["trained_until"])
+        )
     training = train(
-        settled(config, more.get("choice", "")),
+        with_selected_strategy(config, more.get("choice", "")),
         manifest,
         snapshot,
         Window(datetime.min, datetime.fromisoformat(trained_until)),
@@ -58,7 +62,7 @@ def train_again(trained_until: str, model: Path, sha256: str, digest: str, more:
         "largest": float(np.abs(now - then).max()),
         "rows": len(rows),
         "batches": [newest],
-        "metric": loss_beside(config.data.metric, config.data.task),
+        "metric": row_loss_for(config.data.metric, config.data.task),
         "value": scored.loss("now", config),
     }
 
@@ -66,6 +70,10 @@ def train_again(trained_until: str, model: Path, sha256: str, digest: str, more:
 if __name__ == "__main__":
     until, path, recorded, snapshot_digest, *more = sys.argv[1:]
     try:
-        print(json.dumps(train_again(until, Path(path), recorded, snapshot_digest, *map(json.loads, more))))
+        print(
+            json.dumps(
+                train_again(until, Path(path), recorded, snapshot_digest, *map(json.loads, more))
+            )
+        )
     except RetrainError as error:
         sys.exit(str(error))

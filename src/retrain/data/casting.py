@@ -69,7 +69,9 @@ def casters(
     target: dict[Task, Caster] = {
         Task.regression: lambda text: cast_amounts(text, decimal),
         Task.multiclass: cast_classes,
-        Task.binary: cast_words if data.positive_label is not None else lambda text: cast_flags(text, decimal),
+        Task.binary: cast_words
+        if data.positive_label is not None
+        else lambda text: cast_flags(text, decimal),
     }
     found[data.target_column] = target[data.task]
     found[data.time_column] = lambda text: cast_times(text, time_format, day_first)
@@ -86,7 +88,11 @@ def cast_numbers(text: pl.Series, decimal: str | None = None) -> Cast:
     if rest.any():
         known = rest & ~text.str.strip_chars().is_in(MISSING_MARKS)
         places = known.arg_true()
-        values = values.scatter(places, _written_out(text.gather(places), decimal)) if len(places) else values
+        values = (
+            values.scatter(places, _written_out(text.gather(places), decimal))
+            if len(places)
+            else values
+        )
         rest = known & values.is_null()
     if values.is_nan().any():
         values = values.fill_nan(None)
@@ -103,7 +109,11 @@ def cast_amounts(text: pl.Series, decimal: str | None = None) -> Cast:
     if infinite is None or not infinite.any():
         return cast
     unread = infinite if cast.unread is None else cast.unread | infinite
-    return Cast(_whole(cast.values.set(infinite, None), text), unread, cast.kind.replace("a number", "a finite number"))
+    return Cast(
+        _whole(cast.values.set(infinite, None), text),
+        unread,
+        cast.kind.replace("a number", "a finite number"),
+    )
 
 
 def _with_comma(text: pl.Series) -> pl.Series:
@@ -114,16 +124,31 @@ def _with_comma(text: pl.Series) -> pl.Series:
 
 def _written_out(text: pl.Series, said: str | None) -> pl.Series:
     """Numbers as people write them; null for what is none."""
-    bare = text.str.strip_chars().str.replace(r"^\((.*)\)$", "-$1").str.replace_all("\u2212", "-", literal=True)
-    bare = bare.str.replace(_CURRENCY, "").str.replace(r"\s*%$", "").str.replace(r"^([+-])\s+", "$1").str.strip_chars()
+    bare = (
+        text.str.strip_chars()
+        .str.replace(r"^\((.*)\)$", "-$1")
+        .str.replace_all("\u2212", "-", literal=True)
+    )
+    bare = (
+        bare.str.replace(_CURRENCY, "")
+        .str.replace(r"\s*%$", "")
+        .str.replace(r"^([+-])\s+", "$1")
+        .str.strip_chars()
+    )
     decimal = said or "."
     sign, grouping = (r"\.", ",") if decimal == "." else (",", r"\.")
     grouped = bare.str.contains(_GROUPED.format(sign, grouping))
     if said is None:
         grouped &= ~bare.str.contains(r"^[^.]*,[^.]*$")
     plain = bare.str.contains(_PLAIN.format(sign))
-    bare = bare.zip_with(~grouped.fill_null(False), bare.str.replace_all(f"[{grouping}' \u00a0\u202f]", ""))
-    return bare.str.replace(decimal, ".", literal=True).set(~(grouped | plain), None).cast(pl.Float64, strict=False)
+    bare = bare.zip_with(
+        ~grouped.fill_null(False), bare.str.replace_all(f"[{grouping}' \u00a0\u202f]", "")
+    )
+    return (
+        bare.str.replace(decimal, ".", literal=True)
+        .set(~(grouped | plain), None)
+        .cast(pl.Float64, strict=False)
+    )
 
 
 def _whole(values: pl.Series, text: pl.Series) -> pl.Series:
@@ -134,7 +159,11 @@ def _whole(values: pl.Series, text: pl.Series) -> pl.Series:
     ):
         return values
     if known.abs().max() >= _LARGEST_EXACT:
-        return text.cast(pl.Int64, strict=False) if text.drop_nulls().str.contains(INTEGER).all() else values
+        return (
+            text.cast(pl.Int64, strict=False)
+            if text.drop_nulls().str.contains(INTEGER).all()
+            else values
+        )
     return values if text.str.contains(r"[.,eE%]").any() else values.cast(pl.Int64)
 
 
@@ -187,7 +216,10 @@ def cast_classes(text: pl.Series) -> Cast:
 def _canonical_numbers(text: pl.Series) -> pl.Series:
     """2.0 as 2, where all are numbers: a column of whole numbers with gaps is written so by pandas."""
     known = text.drop_nulls()
-    if known.head(1).str.contains(r"^-?\d+(\.\d+)?$").all() and known.str.contains(r"^-?(0|[1-9]\d*)(\.0+)?$").all():
+    if (
+        known.head(1).str.contains(r"^-?\d+(\.\d+)?$").all()
+        and known.str.contains(r"^-?(0|[1-9]\d*)(\.0+)?$").all()
+    ):
         return text.str.replace(r"\.0+$", "")
     return text
 
@@ -208,8 +240,14 @@ def plain_numbers(frame: pl.DataFrame, names: Collection[str]) -> dict[str, pl.S
     texts = _only(frame, names)
     numbers = texts.select(pl.all().cast(pl.Float64, strict=False))
     given, read = texts.null_count().row(0), numbers.null_count().row(0)
-    kept = [name for name, lost, left in zip(names, given, read, strict=True) if lost == left < len(frame)]
-    kept = _where(_only(numbers, kept), ~pl.all().is_nan().any() & (pl.all().abs().max() < _LARGEST_EXACT))
+    kept = [
+        name
+        for name, lost, left in zip(names, given, read, strict=True)
+        if lost == left < len(frame)
+    ]
+    kept = _where(
+        _only(numbers, kept), ~pl.all().is_nan().any() & (pl.all().abs().max() < _LARGEST_EXACT)
+    )
     kept = _where(_only(texts, kept), ~pl.all().str.contains(LEADING_ZERO).any())
     whole = _where(_only(numbers, kept), (pl.all() == pl.all().floor()).all())
     whole = set(_where(_only(texts, whole), ~pl.all().str.contains(r"[.eE]").any()))
@@ -223,7 +261,11 @@ def _only(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
 
 def _where(frame: pl.DataFrame, condition: pl.Expr) -> list[str]:
     """Names of the columns for which a condition over all columns holds."""
-    return [name for name, holds in frame.select(condition).row(0, named=True).items() if holds] if frame.width else []
+    return (
+        [name for name, holds in frame.select(condition).row(0, named=True).items() if holds]
+        if frame.width
+        else []
+    )
 
 
 def cast_as_found(text: pl.Series) -> Cast:
@@ -232,7 +274,10 @@ def cast_as_found(text: pl.Series) -> Cast:
     if known.is_empty():
         return Cast(text.set(text == "", None), None, "a text")
     first = known.head(100)
-    if first.cast(pl.Float64, strict=False).is_not_null().all() and not known.str.contains(LEADING_ZERO).any():
+    if (
+        first.cast(pl.Float64, strict=False).is_not_null().all()
+        and not known.str.contains(LEADING_ZERO).any()
+    ):
         cast = cast_numbers(text)
         if cast.unread is None:
             return cast

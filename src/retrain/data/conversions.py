@@ -71,7 +71,9 @@ def _are_flags(numbers: pl.Series) -> bool:
 def whole_numbers(values: pl.Series) -> bool:
     """Whether floating-point numbers are all whole, as those of codes with gaps are."""
     known = values.fill_nan(None).drop_nulls() if values.dtype.is_float() else None
-    return known is not None and bool((known == known.floor()).all()) and not known.is_infinite().any()
+    return (
+        known is not None and bool((known == known.floor()).all()) and not known.is_infinite().any()
+    )
 
 
 def holds_nothing(values: pl.Series) -> bool:

@@ -89,7 +89,11 @@ class TextTable:
 
 
 def read_text(
-    content: bytes, dialect: Dialect, place: str, needed: Collection[str] = (), whole: Collection[str] = ()
+    content: bytes,
+    dialect: Dialect,
+    place: str,
+    needed: Collection[str] = (),
+    whole: Collection[str] = (),
 ) -> TextTable:
     """A CSV file's bytes as a table of text. `needed` columns help to tell the separator. Rows without a cell, be it an
     empty one, for each of the columns `whole` are cut off.
@@ -114,35 +118,51 @@ def read_text(
     if not header:
         return TextTable(pl.DataFrame(), separator, encoding, sure, lambda rows: rows + offset)
     _check_separator(header, sample, dialect.separator, needed, place)
-    padded = any(name.startswith(" ") for name in header[1:]) and not any(name in needed for name in header[1:])
+    padded = any(name.startswith(" ") for name in header[1:]) and not any(
+        name in needed for name in header[1:]
+    )
     try:
         if padded:
             raise pl.exceptions.ComputeError
         frame = pl.read_csv(content, separator=separator, infer_schema=False)
         # Polars leaves the quotes in a column's name doubled.
         doubled = zip(frame.columns, header, strict=False)
-        frame = frame.rename({read: name for read, name in doubled if read == name.replace('"', '""')})
+        frame = frame.rename(
+            {read: name for read, name in doubled if read == name.replace('"', '""')}
+        )
         if set(whole) & set(header) and frame.to_series(-1).null_count():
             raise pl.exceptions.ComputeError  # Polars fills up a row that is cut off as if its cells were empty
         too_long: tuple[int, ...] = ()
         cut_off: tuple[int, ...] = ()
         lines = _lines_of(frame, offset + sum(name.count("\n") for name in frame.columns))
     except pl.exceptions.PolarsError:
-        frame, lines, too_long, cut_off = _read_slowly(content, separator, place, offset - 1, padded, whole)
+        frame, lines, too_long, cut_off = _read_slowly(
+            content, separator, place, offset - 1, padded, whole
+        )
     if b'""' in content:
         empty = frame.select((pl.all() == "").any()).row(0, named=True)
-        frame = frame.with_columns(frame[name].set(frame[name] == "", None) for name, some in empty.items() if some)
-    blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series() if frame.width > 1 else None
+        frame = frame.with_columns(
+            frame[name].set(frame[name] == "", None) for name, some in empty.items() if some
+        )
+    blank = (
+        frame.select(pl.all_horizontal(pl.all().is_null())).to_series() if frame.width > 1 else None
+    )
     if blank is not None and blank.any():
         kept = (~blank).arg_true()
         places = {int(row): number for number, row in enumerate(kept)}
-        too_long, cut_off = (tuple(places[row] for row in rows if row in places) for rows in (too_long, cut_off))
+        too_long, cut_off = (
+            tuple(places[row] for row in rows if row in places) for rows in (too_long, cut_off)
+        )
         frame, lines = frame.filter(~blank), _through(lines, kept)
-    frame = frame.drop([name for name in frame.columns if not name])  # such as the index that pandas writes
+    frame = frame.drop(
+        [name for name in frame.columns if not name]
+    )  # such as the index that pandas writes
     return TextTable(frame, separator, encoding, sure, lines, too_long, cut_off)
 
 
-def _check_separator(header: list[str], sample: str, said: str | None, needed: Collection[str], place: str) -> None:
+def _check_separator(
+    header: list[str], sample: str, said: str | None, needed: Collection[str], place: str
+) -> None:
     """Raises DataError when the separator that was said gives none of the columns, and another one does."""
     if said is None or not needed or set(header) & set(needed):
         return
@@ -177,7 +197,9 @@ def _rows(sample: str, separator: str) -> list[list[str]]:
     except csv.Error:
         pass
     # The last row may be cut off in the middle.
-    return rows[:-1] if len(rows) > 2 and len(rows) <= _LINES and len(sample) > _SAMPLE // 2 else rows
+    return (
+        rows[:-1] if len(rows) > 2 and len(rows) <= _LINES and len(sample) > _SAMPLE // 2 else rows
+    )
 
 
 def _header(sample: str, separator: str) -> list[str]:
@@ -243,7 +265,9 @@ def _lines_of(frame: pl.DataFrame, header: int) -> Callable[[pl.Series], pl.Seri
     return lambda rows: rows + breaks().gather(rows) + header + 1
 
 
-def _through(lines: Callable[[pl.Series], pl.Series], kept: pl.Series) -> Callable[[pl.Series], pl.Series]:
+def _through(
+    lines: Callable[[pl.Series], pl.Series], kept: pl.Series
+) -> Callable[[pl.Series], pl.Series]:
     return lambda rows: lines(kept.gather(rows).cast(pl.Int64))
 
 
@@ -253,7 +277,10 @@ def _read_slowly(
     """A file whose rows may have too many cells or too few, odd quotes, or spaces behind the separators, and which rows
     are too long or cut off. Raises DataError for quotes that are never closed."""
     reader = csv.reader(
-        io.StringIO(content.decode("utf-8"), newline=""), delimiter=separator, strict=True, skipinitialspace=padded
+        io.StringIO(content.decode("utf-8"), newline=""),
+        delimiter=separator,
+        strict=True,
+        skipinitialspace=padded,
     )
     header: list[str] = []
     rows: list[list[str | None]] = []
@@ -267,7 +294,10 @@ def _read_slowly(
                     too_long.append(len(rows))
                 if any(name in whole for name in header[len(cells) :]):
                     cut_off.append(len(rows))
-                rows.append([cell or None for cell in cells[: len(header)]] + [None] * (len(header) - len(cells)))
+                rows.append(
+                    [cell or None for cell in cells[: len(header)]]
+                    + [None] * (len(header) - len(cells))
+                )
                 lines.append(begins + skipped)
             begins = reader.line_num + 1
     except csv.Error as error:
@@ -276,7 +306,8 @@ def _read_slowly(
             "whole? Mend the row, or replace the file."
         ) from None
     columns = [
-        pl.Series(name, values, dtype=pl.String) for name, values in zip(header, zip(*rows, strict=True), strict=True)
+        pl.Series(name, values, dtype=pl.String)
+        for name, values in zip(header, zip(*rows, strict=True), strict=True)
     ]
     numbers = pl.Series(lines, dtype=pl.Int64)
     return pl.DataFrame(columns), numbers.gather, tuple(too_long), tuple(cut_off)

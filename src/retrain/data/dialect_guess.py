@@ -17,7 +17,9 @@ _MANY_MISSING = 0.2  # of the values of a column
 _MARKS, _NAMED = 3, 5  # marks of a column, and columns, that are named
 _NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 # What can only be decimals: not three of them, after a bare 0 or four digits and more, or after a group of thousands.
-_DECIMALS = r"^[^.,]*{0}(\d{{1,2}}|\d{{4,}})[^\d]*$|^[^\d.,]*(0|\d{{4,}}){0}\d|{1}\d{{3}}{0}\d|^[^\d]*{0}\d"
+_DECIMALS = (
+    r"^[^.,]*{0}(\d{{1,2}}|\d{{4,}})[^\d]*$|^[^\d.,]*(0|\d{{4,}}){0}\d|{1}\d{{3}}{0}\d|^[^\d]*{0}\d"
+)
 
 
 @dataclass
@@ -34,16 +36,22 @@ class Guess:
 def tell_files(guess: Guess, parts: Parts, dialect: Dialect) -> None:
     texts = [part.text for part in parts.filled if part.text is not None]
     separators, encodings = {text.separator for text in texts}, {text.encoding for text in texts}
-    for sign in separators if len(separators) > 1 or separators - {","} or dialect.separator else ():
+    for sign in (
+        separators if len(separators) > 1 or separators - {","} or dialect.separator else ()
+    ):
         guess.told.append(
-            f"columns are separated by {_NAMES.get(sign, repr(sign))}, " + _why(dialect.separator, "as in the header")
+            f"columns are separated by {_NAMES.get(sign, repr(sign))}, "
+            + _why(dialect.separator, "as in the header")
         )
     if len(separators) == 1 and (separators != {","} or dialect.separator):
         guess.settings["separator"] = separators.pop()
-    unsure = [part for part in parts.filled if part.text is not None and not part.text.sure_encoding]
+    unsure = [
+        part for part in parts.filled if part.text is not None and not part.text.sure_encoding
+    ]
     for name in encodings - {"utf-8"}:
         guess.told.append(
-            f"text is {name}, " + _why(dialect.encoding, "since it is not UTF-8" if unsure else "by its first bytes")
+            f"text is {name}, "
+            + _why(dialect.encoding, "since it is not UTF-8" if unsure else "by its first bytes")
         )
     if len(encodings) == 1 and (encodings != {"utf-8"} or dialect.encoding):
         guess.settings["encoding"] = encodings.pop()
@@ -53,7 +61,9 @@ def tell_files(guess: Guess, parts: Parts, dialect: Dialect) -> None:
             "say --encoding."
         )
     if parts.empty:
-        guess.unsure.append(f"{', '.join(parts.empty[:3])}: no rows in it, left out until there are.")
+        guess.unsure.append(
+            f"{', '.join(parts.empty[:3])}: no rows in it, left out until there are."
+        )
     if parts.ignored:
         guess.told.append(f"{', '.join(parts.ignored[:5])} not read: no table by the name")
 
@@ -72,11 +82,17 @@ def _odd_word(part: Part) -> str:
 
 
 def decide_decimal(
-    guess: Guess, frame: pl.DataFrame, dialect: Dialect, parts: Sequence[Part], plain: Collection[str]
+    guess: Guess,
+    frame: pl.DataFrame,
+    dialect: Dialect,
+    parts: Sequence[Part],
+    plain: Collection[str],
 ) -> Dialect:
     """A point or a comma before the decimals, from all columns that look like numbers."""
     if dialect.decimal is not None:
-        guess.told.append(f"decimals follow {'a comma' if dialect.decimal == ',' else 'a point'}, as you said")
+        guess.told.append(
+            f"decimals follow {'a comma' if dialect.decimal == ',' else 'a point'}, as you said"
+        )
         guess.settings["decimal"] = dialect.decimal
         return dialect
     commas, points, open_question = [], [], []
@@ -118,11 +134,16 @@ def _amounts(text: pl.Series) -> pl.Series:
     """Some of the values that look like numbers with a sign between or before their digits."""
     known = text.drop_nulls()
     few = known.gather_every(max(1, len(known) // _SAMPLE)).str.strip_chars()
-    return few.filter(few.str.contains(r"^\(?[-+$€£¥\s\d.,']+( ?[%€$])?\)?$") & few.str.contains(r"\d[.,]\d|^[.,]\d"))
+    return few.filter(
+        few.str.contains(r"^\(?[-+$€£¥\s\d.,']+( ?[%€$])?\)?$")
+        & few.str.contains(r"\d[.,]\d|^[.,]\d")
+    )
 
 
 def _matching(values: pl.Series, pattern: str) -> str:
-    return str(values.filter(values.str.contains(pattern).fill_null(False)).head(1).to_list()[0]).strip()
+    return str(
+        values.filter(values.str.contains(pattern).fill_null(False)).head(1).to_list()[0]
+    ).strip()
 
 
 def tell_marks(guess: Guess, frame: pl.DataFrame, casts: Mapping[str, Cast], target: str) -> None:
@@ -139,7 +160,9 @@ def tell_marks(guess: Guess, frame: pl.DataFrame, casts: Mapping[str, Cast], tar
         if marks.is_empty():
             continue
         common = marks.value_counts(sort=True, name="rows")[name].head(_MARKS).to_list()
-        said = f"{', '.join(f'`{mark}`' for mark in common)} ({len(marks):,} of {len(text):,} values)"
+        said = (
+            f"{', '.join(f'`{mark}`' for mark in common)} ({len(marks):,} of {len(text):,} values)"
+        )
         if name == target:
             guess.told.append(f"`{name}` is missing where it says {said}")
         else:

@@ -26,7 +26,9 @@ RARE_CLASS = 100  # rows: a third of a batch's then holds too few of them to be 
 _COUNT = own_column("count")
 
 
-def add_doubts(draft: Draft, table: pl.DataFrame, target: str, batch: pl.Series, times: pl.Series) -> None:
+def add_doubts(
+    draft: Draft, table: pl.DataFrame, target: str, batch: pl.Series, times: pl.Series
+) -> None:
     """`batch` names the batch of each row, `times` is the column of times as it was given."""
     _doubt_task(draft, table[target])
     _doubt_size(draft, table)
@@ -36,14 +38,21 @@ def add_doubts(draft: Draft, table: pl.DataFrame, target: str, batch: pl.Series,
 
 def _doubt_task(draft: Draft, target: pl.Series) -> None:
     if draft.task is Task.multiclass and target.dtype.is_integer():
-        draft.unsure.append(f"`{target.name}` holds whole numbers: classes (multiclass), or an amount (regression)?")
+        draft.unsure.append(
+            f"`{target.name}` holds whole numbers: classes (multiclass), or an amount (regression)?"
+        )
     if draft.task is Task.regression and target.n_unique() <= MANY_VALUES:
         draft.unsure.append(
             f"`{target.name}` has {target.n_unique()} different values: an amount (regression), or classes?"
         )
     if draft.positive_label is not None:
-        draft.unsure.append(f"`{draft.positive_label}`, the rarer value of `{target.name}`, counts as positive.")
-    if draft.task is Task.multiclass and (classes := target.drop_nulls().n_unique()) >= MANY_CLASSES:
+        draft.unsure.append(
+            f"`{draft.positive_label}`, the rarer value of `{target.name}`, counts as positive."
+        )
+    if (
+        draft.task is Task.multiclass
+        and (classes := target.drop_nulls().n_unique()) >= MANY_CLASSES
+    ):
         draft.unsure.append(
             f"Boosting grows {classes} trees at each step, one a class: `model: random_forest` is many times quicker, and "
             "`logistic_regression` as well; with few rows a class also often better (`retrain train model=...` shows it)."
@@ -53,14 +62,22 @@ def _doubt_task(draft: Draft, target: pl.Series) -> None:
 
 
 def _doubt_rare_classes(draft: Draft, target: pl.Series) -> None:
-    counts = target.drop_nulls().cast(pl.String).alias("class").value_counts(name=_COUNT).sort(_COUNT, "class")
+    counts = (
+        target.drop_nulls()
+        .cast(pl.String)
+        .alias("class")
+        .value_counts(name=_COUNT)
+        .sort(_COUNT, "class")
+    )
     rare = counts.filter(counts[_COUNT] < RARE_CLASS)
     if len(rare) and draft.task is Task.binary:
         draft.unsure.append(
             f"Only {rare[_COUNT].min():,} rows have the rarer value of `{target.name}`: hardly to be learnt."
         )
     elif len(rare):
-        names = ", ".join(f"`{name}`" for name in rare["class"].head(3)) + (", ..." if len(rare) > 3 else "")
+        names = ", ".join(f"`{name}`" for name in rare["class"].head(3)) + (
+            ", ..." if len(rare) > 3 else ""
+        )
         draft.unsure.append(
             f"{len(rare)} of {len(counts)} classes of `{target.name}` have fewer than {RARE_CLASS} rows ({names}): hardly to be "
             "learnt, and judged together. Are they needed, or one class `other`?"
@@ -73,7 +90,9 @@ def _doubt_size(draft: Draft, table: pl.DataFrame) -> None:
             "No columns tell the rows apart, so they are numbered: a corrected batch must keep their order."
         )
     if draft.batches < FEWEST_BATCHES:
-        draft.unsure.append(f"There are {draft.batches} batches only; a shorter period would let more arrive.")
+        draft.unsure.append(
+            f"There are {draft.batches} batches only; a shorter period would let more arrive."
+        )
     if len(table) < FEW_ROWS:
         draft.unsure.append(
             f"{len(table):,} rows are few to judge a model by: intervals are wide, so only large differences can be told "
@@ -84,7 +103,11 @@ def _doubt_size(draft: Draft, table: pl.DataFrame) -> None:
 def _doubt_newest(draft: Draft, batch: pl.Series) -> None:
     """A newest batch that has only begun to arrive."""
     usual = batch.value_counts(name=_COUNT)[_COUNT].median()
-    if draft.rows_per_batch is None and draft.batches > 2 and draft.newest_rows < UNFINISHED * usual:
+    if (
+        draft.rows_per_batch is None
+        and draft.batches > 2
+        and draft.newest_rows < UNFINISHED * usual
+    ):
         before = batch.filter(batch < batch.max()).max()
         draft.unsure.append(
             f"The newest batch, {batch.max()}, has {draft.newest_rows:,} rows where others have {usual:,.0f}: if it is not "
@@ -98,9 +121,13 @@ def _doubt_zones(draft: Draft, table: pl.DataFrame, times: pl.Series) -> None:
     if zoned or getattr(times.dtype, "time_zone", None):
         return
     zones = available_timezones()
-    for name in (name for name, dtype in table.schema.items() if dtype == pl.String and name != times.name):
+    for name in (
+        name for name, dtype in table.schema.items() if dtype == pl.String and name != times.name
+    ):
         levels = table[name].drop_nulls().unique()
-        if 2 <= len(levels) <= MOST_ZONES and all(level in zones or OFFSET.match(level) for level in levels):
+        if 2 <= len(levels) <= MOST_ZONES and all(
+            level in zones or OFFSET.match(level) for level in levels
+        ):
             draft.unsure.append(
                 f"`{name}` holds time zones, and `{times.name}` is taken as it stands, so that rows of several zones are not "
                 "in the order of time: give it a zone of its own (2024-01-31T09:30+01:00) if hours matter."

@@ -20,7 +20,11 @@ COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zip": "zip"}
 PARQUET, TEXT, JSON = (".parquet", ".pq"), (".csv", ".tsv"), (".jsonl", ".ndjson")
 FORMATS = (*PARQUET, *TEXT, *JSON)
 WORKBOOKS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
-SUFFIXES = (*FORMATS, *(kind + packed for kind in (*TEXT, *JSON) for packed in COMPRESSIONS), ".zip")
+SUFFIXES = (
+    *FORMATS,
+    *(kind + packed for kind in (*TEXT, *JSON) for packed in COMPRESSIONS),
+    ".zip",
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,9 @@ def refuse_other_kinds(path: Path | str) -> None:
             f"{path} is a folder. Give one file, or for `retrain init` a glob such as '{path}/*.csv', of these endings: {takes}."
         )
     if name.lower().endswith(WORKBOOKS):
-        raise DataError(f"{name} is a workbook. Save its sheet as CSV, or as one of these: {takes}.")
+        raise DataError(
+            f"{name} is a workbook. Save its sheet as CSV, or as one of these: {takes}."
+        )
     if not name.lower().endswith(SUFFIXES):
         raise DataError(f"{name} must end in {takes}.")
 
@@ -89,7 +95,9 @@ def find_files(paths: str | Sequence[str]) -> Found:
             refuse_other_kinds(path)
         if not tables:
             beside = f" (beside {', '.join(others[:5])})" if others else ""
-            raise DataError(f"There is no file {path}{beside}. Mend `data.source`, or put the file there.")
+            raise DataError(
+                f"There is no file {path}{beside}. Mend `data.source`, or put the file there."
+            )
         found.files.extend((filesystem, name) for name in tables)
     return found
 
@@ -99,7 +107,13 @@ def stamp_files(paths: str | Sequence[str]) -> str:
     marks = []
     for filesystem, path in find_files(paths).files:
         info = filesystem.info(path)
-        marks.append([path, info.get("size"), *(str(info.get(key)) for key in ("mtime", "LastModified", "ETag"))])
+        marks.append(
+            [
+                path,
+                info.get("size"),
+                *(str(info.get(key)) for key in ("mtime", "LastModified", "ETag")),
+            ]
+        )
     return hashlib.sha256(repr(marks).encode()).hexdigest()[:32]
 
 
@@ -115,7 +129,11 @@ def read_parts(
     refuse_other_kinds(name)
     try:
         parts = list(
-            _open(name, filesystem, functools.partial(_part, dialect=dialect or Dialect(), needed=needed, whole=whole))
+            _open(
+                name,
+                filesystem,
+                functools.partial(_part, dialect=dialect or Dialect(), needed=needed, whole=whole),
+            )
         )
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
@@ -135,10 +153,15 @@ def _open(name: str, filesystem: Any, part: Callable[..., Part]) -> Iterator[Par
     lower = name.lower()
     packed = next((kind for suffix, kind in COMPRESSIONS.items() if lower.endswith(suffix)), None)
     if packed == "zip":
-        with (filesystem or fsspec.filesystem("file")).open(name, "rb") as file, zipfile.ZipFile(file) as archive:
+        with (
+            (filesystem or fsspec.filesystem("file")).open(name, "rb") as file,
+            zipfile.ZipFile(file) as archive,
+        ):
             for member in _members(archive, lower):
                 kind = member if member.lower().endswith(FORMATS) else lower.removesuffix(".zip")
-                yield part(f"{_shown(name)}/{member}", lambda member=member: archive.read(member), kind)
+                yield part(
+                    f"{_shown(name)}/{member}", lambda member=member: archive.read(member), kind
+                )
         return
     if filesystem is None and packed is None:
         yield part(_shown(name), Path(name).read_bytes)
@@ -150,14 +173,22 @@ def _open(name: str, filesystem: Any, part: Callable[..., Part]) -> Iterator[Par
 def _shown(name: str) -> str:
     """A file as messages and quarantine name it: from the project's root where it lies inside, the same in every clone."""
     path = Path(name)
-    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else name
+    return (
+        str(path.relative_to(Path.cwd()))
+        if path.is_absolute() and path.is_relative_to(Path.cwd())
+        else name
+    )
 
 
 def _members(archive: zipfile.ZipFile, name: str) -> list[str]:
     """The tables in a zip, without what operating systems put beside them. One alone may be called anything."""
     inner = name.removesuffix(".zip")
     names = [member.filename for member in archive.infolist() if not member.is_dir()]
-    names = [one for one in names if not any(part.startswith((".", "__MACOSX")) for part in one.split("/"))]
+    names = [
+        one
+        for one in names
+        if not any(part.startswith((".", "__MACOSX")) for part in one.split("/"))
+    ]
     tables = sorted(one for one in names if one.lower().endswith(FORMATS))
     return tables or (names if len(names) == 1 and inner.endswith(FORMATS) else [])
 
@@ -174,11 +205,17 @@ def _part(
     lower = (name or place).lower()
     if lower.endswith(PARQUET):
         # From a path Polars maps the file into memory rather than copying it.
-        frame = pl.read_parquet(place, glob=False) if name is None else pl.read_parquet(io.BytesIO(read()))
+        frame = (
+            pl.read_parquet(place, glob=False)
+            if name is None
+            else pl.read_parquet(io.BytesIO(read()))
+        )
         return Part(place, frame, is_text=False)
     if lower.endswith(JSON):
         content = read()
-        frame = pl.read_ndjson(content, infer_schema_length=None) if content.strip() else pl.DataFrame()
+        frame = (
+            pl.read_ndjson(content, infer_schema_length=None) if content.strip() else pl.DataFrame()
+        )
         return Part(place, frame, is_text=True)
     text = read_text(read(), dialect, place, needed, whole)
     return Part(place, text.frame, is_text=True, text=text)

@@ -28,7 +28,14 @@ from retrain.data.dialect import Dialect
 from retrain.data.dialect_guess import Guess, decide_decimal, tell_files, tell_marks
 from retrain.data.excel import refuse_serial_dates
 from retrain.data.files import Part
-from retrain.data.reading import join, load_parts, places, split_problems, text_columns, with_problems
+from retrain.data.reading import (
+    join,
+    load_parts,
+    places,
+    split_problems,
+    text_columns,
+    with_problems,
+)
 from retrain.data.times import MISSING_MARKS, ReadTimes
 from retrain.errors import DataError
 
@@ -59,7 +66,9 @@ def read_and_guess(
         frame = frame.with_columns(plain.values()) if dialect.decimal == "." else frame
         frame = _guess_columns(guess, frame, text_parts, dialect, target, time, time_format)
     typed = [part.frame for part in parts.filled if not part.is_text]
-    guess.table = join([*([frame] if frame is not None else []), *typed], parts.filled) if typed else frame
+    guess.table = (
+        join([*([frame] if frame is not None else []), *typed], parts.filled) if typed else frame
+    )
     return guess
 
 
@@ -107,11 +116,18 @@ def _guess_columns(
     return typed if problems is None else typed.filter(problems.is_null())
 
 
-def _time_column(guess: Guess, text: pl.Series, time_format: str | None, day_first: bool | None) -> Cast:
+def _time_column(
+    guess: Guess, text: pl.Series, time_format: str | None, day_first: bool | None
+) -> Cast:
     cast = cast_times(text, time_format, day_first)
     read = cast.times
     known = len(text) - text.null_count()
-    if read is None or not known or read.unread.sum() == known or read.values.null_count() == len(text):
+    if (
+        read is None
+        or not known
+        or read.unread.sum() == known
+        or read.values.null_count() == len(text)
+    ):
         refuse_serial_dates(text.cast(pl.Float64, strict=False))
         example = text.drop_nulls().head(1).to_list()
         by = f" by `--time-format {time_format}`" if time_format else ""
@@ -135,12 +151,18 @@ def _tell_times(guess: Guess, name: str, read: ReadTimes, time_format: str | Non
     plain = all(one.startswith("%Y-%m-%d") for one in read.formats)
     if time_format is not None or not plain:
         why = (
-            "as you said" if time_format else f"since {read.order}" if read.order and not read.doubt else "by its form"
+            "as you said"
+            if time_format
+            else f"since {read.order}"
+            if read.order and not read.doubt
+            else "by its form"
         )
         guess.told.append(f"`{name}` is {' or '.join(read.formats)}, {why}")
     if read.doubt:
         other = [one for one in read.formats if "%d" in one and "%m" in one][:1]
-        way_out = f" If that is wrong: --time-format '{read.other or _swap(other[0])}'." if other else ""
+        way_out = (
+            f" If that is wrong: --time-format '{read.other or _swap(other[0])}'." if other else ""
+        )
         guess.unsure.append(f"{read.doubt}{way_out}")
     _tell_future(guess, name, read)
     if read.mixed_zones:
@@ -183,7 +205,10 @@ def _guess_column(guess: Guess, text: pl.Series, dialect: Dialect) -> Cast:
         cast = cast_flags(text)
         if _nearly_all(cast, known):
             return cast
-    if few.str.contains(r"\d{4}|\d[/.-]\d+[/.-]\d").mean() > 0.9 and not few.str.contains(INTEGER).all():
+    if (
+        few.str.contains(r"\d{4}|\d[/.-]\d+[/.-]\d").mean() > 0.9
+        and not few.str.contains(INTEGER).all()
+    ):
         cast = cast_times(text, None, dialect.day_first)
         if _nearly_all(cast, known) and cast.times is not None:
             _tell_dates(guess, text.name, cast.times)
@@ -260,9 +285,15 @@ def _guess_target(guess: Guess, text: pl.Series, cast: Cast) -> Cast:
         known = values.filter(~infinite).drop_nulls()
         if known.n_unique() > _MOST_CODES or not (known == known.floor()).all():
             return cast
-        unread = (infinite if cast.unread is None else cast.unread | infinite) if infinite.any() else cast.unread
+        unread = (
+            (infinite if cast.unread is None else cast.unread | infinite)
+            if infinite.any()
+            else cast.unread
+        )
         kind = "a finite number" if infinite.any() else cast.kind
-        return replace(cast, values=values.set(infinite, None).cast(pl.Int64), unread=unread, kind=kind)  # 2.0 is 2
+        return replace(
+            cast, values=values.set(infinite, None).cast(pl.Int64), unread=unread, kind=kind
+        )  # 2.0 is 2
     if values.dtype != pl.String:
         return cast
     words = cast_words(text)
@@ -287,9 +318,13 @@ def _guess_target(guess: Guess, text: pl.Series, cast: Cast) -> Cast:
         )
         return Cast(values, None, "a class")
     if len(groups) == 2:
-        guess.unsure.append(f"{alike} of `{text.name}` differ in their capitals only: taken for one.")
+        guess.unsure.append(
+            f"{alike} of `{text.name}` differ in their capitals only: taken for one."
+        )
         same = {word: words[0] for words in groups.values() for word in words}
-        return Cast(values.replace_strict(same, default=None, return_dtype=pl.String), None, "a class")
+        return Cast(
+            values.replace_strict(same, default=None, return_dtype=pl.String), None, "a class"
+        )
     return Cast(values, None, "a class")
 
 

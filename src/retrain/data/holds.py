@@ -14,17 +14,17 @@ from datetime import timedelta
 from typing import Protocol
 
 from retrain.config import MonitoringConfig
-from retrain.data.manifest import SUMMARY, Batch
-from retrain.data.summary import BatchSummary
-from retrain.data.suspicion import (
+from retrain.data.anomalies import (
     COMPARED,
     FEWEST_ROWS,
     PREDECESSORS,
     code_digest,
-    find_suspicions,
+    detect_anomalies,
     measure_jumps,
     without_jumps,
 )
+from retrain.data.manifest import SUMMARY, Batch
+from retrain.data.profiles import BatchProfile
 from retrain.errors import RetrainError
 from retrain.masking import mask
 
@@ -38,12 +38,12 @@ log = logging.getLogger("retrain")
 class Summaries(Protocol):
     """Where batches are summarized, and how far each lies from those before it is written down."""
 
-    def summary(self, batch: Batch) -> BatchSummary: ...
+    def summary(self, batch: Batch) -> BatchProfile: ...
 
     def unchanged(self, batch: Batch) -> bool:
         """Whether the summary is the one that the batch's entry vouches for."""
 
-    def put_summary(self, batch: Batch, summary: BatchSummary) -> Batch:
+    def put_profile(self, batch: Batch, summary: BatchProfile) -> Batch:
         """Keep a summary; returns the entry that vouches for it."""
 
 
@@ -72,7 +72,9 @@ def _name(batch: Batch) -> str:
     return f"{batch.period} {batch.files[SUMMARY]}{' accepted' if batch.suspicions else ''}"
 
 
-def decide_holds(batches: Sequence[Batch], summaries: Summaries, monitoring: MonitoringConfig) -> tuple[Batch, ...]:
+def decide_holds(
+    batches: Sequence[Batch], summaries: Summaries, monitoring: MonitoringConfig
+) -> tuple[Batch, ...]:
     """The batches, oldest first, with what makes each look broken, and whether it is on hold."""
     judge = _Judge(summaries, monitoring)
     decided: list[Batch] = []
@@ -96,7 +98,7 @@ def decide_holds(batches: Sequence[Batch], summaries: Summaries, monitoring: Mon
 class _Judge:
     def __init__(self, summaries: Summaries, monitoring: MonitoringConfig) -> None:
         self.summaries, self.monitoring = summaries, monitoring
-        self.known: dict[str, BatchSummary] = {}
+        self.known: dict[str, BatchProfile] = {}
         self.noted = ""  # what an earlier update found about the newest batch's agreement
 
     def look(self, batch: Batch, sound: Sequence[Batch]) -> Batch:
@@ -116,24 +118,35 @@ class _Judge:
             return batch
         summary = self.summaries.summary(batch)
         try:
-            earlier, season, regime = (self._read(part) for part in (past.batches, past.season, past.regime))
-            summary = dataclasses.replace(summary, jumps=measure_jumps(summary, earlier, season, regime))
-            suspicions = find_suspicions(summary, earlier, season)
+            earlier, season, regime = (
+                self._read(part) for part in (past.batches, past.season, past.regime)
+            )
+            summary = dataclasses.replace(
+                summary, jumps=measure_jumps(summary, earlier, season, regime)
+            )
+            suspicions = detect_anomalies(summary, earlier, season)
         except RetrainError:
             raise
         except Exception as error:
             # No batch may be so odd that nothing can be done about it: it waits for a person, who can accept it.
             log.debug("Where it broke:", exc_info=True)
             what = " ".join(mask(str(error)).split())[:200]
-            suspicions = [f"it can't be held against earlier batches ({type(error).__name__}: {what})"]
-        batch = self.summaries.put_summary(batch, summary)
+            suspicions = [
+                f"it can't be held against earlier batches ({type(error).__name__}: {what})"
+            ]
+        batch = self.summaries.put_profile(batch, summary)
         self.known.pop(batch.period, None)
         return dataclasses.replace(batch, suspicions=suspicions, beside=beside)
 
     def waiting(self, decided: Sequence[Batch]) -> list[Batch]:
         """The newest batches on hold, as many as may accept each other: with no sound one between them. Empty if there are fewer."""
         asked = self.monitoring.accept_after
-        if asked is None or not decided[-1].held_back or decided[-1].ordered or is_small(decided[-1]):
+        if (
+            asked is None
+            or not decided[-1].held_back
+            or decided[-1].ordered
+            or is_small(decided[-1])
+        ):
             return []
         window: list[Batch] = []
         for batch in reversed(decided):
@@ -163,11 +176,13 @@ class _Judge:
         for number, member in enumerate(members):
             others = [without_jumps(other) for other in (*members[:number], *members[number + 1 :])]
             jumps = measure_jumps(member, [*earlier, *others], season, others)
-            if find_suspicions(dataclasses.replace(member, jumps=jumps), [*earlier, *others], season):
+            if detect_anomalies(
+                dataclasses.replace(member, jumps=jumps), [*earlier, *others], season
+            ):
                 return False
         return True
 
-    def _read(self, batches: Sequence[Batch]) -> list[BatchSummary]:
+    def _read(self, batches: Sequence[Batch]) -> list[BatchProfile]:
         """Summaries, each read once. How the target followed the features where a change was accepted is no yardstick for what
         comes later: everything would pass."""
         for batch in batches:
@@ -203,7 +218,9 @@ def _year_before(batch: Batch, sound: Sequence[Batch]) -> list[Batch]:
     length = batch.until - batch.first_time if batch.first_time is not None else timedelta(0)
     place = bisect.bisect_left(sound, wanted, key=lambda other: other.until)
     around = sound[max(0, place - SEASON_BATCHES) : place + SEASON_BATCHES]
-    near = [other for other in around if abs(other.until - wanted) <= max(length, timedelta(days=8))]
+    near = [
+        other for other in around if abs(other.until - wanted) <= max(length, timedelta(days=8))
+    ]
     chosen = sorted(near, key=lambda other: abs(other.until - wanted))[:SEASON_BATCHES]
     return sorted(chosen, key=lambda other: other.until)
 

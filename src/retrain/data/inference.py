@@ -10,13 +10,13 @@ import polars as pl
 
 from retrain.columns import own_column, refuse_reserved
 from retrain.config import ColumnType, PeriodKind, Task
-from retrain.data.contract import PAIRS
 from retrain.data.conversions import is_categorical, to_times
 from retrain.data.doubts import add_doubts
 from retrain.data.excel import refuse_serial_dates
 from retrain.data.leaks import find_leaks
 from retrain.data.model_choice import ModelChoice, choose_model
 from retrain.data.period_guess import batch_keys, guess_block_hours, guess_period, rows_per_batch
+from retrain.data.schema import PAIRS
 from retrain.data.sources import ROW_NUMBER
 from retrain.data.time_columns import parse_times
 from retrain.data.times import EPOCH_UNITS
@@ -70,7 +70,9 @@ def draft_contract(
     """Guess a contract. Raises DataError when target or time are not there, or can't be what they are said to be."""
     for name, option in ((target, "--target"), (time, "--time")):
         if name not in table.columns:
-            raise DataError(f"`{option} {name}`: the table has no such column. It has {', '.join(table.columns[:40])}.")
+            raise DataError(
+                f"`{option} {name}`: the table has no such column. It has {', '.join(table.columns[:40])}."
+            )
     refuse_reserved(table.columns, "The table")
     if table.is_empty():
         raise DataError("The table has no rows, so nothing can be learnt from it.")
@@ -81,19 +83,33 @@ def draft_contract(
     without = times.null_count()
     if without > MOST_WITHOUT_TIME * len(table):
         raise DataError(f"{without:,} rows have no `{time}`. Fill it in, or leave those rows out.")
-    table, given = table.with_columns(times).filter(times.is_not_null()), given.filter(times.is_not_null())
+    table, given = (
+        table.with_columns(times).filter(times.is_not_null()),
+        given.filter(times.is_not_null()),
+    )
     infinite = infinite_values(table[target])
     if infinite.any():
         table, given = table.filter(~infinite), given.filter(~infinite)
         if table[target].drop_nulls().n_unique() < 2:
-            raise DataError(f"The target `{target}` holds no two finite numbers: there is nothing to predict.")
+            raise DataError(
+                f"The target `{target}` holds no two finite numbers: there is nothing to predict."
+            )
     task, positive = guess_task(table[target])
     table = table.sort(time, maintain_order=True)
     kind = period or guess_period(table[time])
     per_batch = rows_per_batch(len(table)) if kind is PeriodKind.rows else None
     batch = batch_keys(table, time, kind, per_batch)
     metric = "rmse" if task is Task.regression else "log_loss"
-    draft = Draft(task, metric, positive, kind, per_batch, time_format, [], guess_block_hours(table[time], kind))
+    draft = Draft(
+        task,
+        metric,
+        positive,
+        kind,
+        per_batch,
+        time_format,
+        [],
+        guess_block_hours(table[time], kind),
+    )
     draft.batches, draft.newest_rows = batch.n_unique(), int((batch == batch.max()).sum())
     draft.key_columns = guess_keys(table, batch, target, time)
     draft.numbers_rows = draft.key_columns[0] not in table.columns
@@ -103,12 +119,18 @@ def draft_contract(
     kinds = {name: feature.type for name, feature in draft.features.items()}
     leaks = find_leaks(table, kinds, target, time, task, draft.key_columns)
     draft.leaks, draft.unsure = leaks.why, draft.unsure + leaks.doubts
-    draft.features = {name: feature for name, feature in draft.features.items() if name not in leaks.why}
+    draft.features = {
+        name: feature for name, feature in draft.features.items() if name not in leaks.why
+    }
     if not draft.features:
         draft.features[time] = Feature(
-            ColumnType.datetime, False, "hour, weekday, month, ... of the time itself: there is nothing else"
+            ColumnType.datetime,
+            False,
+            "hour, weekday, month, ... of the time itself: there is nothing else",
         )
-    draft.model = choose_model({name: feature.type for name, feature in draft.features.items()}, task)
+    draft.model = choose_model(
+        {name: feature.type for name, feature in draft.features.items()}, task
+    )
     add_doubts(draft, table, target, batch, given)
     if without:
         draft.unsure.append(f"{without:,} rows have no `{time}`: they go to quarantine.")
@@ -132,13 +154,19 @@ def guess_task(target: pl.Series) -> tuple[Task, str | None]:
     known = known.drop_nans() if known.dtype.is_float() else known
     values = known.unique().sort()
     if len(values) < 2:
-        raise DataError(f"The target `{target.name}` holds {len(values)} value(s) only: there is nothing to predict.")
+        raise DataError(
+            f"The target `{target.name}` holds {len(values)} value(s) only: there is nothing to predict."
+        )
     if known.dtype == pl.Boolean or (known.dtype.is_numeric() and values.to_list() == [0, 1]):
         return Task.binary, None
     if len(values) == 2:
         counts = known.cast(pl.String).value_counts(name=_COUNT).sort(_COUNT, target.name)
         return Task.binary, counts[target.name][0]
-    if is_categorical(known.dtype) and len(values) <= MOST_CLASSES and not _counts_something(known, values):
+    if (
+        is_categorical(known.dtype)
+        and len(values) <= MOST_CLASSES
+        and not _counts_something(known, values)
+    ):
         return Task.multiclass, None
     if known.dtype.is_numeric():
         return Task.regression, None
@@ -187,9 +215,14 @@ def guess_keys(table: pl.DataFrame, batch: pl.Series, target: str, time: str) ->
         if name not in (target, time) and (is_categorical(dtype)) and not table[name].null_count()
     ]
     named = [
-        name for name in names if name.lower() in ("id", "key", "uuid", "index") or name.lower().endswith(("_id", "id"))
+        name
+        for name in names
+        if name.lower() in ("id", "key", "uuid", "index") or name.lower().endswith(("_id", "id"))
     ]
-    for name in [*named, *(name for name in names if name not in named and table.schema[name] == pl.String)]:
+    for name in [
+        *named,
+        *(name for name in names if name not in named and table.schema[name] == pl.String),
+    ]:
         if unique([name]):
             return [name]
     if unique([time]):
@@ -217,14 +250,18 @@ def _add_feature(draft: Draft, values: pl.Series, is_key: bool) -> None:
             ColumnType.sparse, bool(values.null_count()), "columns with their values, the rest 0"
         )
         return
-    nullable = bool(values.null_count()) or (values.dtype.is_float() and bool(values.is_nan().any()))
+    nullable = bool(values.null_count()) or (
+        values.dtype.is_float() and bool(values.is_nan().any())
+    )
     levels = known.n_unique()
     if levels < 2:
         draft.left_out[name] = "it holds one value only" if levels else "it is empty"
         return
     missing = f"; {values.null_count() / len(values):.1%} missing" if nullable else ""
     dtype = values.dtype
-    if dtype == pl.Boolean or (dtype.is_numeric() and levels == 2 and known.min() == 0 and known.max() == 1):
+    if dtype == pl.Boolean or (
+        dtype.is_numeric() and levels == 2 and known.min() == 0 and known.max() == 1
+    ):
         draft.features[name] = Feature(ColumnType.boolean, nullable, f"true or false{missing}")
     elif dtype.is_numeric():
         if is_key and dtype.is_integer() and levels > MANY_LEVELS * len(values):
@@ -234,9 +271,13 @@ def _add_feature(draft: Draft, values: pl.Series, is_key: bool) -> None:
         note = f"{levels:,} values from {low:g} to {high:g}{missing}"
         draft.features[name] = Feature(ColumnType.numeric, nullable, note, 0 if low >= 0 else None)
         if dtype.is_integer() and levels <= FEW_LEVELS:
-            draft.unsure.append(f"`{name}` holds {levels} whole numbers: numeric, or codes for categories?")
+            draft.unsure.append(
+                f"`{name}` holds {levels} whole numbers: numeric, or codes for categories?"
+            )
     elif isinstance(dtype, pl.Datetime) or dtype == pl.Date:
-        draft.features[name] = Feature(ColumnType.datetime, nullable, f"{known.min()} to {known.max()}{missing}")
+        draft.features[name] = Feature(
+            ColumnType.datetime, nullable, f"{known.min()} to {known.max()}{missing}"
+        )
     elif is_categorical(dtype):
         _add_text(draft, values.cast(pl.String), nullable, levels, missing)
     elif dtype == pl.Time:
@@ -255,7 +296,9 @@ def _holds_packs(known: pl.Series) -> bool:
 def _add_text(draft: Draft, values: pl.Series, nullable: bool, levels: int, missing: str) -> None:
     name, known = values.name, values.drop_nulls()
     if known.head(1000).str.contains(CLOCK).all():
-        draft.unsure.append(f"`{name}` holds times of day as text: as categories, or rather minutes after midnight?")
+        draft.unsure.append(
+            f"`{name}` holds times of day as text: as categories, or rather minutes after midnight?"
+        )
     length = known.str.len_chars().mean()
     if levels > MANY_LEVELS * len(known) or (length > LONG_TEXT and levels > MANY_TEXTS):
         dates = _as_times(known)

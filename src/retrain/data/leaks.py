@@ -10,10 +10,19 @@ import numpy as np
 import polars as pl
 
 from retrain.config import ColumnType, Task
-from retrain.data.told import class_with_limits, told_of_amounts, told_of_classes, told_of_one_class
+from retrain.data.column_leakage import (
+    class_with_limits,
+    told_of_amounts,
+    told_of_classes,
+    told_of_one_class,
+)
 
 ROWS_LOOKED_AT = 50_000
-SUSPICIOUS = {Task.binary: 0.95, Task.multiclass: 0.95, Task.regression: 0.99}  # of entropy, or variance of ranks
+SUSPICIOUS = {
+    Task.binary: 0.95,
+    Task.multiclass: 0.95,
+    Task.regression: 0.99,
+}  # of entropy, or variance of ranks
 FOLLOWS_TARGET = 0.95
 SAME_SPAN = 0.99
 MOST_SPANS = 5
@@ -31,15 +40,30 @@ class Leaks:
 
 
 def find_leaks(
-    table: pl.DataFrame, features: Mapping[str, ColumnType], target: str, time: str, task: Task, keys: Sequence[str]
+    table: pl.DataFrame,
+    features: Mapping[str, ColumnType],
+    target: str,
+    time: str,
+    task: Task,
+    keys: Sequence[str],
 ) -> Leaks:
     """`table` is in order of `time`, `features` are its columns in question, `keys` tell the rows of a batch apart."""
     found = Leaks()
     sample = _some(table)
-    later = [name for name, kind in features.items() if kind is ColumnType.datetime and _is_later(sample, name, time)]
-    found.why |= {name: f"in most rows it lies after `{time}`: known only after the event?" for name in later}
+    later = [
+        name
+        for name, kind in features.items()
+        if kind is ColumnType.datetime and _is_later(sample, name, time)
+    ]
+    found.why |= {
+        name: f"in most rows it lies after `{time}`: known only after the event?" for name in later
+    }
     for name in features:
-        if name not in found.why and sample[name].null_count() and (why := _missing_with_target(sample, name, target)):
+        if (
+            name not in found.why
+            and sample[name].null_count()
+            and (why := _missing_with_target(sample, name, target))
+        ):
             found.why[name] = why
     _find_spans(found, sample, features, [time, *later[:MOST_SPANS]])
     labelled = _Labelled(table, target, time, task, keys)
@@ -47,7 +71,12 @@ def find_leaks(
         if name not in found.why and kind is not ColumnType.sparse:
             labelled.look_at(found, name)
     if task is Task.regression:
-        _find_parts(found, sample, [name for name, kind in features.items() if kind is ColumnType.numeric], target)
+        _find_parts(
+            found,
+            sample,
+            [name for name, kind in features.items() if kind is ColumnType.numeric],
+            target,
+        )
     return found
 
 
@@ -55,7 +84,9 @@ def _some(table: pl.DataFrame) -> pl.DataFrame:
     """The same rows of every table of a length, in their order. Not each k-th: that may be the same hour, or shop, of all."""
     if len(table) <= ROWS_LOOKED_AT:
         return table
-    chosen = np.random.default_rng(0).choice(len(table), ROWS_LOOKED_AT, replace=False, shuffle=False)
+    chosen = np.random.default_rng(0).choice(
+        len(table), ROWS_LOOKED_AT, replace=False, shuffle=False
+    )
     return table[np.sort(chosen)]
 
 
@@ -76,21 +107,39 @@ def _missing_with_target(sample: pl.DataFrame, name: str, target: str) -> str | 
     return None
 
 
-def _find_spans(found: Leaks, sample: pl.DataFrame, features: Mapping[str, ColumnType], moments: list[str]) -> None:
+def _find_spans(
+    found: Leaks, sample: pl.DataFrame, features: Mapping[str, ColumnType], moments: list[str]
+) -> None:
     """Numbers that are the time between two moments of which the second lies after the event."""
-    numbers = [name for name, kind in features.items() if kind is ColumnType.numeric and name not in found.why]
+    numbers = [
+        name
+        for name, kind in features.items()
+        if kind is ColumnType.numeric and name not in found.why
+    ]
     for first, second in itertools.combinations(moments, 2):
         span = (sample[second] - sample[first]).dt.total_microseconds().cast(pl.Float64)
         for name in numbers:
-            both = span.is_not_null() & sample[name].is_not_null() & sample[name].cast(pl.Float64).is_finite()
-            if both.any() and told_of_amounts(sample[name].filter(both), span.filter(both).to_numpy()) > SAME_SPAN:
-                found.why[name] = f"it is the time between `{first}` and `{second}`: known only after the event?"
+            both = (
+                span.is_not_null()
+                & sample[name].is_not_null()
+                & sample[name].cast(pl.Float64).is_finite()
+            )
+            if (
+                both.any()
+                and told_of_amounts(sample[name].filter(both), span.filter(both).to_numpy())
+                > SAME_SPAN
+            ):
+                found.why[name] = (
+                    f"it is the time between `{first}` and `{second}`: known only after the event?"
+                )
 
 
 def _find_parts(found: Leaks, sample: pl.DataFrame, names: Sequence[str], target: str) -> None:
     """Pairs of numbers that make up the target exactly, such as casual and registered riders, or price and quantity."""
     names = [name for name in names if name not in found.why][:MOST_PARTS]
-    rows = pl.DataFrame([sample[name].cast(pl.Float64).alias(str(k)) for k, name in enumerate([target, *names])])
+    rows = pl.DataFrame(
+        [sample[name].cast(pl.Float64).alias(str(k)) for k, name in enumerate([target, *names])]
+    )
     rows = rows.filter(rows["0"].is_not_null())
     values = rows.gather_every(max(1, len(rows) // PART_ROWS)).fill_null(float("nan")).to_numpy()
     amounts, parts = values[:, :1], values[:, 1:]
@@ -99,7 +148,9 @@ def _find_parts(found: Leaks, sample: pl.DataFrame, names: Sequence[str], target
         one = parts[:, k : k + 1]
         for sign, made in (("+", one + parts), ("-", one - parts), ("*", one * parts)):
             apart = np.abs(made - amounts)
-            same = (np.fmax.reduce(apart, axis=0) <= nearly) & (np.isfinite(apart).sum(axis=0) >= FEWEST_PART_ROWS)
+            same = (np.fmax.reduce(apart, axis=0) <= nearly) & (
+                np.isfinite(apart).sum(axis=0) >= FEWEST_PART_ROWS
+            )
             for other in np.flatnonzero(same):
                 if other != k:
                     why = f"`{name}` {sign} `{names[other]}` is the target"
@@ -110,9 +161,16 @@ def _find_parts(found: Leaks, sample: pl.DataFrame, names: Sequence[str], target
 class _Labelled:
     """The labelled rows of a table, some of them if they are many, and what one column tells of their target."""
 
-    def __init__(self, table: pl.DataFrame, target: str, time: str, task: Task, keys: Sequence[str]) -> None:
+    def __init__(
+        self, table: pl.DataFrame, target: str, time: str, task: Task, keys: Sequence[str]
+    ) -> None:
         labelled = table[target].is_not_null()
-        self.rows, self.time, self.task, self.limit = _some(table.filter(labelled)), time, task, SUSPICIOUS[task]
+        self.rows, self.time, self.task, self.limit = (
+            _some(table.filter(labelled)),
+            time,
+            task,
+            SUSPICIOUS[task],
+        )
         before = _some(_before(table, target, time, keys).filter(labelled).to_frame()).to_series()
         if task is Task.regression:
             self.target = self.rows[target].cast(pl.Float64).fill_nan(None)
@@ -139,7 +197,9 @@ class _Labelled:
                 found.why[name] = f"it alone tells the {one} almost perfectly ({of_one:.4f} of 1)"
             elif (limits := class_with_limits(values, classes, self.limit)) is not None:
                 one = f"class `{self.names[limits]}` of the target"
-                found.doubts.append(f"`{name}` alone tells the {one} from all others: is it known when one predicts?")
+                found.doubts.append(
+                    f"`{name}` alone tells the {one} from all others: is it known when one predicts?"
+                )
 
     def _told(self, values: pl.Series, target: pl.Series) -> float:
         known = target.is_not_null()
@@ -158,13 +218,19 @@ class _Labelled:
         if self._told(values, self.before) >= told:
             return True
         numbers = values.drop_nulls()
-        grows = numbers.dtype.is_numeric() and (numbers.is_sorted() or numbers.is_sorted(descending=True))
+        grows = numbers.dtype.is_numeric() and (
+            numbers.is_sorted() or numbers.is_sorted(descending=True)
+        )
         return grows and self._told(self.rows[self.time], self.target) > self.limit
 
 
 def _before(table: pl.DataFrame, target: str, time: str, keys: Sequence[str]) -> pl.Series:
     """The target of the row before, of the same series where the keys beside the time name one."""
-    series = [table[name].alias(f"key{k}") for k, name in enumerate(keys) if name != time and name in table.columns]
+    series = [
+        table[name].alias(f"key{k}")
+        for k, name in enumerate(keys)
+        if name != time and name in table.columns
+    ]
     frame = pl.DataFrame([table[target].alias("target"), *series])
     before = pl.col("target").shift(1)
     return frame.select(before.over([key.name for key in series]) if series else before).to_series()

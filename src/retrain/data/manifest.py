@@ -26,7 +26,9 @@ class Batch:
     rows: int
     unlabelled_rows: int
     quarantined_rows: int
-    target_mean: float | None  # of the labelled rows: the share of positives, or the mean; None with several classes
+    target_mean: (
+        float | None
+    )  # of the labelled rows: the share of positives, or the mean; None with several classes
     first_time: datetime | None
     last_time: datetime | None
     content: str  # sha256 of the rows as they arrived
@@ -40,7 +42,9 @@ class Batch:
     marks: tuple[datetime, ...] = ()
     ordered: bool = False  # a person has put it on hold, whatever it looks like
     accepted: str = ""  # the period of the last of the later batches that agree with it; it takes part from then on
-    agreement: str = ""  # whether it and those on hold before it agree, and a digest of what that was found from
+    agreement: str = (
+        ""  # whether it and those on hold before it agree, and a digest of what that was found from
+    )
 
     @property
     def held_back(self) -> bool:
@@ -61,14 +65,14 @@ class Manifest:
     Labels arrive `label_delay` seconds after their row: younger batches are not counted as labelled yet.
     """
 
-    contract: str
+    schema: str
     batches: tuple[Batch, ...]
     label_delay: float = 0.0
 
     @property
     def digest(self) -> str:
         """32 hex digits that stand for the rows of every batch and the rules that sorted them."""
-        lines = [self.contract, *(f"{batch.period} {batch.content}" for batch in self.batches)]
+        lines = [self.schema, *(f"{batch.period} {batch.content}" for batch in self.batches)]
         lines += [f"held back {batch.period}" for batch in self.batches if batch.held_back]
         lines += [f"label delay {self.label_delay}"] if self.label_delay else []
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
@@ -76,7 +80,11 @@ class Manifest:
     @property
     def labelled(self) -> tuple[Batch, ...]:
         """The batches that have labelled rows, all of whose labels have had the time to arrive, and are not held back."""
-        return tuple(batch for batch in self.batches if batch.rows and not batch.held_back and not self._waits(batch))
+        return tuple(
+            batch
+            for batch in self.batches
+            if batch.rows and not batch.held_back and not self._waits(batch)
+        )
 
     @property
     def waiting(self) -> tuple[Batch, ...]:
@@ -99,10 +107,14 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Manifest(
-            content["contract"], tuple(_batch_from_json(entry) for entry in content["batches"]), content["label_delay"]
+            content["contract"],
+            tuple(_batch_from_json(entry) for entry in content["batches"]),
+            content["label_delay"],
         )
     except FileNotFoundError:
-        raise DataError(f"There is no snapshot yet ({path} is missing). Run `dvc repro snapshot` to make it.") from None
+        raise DataError(
+            f"There is no snapshot yet ({path} is missing). Run `dvc repro snapshot` to make it."
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} is damaged ({error}). Restore it with `dvc checkout --force`, or run `dvc repro -f snapshot`."

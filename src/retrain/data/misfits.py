@@ -19,7 +19,9 @@ _TARGETS = {Task.regression: AMOUNT, Task.multiclass: CODE, Task.binary: FLAG}
 
 def column_kinds(data: DataConfig) -> dict[str, str]:
     """What single values of target and features must be, where their column has a type."""
-    kinds = {name: KINDS[column.type] for name, column in data.features.items() if column.type in KINDS}
+    kinds = {
+        name: KINDS[column.type] for name, column in data.features.items() if column.type in KINDS
+    }
     if data.task is not Task.binary or data.positive_label is None:
         kinds[data.target_column] = _TARGETS[data.task]
     elif data.target_column not in kinds:
@@ -27,7 +29,9 @@ def column_kinds(data: DataConfig) -> dict[str, str]:
     return kinds
 
 
-def without_misfits(frame: pl.DataFrame, kinds: Mapping[str, str]) -> tuple[pl.DataFrame, pl.Series | None]:
+def without_misfits(
+    frame: pl.DataFrame, kinds: Mapping[str, str]
+) -> tuple[pl.DataFrame, pl.Series | None]:
     """The frame with missing cells in place of misfits, and why each row has one; None where no row has.
 
     A column of which no value fits is left as it is: its type is wrong, not its values.

@@ -20,7 +20,11 @@ EVERY = {
 }
 PREFERRED = (PeriodKind.month, PeriodKind.week, PeriodKind.quarter, PeriodKind.day, PeriodKind.hour)
 FEWEST_BATCHES, MOST_BATCHES, MOST_SMALL_BATCHES = 6, 72, 180
-FAIR_BATCH, SMALL_BATCH, TINY_BATCH = 200, 20, 5  # rows: a third of it says something; a month of working days; a week
+FAIR_BATCH, SMALL_BATCH, TINY_BATCH = (
+    200,
+    20,
+    5,
+)  # rows: a third of it says something; a month of working days; a week
 
 
 def guess_period(times: pl.Series) -> PeriodKind:
@@ -55,10 +59,14 @@ def rows_per_batch(rows: int) -> int:
     return max(step, int(wanted // step * step))
 
 
-def batch_keys(table: pl.DataFrame, time: str, kind: PeriodKind, per_batch: int | None) -> pl.Series:
+def batch_keys(
+    table: pl.DataFrame, time: str, kind: PeriodKind, per_batch: int | None
+) -> pl.Series:
     """The batch of each row of a table in order of time."""
     if per_batch is not None:
-        numbers = np.minimum(np.arange(len(table)) // per_batch, max(0, len(table) // per_batch - 1))
+        numbers = np.minimum(
+            np.arange(len(table)) // per_batch, max(0, len(table) // per_batch - 1)
+        )
         return pl.Series("batch", numbers)
     return table.select(period_keys(pl.col(time), kind).alias("batch")).to_series()
 

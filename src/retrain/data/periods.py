@@ -38,7 +38,9 @@ def parse_period(key: str, kind: PeriodKind) -> Period:
         start = _start(key, kind)
         end = _end(start, kind)
     except (ValueError, OverflowError):  # the calendar ends
-        raise DataError(f"{key!r} is not a {kind.name}: write it like {_EXAMPLES[kind]!r}.") from None
+        raise DataError(
+            f"{key!r} is not a {kind.name}: write it like {_EXAMPLES[kind]!r}."
+        ) from None
     return Period(start, end, key)
 
 

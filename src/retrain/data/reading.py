@@ -37,7 +37,9 @@ class Parts:
 def load_parts(paths: str | Sequence[str], dialect: Dialect, needed: Collection[str] = ()) -> Parts:
     """Raises DataError when a path names no file, a file can't be read, or none of them has a row."""
     found = find_files(paths)
-    parts = [part for system, path in found.files for part in read_parts(path, system, dialect, needed)]
+    parts = [
+        part for system, path in found.files for part in read_parts(path, system, dialect, needed)
+    ]
     filled = [part for part in parts if len(part.frame)]
     if not filled:
         raise DataError(
@@ -47,7 +49,10 @@ def load_parts(paths: str | Sequence[str], dialect: Dialect, needed: Collection[
 
 
 def read_table(
-    paths: str | Sequence[str], dialect: Dialect, casters: Mapping[str, Caster], strict: Collection[str] = ()
+    paths: str | Sequence[str],
+    dialect: Dialect,
+    casters: Mapping[str, Caster],
+    strict: Collection[str] = (),
 ) -> pl.DataFrame:
     """One table from all files that the paths, globs or URLs name. Columns that some of them lack are null there.
 
@@ -71,11 +76,15 @@ def read_one(
     return cast_parts(read_parts(path, None, dialect, casters, whole), casters, strict)
 
 
-def cast_parts(parts: list[Part], casters: Mapping[str, Caster], strict: Collection[str] = ()) -> pl.DataFrame:
+def cast_parts(
+    parts: list[Part], casters: Mapping[str, Caster], strict: Collection[str] = ()
+) -> pl.DataFrame:
     """Text parts cast together, typed ones as they are."""
     if all(part.is_text for part in parts):
         return _cast(parts, casters, strict)
-    return join([_cast([part], casters, strict) if part.is_text else part.frame for part in parts], parts)
+    return join(
+        [_cast([part], casters, strict) if part.is_text else part.frame for part in parts], parts
+    )
 
 
 def join(frames: list[pl.DataFrame], parts: Sequence[Part]) -> pl.DataFrame:
@@ -89,14 +98,18 @@ def join(frames: list[pl.DataFrame], parts: Sequence[Part]) -> pl.DataFrame:
         ) from error
 
 
-def _cast(parts: list[Part], casters: Mapping[str, Caster], strict: Collection[str]) -> pl.DataFrame:
+def _cast(
+    parts: list[Part], casters: Mapping[str, Caster], strict: Collection[str]
+) -> pl.DataFrame:
     for part in parts:
         refuse_reserved(part.frame.columns, part.place)
     frame = join([part.frame for part in parts], parts)
     texts = text_columns(frame)
     others = plain_numbers(frame, [name for name in texts if name not in casters])
     frame = frame.with_columns(others.values())
-    casts = {name: casters.get(name, cast_as_found)(frame[name]) for name in texts if name not in others}
+    casts = {
+        name: casters.get(name, cast_as_found)(frame[name]) for name in texts if name not in others
+    }
     for name in strict:
         read = casts[name].times if name in casts else None
         if read is not None and read.undecided:
@@ -123,7 +136,10 @@ def text_columns(frame: pl.DataFrame) -> list[str]:
 
 
 def with_problems(
-    frame: pl.DataFrame, casts: Mapping[str, Cast], parts: Sequence[Part] = (), required: str | None = None
+    frame: pl.DataFrame,
+    casts: Mapping[str, Cast],
+    parts: Sequence[Part] = (),
+    required: str | None = None,
 ) -> pl.DataFrame:
     """The frame with its cast columns, and beside them what didn't fit, or is missing in the column `required`."""
     rows = pl.Series(dtype=pl.Int64)
@@ -133,23 +149,43 @@ def with_problems(
             rows = cast.unread.arg_true().cast(pl.Int64)
             shown = frame[name].gather(rows)
             shown = shown.str.slice(0, _SHOWN) + shown.str.slice(_SHOWN).str.replace(r"(?s).+", "…")
-            told.append(pl.DataFrame({"row": rows, "why": f"{name}: '" + shown + f"' is not {cast.kind}"}))
+            told.append(
+                pl.DataFrame({"row": rows, "why": f"{name}: '" + shown + f"' is not {cast.kind}"})
+            )
     if required in casts and casts[required].values.null_count():
         cast = casts[required]
-        missing = cast.values.is_null() if cast.unread is None else cast.values.is_null() & ~cast.unread
+        missing = (
+            cast.values.is_null() if cast.unread is None else cast.values.is_null() & ~cast.unread
+        )
         rows = missing.arg_true().cast(pl.Int64)
         told.append(
-            pl.DataFrame({"row": rows, "why": pl.Series([f"{required}: missing"]).new_from_index(0, len(rows))})
+            pl.DataFrame(
+                {
+                    "row": rows,
+                    "why": pl.Series([f"{required}: missing"]).new_from_index(0, len(rows)),
+                }
+            )
         )
     for start, part in zip(_starts(parts), parts, strict=True):
-        for which, odd in (("more", part.text.too_long), ("fewer", part.text.cut_off)) if part.text else ():
+        for which, odd in (
+            (("more", part.text.too_long), ("fewer", part.text.cut_off)) if part.text else ()
+        ):
             if odd:
                 rows = pl.Series(odd, dtype=pl.Int64) + start
-                told.append(pl.DataFrame({"row": rows, "why": f"it has {which} cells than the header has columns"}))
+                told.append(
+                    pl.DataFrame(
+                        {"row": rows, "why": f"it has {which} cells than the header has columns"}
+                    )
+                )
     typed = frame.with_columns(cast.values.alias(name) for name, cast in casts.items())
     if not told:
         return typed
-    problems = pl.concat(told).group_by("row", maintain_order=True).agg(pl.col("why").str.join("; ")).sort("row")
+    problems = (
+        pl.concat(told)
+        .group_by("row", maintain_order=True)
+        .agg(pl.col("why").str.join("; "))
+        .sort("row")
+    )
     empty = pl.Series([None], dtype=pl.String).new_from_index(0, len(frame))
     return typed.with_columns(
         empty.scatter(problems["row"], problems["why"]).alias(PROBLEM),
@@ -164,7 +200,11 @@ def places(rows: pl.Series, parts: Sequence[Part]) -> pl.Series:
         inside = rows.filter((rows >= start) & (rows < start + len(part.frame)))
         if len(inside):
             found.append(part.where(inside - start))
-    return pl.concat(found) if parts else pl.Series([None], dtype=pl.String).new_from_index(0, len(rows))
+    return (
+        pl.concat(found)
+        if parts
+        else pl.Series([None], dtype=pl.String).new_from_index(0, len(rows))
+    )
 
 
 def locate_rows(rows: Sequence[int], parts: Sequence[Part]) -> list[str]:

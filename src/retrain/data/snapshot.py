@@ -14,11 +14,19 @@ import polars as pl
 
 from retrain.columns import own_column
 from retrain.config import DataConfig, Task
-from retrain.data.contract import EARLIER_REASON, REASON, CheckedBatch
-from retrain.data.manifest import MANIFEST, MOST_MARKS, SUMMARY, TIMES, Batch, Manifest, read_manifest
-from retrain.data.summary import BatchSummary, from_json, sample_rows, summarize
+from retrain.data.manifest import (
+    MANIFEST,
+    MOST_MARKS,
+    SUMMARY,
+    TIMES,
+    Batch,
+    Manifest,
+    read_manifest,
+)
+from retrain.data.profiles import BatchProfile, from_json, sample_rows, summarize
+from retrain.data.schema import EARLIER_REASON, REASON, CheckedBatch
 from retrain.errors import DataError, RetrainError
-from retrain.project import replacing, write_json
+from retrain.workspace import atomic_write, write_json
 
 LABELLED, UNLABELLED, QUARANTINED = "part.parquet", "unlabelled.parquet", "quarantine.parquet"
 _LARGEST_EXACT = 2.0**53
@@ -46,7 +54,11 @@ def _by_value(values: pl.Series) -> pl.Series:
     if values.dtype == pl.Date:
         return values.cast(pl.Datetime("us"))
     whole = r"^(0|-?[1-9]\d{0,17})$"
-    if values.dtype == pl.String and known.head(1).str.contains(whole).all() and known.str.contains(whole).all():
+    if (
+        values.dtype == pl.String
+        and known.head(1).str.contains(whole).all()
+        and known.str.contains(whole).all()
+    ):
         return values.cast(pl.Int64)
     return values
 
@@ -65,7 +77,7 @@ class SnapshotStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.staging = folder.with_name(f".{folder.name}.staging")
-        self.judged: dict[str, BatchSummary] = {}
+        self.judged: dict[str, BatchProfile] = {}
 
     def manifest(self) -> Manifest:
         """Raises DataError when there is no snapshot, or its manifest is damaged."""
@@ -100,17 +112,23 @@ class SnapshotStore:
     def everything(self, batch: Batch) -> pl.DataFrame:
         """All rows of a batch, also unlabelled and quarantined ones; not checked against the manifest."""
         names = [name for name in (LABELLED, UNLABELLED, QUARANTINED) if name in batch.files]
-        frames = {name: pl.read_parquet(self._path(batch.period, name), glob=False) for name in names}
+        frames = {
+            name: pl.read_parquet(self._path(batch.period, name), glob=False) for name in names
+        }
         if QUARANTINED in frames:
             quarantined = frames[QUARANTINED]
-            frames[QUARANTINED] = quarantined.drop(REASON if REASON in quarantined.columns else EARLIER_REASON)
+            frames[QUARANTINED] = quarantined.drop(
+                REASON if REASON in quarantined.columns else EARLIER_REASON
+            )
         return pl.concat(frames.values(), how="diagonal_relaxed")
 
     def intact(self, batch: Batch) -> bool:
         """Whether the batch's files are there. Their bytes are checked where they are read."""
-        return SUMMARY in batch.files and all(self._path(batch.period, name).is_file() for name in batch.files)
+        return SUMMARY in batch.files and all(
+            self._path(batch.period, name).is_file() for name in batch.files
+        )
 
-    def summary(self, batch: Batch) -> BatchSummary:
+    def summary(self, batch: Batch) -> BatchProfile:
         """What a batch looks like, without reading its rows. Raises DataError when it is damaged."""
         if batch.period in self.judged:
             return self.judged[batch.period]
@@ -143,17 +161,21 @@ class SnapshotStore:
     ) -> Batch:
         """Write a batch beside the snapshot and describe it. Raises RetrainError when it can't be written."""
         folder = self.staging / f"batch={period}"
-        parts = {LABELLED: checked.labelled, UNLABELLED: checked.unlabelled, QUARANTINED: checked.quarantined}
+        parts = {
+            LABELLED: checked.labelled,
+            UNLABELLED: checked.unlabelled,
+            QUARANTINED: checked.quarantined,
+        }
         files = {}
         for name, frame in parts.items():
             if name == LABELLED or len(frame):
-                with replacing(folder / name) as temporary:
+                with atomic_write(folder / name) as temporary:
                     _write_parquet(frame, temporary)
                 files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         summary = summarize(checked.labelled, checked.unlabelled, data)
-        with replacing(folder / SUMMARY) as temporary:
+        with atomic_write(folder / SUMMARY) as temporary:
             temporary.write_text(summary.to_json(), encoding="utf-8")
-        with replacing(folder / SAMPLE) as temporary:
+        with atomic_write(folder / SAMPLE) as temporary:
             _write_parquet(sample_rows(checked.labelled, checked.unlabelled, data), temporary)
         for name in (SUMMARY, SAMPLE):
             files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
@@ -163,7 +185,12 @@ class SnapshotStore:
         counts = (
             {}
             if data.task is Task.regression
-            else dict(target.cast(pl.String).value_counts(name=own_column("count")).sort(target.name).iter_rows())
+            else dict(
+                target.cast(pl.String)
+                .value_counts(name=own_column("count"))
+                .sort(target.name)
+                .iter_rows()
+            )
         )
         return Batch(
             period=period,
@@ -171,7 +198,9 @@ class SnapshotStore:
             rows=len(labelled),
             unlabelled_rows=len(checked.unlabelled),
             quarantined_rows=len(checked.quarantined),
-            target_mean=None if data.task is Task.multiclass or labelled.is_empty() else float(target.mean()),
+            target_mean=None
+            if data.task is Task.multiclass or labelled.is_empty()
+            else float(target.mean()),
             first_time=labelled[time].min(),
             last_time=labelled[time].max(),
             content=content,
@@ -186,12 +215,17 @@ class SnapshotStore:
         if batch.marks or not batch.rows:
             return batch
         try:
-            times = pl.read_parquet(self._path(batch.period, LABELLED), columns=[time_column])[time_column]
-        except (OSError, pl.exceptions.PolarsError):  # whoever reads its rows will say that it is damaged
+            times = pl.read_parquet(self._path(batch.period, LABELLED), columns=[time_column])[
+                time_column
+            ]
+        except (
+            OSError,
+            pl.exceptions.PolarsError,
+        ):  # whoever reads its rows will say that it is damaged
             return batch
         return dataclasses.replace(batch, marks=time_marks(times))
 
-    def put_summary(self, batch: Batch, summary: BatchSummary) -> Batch:
+    def put_profile(self, batch: Batch, summary: BatchProfile) -> Batch:
         """Another summary of a batch, as when it has been held against others; returns the entry that vouches for it. Written
         when the update is committed."""
         self.judged[batch.period] = summary
@@ -220,7 +254,11 @@ class SnapshotStore:
             for key in TIMES:
                 entry[key] = entry[key].isoformat() if entry[key] else None
             entry["marks"] = [mark.isoformat() for mark in entry["marks"]]
-        content = {"contract": manifest.contract, "label_delay": manifest.label_delay, "batches": entries}
+        content = {
+            "contract": manifest.schema,
+            "label_delay": manifest.label_delay,
+            "batches": entries,
+        }
         write_json(self.folder / MANIFEST, content | {"digest": manifest.digest})
         keep = {f"batch={batch.period}" for batch in manifest.batches}
         for folder in self.folder.glob("batch=*"):

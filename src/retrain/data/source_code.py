@@ -49,7 +49,10 @@ def _sources(value: Any, seen: set[int]) -> Iterator[Source]:
 def _named(node: Any) -> Iterator[Any]:
     """What the `_target_`s of a config node name, whether or not the source keeps it."""
     if isinstance(node, dict):
-        if isinstance(node.get("_target_"), str) and (found := _import(node["_target_"])) is not None:
+        if (
+            isinstance(node.get("_target_"), str)
+            and (found := _import(node["_target_"])) is not None
+        ):
             yield found
         node = list(node.values())
     if isinstance(node, list | tuple):

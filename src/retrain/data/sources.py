@@ -18,14 +18,26 @@ from retrain.data.casting import Caster
 from retrain.data.dialect import Dialect
 from retrain.data.files import SUFFIXES, Part, read_parts, readable, stamp_files
 from retrain.data.periods import period_keys
-from retrain.data.reading import PLACE, PROBLEM, cast_texts, load_parts, locate_rows, read_one, read_table
+from retrain.data.reading import (
+    PLACE,
+    PROBLEM,
+    cast_texts,
+    load_parts,
+    locate_rows,
+    read_one,
+    read_table,
+)
 from retrain.data.schema_casters import date_columns, schema_casters, typed_columns
 from retrain.data.time_columns import is_time, with_times
 from retrain.errors import ConfigError, DataError
 from retrain.ranges import PositiveCount
 
 ROW_NUMBER = "row_number"
-_PERIOD, _FILLED, _OF_LABEL = own_column("period"), own_column("filled_time"), own_column("of_label")
+_PERIOD, _FILLED, _OF_LABEL = (
+    own_column("period"),
+    own_column("filled_time"),
+    own_column("of_label"),
+)
 _ORIGIN = own_column("origin")  # the row's number in the table as it was loaded
 
 
@@ -87,7 +99,9 @@ class BatchFiles(Source):
         found = [_stem(path.name) for path in self.folder.iterdir() if readable(path.name)]
         twice = {key for key in found if found.count(key) > 1}
         if twice:
-            raise DataError(f"{self.folder} holds more than one file for {', '.join(sorted(twice))}. Keep one of each.")
+            raise DataError(
+                f"{self.folder} holds more than one file for {', '.join(sorted(twice))}. Keep one of each."
+            )
         return found
 
     def fingerprint(self, period: str) -> str:
@@ -129,7 +143,11 @@ class Table(Source):
         date_formats: dict[str, str] | None = None,
     ) -> None:
         self.date_formats = date_formats
-        self.rows_per_batch, self.time_format, self.day_first = rows_per_batch, time_format, day_first
+        self.rows_per_batch, self.time_format, self.day_first = (
+            rows_per_batch,
+            time_format,
+            day_first,
+        )
         self.row_number = ROW_NUMBER if number_rows is True else number_rows or None
 
     def bind(self, data: DataConfig) -> None:
@@ -137,7 +155,9 @@ class Table(Source):
         self.data = data
         self.time_column, self.period = data.time_column, data.period
         if (self.period is PeriodKind.rows) != (self.rows_per_batch is not None):
-            raise ConfigError("`data.period: rows` and `data.source.rows_per_batch` go together: set both or none.")
+            raise ConfigError(
+                "`data.period: rows` and `data.source.rows_per_batch` go together: set both or none."
+            )
 
     @abstractmethod
     def load(self) -> pl.DataFrame:
@@ -174,20 +194,30 @@ class Table(Source):
         table = self.load()
         if self.time_column not in table.columns:
             found = ", ".join(table.columns[:40])
-            raise DataError(f"The table has no column `{self.time_column}` (`data.time_column`). It has {found}.")
-        refuse_reserved((name for name in table.columns if name not in (PROBLEM, PLACE)), "The table")
+            raise DataError(
+                f"The table has no column `{self.time_column}` (`data.time_column`). It has {found}."
+            )
+        refuse_reserved(
+            (name for name in table.columns if name not in (PROBLEM, PLACE)), "The table"
+        )
         if self.row_number in table.columns:
             raise DataError(
                 f"The table has a column `{self.row_number}` itself, so its rows can't be numbered under that name. Name "
                 "another one in `data.source.number_rows` and `data.key_columns`, or take `number_rows` away to use the "
                 "column as it is."
             )
-        table = with_times(table, self.time_column, self.time_format, self.day_first).with_row_index(_ORIGIN)
+        table = with_times(
+            table, self.time_column, self.time_format, self.day_first
+        ).with_row_index(_ORIGIN)
         # A row without a time goes to quarantine in the batch of the rows beside it.
-        table = table.with_columns(table[self.time_column].forward_fill().backward_fill().alias(_FILLED))
+        table = table.with_columns(
+            table[self.time_column].forward_fill().backward_fill().alias(_FILLED)
+        )
         table = table.sort(_FILLED, maintain_order=True)
         if self.rows_per_batch is None:
-            return table.with_columns(period_keys(pl.col(_FILLED), self.period).alias(_PERIOD)).drop(_FILLED)
+            return table.with_columns(
+                period_keys(pl.col(_FILLED), self.period).alias(_PERIOD)
+            ).drop(_FILLED)
         number = pl.int_range(pl.len()) // self.rows_per_batch
         full = table.head(len(table) // self.rows_per_batch * self.rows_per_batch).drop(_FILLED)
         return full.with_columns(number.cast(pl.String).str.zfill(6).alias(_PERIOD))
@@ -227,7 +257,9 @@ class Files(Table):
 
     @functools.cached_property
     def _parts(self) -> list[Part]:
-        return load_parts(self.paths, self.dialect, schema_casters(self.data, self.dialect, self.time_format)).filled
+        return load_parts(
+            self.paths, self.dialect, schema_casters(self.data, self.dialect, self.time_format)
+        ).filled
 
 
 class SqlQuery(Table):
@@ -237,13 +269,17 @@ class SqlQuery(Table):
     The query is run in every `dvc repro -f snapshot`: a database has no stamp that says whether it has changed.
     """
 
-    def __init__(self, query: str, uri: str | None = None, uri_from_env: str | None = None, **table: Any) -> None:
+    def __init__(
+        self, query: str, uri: str | None = None, uri_from_env: str | None = None, **table: Any
+    ) -> None:
         super().__init__(**table)
         self.query, self.uri, self.uri_from_env = query, uri, uri_from_env
 
     def fingerprint(self, period: str) -> str:
         """Of the rows themselves, each batch on its own: one new row does not make all others be checked again."""
-        return hashlib.sha256(self.read(period).hash_rows().sort().to_numpy().tobytes()).hexdigest()[:32]
+        return hashlib.sha256(
+            self.read(period).hash_rows().sort().to_numpy().tobytes()
+        ).hexdigest()[:32]
 
     def stamp(self) -> str:
         return ""
@@ -258,7 +294,9 @@ class SqlQuery(Table):
         table = read_query(uri, self.query)
         # Some databases, such as SQLite, keep times and flags as text.
         texts = [name for name in typed_columns(self.data) if table.schema.get(name) == pl.String]
-        return cast_texts(table, {name: caster for name, caster in self._casters().items() if name in texts})
+        return cast_texts(
+            table, {name: caster for name, caster in self._casters().items() if name in texts}
+        )
 
     def _casters(self) -> dict[str, Caster]:
         dialect = Dialect.checked(None, None, None, self.day_first, self.date_formats)
@@ -288,11 +326,17 @@ class WithLabels(Source):
     def read(self, period: str) -> pl.DataFrame:
         rows, known = self.source.read(period).drop(self.target_column, strict=False), self._known
         for name in self.key_columns:
-            if name in rows.columns and rows.schema[name] != known.schema[name]:  # such as 17 there and "K17" here
-                rows, known = (frame.with_columns(frame[name].cast(pl.String)) for frame in (rows, known))
+            if (
+                name in rows.columns and rows.schema[name] != known.schema[name]
+            ):  # such as 17 there and "K17" here
+                rows, known = (
+                    frame.with_columns(frame[name].cast(pl.String)) for frame in (rows, known)
+                )
         joined = rows.join(known, on=self.key_columns, how="left", suffix=_OF_LABEL)
         both = [name for name in (PROBLEM, PLACE) if name + _OF_LABEL in joined.columns]
-        joined = joined.with_columns(joined[name].fill_null(joined[name + _OF_LABEL]) for name in both)
+        joined = joined.with_columns(
+            joined[name].fill_null(joined[name + _OF_LABEL]) for name in both
+        )
         return joined.drop(name + _OF_LABEL for name in both)
 
     def locate(self, period: str, rows: Sequence[int]) -> list[str]:
@@ -308,9 +352,13 @@ class WithLabels(Source):
         dialect = getattr(self.source, "dialect", Dialect())
         casters = schema_casters(self.data, dialect, None)
         labels = read_table(self.labels, dialect, casters)
-        missing = [name for name in (*self.key_columns, self.target_column) if name not in labels.columns]
+        missing = [
+            name for name in (*self.key_columns, self.target_column) if name not in labels.columns
+        ]
         if missing:
-            raise DataError(f"The labels have no column {', '.join(missing)} (`data.source.labels`).")
+            raise DataError(
+                f"The labels have no column {', '.join(missing)} (`data.source.labels`)."
+            )
         told = [name for name in (PROBLEM, PLACE) if name in labels.columns]
         labels = labels.select(*self.key_columns, self.target_column, *told)
         repeated = labels.select(self.key_columns).is_duplicated()
@@ -336,7 +384,9 @@ def read_query(uri: str, query: str) -> pl.DataFrame:
             return pl.read_database(sqlalchemy.text(query), connection, infer_schema_length=None)
     except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
         cause = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
-        raise DataError(f"The query can't be read from the database: {cause}. Mend `data.source`.") from None
+        raise DataError(
+            f"The query can't be read from the database: {cause}. Mend `data.source`."
+        ) from None
 
 
 def _stem(name: str) -> str:

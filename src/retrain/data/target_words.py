@@ -36,7 +36,9 @@ def split_words(values: pl.Series, positive: str, tolerated: float) -> Words | N
     negatives = folded.filter((folded != without_case(positive)).fill_null(False))
     if negatives.n_unique() < 2:
         return None
-    counts = sorted(negatives.value_counts(name="rows").rows(), key=lambda pair: (-pair[1], pair[0]))
+    counts = sorted(
+        negatives.value_counts(name="rows").rows(), key=lambda pair: (-pair[1], pair[0])
+    )
     shown = {word: text for text, word in sorted(meant.items(), reverse=True)}
     negative, most = counts[0]
     odd = folded.is_in([word for word, _ in counts[1:]]).fill_null(False)

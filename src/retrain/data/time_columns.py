@@ -15,7 +15,9 @@ def is_time(values: pl.Series) -> bool:
     return values.dtype == pl.Date or isinstance(values.dtype, pl.Datetime)
 
 
-def with_times(table: pl.DataFrame, name: str, time_format: str | None, day_first: bool | None) -> pl.DataFrame:
+def with_times(
+    table: pl.DataFrame, name: str, time_format: str | None, day_first: bool | None
+) -> pl.DataFrame:
     """The table with a column as times; rows whose text is none are marked. Raises DataError when not one is."""
     values = table[name]
     if values.dtype == pl.String:
@@ -29,7 +31,11 @@ def with_times(table: pl.DataFrame, name: str, time_format: str | None, day_firs
         times = parse_times(values, time_format)
     problem = PROBLEM in table.columns and table[PROBLEM].is_not_null().any()
     if times.null_count() == len(times) and len(times):
-        why = f"such as {values.drop_nulls().head(1).to_list()}" if values.null_count() < len(values) else "it is empty"
+        why = (
+            f"such as {values.drop_nulls().head(1).to_list()}"
+            if values.null_count() < len(values)
+            else "it is empty"
+        )
         first = f": {table[PROBLEM].drop_nulls()[0]}" if problem else ""
         raise DataError(
             f"`{name}` can't be read as time (`data.source.time_format`: {time_format}), {why}{first}. Say how it is written: a "
@@ -51,13 +57,17 @@ def parse_times(values: pl.Series, time_format: str | None = None) -> pl.Series:
     if not is_time(values) and time_format is not None and values.dtype.is_numeric():
         if time_format in EPOCH_UNITS:
             try:
-                values = pl.select(pl.from_epoch(values, time_unit=EPOCH_UNITS[time_format])).to_series()
+                values = pl.select(
+                    pl.from_epoch(values, time_unit=EPOCH_UNITS[time_format])
+                ).to_series()
             except pl.exceptions.PolarsError as error:
                 raise DataError(
                     f"`{values.name}` can't be read as {time_format}: {str(error).splitlines()[0]}"
                 ) from error
         else:
-            return parse_times(values.cast(pl.Int64, strict=False).cast(pl.String).alias(values.name), time_format)
+            return parse_times(
+                values.cast(pl.Int64, strict=False).cast(pl.String).alias(values.name), time_format
+            )
     found = to_times(values)
     if found is None:
         raise DataError(

@@ -12,19 +12,41 @@ from retrain.errors import DataError
 
 EPOCH_UNITS = {"epoch_s": "s", "epoch_ms": "ms", "epoch_us": "us"}
 # Beside an empty cell, of times and numbers; of texts, where some of these are words, see `casting`.
-MISSING_MARKS = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "null", "NULL", "None", "?", ".", "-")
+MISSING_MARKS = (
+    "",
+    "NA",
+    "N/A",
+    "n/a",
+    "#N/A",
+    "<NA>",
+    "NaN",
+    "nan",
+    "NaT",
+    "null",
+    "NULL",
+    "None",
+    "?",
+    ".",
+    "-",
+)
 DAY_FIRST, MONTH_FIRST = "day", "month"
 _MOST_SHAPES = 20
 # As far as whole numbers are meant as seconds since 1970: from 1973 on, so that 20230131 is a date.
 _EPOCHS = ((9, 10, "epoch_s"), (12, 13, "epoch_ms"), (15, 16, "epoch_us"))
 _DIGITS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
-_ZONE = re.compile(r"(?<=\d)(\s?)(Z|[+-]\d{2}(?::?\d{2})?)$|(?<=\d)(\s?(?:UTC|GMT))$|(?<=[AaPp][Mm])(\s?(?:UTC|GMT))$")
+_ZONE = re.compile(
+    r"(?<=\d)(\s?)(Z|[+-]\d{2}(?::?\d{2})?)$|(?<=\d)(\s?(?:UTC|GMT))$|(?<=[AaPp][Mm])(\s?(?:UTC|GMT))$"
+)
 _CLOCK = re.compile(r"(T| T|,? +|:|_)(\d{1,2}):(\d{2})(:\d{2}([.,]\d+)?)?( ?[AaPp][Mm])?$")
 _COMPACT = re.compile(r"^(\d{8})([T ])(\d{6}|\d{4})$")
 _YEAR_FIRST = re.compile(r"^\d{4}([-/.])\d{1,2}\1\d{1,2}$")
 _YEAR_LAST = re.compile(r"^(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})$")
-_WRITTEN = re.compile(r"^([A-Za-z]{3,9},? )?(\d{1,2})([- ./]?)([A-Za-z]{3,9})(\.?,?[- ./]?)(\d{4}|\d{2})$")
-_WRITTEN_MONTH_FIRST = re.compile(r"^([A-Za-z]{3,9},? )?([A-Za-z]{3,9})(\.? |-)(\d{1,2})(,? |-)(\d{4})$")
+_WRITTEN = re.compile(
+    r"^([A-Za-z]{3,9},? )?(\d{1,2})([- ./]?)([A-Za-z]{3,9})(\.?,?[- ./]?)(\d{4}|\d{2})$"
+)
+_WRITTEN_MONTH_FIRST = re.compile(
+    r"^([A-Za-z]{3,9},? )?([A-Za-z]{3,9})(\.? |-)(\d{1,2})(,? |-)(\d{4})$"
+)
 
 
 @dataclass(frozen=True)
@@ -59,14 +81,18 @@ class _Order:
     year_first: bool = False
 
 
-def read_times(text: pl.Series, time_format: str | None = None, day_first: bool | None = None) -> ReadTimes:
+def read_times(
+    text: pl.Series, time_format: str | None = None, day_first: bool | None = None
+) -> ReadTimes:
     """A column of text as times. With a `time_format` nothing is guessed.
 
     Raises DataError for a `time_format` that can't be one.
     """
     stripped = text.str.strip_chars()
     known = stripped.is_not_null() & ~stripped.is_in(MISSING_MARKS)
-    frame = pl.DataFrame({"row": pl.int_range(len(text), eager=True), "text": stripped}).filter(known)
+    frame = pl.DataFrame({"row": pl.int_range(len(text), eager=True), "text": stripped}).filter(
+        known
+    )
     if time_format is not None:
         found = [(frame["row"], _parse(frame["text"], time_format))]
         return _gather(text, frame["row"], found, (time_format,))
@@ -86,7 +112,11 @@ def _read_shapes(text: pl.Series, frame: pl.DataFrame, day_first: bool | None) -
             if (year := _settle_year(frame["text"], candidates, day_first)) is not None:
                 order = year
             year_first = year is not None and year.year_first
-            candidates = [_year_first(candidates[0]) if year_first else candidates[0 if order.day_first else 1]]
+            candidates = [
+                _year_first(candidates[0])
+                if year_first
+                else candidates[0 if order.day_first else 1]
+            ]
         if not candidates:
             frame = frame.filter(~frame["text"].str.contains(_shape(frame["text"][0])))
             continue
@@ -105,10 +135,10 @@ def _read_shapes(text: pl.Series, frame: pl.DataFrame, day_first: bool | None) -
         doubt = f"`{text.name}` holds dates such as {_example(text)}, and no value tells whether the day or the month comes "
         doubt += f"first: read {'day' if order.day_first else 'month'}-first, since {order.why}."
     if doubt and order.other:
-        doubt = (
-            f"`{text.name}` holds dates such as {_example(text)}, and no value tells whether the day, the month or the "
+        doubt = f"`{text.name}` holds dates such as {_example(text)}, and no value tells whether the day, the month or the "
+        doubt += (
+            f"year comes first: read as {' or '.join(formats)}, but {order.other} is possible too."
         )
-        doubt += f"year comes first: read as {' or '.join(formats)}, but {order.other} is possible too."
     return ReadTimes(
         read.values,
         read.unread,
@@ -119,7 +149,8 @@ def _read_shapes(text: pl.Series, frame: pl.DataFrame, day_first: bool | None) -
         order is not None and order.undecided,
         0 < zoned < len(rows) - int(read.unread.sum()),
         0 < zoned == len(rows) - int(read.unread.sum()),
-        bool(formats) and not any("%H" in name or "%I" in name or name in EPOCH_UNITS for name in formats),
+        bool(formats)
+        and not any("%H" in name or "%I" in name or name in EPOCH_UNITS for name in formats),
         order.other if order else None,
     )
 
@@ -139,7 +170,12 @@ def _parse(text: pl.Series, time_format: str) -> pl.Series:
             scale = {"s": 1_000_000, "ms": 1_000, "us": 1}[EPOCH_UNITS[time_format]]
             numbers = text.cast(pl.Int64, strict=False)
             if numbers.null_count():
-                return (text.cast(pl.Float64, strict=False) * scale).round().cast(pl.Int64).cast(pl.Datetime("us"))
+                return (
+                    (text.cast(pl.Float64, strict=False) * scale)
+                    .round()
+                    .cast(pl.Int64)
+                    .cast(pl.Datetime("us"))
+                )
             return (numbers * scale).cast(pl.Datetime("us"))
         if time_format == "%Y":
             return _parse(text + "-01-01", "%Y-%m-%d")
@@ -150,7 +186,9 @@ def _parse(text: pl.Series, time_format: str) -> pl.Series:
             return _parse(point, time_format.replace("%,f", "%.f"))
         if "%z" in time_format or "%#z" in time_format:
             zoned = time_format.replace("%z", "%#z")
-            times = text.str.to_datetime(zoned, strict=False, time_unit="us", time_zone="UTC", ambiguous="earliest")
+            times = text.str.to_datetime(
+                zoned, strict=False, time_unit="us", time_zone="UTC", ambiguous="earliest"
+            )
             return times.dt.replace_time_zone(None)
         # Of a four-digit year `%Y` would take two digits for the first century.
         times = text.str.to_datetime(time_format, strict=False, time_unit="us")
@@ -201,7 +239,11 @@ def _date_formats(example: str) -> list[str]:
         return [f"%d{sign}%m{sign}{year}", f"%m{sign}%d{sign}{year}"]
     if found := _WRITTEN.match(example):
         month = "%b" if len(found[4]) == 3 else "%B"
-        return [_weekday(found[1]) + f"%d{found[3]}{month}{found[5]}" + ("%Y" if len(found[6]) == 4 else "%y")]
+        return [
+            _weekday(found[1])
+            + f"%d{found[3]}{month}{found[5]}"
+            + ("%Y" if len(found[6]) == 4 else "%y")
+        ]
     if found := _WRITTEN_MONTH_FIRST.match(example):
         month = "%b" if len(found[2]) == 3 else "%B"
         return [_weekday(found[1]) + f"{month}{found[3]}%d{found[5]}%Y"]
@@ -215,7 +257,9 @@ def _weekday(text: str | None) -> str:
     return text.replace(name, "%a" if len(name) == 3 else "%A")
 
 
-def _settle(text: pl.Series, formats: list[str], day_first: bool | None, before: _Order | None) -> _Order:
+def _settle(
+    text: pl.Series, formats: list[str], day_first: bool | None, before: _Order | None
+) -> _Order:
     """Whether the day or the month comes first, from all values of one form."""
     if day_first is not None:
         return _Order(day_first, "it was said so (`day_first`)", doubt=False)
@@ -229,17 +273,27 @@ def _settle(text: pl.Series, formats: list[str], day_first: bool | None, before:
         which, number = (DAY_FIRST, first) if days > months else (MONTH_FIRST, second)
         why = f"the {'first' if days > months else 'second'} number goes up to {number.max()}"
         contradicted = min((first > 12).sum(), (second > 12).sum()) > 0
-        return _Order(which == DAY_FIRST, why + (" in most of them" if contradicted else ""), doubt=contradicted)
+        return _Order(
+            which == DAY_FIRST,
+            why + (" in most of them" if contradicted else ""),
+            doubt=contradicted,
+        )
     sign = formats[0][2]
     if sign == ".":
         return _Order(True, "dates with points are written so", doubt=True)
     ordered = [
-        times.drop_nulls().is_sorted() or times.drop_nulls().is_sorted(descending=True) for times in (by_day, by_month)
+        times.drop_nulls().is_sorted() or times.drop_nulls().is_sorted(descending=True)
+        for times in (by_day, by_month)
     ]
     if ordered[0] != ordered[1]:
         return _Order(ordered[0], "the rows are then in order of time", True, True)
     if text.n_unique() > 1 and (first.n_unique() == 1) != (second.n_unique() == 1):
-        return _Order(first.n_unique() == 1, "the other number then is the same day of every month", True, True)
+        return _Order(
+            first.n_unique() == 1,
+            "the other number then is the same day of every month",
+            True,
+            True,
+        )
     if sign == "/":
         return _Order(False, "slashes are mostly written so", True, True)
     return _Order(True, f"dates with `{sign}` are mostly written so", True, True)
@@ -259,11 +313,21 @@ def _settle_year(text: pl.Series, formats: list[str], day_first: bool | None) ->
     most = max(times.count() for times in lasts)
     if first.count() != most:
         found = first.count() > most
-        return _Order(False, "only then all are dates", doubt=False, year_first=True) if found else None
+        return (
+            _Order(False, "only then all are dates", doubt=False, year_first=True)
+            if found
+            else None
+        )
     last = min((times for times in lasts if times.count() == most), key=_span)
-    signs = {_narrower(first, last), _in_order(first) - _in_order(last), _ahead(last) - _ahead(first)} - {0}
+    signs = {
+        _narrower(first, last),
+        _in_order(first) - _in_order(last),
+        _ahead(last) - _ahead(first),
+    } - {0}
     if signs == {1}:
-        return _Order(False, "the times then lie closer, in order or not ahead", doubt=False, year_first=True)
+        return _Order(
+            False, "the times then lie closer, in order or not ahead", doubt=False, year_first=True
+        )
     if signs == {-1} or day_first is not None:
         return None
     order = _settle(text, formats, None, None)
@@ -293,7 +357,10 @@ def _ahead(times: pl.Series) -> int:
 def _shape(example: str) -> str:
     """A pattern of all texts that differ in their digits and letters only."""
     parts = re.findall(r"\d+|[^\W\d_]+|.", example, flags=re.DOTALL)
-    kinds = [r"\d+" if part.isdigit() else r"[^\W\d_]+" if part.isalpha() else re.escape(part) for part in parts]
+    kinds = [
+        r"\d+" if part.isdigit() else r"[^\W\d_]+" if part.isalpha() else re.escape(part)
+        for part in parts
+    ]
     return f"(?s)^{''.join(kinds)}$"
 
 

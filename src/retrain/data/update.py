@@ -13,16 +13,16 @@ import polars as pl
 
 from retrain.columns import own_column
 from retrain.config import DataConfig, MonitoringConfig
-from retrain.data.contract import Contract
 from retrain.data.holds import decide_holds
 from retrain.data.manifest import Batch, Manifest
 from retrain.data.periods import Period, parse_delay, parse_period
 from retrain.data.reading import PROBLEM
+from retrain.data.schema import Schema
 from retrain.data.snapshot import SnapshotStore, content_digest, typed_digest
 from retrain.data.source_code import source_code
 from retrain.data.sources import Source
 from retrain.errors import DataError
-from retrain.project import write_json
+from retrain.workspace import write_json
 
 _OLD, _NEW = own_column("old"), own_column("new")  # digests of rows
 
@@ -57,7 +57,11 @@ class SnapshotChange:
 
 
 def update_snapshot(
-    data: DataConfig, source: Source, store: SnapshotStore, index_path: Path, monitoring: MonitoringConfig | None = None
+    data: DataConfig,
+    source: Source,
+    store: SnapshotStore,
+    index_path: Path,
+    monitoring: MonitoringConfig | None = None,
 ) -> SnapshotChange:
     """Add new batches, replace revised ones (same period, other content), remove those after `as_of`.
 
@@ -72,12 +76,16 @@ def update_snapshot(
 
 
 def _update(
-    data: DataConfig, source: Source, store: SnapshotStore, index_path: Path, monitoring: MonitoringConfig
+    data: DataConfig,
+    source: Source,
+    store: SnapshotStore,
+    index_path: Path,
+    monitoring: MonitoringConfig,
 ) -> SnapshotChange:
-    contract = Contract(data)
+    schema = Schema(data)
     wanted = select_periods(source.periods(), data)
     old = _previous(store)
-    same_rules = old.contract == contract.digest
+    same_rules = old.schema == schema.digest
     index = _SourceIndex(index_path, data, source)
     batches: list[Batch] = []
     added, revised, read = [], [], []
@@ -94,17 +102,19 @@ def _update(
         if arrived.is_empty() and before is None:
             log.warning("Batch %s has no rows: it is left out until it has.", period.key)
             continue
-        content = _content(arrived, contract, before)
+        content = _content(arrived, schema, before)
         index.set(period.key, stamp, content)
         if usable and content == before.content:
             batches.append(store.with_marks(before, data.time_column))
             continue
         changed = before is not None and content != before.content
         revision = 1 if before is None else before.revision + changed
-        checked = contract.check(arrived, period, functools.partial(source.locate, period.key))
+        checked = schema.check(arrived, period, functools.partial(source.locate, period.key))
         batches.append(store.stage(period.key, revision, content, checked, data))
         if changed and store.intact(before):
-            row_changes[period.key] = count_changes(store.everything(before), checked.everything, data.key_columns)
+            row_changes[period.key] = count_changes(
+                store.everything(before), checked.everything, data.key_columns
+            )
         if before is None:
             added.append(period.key)
         elif changed:
@@ -114,7 +124,7 @@ def _update(
             f"No batch of `{data.name}` has a row (`data.source`). Put the first one there, then `dvc repro`."
         )
     decided = decide_holds(batches, store, monitoring)
-    manifest = Manifest(contract.digest, decided, parse_delay(data.label_delay))
+    manifest = Manifest(schema.digest, decided, parse_delay(data.label_delay))
     store.commit(manifest)
     index.save()
     kept = {batch.period for batch in batches}
@@ -122,11 +132,13 @@ def _update(
     return SnapshotChange(manifest, tuple(added), tuple(revised), removed, row_changes, tuple(read))
 
 
-def _content(arrived: pl.DataFrame, contract: Contract, before: Batch | None) -> str:
+def _content(arrived: pl.DataFrame, schema: Schema, before: Batch | None) -> str:
     """The digest of the rows that a batch has at its source, also of cells that couldn't be read."""
-    names = [name for name in contract.columns if name in arrived.columns]
+    names = [name for name in schema.columns if name in arrived.columns]
     if PROBLEM in arrived.columns and arrived[PROBLEM].null_count() < len(arrived):
-        names.append(PROBLEM)  # only where it says something: a bad cell in one batch corrects no other
+        names.append(
+            PROBLEM
+        )  # only where it says something: a bad cell in one batch corrects no other
     rows = arrived.select(arrived[name] for name in names)
     content = content_digest(rows)
     if before is not None and content != before.content and typed_digest(rows) == before.content:
@@ -141,7 +153,9 @@ def count_changes(before: pl.DataFrame, after: pl.DataFrame, keys: Sequence[str]
         return RowChanges(len(after), len(before), 0)
     for name in keys:
         if before.schema[name] != after.schema[name]:  # such as 17 once, and 17 beside K17 now
-            before, after = (frame.with_columns(frame[name].cast(pl.String)) for frame in (before, after))
+            before, after = (
+                frame.with_columns(frame[name].cast(pl.String)) for frame in (before, after)
+            )
     shared = [name for name in before.columns if name in after.columns]
     marked = after.select(shared).with_columns(
         pl.concat_str(pl.all().cast(pl.String).fill_null("\0"), separator="\1").hash().alias(_NEW)
@@ -149,8 +163,14 @@ def count_changes(before: pl.DataFrame, after: pl.DataFrame, keys: Sequence[str]
     marked_before = before.select(shared).with_columns(
         pl.concat_str(pl.all().cast(pl.String).fill_null("\0"), separator="\1").hash().alias(_OLD)
     )
-    both = marked_before.select(*keys, _OLD).join(marked.select(*keys, _NEW), on=keys, how="inner", nulls_equal=True)
-    return RowChanges(len(after) - len(both), len(before) - len(both), both.filter(pl.col(_OLD) != pl.col(_NEW)).height)
+    both = marked_before.select(*keys, _OLD).join(
+        marked.select(*keys, _NEW), on=keys, how="inner", nulls_equal=True
+    )
+    return RowChanges(
+        len(after) - len(both),
+        len(before) - len(both),
+        both.filter(pl.col(_OLD) != pl.col(_NEW)).height,
+    )
 
 
 def select_periods(keys: Sequence[str], data: DataConfig) -> list[Period]:

@@ -60,7 +60,10 @@ def plan_windows(batches: Sequence[Batch], evaluation: EvaluationConfig) -> Wind
     end = _ceil(newest.last_time, block)
     begin = _floor(newest.first_time, block)
     blocks = round((end - begin) / block)
-    border = end - max(evaluation.minimum_blocks, round(blocks * evaluation.share_of_newest_batch)) * block
+    border = (
+        end
+        - max(evaluation.minimum_blocks, round(blocks * evaluation.share_of_newest_batch)) * block
+    )
     start = _floor(batches[0].first_time, block)
     if border <= start:
         raise DataError(
@@ -72,7 +75,11 @@ def plan_windows(batches: Sequence[Batch], evaluation: EvaluationConfig) -> Wind
 
 
 def _reach_back(
-    batches: Sequence[Batch], evaluation: EvaluationConfig, border: datetime, start: datetime, end: datetime
+    batches: Sequence[Batch],
+    evaluation: EvaluationConfig,
+    border: datetime,
+    start: datetime,
+    end: datetime,
 ) -> datetime:
     """The border moved back, block by block, until the window holds what is asked for or may reach no further."""
     block = block_of(evaluation)
@@ -84,7 +91,11 @@ def _reach_back(
         if time < border:
             enough = len(seen) >= evaluation.minimum_blocks and rows >= evaluation.minimum_rows
             earlier = _floor(time, block)
-            if (enough and rare >= evaluation.minimum_rare_rows) or earlier < earliest or rows >= most_rows:
+            if (
+                (enough and rare >= evaluation.minimum_rare_rows)
+                or earlier < earliest
+                or rows >= most_rows
+            ):
                 break
             border = earlier
         seen.add(_floor(time, block))
@@ -155,12 +166,18 @@ def block_of(evaluation: EvaluationConfig) -> timedelta:
 
 def block_index(time_column: str, block: timedelta) -> pl.Expr:
     """Number of the block that each row lies in, int64."""
-    return (pl.col(time_column) - pl.lit(_EPOCH)).dt.total_microseconds() // int(block / timedelta(microseconds=1))
+    return (pl.col(time_column) - pl.lit(_EPOCH)).dt.total_microseconds() // int(
+        block / timedelta(microseconds=1)
+    )
 
 
 def batches_in(batches: Sequence[Batch], window: Window) -> list[Batch]:
     """The batches with at least one labelled row that may lie in the window."""
-    return [batch for batch in batches if batch.first_time < window.end and batch.last_time >= window.start]
+    return [
+        batch
+        for batch in batches
+        if batch.first_time < window.end and batch.last_time >= window.start
+    ]
 
 
 def _floor(moment: datetime, block: timedelta) -> datetime:

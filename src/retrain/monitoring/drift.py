@@ -15,9 +15,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from retrain.data.anomalies import comes_alive
 from retrain.data.distances import distance, noise, unseen_share
-from retrain.data.summary import BatchSummary, ColumnSummary
-from retrain.data.suspicion import comes_alive
+from retrain.data.profiles import BatchProfile, ColumnProfile
 
 B = TypeVar("B")  # whatever stands for a batch
 
@@ -64,29 +64,38 @@ class Drift:
     def alarms(self, false_alarm_rate: float) -> list[str]:
         """The families that differ more than a share `false_alarm_rate` of unchanged batches would in any of them."""
         return [
-            name for name, change in self.families.items() if change.p_value < false_alarm_rate / len(self.families)
+            name
+            for name, change in self.families.items()
+            if change.p_value < false_alarm_rate / len(self.families)
         ]
 
 
 def compare_batches(
-    batch: BatchSummary, reference: BatchSummary, history: Sequence[BatchSummary], names: tuple[str, str]
+    batch: BatchProfile,
+    reference: BatchProfile,
+    history: Sequence[BatchProfile],
+    names: tuple[str, str],
 ) -> Drift:
     """Drift of features and target of a batch against a reference. `history` are successive sound batches, oldest first."""
     features = {
-        name: _column_change(column, reference.features[name], [other.features.get(name) for other in history])
+        name: _column_change(
+            column, reference.features[name], [other.features.get(name) for other in history]
+        )
         for name, column in batch.features.items()
         if name in reference.features
     }
     surprises = [change for change, _, _ in features.values()]
     families = {FEATURES: _any_of(features)} if surprises else {}
     if batch.labelled and reference.labelled:
-        families[TARGET] = _column_change(batch.target, reference.target, [other.target for other in history])[0]
+        families[TARGET] = _column_change(
+            batch.target, reference.target, [other.target for other in history]
+        )[0]
     changes = {name: change for name, (change, _, _) in features.items()}
     return Drift(names[0], names[1], changes, families, find_news(batch, reference, history))
 
 
 def _column_change(
-    column: ColumnSummary, reference: ColumnSummary, history: Sequence[ColumnSummary | None]
+    column: ColumnProfile, reference: ColumnProfile, history: Sequence[ColumnProfile | None]
 ) -> tuple[Change, float, list[float]]:
     """The change, how many of its own deviations it lies above the mean of its history, and the same of each past step."""
     pairs = [
@@ -104,19 +113,29 @@ def calibrate(pair: Pair, past: Sequence[Pair]) -> tuple[Change, float, list[flo
     real = max(0.0, float(np.mean([other.distance**2 - other.noise for other in past])))
 
     def logarithm(other: Pair) -> float:
-        return math.log(max(SMALLEST, other.distance) / math.sqrt(max(SMALLEST**2, real + other.noise)))
+        return math.log(
+            max(SMALLEST, other.distance) / math.sqrt(max(SMALLEST**2, real + other.noise))
+        )
 
     value, values = logarithm(pair), [logarithm(other) for other in past]
     spread, freedom = _spread(values)
     score = (value - float(np.mean(values))) / spread
     scores = [(other - float(np.mean(values))) / spread for other in values]
-    return Change(pair.distance, math.sqrt(real + pair.noise), _tail(score, len(past), freedom)), score, scores
+    return (
+        Change(pair.distance, math.sqrt(real + pair.noise), _tail(score, len(past), freedom)),
+        score,
+        scores,
+    )
 
 
-def against_neighbours(measure: Callable[[B, B], Pair], newest: B, reference: B, history: Sequence[B]) -> Change:
+def against_neighbours(
+    measure: Callable[[B, B], Pair], newest: B, reference: B, history: Sequence[B]
+) -> Change:
     """How far one batch lies from another, a later from an earlier one, beside how far neighbours of the newest PAIRS do."""
     steps = list(itertools.pairwise(history))[-PAIRS:]
-    return calibrate(measure(newest, reference), [measure(later, earlier) for earlier, later in steps])[0]
+    return calibrate(
+        measure(newest, reference), [measure(later, earlier) for earlier, later in steps]
+    )[0]
 
 
 def _any_of(features: Mapping[str, tuple[Change, float, list[float]]]) -> Change:
@@ -126,7 +145,9 @@ def _any_of(features: Mapping[str, tuple[Change, float, list[float]]]) -> Change
     if not known:
         return Change(largest, math.nan, math.nan)
     steps = min(len(scores) for _, scores in known)
-    past = [max(scores[len(scores) - steps + number] for _, scores in known) for number in range(steps)]
+    past = [
+        max(scores[len(scores) - steps + number] for _, scores in known) for number in range(steps)
+    ]
     spread, freedom = _spread(past)
     score = (max(score for score, _ in known) - float(np.mean(past))) / spread
     return Change(largest, math.nan, _tail(score, steps, freedom))
@@ -146,7 +167,9 @@ def _tail(score: float, count: int, freedom: float) -> float:
     return float(stdtr(freedom, -score / math.sqrt(1 + 1 / count)))
 
 
-def find_news(batch: BatchSummary, reference: BatchSummary, history: Sequence[BatchSummary]) -> list[str]:
+def find_news(
+    batch: BatchProfile, reference: BatchProfile, history: Sequence[BatchProfile]
+) -> list[str]:
     """What has appeared, vanished or surged, a clause each."""
     news = []
     for name in dict.fromkeys([*batch.features, *reference.features]):
@@ -157,9 +180,14 @@ def find_news(batch: BatchSummary, reference: BatchSummary, history: Sequence[Ba
         if column.rows == column.nulls and before.rows > before.nulls:
             news.append(f"`{name}` has vanished: every value is missing")
             continue
-        most = max((other.features[name].null_share for other in history if name in other.features), default=1.0)
+        most = max(
+            (other.features[name].null_share for other in history if name in other.features),
+            default=1.0,
+        )
         if column.null_share > most + SURGE:
-            news.append(f"`{name}` is missing in {column.null_share:.0%} of the rows (at most {most:.0%} before)")
+            news.append(
+                f"`{name}` is missing in {column.null_share:.0%} of the rows (at most {most:.0%} before)"
+            )
         if _constant(column) and not _constant(before):
             news.append(f"`{name}` has become constant")
         known = [other.features[name] for other in history if name in other.features]
@@ -171,5 +199,5 @@ def find_news(batch: BatchSummary, reference: BatchSummary, history: Sequence[Ba
     return sorted(news)
 
 
-def _constant(column: ColumnSummary) -> bool:
+def _constant(column: ColumnProfile) -> bool:
     return len(column.levels) == 1 or (bool(column.atoms) and column.atoms[0] == column.atoms[-1])

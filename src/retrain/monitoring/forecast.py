@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from retrain.monitoring.policy import Gain
+from retrain.monitoring.policy import RetrainingGain
 
 NOISE_COUNTS = 3  # the noise that is taken for granted weighs as much as so many retrainings
 TRUNCATED = 1.2876  # mean of a normal value with mean and deviation 1 that is above 0
@@ -35,7 +35,9 @@ class Forecast:
         return self.ageing * (come - known) + self.learning / known
 
 
-def fit_forecast(gains: Sequence[Gain], prior: Forecast, spread: Forecast, noise: float) -> Forecast:
+def fit_forecast(
+    gains: Sequence[RetrainingGain], prior: Forecast, spread: Forecast, noise: float
+) -> Forecast:
     """Bayesian linear regression (Bishop 2006, "Pattern recognition and machine learning", 3.3) of what retrainings brought.
 
     Each coefficient is normal, but not negative, with mean `prior` and a standard deviation in the same proportion, though at
@@ -47,27 +49,35 @@ def fit_forecast(gains: Sequence[Gain], prior: Forecast, spread: Forecast, noise
     centre = np.array(astuple(prior)) / TRUNCATED
     precision = np.diag(np.maximum(centre, np.array(astuple(spread)) / TRUNCATED) ** -2.0)
     freedom = max(0, len(values) - len(centre))
-    variance = (NOISE_COUNTS * noise**2 + _least_squares(inputs, values)[1]) / (NOISE_COUNTS + freedom)
+    variance = (NOISE_COUNTS * noise**2 + _least_squares(inputs, values)[1]) / (
+        NOISE_COUNTS + freedom
+    )
     covariance = np.linalg.inv(precision + inputs.T @ inputs / variance)
     centre = covariance @ (precision @ centre + inputs.T @ values / variance)
     return Forecast(*_truncated_mean(centre, np.sqrt(np.diag(covariance))).tolist())
 
 
-def measure_forecast(gains: Sequence[Gain]) -> Forecast:
+def measure_forecast(gains: Sequence[RetrainingGain]) -> Forecast:
     """Least squares with coefficients that are not negative, for when a whole history is known."""
     return Forecast(*_least_squares(*_equations(gains))[0].tolist())
 
 
-def usable(gains: Sequence[Gain]) -> list[Gain]:
+def usable(gains: Sequence[RetrainingGain]) -> list[RetrainingGain]:
     """Those that say something: after a rollback a challenger may have known fewer batches than the model it was compared with, and
     of some models it isn't known how much worse they had become."""
-    return [gain for gain in gains if gain.added > 0 and gain.decay is not None and math.isfinite(gain.value)]
+    return [
+        gain
+        for gain in gains
+        if gain.added > 0 and gain.decay is not None and math.isfinite(gain.value)
+    ]
 
 
-def _equations(gains: Sequence[Gain]) -> tuple[np.ndarray, np.ndarray]:
+def _equations(gains: Sequence[RetrainingGain]) -> tuple[np.ndarray, np.ndarray]:
     """What each retraining adds to the coefficients, shape (gains, 3), and what it brought, shape (gains,)."""
     gains = usable(gains)
-    rows = [[gain.added, 1 / gain.known - 1 / (gain.known + gain.added), gain.decay] for gain in gains]
+    rows = [
+        [gain.added, 1 / gain.known - 1 / (gain.known + gain.added), gain.decay] for gain in gains
+    ]
     return np.array(rows).reshape(-1, 3), np.array([gain.value for gain in gains])
 
 
@@ -95,17 +105,21 @@ def plan_ahead(
 ) -> tuple[float, float]:
     """The least cost of the next `horizon` batches when the model is kept now, and when it is retrained now; free to retrain
     after every later batch (a receding horizon, by dynamic programming backwards). `decay` is that of the model that serves."""
-    to_come = dict.fromkeys([known, *range(come, come + horizon)], 0.0)  # by batches that the model knows
+    to_come = dict.fromkeys(
+        [known, *range(come, come + horizon)], 0.0
+    )  # by batches that the model knows
     keep = retrain = 0.0
 
     def lost(batches: int, now: int) -> float:
-        return forecast.excess(batches, now) + (forecast.lasting * decay if batches == known else 0.0)
+        return forecast.excess(batches, now) + (
+            forecast.lasting * decay if batches == known else 0.0
+        )
 
     for now in reversed(range(come, come + horizon)):
         retrain = cost + forecast.excess(now, now) + to_come[now]
         keep = lost(known, now) + to_come[known]
         earlier = [batches for batches in to_come if batches < now]
-        to_come = {batches: min(lost(batches, now) + to_come[batches], retrain) for batches in earlier} | {
-            now: forecast.excess(now, now) + to_come[now]
-        }
+        to_come = {
+            batches: min(lost(batches, now) + to_come[batches], retrain) for batches in earlier
+        } | {now: forecast.excess(now, now) + to_come[now]}
     return keep, retrain

@@ -13,7 +13,7 @@ from annotated_types import Ge, Le, MinLen
 from retrain.config import build
 from retrain.errors import ConfigError
 from retrain.monitoring.forecast import Forecast, fit_forecast, plan_ahead, usable
-from retrain.monitoring.policy import Decision, Policy, Situation
+from retrain.monitoring.policy import Decision, Policy, PolicyContext
 from retrain.ranges import NonNegative, PositiveCount, Share
 
 Family = Literal["features", "target", "predictions", "whole rows"]
@@ -22,17 +22,20 @@ Family = Literal["features", "target", "predictions", "whole rows"]
 class Always(Policy):
     """A challenger for every snapshot. Simplest, and right while a retraining is cheap and the gate is trusted."""
 
-    def want(self, situation: Situation) -> Decision:
+    def decide_freely(self, situation: PolicyContext) -> Decision:
         return Decision(
-            True, f"Batch {situation.period} is the newest, and policy `always` retrains on every snapshot."
+            True,
+            f"Batch {situation.period} is the newest, and policy `always` retrains on every snapshot.",
         )
 
 
 class Never(Policy):
     """The first champion for ever: shows how a model ages. What any other policy has to be worth."""
 
-    def want(self, situation: Situation) -> Decision:
-        return Decision(False, f"Policy `never` keeps the champion, whatever batch {situation.period} says.")
+    def decide_freely(self, situation: PolicyContext) -> Decision:
+        return Decision(
+            False, f"Policy `never` keeps the champion, whatever batch {situation.period} says."
+        )
 
 
 class Every(Policy):
@@ -42,7 +45,7 @@ class Every(Policy):
         super().__init__(**limits)
         self.batches = batches
 
-    def want(self, situation: Situation) -> Decision:
+    def decide_freely(self, situation: PolicyContext) -> Decision:
         since = situation.newest - max(situation.attempts, default=situation.trained_through)
         reason = f"{since} batches since the last retraining, and policy `every` waits for {self.batches}."
         return Decision(since >= self.batches, reason, {"batches_since": since})
@@ -52,12 +55,18 @@ class OnDrift(Policy):
     """When the inputs, the target or the predictions have moved. Needs no labels; pays for changes that do not hurt, and misses
     changes of the relation itself. `families`: those that count, of features, target, predictions and whole rows; null: all."""
 
-    def __init__(self, families: Annotated[list[Family], MinLen(1)] | None = None, **limits: Any) -> None:
+    def __init__(
+        self, families: Annotated[list[Family], MinLen(1)] | None = None, **limits: Any
+    ) -> None:
         super().__init__(**limits)
         self.families = families
 
-    def want(self, situation: Situation) -> Decision:
-        drift = {name: value for name, value in situation.drift.items() if not self.families or name in self.families}
+    def decide_freely(self, situation: PolicyContext) -> Decision:
+        drift = {
+            name: value
+            for name, value in situation.drift.items()
+            if not self.families or name in self.families
+        }
         level = situation.false_alarm_rate / max(1, len(drift))
         alarms = [name for name, value in drift.items() if value < level]
         figures = {f"drift {name}": value for name, value in drift.items() if value == value}
@@ -66,11 +75,15 @@ class OnDrift(Policy):
         if alarms:
             shown = ", ".join(f"{name} ({drift[name]:.2g})" for name in alarms)
             return Decision(
-                True, f"Drift of {shown}: an unchanged batch differs so much less often than {level:.2g}.", figures
+                True,
+                f"Drift of {shown}: an unchanged batch differs so much less often than {level:.2g}.",
+                figures,
             )
         least = min(figures.values())
         return Decision(
-            False, f"No drift: an unchanged batch would differ as much with probability {least:.2g}.", figures
+            False,
+            f"No drift: an unchanged batch would differ as much with probability {least:.2g}.",
+            figures,
         )
 
 
@@ -99,17 +112,25 @@ class OnDecay(Policy):
         self.detector, self.tolerance, self.delta = detector, tolerance, delta
         self.k, self.n = k, n
 
-    def want(self, situation: Situation) -> Decision:
+    def decide_freely(self, situation: PolicyContext) -> Decision:
         if not situation.scores:
             return Decision(False, "The champion has not been tried on a labelled batch yet.")
         newest = situation.scores[-1].value
-        figures = {"score": newest} | ({"expected": situation.expected} if situation.expected is not None else {})
-        return self._k_of_n(situation, figures) if self.detector == "k_of_n" else self._stream(situation, figures)
+        figures = {"score": newest} | (
+            {"expected": situation.expected} if situation.expected is not None else {}
+        )
+        return (
+            self._k_of_n(situation, figures)
+            if self.detector == "k_of_n"
+            else self._stream(situation, figures)
+        )
 
-    def _k_of_n(self, situation: Situation, figures: dict[str, float]) -> Decision:
+    def _k_of_n(self, situation: PolicyContext, figures: dict[str, float]) -> Decision:
         if situation.expected is None:
             return Decision(
-                False, "The champion's loss at its promotion is not known, so decay can't be told.", figures
+                False,
+                "The champion's loss at its promotion is not known, so decay can't be told.",
+                figures,
             )
         newest = situation.scores[-self.n :]
         limits = [self.tolerance * situation.expected_on(score) for score in newest]
@@ -119,16 +140,20 @@ class OnDecay(Policy):
             f"promotion, {situation.expected:.4f}, adjusted to how hard each batch is ({limits[-1]:.4f} on the newest one, where it "
             f"lost {newest[-1].value:.4f}); {self.k} of {self.n} are needed."
         )
-        return Decision(worse >= self.k, reason, figures | {"worse_batches": worse, "limit": limits[-1]})
+        return Decision(
+            worse >= self.k, reason, figures | {"worse_batches": worse, "limit": limits[-1]}
+        )
 
-    def _stream(self, situation: Situation, figures: dict[str, float]) -> Decision:
+    def _stream(self, situation: PolicyContext, figures: dict[str, float]) -> Decision:
         from river.drift import ADWIN, PageHinkley
 
         losses = [loss for score in situation.scores for loss in (score.blocks or (score.value,))]
         if self.detector == "adwin":
             detector = ADWIN(delta=self.delta, clock=1, min_window_length=3, grace_period=5)
         else:
-            detector = PageHinkley(min_instances=5, delta=0.005, threshold=self.delta * 50, mode="up")
+            detector = PageHinkley(
+                min_instances=5, delta=0.005, threshold=self.delta * 50, mode="up"
+            )
         found, before = None, 0.0
         for number, loss in enumerate(losses):
             detector.update(loss)
@@ -156,7 +181,12 @@ class CostAware(Policy):
     learning") and of Regol et al. (ICML 2025, "When to retrain a machine learning model").
     """
 
-    AGEING, LEARNING, LASTING, NOISE = 0.0064, 0.386, 0.644, 0.05  # chosen on the histories in docs/backtests.md
+    AGEING, LEARNING, LASTING, NOISE = (
+        0.0064,
+        0.386,
+        0.644,
+        0.05,
+    )  # chosen on the histories in docs/backtests.md
     LEAST_SPREAD = 0.2  # of these: a prior that was measured as zero is not certain
 
     def __init__(
@@ -171,12 +201,17 @@ class CostAware(Policy):
         self.retraining_cost, self.horizon = retraining_cost, horizon_batches
         self.prior_ageing, self.prior_learning = prior_ageing, prior_learning
 
-    def want(self, situation: Situation) -> Decision:
+    def decide_freely(self, situation: PolicyContext) -> Decision:
         forecast = self.forecast(situation)
         if forecast is None:
-            return Decision(False, "No loss of the champion is known that is above zero, so nothing can be forecast.")
+            return Decision(
+                False,
+                "No loss of the champion is known that is above zero, so nothing can be forecast.",
+            )
         known, come, decay = situation.trained_through + 1, situation.newest + 1, situation.decay
-        keep, retrain = plan_ahead(forecast, known, come, decay or 0.0, self.retraining_cost, self.horizon)
+        keep, retrain = plan_ahead(
+            forecast, known, come, decay or 0.0, self.retraining_cost, self.horizon
+        )
         figures = {
             "ageing": forecast.ageing,
             "learning": forecast.learning,
@@ -199,10 +234,17 @@ class CostAware(Policy):
         )
         return Decision(retrain < keep, reason, figures)
 
-    def forecast(self, situation: Situation) -> Forecast | None:
+    def forecast(self, situation: PolicyContext) -> Forecast | None:
         """From prior and gains; None without anything that says how large a loss is here."""
         losses = [situation.expected, *(score.value for score in reversed(situation.scores))]
-        scale = next((abs(loss) for loss in losses if loss is not None and math.isfinite(loss) and loss != 0), None)
+        scale = next(
+            (
+                abs(loss)
+                for loss in losses
+                if loss is not None and math.isfinite(loss) and loss != 0
+            ),
+            None,
+        )
         if scale is None:
             return None
         usual = Forecast(self.AGEING * scale, self.LEARNING * scale, self.LASTING)
@@ -219,19 +261,26 @@ class _Combined(Policy):
     def __init__(self, policies: Annotated[Mapping[str, Any], MinLen(1)], **limits: Any) -> None:
         super().__init__(**limits)
         self.policies = {
-            name: node if isinstance(node, Policy) else build(Policy, node, f"policy.policies.{name}")
+            name: node
+            if isinstance(node, Policy)
+            else build(Policy, node, f"policy.policies.{name}")
             for name, node in policies.items()
         }
 
-    def want(self, situation: Situation) -> Decision:
+    def decide_freely(self, situation: PolicyContext) -> Decision:
         decisions = {name: policy.decide(situation) for name, policy in self.policies.items()}
         shown = " ".join(
-            f"{name}: {'yes' if decision.retrain else 'no'}, {decision.reason}" for name, decision in decisions.items()
+            f"{name}: {'yes' if decision.retrain else 'no'}, {decision.reason}"
+            for name, decision in decisions.items()
         )
         figures = {
-            f"{name} {key}": value for name, decision in decisions.items() for key, value in decision.figures.items()
+            f"{name} {key}": value
+            for name, decision in decisions.items()
+            for key, value in decision.figures.items()
         }
-        return Decision(self.combine([decision.retrain for decision in decisions.values()]), shown, figures)
+        return Decision(
+            self.combine([decision.retrain for decision in decisions.values()]), shown, figures
+        )
 
     @staticmethod
     @abstractmethod

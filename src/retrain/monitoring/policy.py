@@ -35,7 +35,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Gain:
+class RetrainingGain:
     """What a retraining brought: how many batches the champion knew, how many more the challenger, and by how much less it lost.
     `decay` is how much worse the champion had become by then; None: not known."""
 
@@ -46,7 +46,7 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Situation:
+class PolicyContext:
     """All that a policy may look at. `newest` is the number of the newest labelled batch, `trained_through` that of the newest
     one that the champion has learnt from, `attempts` those at which challengers were trained, promoted or not."""
 
@@ -58,9 +58,11 @@ class Situation:
     scores: tuple[Score, ...] = ()  # of the batches after `trained_through`, oldest first
     expected: float | None = None  # the champion's loss on the rows that it was promoted on
     expected_difficulty: float = float("nan")  # the loss of the best constant on them
-    drift: Mapping[str, float] = field(default_factory=dict)  # family -> how often an unchanged batch differs as much
+    drift: Mapping[str, float] = field(
+        default_factory=dict
+    )  # family -> how often an unchanged batch differs as much
     false_alarm_rate: float = 0.05
-    gains: tuple[Gain, ...] = ()
+    gains: tuple[RetrainingGain, ...] = ()
 
     @property
     def age(self) -> int:
@@ -74,7 +76,9 @@ class Situation:
         if self.expected is None or not self.scores:
             return None
         newest = self.scores[-NEWEST:]
-        return sum(max(0.0, score.value - self.expected_on(score)) for score in newest) / len(newest)
+        return sum(max(0.0, score.value - self.expected_on(score)) for score in newest) / len(
+            newest
+        )
 
     def expected_on(self, score: Score) -> float:
         """The loss at promotion, adjusted to how hard a batch is: relative to that of the best constant on the same rows, as a
@@ -123,22 +127,24 @@ class Policy(ABC):
         self.cooldown_batches, self.maximum_age_batches = cooldown_batches, maximum_age_batches
         self.minimum_new_rows, self.budget = minimum_new_rows, budget
 
-    def decide(self, situation: Situation) -> Decision:
+    def decide(self, situation: PolicyContext) -> Decision:
         """The decision, its limits considered, with its reason, full sentences."""
-        wanted = self.want(situation)
+        wanted = self.decide_freely(situation)
         figures = {"age_batches": situation.age, "new_rows": situation.new_rows} | wanted.figures
         held = self._held(situation)
         if held:
             wish = "It would retrain" if wanted.retrain else "It would not retrain either"
             return Decision(False, f"{held} {wish}: {wanted.reason}", figures)
-        if not wanted.retrain and self.maximum_age_batches and situation.age >= self.maximum_age_batches:
-            reason = (
-                f"The champion is {situation.age} batches old, and `maximum_age_batches` is {self.maximum_age_batches}."
-            )
+        if (
+            not wanted.retrain
+            and self.maximum_age_batches
+            and situation.age >= self.maximum_age_batches
+        ):
+            reason = f"The champion is {situation.age} batches old, and `maximum_age_batches` is {self.maximum_age_batches}."
             return Decision(True, f"{reason} But for that: {wanted.reason}", figures)
         return Decision(wanted.retrain, wanted.reason, figures)
 
-    def _held(self, situation: Situation) -> str:
+    def _held(self, situation: PolicyContext) -> str:
         """Why there can be no retraining now, empty if there can."""
         since = situation.newest - max(situation.attempts, default=situation.trained_through)
         if since <= self.cooldown_batches and self.cooldown_batches:
@@ -153,5 +159,5 @@ class Policy(ABC):
         return ""
 
     @abstractmethod
-    def want(self, situation: Situation) -> Decision:
+    def decide_freely(self, situation: PolicyContext) -> Decision:
         """What the policy would do without its limits."""

@@ -7,11 +7,11 @@ import logging
 from retrain.config import Config, build, load_params, to_yaml
 from retrain.data.periods import parse_delay, parse_period
 from retrain.errors import ConfigError, DataError
-from retrain.modeling.metrics import SHOWN, find_metric, fits_task
-from retrain.modeling.strategies import Strategy
+from retrain.gate.decision import build_checks
+from retrain.models.metrics import SHOWN, find_metric, fits_task
+from retrain.models.strategies import Strategy
 from retrain.monitoring.policy import Policy
-from retrain.project import PARAMS, write_text
-from retrain.promotion.gate import build_questions
+from retrain.workspace import PARAMS, write_text
 
 log = logging.getLogger("retrain")
 
@@ -30,9 +30,9 @@ def run(config: Config) -> None:
     parse_delay(config.data.label_delay)
     _check_periods(config)
     for has_incumbent in (True, False):
-        build_questions(config.gate, has_incumbent, config.data)
+        build_checks(config.gate, has_incumbent, config.data)
     if _model_changed(config):
-        from retrain.modeling.pipeline import build_pipeline
+        from retrain.models.fitting import build_pipeline
 
         build_pipeline(config)
     text = to_yaml(config)
@@ -47,7 +47,11 @@ def _model_changed(config: Config) -> bool:
         known = load_params()
     except Exception:  # missing, or of an earlier version
         return True
-    return (known.model, known.code, known.data.task) != (config.model, config.code, config.data.task)
+    return (known.model, known.code, known.data.task) != (
+        config.model,
+        config.code,
+        config.data.task,
+    )
 
 
 def _check_periods(config: Config) -> None:

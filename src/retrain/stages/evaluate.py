@@ -10,14 +10,15 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from retrain import project, records
+from retrain import types, workspace
 from retrain.config import Config, Task, class_name
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import block_index, block_of
 from retrain.errors import PromotionError
-from retrain.modeling.metrics import ROW_LOSSES, loss_beside, monitored_loss
-from retrain.promotion.comparison import bootstrap_interval, compare
-from retrain.promotion.figures import (
+from retrain.gate.alpha_spending import to_look
+from retrain.gate.comparison import bootstrap_interval, compare
+from retrain.gate.decision import CheckSpec, GateDecision, build_checks, gate_digest, judge
+from retrain.gate.estimates import (
     BASELINE,
     BLOCK,
     CHALLENGER,
@@ -28,12 +29,11 @@ from retrain.promotion.figures import (
     Estimate,
     score_column,
 )
-from retrain.promotion.gate import Judgement, Question, build_questions, gate_digest, judge
-from retrain.promotion.looks import to_look
-from retrain.promotion.provenance import show_unseen
-from retrain.promotion.slices import asked_columns, sliced_columns
-from retrain.records import ChallengerRecord, CheckRecord, ComparisonRecord, FigureRecord
-from retrain.reporting import words
+from retrain.gate.holdout import check_holdout
+from retrain.gate.slices import asked_columns, sliced_columns
+from retrain.models.metrics import ROW_LOSSES, monitoring_loss, row_loss_for
+from retrain.report import formatting
+from retrain.types import ChallengerRecord, CheckRecord, ComparisonRecord, FigureRecord
 
 NOTABLY_WORSE = 0.001  # of the constant's score
 log = logging.getLogger("retrain")
@@ -42,11 +42,11 @@ log = logging.getLogger("retrain")
 def run(config: Config) -> None:
     """Official where DVC runs it. For a person it is a what-if: printed, counted as a look, and written nowhere that a later
     command takes for a verdict."""
-    official = project.running_stage() is not None
-    trained = records.load(project.CHALLENGER, ChallengerRecord, "train")
+    official = workspace.running_stage() is not None
+    trained = types.load(workspace.CHALLENGER, ChallengerRecord, "train")
     if not trained.retrained:
         if official:
-            records.save(project.COMPARISON, ComparisonRecord(None, trained.reason))
+            types.save(workspace.COMPARISON, ComparisonRecord(None, trained.reason))
         log.info("Nothing to compare: %s", trained.reason)
         return
     if trained.task != config.data.task.name:
@@ -55,12 +55,12 @@ def run(config: Config) -> None:
             "Run `dvc repro` to train for that task."
         )
     predictions = _read_predictions(trained)
-    provenance = show_provenance(predictions, config.data.time_column, trained)
-    questions = build_questions(config.gate, trained.incumbent is not None, config.data)
-    comparison = compare_stored(config, predictions, trained, questions)
+    provenance = check_holdouts(predictions, config.data.time_column, trained)
+    specs = build_checks(config.gate, trained.incumbent is not None, config.data)
+    comparison = compare_stored(config, predictions, trained, specs)
     gate = gate_digest(config, trained.incumbent is not None)
-    comparison, judgement = _judge_once(config, trained, gate, comparison, questions)
-    record = to_record(comparison, judgement, questions)
+    comparison, decision = _judge_once(config, trained, gate, comparison, specs)
+    record = to_record(comparison, decision, specs)
     warning = worse_than_constant(config, comparison)
     if warning:
         log.warning("%s", warning)
@@ -68,8 +68,8 @@ def run(config: Config) -> None:
     if not official:
         _show(record)
         return
-    records.save(project.COMPARISON, record)
-    log.info("Verdict %s: %s", judgement.verdict.value, judgement.reason)
+    types.save(workspace.COMPARISON, record)
+    log.info("Verdict %s: %s", decision.verdict.value, decision.reason)
 
 
 def worse_than_constant(config: Config, comparison: Comparison) -> str:
@@ -84,7 +84,11 @@ def worse_than_constant(config: Config, comparison: Comparison) -> str:
         return ""
     model = class_name(config.model.estimator)
     linear = "ridge" if config.data.task is Task.regression else "logistic_regression"
-    others = [name for name in (linear, "random_forest") if not model.lower().startswith(name.replace("_", ""))]
+    others = [
+        name
+        for name in (linear, "random_forest")
+        if not model.lower().startswith(name.replace("_", ""))
+    ]
     return (
         f"The challenger ({model}) ends worse than a constant prediction on the evaluation rows: {metric} "
         f"{scores[0]:.4g} against {scores[1]:.4g}. Either the features tell nothing about the target, or this model can't cope with so "
@@ -93,24 +97,30 @@ def worse_than_constant(config: Config, comparison: Comparison) -> str:
 
 
 def _judge_once(
-    config: Config, trained: ChallengerRecord, gate: str, comparison: Comparison, questions: Mapping[str, Question]
-) -> tuple[Comparison, Judgement]:
+    config: Config,
+    trained: ChallengerRecord,
+    gate: str,
+    comparison: Comparison,
+    specs: Mapping[str, CheckSpec],
+) -> tuple[Comparison, GateDecision]:
     """The verdict, and the comparison with the number of its look: in the ledger before anybody sees it.
 
     Of the configured gate train has recorded it, with the store open. Only for another one MLflow is loaded, for 2 s or 3.
     """
 
-    def judged(look: int, unseen: float) -> tuple[Comparison, Judgement]:
+    def judged(look: int, unseen: float) -> tuple[Comparison, GateDecision]:
         seen = dataclasses.replace(comparison, look=look, unseen=unseen)
-        return seen, judge(seen, questions)
+        return seen, judge(seen, specs)
 
     if gate in trained.looks:
         return judged(trained.looks[gate], trained.unseen)
-    from retrain.promotion.ledger import Ledger
-    from retrain.tracking.store import open_store
+    from retrain.registry.ledger import Ledger
+    from retrain.registry.store import open_store
 
     ledger = Ledger.open(open_store(config))
-    recorded = ledger.record_look(to_look(trained, gate), lambda look: judged(look.look, look.unseen)[1].verdict.value)
+    recorded = ledger.record_look(
+        to_look(trained, gate), lambda look: judged(look.look, look.unseen)[1].verdict.value
+    )
     return judged(recorded.look, recorded.unseen)
 
 
@@ -118,7 +128,7 @@ def _show(record: ComparisonRecord) -> None:
     """A what-if, on standard output."""
     print(f"Verdict {record.verdict}: {record.reason}")
     for name, check in record.checks.items():
-        print(f"  {words.outcome(check):<16}{name}: {check.reason}")
+        print(f"  {formatting.outcome(check):<16}{name}: {check.reason}")
     print(
         f"Only shown, and counted as look {record.look} at these evaluation rows; `retrain promote` does not carry it out. "
         "To make a gate the pipeline's, write it into conf/, then `dvc repro`."
@@ -127,45 +137,54 @@ def _show(record: ComparisonRecord) -> None:
 
 def _read_predictions(trained: ChallengerRecord) -> pl.DataFrame:
     try:
-        content = project.PREDICTIONS.read_bytes()
+        content = workspace.PREDICTIONS.read_bytes()
     except FileNotFoundError:
         content = b""
     if hashlib.sha256(content).hexdigest() != trained.predictions:
         raise PromotionError(
-            f"{project.PREDICTIONS} is missing or not the file that train wrote. Run `dvc repro -f -s train` to make it again."
+            f"{workspace.PREDICTIONS} is missing or not the file that train wrote. Run `dvc repro -f -s train` to make it again."
         )
     predictions = pl.read_parquet(content)
     if WINDOW not in predictions.columns:
         raise PromotionError(
-            f"{project.PREDICTIONS} was written by an earlier version of this project, and lacks the column `{WINDOW}`. Run "
+            f"{workspace.PREDICTIONS} was written by an earlier version of this project, and lacks the column `{WINDOW}`. Run "
             "`dvc repro -f -s train` to make it again."
         )
     return predictions
 
 
-def show_provenance(predictions: pl.DataFrame, time_column: str, trained: ChallengerRecord) -> dict[str, str]:
+def check_holdouts(
+    predictions: pl.DataFrame, time_column: str, trained: ChallengerRecord
+) -> dict[str, str]:
     """Why neither model can have been trained on a row that judges it. Raises PromotionError when that can't be shown."""
     first = predictions.filter(pl.col(WINDOW) == EVALUATION)[time_column].min()
     first_row = first.isoformat() if first is not None else trained.evaluation_start
     models = {CHALLENGER: trained.challenger, INCUMBENT: trained.incumbent}
     return {
-        name: show_unseen(name, model, first_row, trained.evaluation_batches)
+        name: check_holdout(name, model, first_row, trained.evaluation_batches)
         for name, model in models.items()
         if model is not None
     }
 
 
 def compare_stored(
-    config: Config, predictions: pl.DataFrame, trained: ChallengerRecord, questions: Mapping[str, Question]
+    config: Config,
+    predictions: pl.DataFrame,
+    trained: ChallengerRecord,
+    specs: Mapping[str, CheckSpec],
 ) -> Comparison:
     """The comparison with all that the questions ask for: their metrics, features, reference windows, look and facts."""
     block = block_index(config.data.time_column, block_of(config.evaluation))
     predictions = predictions.with_columns(block.alias(BLOCK))
     judged = predictions.filter(pl.col(WINDOW) == EVALUATION)
-    models = [name for name in (CHALLENGER, INCUMBENT, BASELINE) if score_column(name) in predictions.columns]
-    checks = [question.check for question in questions.values()]
+    models = [
+        name
+        for name in (CHALLENGER, INCUMBENT, BASELINE)
+        if score_column(name) in predictions.columns
+    ]
+    checks = [question.check for question in specs.values()]
     task = config.data.task
-    metrics = [config.data.metric, monitored_loss(config.data.metric, task)]
+    metrics = [config.data.metric, monitoring_loss(config.data.metric, task)]
     metrics += [check.metric for check in checks if check.metric]
     comparison = compare(judged, models, list(dict.fromkeys(metrics)), task)
     columns = asked_columns(checks, config.data)
@@ -173,7 +192,7 @@ def compare_stored(
         comparison,
         facts=trained.facts,
         metric=config.data.metric,
-        loss=loss_beside(config.data.metric, task),
+        loss=row_loss_for(config.data.metric, task),
         classes=trained.classes,
         unknown_classes=trained.unknown_classes,
         rows_judged=_with_features(config, judged, trained, columns),
@@ -182,13 +201,17 @@ def compare_stored(
     )
 
 
-def _with_features(config: Config, judged: pl.DataFrame, trained: ChallengerRecord, columns: list[str]) -> pl.DataFrame:
+def _with_features(
+    config: Config, judged: pl.DataFrame, trained: ChallengerRecord, columns: list[str]
+) -> pl.DataFrame:
     """The evaluation rows with some feature columns, which lie in the snapshot in the same order."""
     wanted = [name for name in columns if name not in judged.columns]
     if not wanted:
         return judged
     identity = list(dict.fromkeys([config.data.time_column, *config.data.key_columns]))
-    read = SnapshotStore(project.SNAPSHOT).read(list(trained.evaluation_batches), [*identity, *wanted])
+    read = SnapshotStore(workspace.SNAPSHOT).read(
+        list(trained.evaluation_batches), [*identity, *wanted]
+    )
     start, end = judged[config.data.time_column].min(), judged[config.data.time_column].max()
     features = read.filter(pl.col(config.data.time_column).is_between(start, end))
     if not features.select(identity).equals(judged.select(identity)):
@@ -198,20 +221,24 @@ def _with_features(config: Config, judged: pl.DataFrame, trained: ChallengerReco
     return judged.hstack(features.select(name for name in wanted if name in features.columns))
 
 
-def to_record(comparison: Comparison, judgement: Judgement, questions: Mapping[str, Question]) -> ComparisonRecord:
+def to_record(
+    comparison: Comparison, decision: GateDecision, specs: Mapping[str, CheckSpec]
+) -> ComparisonRecord:
     """The comparison as it is stored, with two-sided 95 % intervals."""
     record = ComparisonRecord(
-        judgement.verdict.value,
-        judgement.reason,
+        decision.verdict.value,
+        decision.reason,
         comparison.rows,
         comparison.blocks,
         comparison.target_mean if math.isfinite(comparison.target_mean) else None,
         comparison.look,
         unseen=comparison.unseen,
     )
-    for name, result in judgement.checks.items():
+    for name, result in decision.checks.items():
         figures = {key: float(value) for key, value in result.figures.items()}
-        record.checks[name] = CheckRecord(result.outcome.value, result.reason, questions[name].blocks, figures)
+        record.checks[name] = CheckRecord(
+            result.outcome.value, result.reason, specs[name].blocks, figures
+        )
     for (model, metric), estimate in comparison.scores.items():
         record.scores.setdefault(model, {})[metric] = _figure(estimate)
     for (other, metric), estimate in comparison.differences.items():
@@ -227,4 +254,6 @@ def to_record(comparison: Comparison, judgement: Judgement, questions: Mapping[s
 
 def _figure(estimate: Estimate) -> FigureRecord:
     low, high = estimate.interval()
-    return FigureRecord(*(value if math.isfinite(value) else None for value in (estimate.value, low, high)))
+    return FigureRecord(
+        *(value if math.isfinite(value) else None for value in (estimate.value, low, high))
+    )

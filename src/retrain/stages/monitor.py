@@ -14,28 +14,30 @@ from retrain.data.manifest import CONTENT_DIGITS, Manifest, read_manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, plan_windows
 from retrain.errors import DataError
-from retrain.modeling.metrics import monitored_loss
-from retrain.monitoring.policy import Decision, Gain, Policy, Situation
-from retrain.project import MONITORING_CACHE, SNAPSHOT
-from retrain.records import ChangeRecord, DecisionRecord, ScoreRecord
-from retrain.tracking.store import Store, open_store, store_may_exist
+from retrain.models.metrics import monitoring_loss
+from retrain.monitoring.policy import Decision, Policy, PolicyContext, RetrainingGain
+from retrain.registry.store import Store, open_store, store_exists
+from retrain.types import ChangeRecord, DecisionRecord, ScoreRecord
+from retrain.workspace import MONITORING_CACHE, SNAPSHOT
 
 if TYPE_CHECKING:
     from retrain.monitoring.drift import Change
-    from retrain.monitoring.observation import Observation, Watched
-    from retrain.promotion.ledger import Entry
+    from retrain.monitoring.observation import DeployedModel, Observation
+    from retrain.registry.ledger import Entry
 
 log = logging.getLogger("retrain")
-FIRST = Decision(True, "There is no champion yet, so the first one is trained whatever the policy says.")
+FIRST = Decision(
+    True, "There is no champion yet, so the first one is trained whatever the policy says."
+)
 
 
 def run(config: Config) -> None:
     """For a person: what the policy would say now, and why."""
     manifest = read_manifest(SNAPSHOT)
     store, entries = None, []
-    if store_may_exist(config.tracking):
-        from retrain.modeling.model_files import import_first
-        from retrain.promotion.ledger import Ledger
+    if store_exists(config.tracking):
+        from retrain.models.model_files import import_first
+        from retrain.registry.ledger import Ledger
 
         import_first()
         store = open_store(config)
@@ -46,7 +48,9 @@ def run(config: Config) -> None:
         log.info("Batch %s is held back: %s", period, why)
 
 
-def look(config: Config, manifest: Manifest, store: Store | None, entries: Sequence[Entry]) -> DecisionRecord:
+def look(
+    config: Config, manifest: Manifest, store: Store | None, entries: Sequence[Entry]
+) -> DecisionRecord:
     """Observe and decide. Raises DataError when there is no labelled row, ModelError when the champion can't be loaded."""
     from retrain.monitoring.observation import observe
 
@@ -62,18 +66,24 @@ def look(config: Config, manifest: Manifest, store: Store | None, entries: Seque
     policy = build(Policy, config.policy, "policy")
     situation = None
     if watched is None:
-        decision = (_nothing_new(config, manifest, store, entries) if store is not None else None) or FIRST
+        decision = (
+            _nothing_new(config, manifest, store, entries) if store is not None else None
+        ) or FIRST
     else:
-        situation = find_situation(config, manifest, watched, entries, observation)
-        decision = _learnt_broken(manifest, watched) or _nothing_new(config, manifest, store, entries)
+        situation = find_context(config, manifest, watched, entries, observation)
+        decision = _learnt_broken(manifest, watched) or _nothing_new(
+            config, manifest, store, entries
+        )
         decision = decision or policy.decide(situation)
     return _record(config, manifest, observation, situation, decision, watched)
 
 
-def _watched(config: Config, store: Store, entries: Sequence[Entry], manifest: Manifest) -> Watched | None:
-    from retrain.monitoring.observation import Watched
-    from retrain.promotion.ledger import current_champion
-    from retrain.promotion.registry import get_version, load_version
+def _watched(
+    config: Config, store: Store, entries: Sequence[Entry], manifest: Manifest
+) -> DeployedModel | None:
+    from retrain.monitoring.observation import DeployedModel
+    from retrain.registry.ledger import current_champion
+    from retrain.registry.versions import get_version, load_version
 
     champion = current_champion(entries)
     if champion is None:
@@ -81,58 +91,89 @@ def _watched(config: Config, store: Store, entries: Sequence[Entry], manifest: M
     digest = get_version(store, champion.champion).tags.get("model_sha256", "")[:16]
     model = load_version(store, champion.champion, config.trusted_types, entries)
     until = datetime.fromisoformat(champion.trained_until)
-    twin, twin_until, twin_version = model, until, None
+    unrefitted, unrefitted_until, twin_version = model, until, None
     if (
         until > plan_windows(manifest.labelled, config.evaluation).evaluation.start
         and champion.challenger != champion.champion
     ):
         twin_version = champion.challenger
-        twin = load_version(store, twin_version, config.trusted_types, entries)
-        twin_until = datetime.fromisoformat(champion.challenger_trained_until)
+        unrefitted = load_version(store, twin_version, config.trusted_types, entries)
+        unrefitted_until = datetime.fromisoformat(champion.challenger_trained_until)
     # What a person brought back was judged by the gate once, earlier.
-    figure = f"{monitored_loss(config.data.metric, config.data.task)}/challenger"
-    judged = [entry for entry in entries if entry.challenger == champion.challenger and figure in entry.figures]
+    figure = f"{monitoring_loss(config.data.metric, config.data.task)}/challenger"
+    judged = [
+        entry
+        for entry in entries
+        if entry.challenger == champion.challenger and figure in entry.figures
+    ]
     loss, window = None, None
     if judged:
         loss = judged[-1].figures[figure]
-        window = Window(*(datetime.fromisoformat(t) for t in (judged[-1].evaluation_start, judged[-1].evaluation_end)))
-    return Watched(champion.champion, model, until, twin, twin_until, digest, loss, window, twin_version)
+        window = Window(
+            *(
+                datetime.fromisoformat(t)
+                for t in (judged[-1].evaluation_start, judged[-1].evaluation_end)
+            )
+        )
+    return DeployedModel(
+        champion.champion,
+        model,
+        until,
+        unrefitted,
+        unrefitted_until,
+        digest,
+        loss,
+        window,
+        twin_version,
+    )
 
 
-def find_situation(
-    config: Config, manifest: Manifest, watched: Watched, entries: Sequence[Entry], observation: Observation
-) -> Situation:
+def find_context(
+    config: Config,
+    manifest: Manifest,
+    watched: DeployedModel,
+    entries: Sequence[Entry],
+    observation: Observation,
+) -> PolicyContext:
     """What a policy may look at, from ledger and observation."""
-    from retrain.promotion.ledger import DECAY, VERDICT
+    from retrain.registry.ledger import DECAY, VERDICT
 
     labelled = manifest.labelled
     numbers = {batch.period: number for number, batch in enumerate(labelled)}
 
     def through(until: str | None) -> int:
         """The newest batch with rows before a time."""
-        known = [number for number, batch in enumerate(labelled) if until and batch.first_time.isoformat() < until]
+        known = [
+            number
+            for number, batch in enumerate(labelled)
+            if until and batch.first_time.isoformat() < until
+        ]
         return max(known, default=0)
 
     trained = {entry.champion: entry.trained_until for entry in entries if entry.champion}
     trained |= {entry.challenger: entry.challenger_trained_until for entry in entries}
-    loss = monitored_loss(config.data.metric, config.data.task)
-    verdicts = [entry for entry in entries if entry.kind == VERDICT and entry.newest_batch in numbers]
+    loss = monitoring_loss(config.data.metric, config.data.task)
+    verdicts = [
+        entry for entry in entries if entry.kind == VERDICT and entry.newest_batch in numbers
+    ]
     gains = []
     for entry in verdicts:
         known = through(trained.get(entry.incumbent)) + 1
         if entry.incumbent is not None and f"{loss}/minus_incumbent" in entry.figures:
             added = numbers[entry.newest_batch] + 1 - known
             brought = -entry.figures[f"{loss}/minus_incumbent"]
-            gains.append(Gain(known, added, brought, entry.figures.get(DECAY)))
+            gains.append(RetrainingGain(known, added, brought, entry.figures.get(DECAY)))
     trained_through = through(watched.trained_until.isoformat())
     drift = observation.drift
-    return Situation(
+    return PolicyContext(
         period=labelled[-1].period,
         newest=len(labelled) - 1,
         trained_through=trained_through,
         new_rows=sum(batch.rows for batch in labelled[trained_through + 1 :]),
         attempts=tuple(sorted({numbers[entry.newest_batch] for entry in verdicts})),
-        scores=tuple(score for score in observation.scores if numbers[score.period] > trained_through),
+        scores=tuple(
+            score for score in observation.scores if numbers[score.period] > trained_through
+        ),
         expected=watched.loss,
         expected_difficulty=observation.expected_difficulty,
         drift={name: change.p_value for name, change in drift.families.items()} if drift else {},
@@ -141,10 +182,14 @@ def find_situation(
     )
 
 
-def _learnt_broken(manifest: Manifest, watched: Watched) -> Decision | None:
+def _learnt_broken(manifest: Manifest, watched: DeployedModel) -> Decision | None:
     """A no, whatever the policy: the champion has learnt from a batch that is held back by now, so what came before can't judge it."""
     newest = manifest.batches[-1]
-    if not newest.held_back or newest.first_time is None or newest.first_time >= watched.trained_until:
+    if (
+        not newest.held_back
+        or newest.first_time is None
+        or newest.first_time >= watched.trained_until
+    ):
         return None
     return Decision(
         False,
@@ -153,28 +198,35 @@ def _learnt_broken(manifest: Manifest, watched: Watched) -> Decision | None:
     )
 
 
-def _nothing_new(config: Config, manifest: Manifest, store: Store, entries: Sequence[Entry]) -> Decision | None:
+def _nothing_new(
+    config: Config, manifest: Manifest, store: Store, entries: Sequence[Entry]
+) -> Decision | None:
     """A no, whatever the policy: all that has come since the last verdict is on hold, or waits for its labels. The same challenger
     would be trained again, and judged on the same rows."""
-    from retrain.promotion.ledger import VERDICT
-    from retrain.promotion.registry import find_number, model_record
+    from retrain.registry.ledger import VERDICT
+    from retrain.registry.versions import find_number, model_record
 
     newest, used = manifest.batches[-1], manifest.labelled[-1].period
     last = next((entry for entry in reversed(entries) if entry.kind == VERDICT), None)
-    if newest.period == used or last is None or last.newest_batch != used or not _same_recipe(config, last):
+    if (
+        newest.period == used
+        or last is None
+        or last.newest_batch != used
+        or not _same_recipe(config, last)
+    ):
         return None
     version = find_number(store, last.challenger)
     if version is None:
         return None
     batches = {batch.period: batch.content[:CONTENT_DIGITS] for batch in manifest.labelled}
-    if any(batches.get(period) != content for period, content in model_record(version).contents.items()):
+    if any(
+        batches.get(period) != content for period, content in model_record(version).contents.items()
+    ):
         return None
     if newest.held_back:
         reason = f"Batch {newest.period} is held back, and nothing else has come since the last verdict. `retrain status` says why."
     else:
-        reason = (
-            f"The labels of batch {newest.period} are not there yet, and nothing else has come since the last verdict."
-        )
+        reason = f"The labels of batch {newest.period} are not there yet, and nothing else has come since the last verdict."
     if last.champion is None:
         reason += (
             f" There is no champion: challenger version {last.challenger}, of the same recipe and the same rows, got the verdict "
@@ -186,7 +238,7 @@ def _nothing_new(config: Config, manifest: Manifest, store: Store, entries: Sequ
 
 def _same_recipe(config: Config, verdict: Entry) -> bool:
     """Whether today's features, model, strategy, seed and windows are those of a verdict's challenger."""
-    from retrain.modeling.training import recipe_of
+    from retrain.models.training import recipe_of
 
     return recipe_of(config, verdict.snapshot) == verdict.recipe
 
@@ -195,9 +247,9 @@ def _record(
     config: Config,
     manifest: Manifest,
     observation: Observation,
-    situation: Situation | None,
+    situation: PolicyContext | None,
     decision: Decision,
-    watched: Watched | None,
+    watched: DeployedModel | None,
 ) -> DecisionRecord:
     newest, drift = manifest.labelled[-1], observation.drift
     rate = config.monitoring.false_alarm_rate
@@ -206,27 +258,37 @@ def _record(
         retrain=decision.retrain,
         reason=decision.reason,
         policy=class_name(config.policy),
-        figures={name: float(value) for name, value in decision.figures.items() if math.isfinite(value)},
+        figures={
+            name: float(value) for name, value in decision.figures.items() if math.isfinite(value)
+        },
         snapshot=manifest.digest,
         newest_batch=newest.period,
         new_rows=situation.new_rows if situation else newest.rows,
         champion_version=watched.version if watched else None,
-        loss=monitored_loss(config.data.metric, config.data.task),
+        loss=monitoring_loss(config.data.metric, config.data.task),
         scores=[
-            ScoreRecord(score.period, score.value, _finite(score.low), _finite(score.high), score.version)
+            ScoreRecord(
+                score.period, score.value, _finite(score.low), _finite(score.high), score.version
+            )
             for score in observation.scores
         ],
         expected=[
-            ScoreRecord(found.period, found.value, None, None, watched.stand_in_version if watched else None)
+            ScoreRecord(
+                found.period, found.value, None, None, watched.stand_in_version if watched else None
+            )
             for found in observation.expected
         ],
         decay=situation.decay if situation else None,
         watched_batch=drift.batch if drift else "",
         reference_batch=drift.reference if drift else "",
         alarms=drift.alarms(rate) if drift else [],
-        families={name: _change(change) for name, change in drift.families.items()} if drift else {},
+        families={name: _change(change) for name, change in drift.families.items()}
+        if drift
+        else {},
         features={
-            name: dataclasses.replace(_change(drift.features[name]), importance=observation.importance.get(name))
+            name: dataclasses.replace(
+                _change(drift.features[name]), importance=observation.importance.get(name)
+            )
             for name in observation.ranked()
         }
         if drift
@@ -254,7 +316,11 @@ def describe(record: DecisionRecord) -> list[str]:
     """What was seen, a line each."""
     lines = [f"{'Retrain' if record.retrain else 'No retraining'}: {record.reason}"]
     for score in record.scores[-3:]:
-        spread = f" [{score.low:.4f}, {score.high:.4f}]" if score.low is not None and score.high is not None else ""
+        spread = (
+            f" [{score.low:.4f}, {score.high:.4f}]"
+            if score.low is not None and score.high is not None
+            else ""
+        )
         rows = f"on batch {score.period}"
         if score.version is not None:
             rows = f"on the rows of batch {score.period} that it was not trained on"
@@ -268,7 +334,9 @@ def describe(record: DecisionRecord) -> list[str]:
         lines.append(
             f"Drift of {', '.join(record.alarms)} in batch {record.watched_batch} against {record.reference_batch}; look at {likely} first"
         )
-    lines += [f"News of batch {record.watched_batch}: {'; '.join(record.news)}"] if record.news else []
+    lines += (
+        [f"News of batch {record.watched_batch}: {'; '.join(record.news)}"] if record.news else []
+    )
     return lines
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from retrain import records
+from retrain import types
 from retrain.config import Config, build
 from retrain.data.holds import is_small
 from retrain.data.manifest import Batch
@@ -16,8 +16,8 @@ from retrain.data.sources import Source
 from retrain.data.update import update_snapshot
 from retrain.errors import DataError
 from retrain.masking import mask
-from retrain.project import REFUSED, SNAPSHOT, SOURCE_INDEX
-from retrain.records import RefusalRecord
+from retrain.types import RefusalRecord
+from retrain.workspace import REFUSED, SNAPSHOT, SOURCE_INDEX
 
 log = logging.getLogger("retrain")
 
@@ -26,39 +26,61 @@ def run(config: Config) -> None:
     source = build(Source, config.data.source, "data.source")
     try:
         source.bind(config.data)
-        change = update_snapshot(config.data, source, SnapshotStore(SNAPSHOT), SOURCE_INDEX, config.monitoring)
-    except DataError as error:  # kept for `retrain status`: all else stays as if nothing had been tried
+        change = update_snapshot(
+            config.data, source, SnapshotStore(SNAPSHOT), SOURCE_INDEX, config.monitoring
+        )
+    except (
+        DataError
+    ) as error:  # kept for `retrain status`: all else stays as if nothing had been tried
         now = datetime.now(UTC).isoformat(timespec="seconds")
         REFUSED.parent.mkdir(parents=True, exist_ok=True)
-        records.save(REFUSED, RefusalRecord(config.data.name, now, mask(str(error))))
+        types.save(REFUSED, RefusalRecord(config.data.name, now, mask(str(error))))
         raise
     REFUSED.unlink(missing_ok=True)
     batches = change.manifest.batches
-    for what, keys in (("added", change.added), ("revised", change.revised), ("removed", change.removed)):
+    for what, keys in (
+        ("added", change.added),
+        ("revised", change.revised),
+        ("removed", change.removed),
+    ):
         if keys:
             log.info("%s batch(es) %s: %s", len(keys), what, ", ".join(keys))
     for period, rows in change.row_changes.items():
         log.info(
-            "Batch %s was corrected: %s. Versions that were trained on the old rows: `retrain status`.", period, rows
+            "Batch %s was corrected: %s. Versions that were trained on the old rows: `retrain status`.",
+            period,
+            rows,
         )
     for key, listed in (("release", config.monitoring.release), ("hold", config.monitoring.hold)):
         unknown = set(listed) - {batch.period for batch in batches}
         if unknown:
-            log.warning("`monitoring.%s` lists %s, which the snapshot does not have.", key, ", ".join(sorted(unknown)))
+            log.warning(
+                "`monitoring.%s` lists %s, which the snapshot does not have.",
+                key,
+                ", ".join(sorted(unknown)),
+            )
     for held, group in itertools.groupby(batches, key=lambda batch: batch.held_back):
         if held:
             for line in how_to_release(list(group), config.monitoring.accept_after):
                 log.warning("%s", line)
     for _, group in itertools.groupby(
-        (batch for batch in batches if batch.accepted and not batch.released), key=lambda batch: batch.accepted
+        (batch for batch in batches if batch.accepted and not batch.released),
+        key=lambda batch: batch.accepted,
     ):
         log.warning("%s", how_to_hold_again(list(group)))
     if is_small(batches[-1]):
         rows = batches[-1].rows + batches[-1].unlabelled_rows
-        log.info("Batch %s has %d rows so far, too few to tell whether it looks broken.", batches[-1].period, rows)
+        log.info(
+            "Batch %s has %d rows so far, too few to tell whether it looks broken.",
+            batches[-1].period,
+            rows,
+        )
     if change.manifest.waiting:
         names = ", ".join(batch.period for batch in change.manifest.waiting)
-        log.info("Labels of %s may still be on their way (`data.label_delay`): neither trains nor judges.", names)
+        log.info(
+            "Labels of %s may still be on their way (`data.label_delay`): neither trains nor judges.",
+            names,
+        )
     quarantined = sum(batch.quarantined_rows for batch in batches)
     unlabelled = sum(batch.unlabelled_rows for batch in batches)
     log.info(
@@ -88,7 +110,9 @@ def how_to_release(batches: Sequence[Batch], accept_after: int | None) -> list[s
     lines += [f"Batch {batch.period} as well: {batch.why_on_hold}" for batch in others]
     if others:
         waits = (
-            f", or wait: after {accept_after} that agree with one before them it ends by itself" if accept_after else ""
+            f", or wait: after {accept_after} that agree with one before them it ends by itself"
+            if accept_after
+            else ""
         )
         lines.append(
             f"If things have changed for good, release {first.period}: the later ones are then judged beside it{waits}."

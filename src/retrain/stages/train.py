@@ -10,28 +10,35 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from retrain import project, records
+from retrain import types, workspace
 from retrain.config import Config, Task, build, class_name, feature_types
-from retrain.data.contract import Contract
 from retrain.data.manifest import CONTENT_DIGITS, Manifest
+from retrain.data.schema import Schema
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, Windows, batches_in, plan_references, plan_windows
-from retrain.modeling.lesson import Base
-from retrain.modeling.model_files import file_digest, import_first
-from retrain.modeling.pipeline import known_classes
-from retrain.modeling.scoring import Model, Scored, score_rows
-from retrain.modeling.strategies import Strategy
-from retrain.modeling.training import Training, measure_latency, model_digest, recipe_digest, train
-from retrain.promotion import registry
-from retrain.promotion.figures import BASELINE, CHALLENGER, EVALUATION, INCUMBENT, TARGET, WINDOW, score_column
-from retrain.promotion.gate import gate_digest
-from retrain.promotion.ledger import Entry, Ledger, find_base, find_incumbent, rolled_back
-from retrain.promotion.looks import to_look
-from retrain.records import ChallengerRecord, DecisionRecord, LedgerPointer, ModelRecord
+from retrain.gate.alpha_spending import to_look
+from retrain.gate.decision import gate_digest
+from retrain.gate.estimates import (
+    BASELINE,
+    CHALLENGER,
+    EVALUATION,
+    INCUMBENT,
+    TARGET,
+    WINDOW,
+    score_column,
+)
+from retrain.models.fitting import known_classes
+from retrain.models.model_files import file_digest, import_first
+from retrain.models.scoring import Model, Scored, score_rows
+from retrain.models.strategies import Strategy
+from retrain.models.training import FittedModel, measure_latency, model_digest, recipe_digest, train
+from retrain.models.training_set import ParentModel
+from retrain.registry import runs, versions
+from retrain.registry.ledger import Entry, Ledger, find_incumbent, find_parent, rolled_back
+from retrain.registry.runs import StoredModel
+from retrain.registry.store import Store, open_store
 from retrain.stages import monitor
-from retrain.tracking import runs
-from retrain.tracking.runs import StoredModel
-from retrain.tracking.store import Store, open_store
+from retrain.types import ChallengerRecord, DecisionRecord, LedgerPointer, ModelRecord
 
 LONGEST_TAG = 4900
 log = logging.getLogger("retrain")
@@ -46,17 +53,17 @@ class Incumbent:
 
 
 def run(config: Config) -> None:
-    snapshot = SnapshotStore(project.SNAPSHOT)
+    snapshot = SnapshotStore(workspace.SNAPSHOT)
     manifest = snapshot.manifest()
     import_first()
     store = open_store(config)
     ledger = Ledger.open(store)
-    registry.follow_ledger(store, ledger)
+    versions.follow_ledger(store, ledger)
     runs.end_abandoned(store)
     history = ledger.entries()
     _point_to(ledger, store, history)
     decision = monitor.look(config, manifest, store, history)
-    records.save(project.DECISION, decision)
+    types.save(workspace.DECISION, decision)
     monitor.show(decision)
     if decision.champion_version is not None:
         runs.log_monitoring(store, decision, len(manifest.labelled))
@@ -75,12 +82,18 @@ def run(config: Config) -> None:
         _decline(reason, manifest, decision)
         return
     # Loaded before the fit: an incumbent that can't be loaded must not cost a training first.
-    incumbent = _load_incumbent(config, store, find_incumbent(history, windows.evaluation.start.isoformat()), history)
-    base = _load_base(config, store, history, windows)
+    incumbent = _load_incumbent(
+        config, store, find_incumbent(history, windows.evaluation.start.isoformat()), history
+    )
+    base = _load_parent(config, store, history, windows)
     record = _train(config, store, snapshot, windows, incumbent, base, recipe, decision)
-    record.reason, record.decay, record.ledger_length = decision.reason, decision.decay, len(history)
+    record.reason, record.decay, record.ledger_length = (
+        decision.reason,
+        decision.decay,
+        len(history),
+    )
     _record_look(config, ledger, record)
-    records.save(project.CHALLENGER, record)
+    types.save(workspace.CHALLENGER, record)
     if record.note:
         log.info("%s", record.note)
     log.info(
@@ -93,15 +106,15 @@ def run(config: Config) -> None:
 
 def _point_to(ledger: Ledger, store: Store, history: Sequence[Entry]) -> None:
     """Write down which ledger the results belong to, and warn where an earlier one is gone: a first champion is judged mildly."""
-    records.save(project.LEDGER_POINTER, LedgerPointer(store.registered_model, ledger.run_id))
-    champion = None if history else records.promoted_champion(store.registered_model)
+    types.save(workspace.LEDGER_POINTER, LedgerPointer(store.registered_model, ledger.run_id))
+    champion = None if history else types.promoted_champion(store.registered_model)
     if champion is not None:
         log.warning(
             "The ledger of `%s` in this tracking store is empty, though %s names version %d as champion: the store was deleted, or it "
             "is another one. A first champion is trained and compared with the baseline only. If that is not what you want, bring the "
             "store back (with `tracking: local`, mlflow.db and mlruns/), then `dvc repro -f`.",
             store.registered_model,
-            project.PROMOTION,
+            workspace.PROMOTION,
             champion,
         )
 
@@ -119,7 +132,10 @@ def _record_look(config: Config, ledger: Ledger, record: ChallengerRecord) -> No
 def _decline(reason: str, manifest: Manifest, decision: DecisionRecord) -> None:
     """No challenger: the stages that follow have nothing to do."""
     _write_predictions(pl.DataFrame())
-    records.save(project.CHALLENGER, ChallengerRecord(False, reason, manifest.digest, decision.newest_batch))
+    types.save(
+        workspace.CHALLENGER,
+        ChallengerRecord(False, reason, manifest.digest, decision.newest_batch),
+    )
     if reason != decision.reason:  # which has been said
         log.info("No challenger: %s", reason)
 
@@ -130,15 +146,21 @@ def _load_incumbent(
     """Raises PromotionError when the version's tags and the ledger disagree about its training rows: one was changed."""
     if record is None:
         return None
-    tagged = registry.checked_record(registry.get_version(store, record.version), history)
-    return Incumbent(tagged, registry.load_version(store, record.version, config.trusted_types, history))
+    tagged = versions.checked_record(versions.get_version(store, record.version), history)
+    return Incumbent(
+        tagged, versions.load_version(store, record.version, config.trusted_types, history)
+    )
 
 
-def _load_base(config: Config, store: Store, history: Sequence[Entry], windows: Windows) -> Base | None:
+def _load_parent(
+    config: Config, store: Store, history: Sequence[Entry], windows: Windows
+) -> ParentModel | None:
     """The version that the strategy continues from; None for one that doesn't, or before there is one."""
     strategy = build(Strategy, config.strategy, "strategy")
-    version = find_base(history, windows.evaluation.start.isoformat()) if strategy.continues else None
-    return registry.load_base(config, store, version, history) if version is not None else None
+    version = (
+        find_parent(history, windows.evaluation.start.isoformat()) if strategy.continues else None
+    )
+    return versions.load_parent(config, store, version, history) if version is not None else None
 
 
 def _train(
@@ -147,7 +169,7 @@ def _train(
     snapshot: SnapshotStore,
     windows: Windows,
     incumbent: Incumbent | None,
-    base: Base | None,
+    base: ParentModel | None,
     recipe: str,
     decision: DecisionRecord,
 ) -> ChallengerRecord:
@@ -168,12 +190,17 @@ def _train(
         scored = score_rows(models, rows, config)
         predictions = _to_predictions(config, rows, scored, training)
         stored = _log(config, manifest, training, rows, run_id)
-        facts = measure_latency(training.pipeline, rows.head(1000), config) | {"model_megabytes": stored.size / 1e6}
+        facts = measure_latency(training.pipeline, rows.head(1000), config) | {
+            "model_megabytes": stored.size / 1e6
+        }
         version = _register(config, store, manifest, training, stored, run_id, recipe, facts)
-    lacking = [name for name in incumbent.model.features if name not in rows.columns] if incumbent else []
+    lacking = (
+        [name for name in incumbent.model.features if name not in rows.columns] if incumbent else []
+    )
     if lacking:
         log.warning(
-            "The incumbent was trained on %s, which the rows lack: it is scored as missing.", ", ".join(lacking)
+            "The incumbent was trained on %s, which the rows lack: it is scored as missing.",
+            ", ".join(lacking),
         )
     judging = batches_in(manifest.labelled, windows.evaluation)
     return ChallengerRecord(
@@ -195,7 +222,9 @@ def _train(
         missing_columns=lacking,
         task=config.data.task.name,
         classes=scored.classes,
-        unknown_classes={name: unknown for name, unknown in scored.unknown_classes.items() if unknown},
+        unknown_classes={
+            name: unknown for name, unknown in scored.unknown_classes.items() if unknown
+        },
         new_levels=training.new_levels(rows.filter(pl.col(WINDOW) == EVALUATION)),
         facts=facts,
         recipe=recipe,
@@ -204,14 +233,16 @@ def _train(
     )
 
 
-def _tags(config: Config, manifest: Manifest, windows: Windows, incumbent: Incumbent | None) -> dict[str, str]:
+def _tags(
+    config: Config, manifest: Manifest, windows: Windows, incumbent: Incumbent | None
+) -> dict[str, str]:
     periods = [batch.period for batch in manifest.labelled]
     return {
         "kind": "retraining",
         "model": class_name(config.model.estimator),
         "strategy": class_name(config.strategy),
         "snapshot": manifest.digest,
-        "snapshot_dvc": project.snapshot_dvc_hash() or "none",
+        "snapshot_dvc": workspace.snapshot_dvc_hash() or "none",
         "batches": f"{periods[0]} to {periods[-1]} ({len(periods)})",
         "evaluation_window": str(windows.evaluation),
         "incumbent_version": str(incumbent.record.version) if incumbent else "none",
@@ -226,16 +257,24 @@ def _rows_to_judge(
     They carry all columns that either model was trained on: a challenger with other features is compared on the same rows.
     """
     labelled = snapshot.manifest().labelled
-    columns = {*Contract(config.data).columns, *(incumbent.model.features if incumbent else ())}
-    windows = {EVALUATION: evaluation} | (plan_references(labelled, config.evaluation) if incumbent else {})
+    columns = {*Schema(config.data).columns, *(incumbent.model.features if incumbent else ())}
+    windows = {EVALUATION: evaluation} | (
+        plan_references(labelled, config.evaluation) if incumbent else {}
+    )
     parts = []
     for name, window in windows.items():
-        read = snapshot.read([batch.period for batch in batches_in(labelled, window)], list(columns))
-        parts.append(window.rows(read, config.data.time_column).with_columns(pl.lit(name).alias(WINDOW)))
+        read = snapshot.read(
+            [batch.period for batch in batches_in(labelled, window)], list(columns)
+        )
+        parts.append(
+            window.rows(read, config.data.time_column).with_columns(pl.lit(name).alias(WINDOW))
+        )
     return pl.concat(parts, how="diagonal_relaxed")
 
 
-def _to_predictions(config: Config, rows: pl.DataFrame, scored: Scored, training: Training) -> pl.DataFrame:
+def _to_predictions(
+    config: Config, rows: pl.DataFrame, scored: Scored, training: FittedModel
+) -> pl.DataFrame:
     """Window, time, keys, target and every model's scores of each row; probabilities of several classes as an array."""
     columns = list(dict.fromkeys([WINDOW, config.data.time_column, *config.data.key_columns]))
     several = config.data.task is Task.multiclass
@@ -246,13 +285,21 @@ def _to_predictions(config: Config, rows: pl.DataFrame, scored: Scored, training
         known = known_classes(training.pipeline)
         baseline[[scored.classes.index(name) for name in known]] = training.baseline
     return rows.select(columns).with_columns(
-        pl.Series(TARGET, scored.target.astype(np.float64 if config.data.task is Task.regression else np.int32)),
-        *(pl.Series(score_column(name), score, dtype=dtype) for name, score in scored.scores.items()),
+        pl.Series(
+            TARGET,
+            scored.target.astype(np.float64 if config.data.task is Task.regression else np.int32),
+        ),
+        *(
+            pl.Series(score_column(name), score, dtype=dtype)
+            for name, score in scored.scores.items()
+        ),
         pl.lit(pl.Series([baseline.tolist()], dtype=dtype)).first().alias(score_column(BASELINE)),
     )
 
 
-def _log(config: Config, manifest: Manifest, training: Training, sample: pl.DataFrame, run_id: str) -> StoredModel:
+def _log(
+    config: Config, manifest: Manifest, training: FittedModel, sample: pl.DataFrame, run_id: str
+) -> StoredModel:
     """Data set, figures and model to the active run."""
     import mlflow
 
@@ -271,7 +318,7 @@ def _register(
     config: Config,
     store: Store,
     manifest: Manifest,
-    training: Training,
+    training: FittedModel,
     stored: StoredModel,
     run_id: str,
     recipe: str,
@@ -280,9 +327,11 @@ def _register(
     """A new version for the logged model, with the alias `challenger`; returns its number."""
     import mlflow
 
-    tags = registry.version_tags(training, "challenger", manifest.digest, stored.sha256, recipe, model_digest(config))
-    version = registry.register(store, stored.model_id, run_id, tags)
-    registry.set_alias(store, registry.CHALLENGER, version)
+    tags = versions.version_tags(
+        training, "challenger", manifest.digest, stored.sha256, recipe, model_digest(config)
+    )
+    version = versions.register(store, stored.model_id, run_id, tags)
+    versions.set_alias(store, versions.CHALLENGER, version)
     mlflow.log_metrics({f"budget/{name}": value for name, value in facts.items()})
     mlflow.set_tags(
         {
@@ -295,12 +344,12 @@ def _register(
 
 
 def _write_predictions(predictions: pl.DataFrame) -> str:
-    with project.replacing(project.PREDICTIONS) as temporary:
+    with workspace.atomic_write(workspace.PREDICTIONS) as temporary:
         predictions.write_parquet(temporary)
-    return file_digest(project.PREDICTIONS)
+    return file_digest(workspace.PREDICTIONS)
 
 
-def _model_record(version: int, training: Training, sha256: str) -> ModelRecord:
+def _model_record(version: int, training: FittedModel, sha256: str) -> ModelRecord:
     return ModelRecord(
         version,
         training.window.start.isoformat(),

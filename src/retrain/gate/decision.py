@@ -1,0 +1,233 @@
+"""Whether a challenger may serve: the configured checks, one verdict."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from retrain.config import Config, DataConfig, GateConfig, Task, build
+from retrain.errors import ConfigError, PromotionError
+from retrain.gate.checks import Check, CheckResult, Outcome
+from retrain.gate.estimates import Comparison, NotEnoughRows
+from retrain.gate.slices import sliced_columns, table_columns
+from retrain.models.metrics import SHOWN, find_metric, fits_task
+
+# Names of the check without which nothing is promoted; the second one only for a first champion.
+PRIMARY = ("primary", "baseline")
+
+
+class Verdict(enum.Enum):
+    """What the gate says. Only `promote` moves the champion."""
+
+    promote = "promote"
+    keep = "keep"
+    insufficient_evidence = "insufficient_evidence"
+
+
+@dataclass(frozen=True)
+class CheckSpec:
+    """A check of the gate, whether it stops a promotion or only warns, and whether it may be left out where its metric
+    says nothing about the task."""
+
+    check: Check
+    blocks: bool = True
+    skip_if_unfit: bool = False
+
+
+@dataclass(frozen=True)
+class GateDecision:
+    """The verdict, its reason as a sentence, and the result of every check by name."""
+
+    verdict: Verdict
+    reason: str
+    checks: dict[str, CheckResult]
+
+
+def build_checks(
+    gate: GateConfig, has_incumbent: bool, data: DataConfig | None = None
+) -> dict[str, CheckSpec]:
+    """The questions for this comparison, the primary one first, without those that are off.
+
+    Raises ConfigError when the primary check is missing, off or only warns: nothing could be promoted by right. With
+    `data` also for metrics that say nothing about its task, and for slices that its columns don't allow.
+    """
+    group, nodes = (
+        ("checks", gate.checks) if has_incumbent else ("first_champion", gate.first_champion)
+    )
+    specs = {}
+    for name, node in (nodes or {}).items():
+        question = _build(node, f"gate.{group}.{name}")
+        if question is not None:
+            specs[name] = question
+    primary = _require_primary(specs, group)
+    specs = {primary: specs[primary]} | specs
+    if data is not None:
+        for name, question in specs.items():
+            _check_fit(question, data.task, f"gate.{group}.{name}", may_skip=name != primary)
+            _check_columns(question.check, data, f"gate.{group}.{name}")
+    return specs
+
+
+def primary_check(specs: Mapping[str, CheckSpec]) -> str | None:
+    """Name of the check without which nothing is promoted: `primary`, or for a first champion `baseline`."""
+    return next((name for name in PRIMARY if name in specs), None)
+
+
+def gate_digest(config: Config, has_incumbent: bool) -> str:
+    """16 hex digits that stand for all that makes a verdict of predictions: the same ones under another gate are a new look."""
+    nodes = config.gate.checks if has_incumbent else config.gate.first_champion
+    asked = {name: node for name, node in nodes.items() if _on_failure(node, name) != "off"}
+    data, block = config.data, config.evaluation.block_hours
+    content = [asked, data.metric, data.task.name, sliced_columns(data), block]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[
+        :16
+    ]
+
+
+def _require_primary(specs: Mapping[str, CheckSpec], group: str) -> str:
+    names = PRIMARY if group == "first_champion" else PRIMARY[:1]
+    found = next((name for name in names if name in specs), None)
+    if found is None:
+        others = f" (there is: {', '.join(specs)})" if specs else ""
+        raise ConfigError(
+            f"`gate.{group}` has no check named `{'` or `'.join(names)}` that is on{others}, and without it nothing can be "
+            "promoted. Give the check that has to pass that name, in conf/gate/."
+        )
+    if not specs[found].check.compares:
+        raise ConfigError(
+            f"`gate.{group}.{found}` is a {type(specs[found].check).__name__}, which compares the challenger with nothing: a worse "
+            "model would pass it. Choose NonInferiority, Superiority or BeatsBaseline, or a check of your own with `compares = True`."
+        )
+    if not specs[found].blocks:
+        raise ConfigError(
+            f"`gate.{group}.{found}.on_failure` is warn, but the primary check has to block: otherwise a worse model "
+            "would be promoted. Remove the line, or give the check a wider margin, in conf/gate/."
+        )
+    return found
+
+
+def _build(node: Any, key: str) -> CheckSpec | None:
+    """None for a check that is off."""
+    action = _on_failure(node, key)
+    if action == "off":
+        return None
+    skip = node.get("skip_if_unfit", False)
+    if not isinstance(skip, bool):
+        raise ConfigError(f"`{key}.skip_if_unfit` is {skip!r}, but must be true or false.")
+    arguments = {
+        name: value for name, value in node.items() if name not in ("on_failure", "skip_if_unfit")
+    }
+    return CheckSpec(build(Check, arguments, key), action == "block", skip)
+
+
+def _on_failure(node: Any, key: str) -> str:
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"`{key}` must name a check with `_target_`, but is {node!r}.")
+    action = node.get("on_failure", "block")
+    action = "off" if action is False else action  # YAML reads a bare `off` as false
+    if action not in ("block", "warn", "off"):
+        raise ConfigError(f"`{key}.on_failure` is {action!r}, but must be block, warn or off.")
+    return action
+
+
+def _unfit(check: Check, task: Task) -> str | None:
+    """The metric of a check that says nothing about the task, None if there is none."""
+    for metric in (check.metric, check.loss):
+        if metric is not None and not fits_task(metric, task):
+            return metric
+    return None
+
+
+def _check_fit(question: CheckSpec, task: Task, key: str, may_skip: bool) -> None:
+    """Raises ConfigError for a metric that nobody knows, or that says nothing about the task and may not be skipped."""
+    if question.check.metric is not None:
+        find_metric(question.check.metric, task)
+    metric = _unfit(question.check, task)
+    if metric is None or (question.skip_if_unfit and may_skip):
+        return
+    way_out = (
+        ", or write `skip_if_unfit: true` beside it, if it may be left out where it does not fit"
+        if may_skip
+        else ""
+    )
+    raise ConfigError(
+        f"`{key}` asks for {metric}, which says nothing about {task.name} (`data.task`). Choose one of "
+        f"{', '.join(SHOWN[task])}, or a scorer of scikit-learn{way_out}."
+    )
+
+
+def _check_columns(check: Check, data: DataConfig, key: str) -> None:
+    """Raises ConfigError, with the key, where a check asks for columns that the data don't have."""
+    try:
+        check.columns_among(table_columns(data))
+    except ConfigError as error:
+        raise ConfigError(f"`{key}`: {error}") from error
+
+
+def judge(comparison: Comparison, specs: Mapping[str, CheckSpec]) -> GateDecision:
+    """Ask every question. The primary one must pass, all others that block must pass or not apply; where the rows can't
+    answer one, the others don't count.
+
+    Raises PromotionError without a primary check that blocks.
+    """
+    primary = primary_check(specs)
+    if primary is None or not specs[primary].blocks:
+        raise PromotionError(
+            "The gate has no primary check that blocks, so nothing can be promoted. Mend it in conf/gate/."
+        )
+    if comparison.identical:
+        reason = "The challenger predicts exactly what the incumbent predicts, so there is nothing to promote."
+        return GateDecision(Verdict.keep, reason, {})
+    results = {name: _ask(question, comparison) for name, question in specs.items()}
+    for outcome, verdict in (
+        (Outcome.insufficient, Verdict.insufficient_evidence),
+        (Outcome.failed, Verdict.keep),
+    ):
+        reasons = [
+            f"{name} ({result.reason})"
+            for name, result in results.items()
+            if result.outcome is outcome and specs[name].blocks
+        ]
+        if reasons:
+            return GateDecision(verdict, f"Not passed: {'; '.join(reasons)}.", results)
+    if results[primary].outcome is not Outcome.passed:
+        reason = f"The primary check gave no answer, so nothing is promoted: {primary} ({results[primary].reason})."
+        return GateDecision(Verdict.keep, reason, results)
+    return GateDecision(Verdict.promote, _explain(results), results)
+
+
+def _explain(results: Mapping[str, CheckResult]) -> str:
+    """Why a challenger is promoted, with all that a reader should still know."""
+    passed = [name for name, result in results.items() if result.outcome is Outcome.passed]
+    left = [name for name, result in results.items() if result.outcome is Outcome.not_applicable]
+    failed = {
+        name: result
+        for name, result in results.items()
+        if result.outcome in (Outcome.failed, Outcome.insufficient)
+    }
+    warnings = [f"{name} ({result.reason})" for name, result in failed.items()]
+    warnings += [f"{name} ({result.warning})" for name, result in results.items() if result.warning]
+    reason = (
+        f"Passed: {', '.join(passed)}."
+        if failed
+        else f"All {len(passed)} checks passed: {', '.join(passed)}."
+    )
+    reason += f" Warning: {'; '.join(warnings)}." if warnings else ""
+    return reason + (f" Not applicable: {', '.join(left)}." if left else "")
+
+
+def _ask(question: CheckSpec, comparison: Comparison) -> CheckResult:
+    metric = _unfit(question.check, comparison.task)
+    if (
+        metric is not None
+    ):  # without the leave to be skipped, config refuses it; should it get as far as this, it fails
+        outcome = Outcome.not_applicable if question.skip_if_unfit else Outcome.failed
+        return CheckResult(outcome, f"{metric} says nothing about {comparison.task.name}")
+    try:
+        return question.check.judge(comparison)
+    except NotEnoughRows as error:
+        return CheckResult(Outcome.insufficient, str(error))

@@ -1,0 +1,123 @@
+"""What a run says it was trained by, and whether the ledger agrees: before any of it is run.
+
+Who can write to the tracking store can change the tags and files of a run. The ledger's entries can't be changed, so
+what they say about commit, config and uncommitted code is what counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from retrain.errors import StoreError
+from retrain.registry.runs import CONFIG, PATCH, read_artifact
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+    from retrain.registry.ledger import Entry
+    from retrain.registry.store import Store
+
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_DVC_HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
+MOST_LINES = 400
+
+
+@dataclass(frozen=True)
+class RecordedCode:
+    """What is needed to train a version again. `disagreements` is empty when the ledger says the same."""
+
+    git_commit: str
+    snapshot: str  # DVC's hash
+    config: bytes
+    patch: bytes
+    known: bool  # to the ledger
+    disagreements: tuple[str, ...]
+
+    def lines(self, whole: bool) -> list[str]:
+        """What is about to be run, for a person to look at: as `whole`, or only how much it is."""
+        changed = self.patch.count(b"\ndiff --git ") + self.patch.startswith(b"diff --git ")
+        lines = [
+            f"commit   {self.git_commit}",
+            f"config   sha256 {_sha256(self.config)}",
+            f"patch    sha256 {_sha256(self.patch)}, {changed} file(s) changed"
+            if self.patch
+            else "patch    none",
+        ]
+        if whole:
+            for name, content in ((CONFIG, self.config), (PATCH, self.patch)):
+                text = content.decode("utf-8", "backslashreplace").splitlines()
+                lines += [f"--- {name}", *map(_visible, text[:MOST_LINES])]
+                lines += (
+                    [f"... and {len(text) - MOST_LINES} more lines"]
+                    if len(text) > MOST_LINES
+                    else []
+                )
+        return lines
+
+
+def read_recorded(store: Store, version: ModelVersion, entry: Entry | None) -> RecordedCode:
+    """The code and config of a version, compared with the ledger's `entry` about its run, None if there is none.
+
+    Raises StoreError when the run lacks what is needed, or holds what can't be a commit or a hash.
+    """
+    run = store.client.get_run(version.run_id) if version.run_id else None
+    commit = _tag(
+        run, version, "git_commit", _COMMIT, "commit the project to git before `dvc repro`"
+    )
+    snapshot = _tag(
+        run,
+        version,
+        "snapshot_dvc",
+        _DVC_HASH,
+        "train with `dvc repro`, which versions the snapshot",
+    )
+    patched = (
+        bool(entry.run_patch) if entry is not None else run.data.tags.get("git_dirty") == "true"
+    )
+    config = read_artifact(run.info.artifact_uri, CONFIG)
+    patch = read_artifact(run.info.artifact_uri, PATCH) if patched else b""
+    disagreements = []
+    if entry is not None:
+        compared = [
+            ("commit", entry.trained_commit, commit),
+            ("config", entry.run_config, _sha256(config)),
+            ("uncommitted code", entry.run_patch, _sha256(patch) if patch else ""),
+            ("snapshot", entry.snapshot, version.tags.get("snapshot", "")),
+        ]
+        disagreements = [
+            f"{what} {now} instead of {then or 'none'}"
+            for what, then, now in compared
+            if then != now
+        ]
+    return RecordedCode(commit, snapshot, config, patch, entry is not None, tuple(disagreements))
+
+
+def _tag(
+    run: Run | None, version: ModelVersion, tag: str, form: re.Pattern[str], way_out: str
+) -> str:
+    value = run.data.tags.get(tag, "none") if run else "none"
+    if value == "none":
+        raise StoreError(
+            f"Version {version.version} can't be reproduced: its run has no `{tag}`. For the next one, {way_out}."
+        )
+    if not form.fullmatch(value):
+        raise StoreError(
+            f"Version {version.version} can't be reproduced: the tag `{tag}` of its run is {value[:100]!r}, which is none. "
+            "Somebody has changed it in the tracking store. Nothing was run."
+        )
+    return value
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _visible(line: str) -> str:
+    """Without the control characters that could make a terminal hide a line."""
+    return "".join(
+        sign if sign.isprintable() or sign == "\t" else repr(sign)[1:-1] for sign in line
+    )

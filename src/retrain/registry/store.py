@@ -1,0 +1,283 @@
+"""The tracking store: found, prepared once, and asked for a sign of life before anything is trained."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import socket
+import sqlite3
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retrain.config import Config, TrackingConfig
+from retrain.errors import StoreError
+from retrain.masking import mask, split_address
+from retrain.workspace import store_root
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SERVER_TIMEOUT_SECONDS = 5
+DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+CANDIDATES, LEDGER, MONITORING, BACKTESTS = "-candidates", "-ledger", "-monitoring", "-backtests"
+log = logging.getLogger("retrain")
+# Lets the UI open on training runs and models instead of traces.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+# Where an absolute path of the project stands in MLflow's tables (schema of mlflow 3.17).
+_PATH_COLUMNS = [
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+]
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open tracking store. `local_root` is None for a server."""
+
+    client: MlflowClient
+    experiment: str
+    registered_model: str
+    local_root: Path | None
+
+
+def tracking_uri(tracking: TrackingConfig) -> str:
+    """The store's address. Raises StoreError when the environment should hold it and doesn't."""
+    if tracking.uri_from_env is None:
+        return f"sqlite:///{store_root() / 'mlflow.db'}"
+    address = os.environ.get(tracking.uri_from_env)
+    if not address:
+        raise StoreError(
+            f"The environment variable {tracking.uri_from_env} is empty (`tracking.uri_from_env`). "
+            "Set it to the address of your tracking server, or choose `tracking: local` in conf/config.yaml."
+        )
+    return address
+
+
+def store_exists(tracking: TrackingConfig) -> bool:
+    """False when it is certain, without importing MLflow, that nothing was ever tracked."""
+    return tracking.uri_from_env is not None or (store_root() / "mlflow.db").is_file()
+
+
+def open_store(config: Config) -> Store:
+    """Prepare the store once, connect to it, and make sure that its experiments are there.
+
+    Raises StoreError within 15 s when it does not answer.
+    """
+    tracking = config.tracking
+    address = _hand_over_credentials(tracking_uri(tracking), tracking.uri_from_env)
+    return _open(
+        address, tracking.uri_from_env is None, tracking.experiment, tracking.registered_model
+    )
+
+
+def _hand_over_credentials(address: str, variable: str | None) -> str:
+    """The address without user and password, which MLflow gets through its own environment variables instead.
+
+    It would print them with the address of each run, and put them into its error messages.
+    """
+    if not address.startswith(("http://", "https://")):
+        return address
+    bare, user, password = split_address(address)
+    if user is not None:
+        os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = (
+            user,
+            password or "",
+        )
+        os.environ[variable or "MLFLOW_TRACKING_URI"] = bare
+    return bare
+
+
+@functools.lru_cache(maxsize=4)  # the jobs of a sweep in one process share it
+def _open(address: str, local: bool, experiment: str, registered_model: str) -> Store:
+    _quiet_and_impatient()
+    if not local:
+        _check_server(address)
+    import mlflow
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(
+        logging.CRITICAL
+    )  # prints what is raised, as a traceback
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    mlflow.set_tracking_uri(address)
+    try:
+        if local:
+            _prepare_local(address)
+        store = Store(
+            MlflowClient(address), experiment, registered_model, store_root() if local else None
+        )
+        ensure_experiment(store, store.experiment)
+    except MlflowException as error:
+        raise StoreError(f"The tracking store {address} refused: {first_line(error)}") from error
+    return store
+
+
+def _quiet_and_impatient() -> None:
+    """Settings that MLflow reads from the environment; what the user has set there wins."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # the project works without a network
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+def _check_server(address: str) -> None:
+    """Knock at a server or database before the minutes of retries that MLflow allows it.
+
+    A web server must send an HTTP answer, whatever it says; of a database, an open port is all that can be asked.
+    """
+    try:
+        if address.startswith(("http://", "https://")):
+            parts = urllib.parse.urlsplit(address)
+            probe = urllib.parse.urlunsplit(
+                (parts.scheme, parts.netloc, parts.path.rstrip("/") + "/health", "", "")
+            )
+            urllib.request.urlopen(probe, timeout=SERVER_TIMEOUT_SECONDS).close()
+        else:
+            _knock_at_database(address)
+    except urllib.error.HTTPError:
+        return
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        raise StoreError(
+            f"The tracking server {address} does not answer ({reason}). "
+            "Start it or correct its address in the environment, then run the command again; nothing was changed."
+        ) from error
+    except (
+        ValueError,
+        HTTPException,
+    ) as error:  # their messages quote pieces of the address, perhaps of a password
+        raise StoreError(
+            f"The address of the tracking server, {address}, can't be read: it must look like http://HOST:PORT or "
+            "postgresql+psycopg2://HOST:PORT/DATABASE, with `/`, `@` and the like in a password written as "
+            "%2F, %40. Correct it in the environment, then run the command again; nothing was changed."
+        ) from error
+
+
+def _knock_at_database(address: str) -> None:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(address)
+    except ArgumentError:
+        raise ValueError("not an address") from None
+    port = url.port or DATABASE_PORTS.get(url.get_backend_name())
+    if url.host and port:
+        socket.create_connection((url.host, port), SERVER_TIMEOUT_SECONDS).close()
+
+
+def _prepare_local(address: str) -> None:
+    """Create the database, under a lock: processes that create it at the same time destroy it.
+
+    It gets its name when it is complete, so that a process killed in between leaves none that looks damaged.
+    """
+    from filelock import FileLock
+    from mlflow import MlflowClient
+
+    database = Path(address.removeprefix("sqlite:///"))
+    lock = store_root() / ".dvc" / "tmp" / "mlflow.lock"
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock, timeout=120).acquire()
+    except OSError as error:
+        raise StoreError(
+            f"The project's tracking store can't be used: {lock} can't be written ({error.strerror}). Mend the permissions of "
+            "the project's folder, or work in a clone of your own. Nothing was changed."
+        ) from error
+    with held:
+        if database.is_file():
+            _follow_move(database)
+            return
+        unfinished = lock.with_name("mlflow.db.new")
+        unfinished.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{unfinished}").search_experiments(max_results=1)
+        for rest in (
+            "-wal",
+            "-shm",
+        ):  # of a database that was deleted: they would damage the new one
+            database.with_name(database.name + rest).unlink(missing_ok=True)
+        os.replace(unfinished, database)
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.execute("pragma journal_mode=WAL")  # writers of a parallel sweep wait less
+
+
+def settle_local_store() -> None:
+    """Bring all that was written into `mlflow.db` itself, so that a copy of that one file is whole."""
+    database = store_root() / "mlflow.db"
+    if database.is_file():
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(sqlite3.connect(database, timeout=1)) as connection,
+        ):
+            connection.execute("pragma wal_checkpoint(truncate)")
+
+
+def _follow_move(database: Path) -> None:
+    """MLflow stores artifact paths absolutely: after the project was moved or copied, let them point here."""
+    root = str(store_root() / "mlruns")
+    with contextlib.closing(sqlite3.connect(database, timeout=20)) as connection:
+        # Experiment 0 is MLflow's own and lies wherever the process stood that made the database.
+        query = (
+            "select artifact_location from experiments where experiment_id != 0 "
+            "and artifact_location like '%/mlruns/%' order by experiment_id limit 1"
+        )
+        try:
+            found = connection.execute(query).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise StoreError(
+                f"{database.name} is damaged ({error}). Restore it from a backup; nothing was changed."
+            ) from error
+        old = found[0].rsplit("/mlruns/", 1)[0] + "/mlruns" if found else root
+        if old.removeprefix("file://") == root:
+            return
+        with connection:
+            for table, column in _PATH_COLUMNS:
+                connection.execute(
+                    f"update {table} set {column} = ? || substr({column}, ?) where substr({column}, 1, ?) = ?",
+                    (root, len(old) + 1, len(old) + 1, old + "/"),
+                )
+    log.info("The project has moved: the paths in mlflow.db now point to %s.", root)
+
+
+def ensure_experiment(store: Store, name: str) -> tuple[str, bool]:
+    """Id of an experiment, and whether this call created it: of several processes exactly one does."""
+    from mlflow.exceptions import MlflowException
+
+    client = store.client
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        if found.lifecycle_stage != "active":
+            client.restore_experiment(found.experiment_id)
+            log.warning(
+                "The experiment `%s` was deleted in MLflow. It is needed, and was restored with its runs.",
+                name,
+            )
+        return found.experiment_id, False
+    location = str(store.local_root / "mlruns" / name) if store.local_root else None
+    try:
+        return client.create_experiment(
+            name, artifact_location=location, tags=EXPERIMENT_TAGS
+        ), True
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return client.get_experiment_by_name(name).experiment_id, False
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message, without credentials."""
+    lines = mask(str(error)).strip().splitlines()
+    return lines[0][:500] if lines else type(error).__name__

@@ -1,0 +1,321 @@
+"""What a backtest found, in tables, pictures and a sentence: for the terminal, one HTML file, and MLflow."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrain.backtest.replay import ALWAYS_PROMOTE, Outcome
+from retrain.backtest.result import Result, recommend
+from retrain.config import Config
+from retrain.registry.names import METRICS_AT_ONCE, fit_text, log_figures
+from retrain.registry.runs import start_run
+from retrain.registry.store import BACKTESTS, open_store
+from retrain.report.plots import svg
+from retrain.report.terminal import print_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TEMPLATE = Path(__file__).with_name("backtest.html.j2")
+HEADER = (
+    "policy", "strategy", "gate", "cost", "loss", "retrained", "promoted", "wrongly", "missed", "fit s", "age", "regret", "to never", "to always",
+)  # fmt: skip
+SHOWN_LINES = 5
+
+
+def rows_of(result: Result, outcomes: Sequence[Outcome]) -> list[list[str]]:
+    """The cells of the ranking."""
+    cost, rows = result.retraining_cost, []
+    for outcome in outcomes:
+        never, always = (
+            result.reference("never", outcome.strategy),
+            result.reference("always", outcome.strategy, ALWAYS_PROMOTE),
+        )
+        own = outcome.cost(cost)
+        low, high = outcome.estimate.interval()
+        rows.append(
+            [
+                outcome.policy,
+                outcome.strategy,
+                outcome.gate,
+                f"{own:.4f}",
+                f"{outcome.loss:.4f} \u00b1{(high - low) / 2:.3f}",
+                str(outcome.retrainings),
+                str(outcome.promotions),
+                str(outcome.count("wrong")),
+                str(outcome.count("missed")),
+                f"{outcome.seconds:.0f}",
+                f"{outcome.staleness:.1f}",
+                f"{own - result.best:.4f}",
+                f"{own - never.cost(cost):+.4f}" if never else "",
+                f"{own - always.cost(cost):+.4f}" if always else "",
+            ]
+        )
+    return rows
+
+
+def drill_rows(result: Result) -> tuple[list[str], list[list[str]]]:
+    header = ["broken batch", "combination", "monitor", "held back", "promoted", "loss", "to clean"]
+    rows = [
+        [
+            drill.kind,
+            f"{drill.policy}, {drill.strategy}, {drill.gate}",
+            "on" if drill.monitored else "off",
+            f"{drill.held_back} of {drill.broken}",
+            f"{drill.promoted} of {drill.broken - drill.held_back}",
+            f"{drill.loss:.4f}",
+            f"{drill.loss / drill.clean - 1:+.2%}",
+        ]
+        for drill in result.drills
+    ]
+    return header, rows
+
+
+def to_terminal(result: Result) -> None:
+    def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        print_table(header, rows, width=150, title=title)
+
+    batches = len(result.outcomes[0].periods)
+    show(
+        f"{result.title} over {batches} batches served; cost: with {result.retraining_cost:g} for each retraining, a batch",
+        HEADER,
+        rows_of(result, result.ranked),
+    )
+    if result.drills:
+        show("\nWith one broken batch in six", *drill_rows(result))
+    print(f"\nRecommended: {recommend(result)}")
+
+
+def to_json(result: Result) -> dict[str, Any]:
+    """Every figure, for other tools."""
+    outcomes = []
+    for outcome in result.ranked:
+        low, high = outcome.estimate.interval()
+        outcomes.append(
+            {
+                "policy": outcome.policy,
+                "strategy": outcome.strategy,
+                "gate": outcome.gate,
+                "cost": outcome.cost(result.retraining_cost),
+                "loss": outcome.loss,
+                "loss_low": low if math.isfinite(low) else None,
+                "loss_high": high if math.isfinite(high) else None,
+                "retrainings": outcome.retrainings,
+                "promotions": outcome.promotions,
+                "wrong_promotions": outcome.count("wrong"),
+                "missed_promotions": outcome.count("missed"),
+                "fit_seconds": outcome.seconds,
+                "served": dict(
+                    zip(outcome.periods, [losses.value for losses in outcome.served], strict=True)
+                ),
+                "served_intervals": [
+                    [end if math.isfinite(end) else None for end in losses.interval()]
+                    for losses in outcome.served
+                ],
+                "events": [vars(event) for event in outcome.events],
+            }
+        )
+    matrices = {
+        name: [
+            [value if math.isfinite(value) else None for value in row] for row in matrix.tolist()
+        ]
+        for name, matrix in result.matrices.items()
+    }
+    return {
+        "loss": result.loss,
+        "retraining_cost": result.retraining_cost,
+        "best_cost": result.best if math.isfinite(result.best) else None,
+        "best_sequence": result.best_sequence,
+        "forecast": dataclasses.asdict(result.forecast) if result.forecast else None,
+        "recommendation": recommend(result),
+        "seconds": result.seconds,
+        "outcomes": outcomes,
+        "matrices": matrices,
+        "drills": [vars(drill) for drill in result.drills],
+    }
+
+
+def to_html(result: Result) -> str:
+    """One file without scripts or links."""
+    from jinja2 import Environment
+
+    drawn = [
+        svg(lambda axes, name=name: _heat_map(axes, result, name), legend=False)
+        for name in result.matrices
+    ]
+    drawn += [
+        svg(lambda axes: _over_time(axes, result)),
+        svg(lambda axes: _front(axes, result), legend=False),
+    ]
+    header, rows = drill_rows(result)
+    events = result.recommended.events
+    return (
+        Environment(autoescape=True)
+        .from_string(TEMPLATE.read_text(encoding="utf-8"))
+        .render(
+            result=result,
+            recommendation=recommend(result),
+            header=HEADER,
+            rows=rows_of(result, result.ranked),
+            plots=[text[text.index("<svg") :] for text in drawn],
+            drill_header=header,
+            drill_rows=rows,
+            events=events,
+        )
+    )
+
+
+def _heat_map(axes: Axes, result: Result, strategy: str) -> None:
+    matrix = result.matrices[strategy]
+    freshest = np.array(
+        [
+            column[np.isfinite(column)][-1] if np.isfinite(column).any() else np.nan
+            for column in matrix.T
+        ]
+    )
+    known = np.isfinite(matrix).any(axis=1)
+    image = axes.imshow(
+        (matrix - freshest)[known],
+        cmap="RdBu_r",
+        aspect="auto",
+        **_symmetric((matrix - freshest)[known]),
+    )
+    axes.figure.colorbar(image, ax=axes, label="loss more than the freshest model's")
+    step = max(1, len(result.periods) // 8)
+    axes.set_xticks(
+        range(0, len(result.periods), step), result.periods[::step], rotation=45, fontsize=7
+    )
+    rows = np.flatnonzero(known)
+    axes.set_yticks(
+        range(0, len(rows), step), [result.periods[row] for row in rows[::step]], fontsize=7
+    )
+    axes.set(xlabel="served", ylabel="trained through", title=f"Ageing of models, {strategy}")
+
+
+def _symmetric(values: NDArray) -> dict[str, float]:
+    largest = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    return {"vmin": -largest, "vmax": largest}
+
+
+def _over_time(axes: Axes, result: Result) -> None:
+    chosen = result.recommended
+    shown = {"recommended": chosen, "never": result.reference("never", chosen.strategy)}
+    shown["always freshest"] = result.reference("always", chosen.strategy, ALWAYS_PROMOTE)
+    for name, outcome in shown.items():
+        if outcome is not None:
+            axes.plot(
+                range(len(outcome.served)),
+                [losses.value for losses in outcome.served],
+                marker="o",
+                markersize=3,
+                label=name,
+            )
+    low, high = np.array([losses.interval() for losses in chosen.served]).T
+    axes.fill_between(
+        range(len(chosen.served)), low, high, alpha=0.15, linewidth=0, label="recommended, 95 %"
+    )
+    step = max(1, len(chosen.periods) // 8)
+    axes.set_xticks(
+        range(0, len(chosen.periods), step), chosen.periods[::step], rotation=45, fontsize=7
+    )
+    axes.set(ylabel=result.title, title="Loss of the serving model")
+
+
+def _front(axes: Axes, result: Result) -> None:
+    points = sorted(
+        {(outcome.retrainings, outcome.loss): outcome for outcome in result.outcomes}.items()
+    )
+    best = math.inf
+    for (retrainings, loss), outcome in points:
+        on_front = loss < best
+        best = min(best, loss)
+        axes.plot(
+            retrainings,
+            loss,
+            "o",
+            markersize=5 if on_front else 3,
+            color="#1f6f8b" if on_front else "#bbbbbb",
+        )
+        if on_front:
+            axes.annotate(
+                f"{outcome.policy}, {outcome.strategy}",
+                (retrainings, loss),
+                fontsize=6,
+                xytext=(3, 3),
+                textcoords="offset points",
+            )
+    axes.set(
+        xlabel="retrainings", ylabel=result.title, title="Cost and loss; the Pareto front in blue"
+    )
+
+
+def to_mlflow(config: Config, result: Result, report: Path) -> None:
+    """One run, with a child for each combination."""
+    import mlflow
+
+    store = open_store(config)
+    chosen = result.recommended
+    tags = {
+        "kind": "backtest",
+        "recommended": f"{chosen.policy}, {chosen.strategy}, {chosen.gate}",
+        "mlflow.note.content": recommend(result),
+    }
+    with start_run(store, f"backtest of {result.data}", config, tags, suffix=BACKTESTS) as parent:
+        mlflow.log_artifact(str(report))
+        mlflow.log_dict(to_json(result), "backtest.json")
+        figures = {
+            f"{result.loss}/recommended": chosen.loss,
+            "cost/recommended": chosen.cost(result.retraining_cost),
+        }
+        figures |= {"cost/best": result.best} if math.isfinite(result.best) else {}
+        mlflow.log_metrics(figures)
+    _log_children(store, result, parent)
+
+
+def _log_children(store: Any, result: Result, parent: str) -> None:
+    import time
+
+    from mlflow.entities import Metric, Param, RunTag
+
+    experiment = store.client.get_run(parent).info.experiment_id
+    now = int(time.time() * 1000)
+    for outcome in result.ranked:
+        names = {"policy": outcome.policy, "strategy": outcome.strategy, "gate": outcome.gate}
+        run = store.client.create_run(
+            experiment,
+            run_name=fit_text(", ".join(names.values())),
+            tags={"mlflow.parentRunId": parent, "kind": "replay"},
+        )
+        figures = {
+            result.loss: outcome.loss,
+            "cost": outcome.cost(result.retraining_cost),
+            "retrainings": outcome.retrainings,
+            "promotions": outcome.promotions,
+            "wrong_promotions": outcome.count("wrong"),
+            "missed_promotions": outcome.count("missed"),
+            "fit_seconds": outcome.seconds,
+            "regret": outcome.cost(result.retraining_cost) - result.best,
+        }
+        log_figures(
+            store.client,
+            run.info.run_id,
+            {name: f for name, f in figures.items() if math.isfinite(f)},
+        )
+        served = [
+            Metric(f"served/{result.loss}", losses.value, now, step)
+            for step, losses in enumerate(outcome.served)
+        ]
+        store.client.log_batch(
+            run.info.run_id,
+            metrics=served[-METRICS_AT_ONCE:],
+            params=[Param(*pair) for pair in names.items()],
+            tags=[RunTag("strategy", outcome.strategy)],
+        )
+        store.client.set_terminated(run.info.run_id)

@@ -1,0 +1,60 @@
+"""The HTML report: one file without scripts or links, so that it can be mailed and opened anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retrain.report import formatting
+from retrain.types import ChallengerRecord, ComparisonRecord, DecisionRecord, PromotionRecord
+
+FAILED = "<!doctype html><meta charset=utf-8><p>This report could not be made; the log of `promote` says why.</p>\n"
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+COLORS = {
+    "promote": "#2e7d4f",
+    "keep": "#8a5a00",
+    "insufficient_evidence": "#6b6b6b",
+    None: "#6b6b6b",
+}
+
+
+def render(
+    decision: DecisionRecord,
+    trained: ChallengerRecord,
+    compared: ComparisonRecord,
+    promotion: PromotionRecord,
+    plots: dict[str, str],
+) -> str:
+    """The report as HTML. `plots` are SVG documents by name."""
+    from jinja2 import Environment
+
+    happened = trained.retrained
+    header, rows = formatting.score_table(compared) if happened else ([], [])
+    return (
+        Environment(autoescape=True)
+        .from_string(TEMPLATE.read_text(encoding="utf-8"))
+        .render(
+            title=f"Retraining on batch {trained.newest_batch}",
+            color=COLORS[compared.verdict],
+            verdict=formatting.VERDICTS[compared.verdict] if happened else "No retraining",
+            headline=formatting.headline(trained, promotion) if happened else "",
+            reason=compared.reason,
+            titles=formatting.TITLES,
+            news=formatting.news(trained),
+            outcome=formatting.outcome,
+            header=header,
+            rows=rows,
+            number=lambda value: "" if value is None else f"{value:.3g}",
+            decision=decision,
+            scored=lambda score: (
+                f"champion {decision.champion_version}"
+                if score.version is None
+                else f"{score.version}, the champion before its refit, on rows that it was not trained on"
+            ),
+            compared=compared,
+            trained=trained,
+            promotion=promotion,
+            plots={name: svg[svg.index("<svg") :] for name, svg in plots.items()},
+            trained_on=formatting.trained_on(trained.challenger) if happened else "",
+            opponent=formatting.opponent(trained) if happened else "",
+        )
+    )

@@ -1,0 +1,131 @@
+"""The outcome of a retraining, to the three places where people look: MLflow, `reports/` and the terminal."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from retrain.config import Config
+from retrain.gate.estimates import EVALUATION, WINDOW
+from retrain.models.metrics import row_loss_for
+from retrain.registry.names import LONGEST_TAG, log_figures
+from retrain.registry.store import Store
+from retrain.report import formatting, html, plots
+from retrain.report.best_effort import best_effort
+from retrain.report.terminal import plain_console, print_table, printable
+from retrain.types import (
+    ChallengerRecord,
+    ComparisonRecord,
+    DecisionRecord,
+    ModelRecord,
+    PromotionRecord,
+)
+from retrain.workspace import PREDICTIONS, REPORT, write_text
+
+
+def to_files(
+    config: Config,
+    decision: DecisionRecord,
+    trained: ChallengerRecord,
+    compared: ComparisonRecord,
+    promotion: PromotionRecord,
+) -> dict[str, str]:
+    """Write the HTML report; returns its plots as SVG documents by name."""
+    drawn: dict[str, str] = {}
+    if trained.retrained:
+        with best_effort("The plots"):
+            drawn = _draw(config)
+    page = html.FAILED
+    with best_effort("The report"):
+        page = html.render(decision, trained, compared, promotion, drawn)
+    write_text(REPORT, page)
+    return drawn
+
+
+def _draw(config: Config) -> dict[str, str]:
+    judged = pl.read_parquet(PREDICTIONS).filter(pl.col(WINDOW) == EVALUATION)
+    loss = row_loss_for(config.data.metric, config.data.task)
+    return plots.draw(judged, config.data.time_column, config.data.task, loss)
+
+
+def to_mlflow(
+    store: Store,
+    trained: ChallengerRecord,
+    compared: ComparisonRecord,
+    promotion: PromotionRecord,
+    new_version: ModelRecord,
+    drawn: dict[str, str],
+) -> None:
+    """Scores, verdict, plots and report to the challenger's run; a description to each version that it made."""
+    from mlflow.entities import RunTag
+
+    client, run_id = store.client, trained.run_id
+    figures = {
+        "evaluation/rows": compared.rows,
+        "evaluation/blocks": compared.blocks,
+        "evaluation/look": compared.look,
+    }
+    figures |= compared.flat()
+    figures |= {f"new_levels/{name}": rows for name, rows in trained.new_levels.items()}
+    for name, check in compared.checks.items():
+        figures |= {f"gate/{name}/{figure}": value for figure, value in check.figures.items()}
+    log_figures(client, run_id, figures)
+    summary = formatting.headline(trained, promotion)
+    tags = {
+        "verdict": compared.verdict,
+        "verdict_reason": compared.reason,
+        "mlflow.note.content": f"{summary}\n\n{formatting.escape_markdown(compared.reason)}",
+    }
+    client.log_batch(run_id, tags=[RunTag(key, value[:LONGEST_TAG]) for key, value in tags.items()])
+    for name, svg in drawn.items():
+        client.log_text(run_id, svg, f"plots/{name}.svg")
+    client.log_artifact(run_id, str(REPORT))
+    made = {
+        trained.challenger.version: "challenger",
+        new_version.version: "refit"
+        if new_version.version != trained.challenger.version
+        else "challenger",
+    }
+    for version, role in made.items():
+        client.update_model_version(
+            store.registered_model,
+            str(version),
+            formatting.markdown(trained, compared, promotion, role),
+        )
+        client.set_model_version_tag(
+            store.registered_model, str(version), "verdict", compared.verdict
+        )
+
+
+def to_terminal(
+    trained: ChallengerRecord, compared: ComparisonRecord, promotion: PromotionRecord
+) -> None:
+    """The summary that ends a retraining."""
+    console = plain_console(soft_wrap=True)
+
+    def show(text: str, style: str | None = None) -> None:
+        console.print(printable(text), style=style)
+
+    console.print()
+    show(formatting.headline(trained, promotion), "bold")
+    show(
+        f"Challenger     version {trained.challenger.version}: {trained.model}, strategy {trained.strategy}"
+    )
+    show(
+        f"Trained on     {formatting.trained_on(trained.challenger)} ({trained.rows:,} rows, {trained.fit_seconds:.1f} s)"
+    )
+    show(f"Compared with  {formatting.opponent(trained)}")
+    window = f"{trained.evaluation_start[:10]} to {trained.evaluation_end[:10]}"
+    show(f"On             {compared.rows:,} rows in {compared.blocks} blocks, {window}")
+    console.print()
+    print_table(*formatting.score_table(compared), width=110, gap=3)
+    for line in formatting.news(trained):
+        console.print()
+        show(line)
+    console.print()
+    show(f"Verdict        {compared.verdict}. {compared.reason}")
+    for name, check in compared.checks.items():
+        show(f"  {formatting.outcome(check):<16}{name}: {check.reason}")
+    console.print(
+        "\nNext  retrain status       who serves, and since when\n      mlflow ui            every run and version\n"
+        f"      {REPORT}  this comparison with pictures\n"
+    )

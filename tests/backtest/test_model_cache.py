@@ -1,0 +1,204 @@
+"""What a backtest keeps of its models: exact, never changed, and not what a revised batch was told before."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import REPOSITORY
+
+from retrain.backtest import model_cache
+from retrain.backtest.model_cache import FitJob, ModelCache, carry_out, read_batch
+from retrain.config import Column, ColumnType, Config, PeriodKind, compose
+from retrain.data.snapshot import SnapshotStore
+from retrain.data.sources import Source
+from retrain.data.update import update_snapshot
+from retrain.data.windows import Window
+from retrain.models.fitting import predict
+from retrain.models.metrics import find_metric
+from retrain.models.training import fit as fit_recipe
+
+DAYS, ROWS = 12, 60
+
+
+class Days(Source):
+    """Days of a number that tells the target, and a level of its own each."""
+
+    def __init__(self) -> None:
+        self.changed: set[str] = set()
+        self.late: set[str] = set()  # of whose labels one has come
+
+    def periods(self) -> list[str]:
+        return [f"2024-01-{day:02}" for day in range(1, DAYS + 1)]
+
+    def fingerprint(self, period: str) -> str:
+        return f"{period} {period in self.changed} {period in self.late}"
+
+    def read(self, period: str) -> pl.DataFrame:
+        day = int(period[-2:])
+        x = np.random.default_rng(day).normal(0, 1, ROWS)
+        start = datetime(2024, 1, day)
+        return pl.DataFrame(
+            {
+                "id": np.arange(ROWS) + 1000 * day,
+                "t": [start + timedelta(minutes=20 * row) for row in range(ROWS)],
+                "x": -x if period in self.changed else x,
+                "kind": [f"day {day}"] * ROWS,
+                "y": [
+                    value if row == 0 or period not in self.late else None
+                    for row, value in enumerate((x > 0).tolist())
+                ],
+            }
+        )
+
+
+@pytest.fixture
+def config() -> Config:
+    composed = compose(
+        REPOSITORY / "conf", ["model=logistic_regression", "evaluation.minimum_rows=0"]
+    )
+    data = dataclasses.replace(
+        composed.data,
+        name="days",
+        period=PeriodKind.day,
+        as_of=None,
+        time_column="t",
+        key_columns=["id"],
+        target_column="y",
+        features={"x": Column(ColumnType.numeric), "kind": Column(ColumnType.categorical)},
+        block_hours=24,
+    )
+    evaluation = dataclasses.replace(composed.evaluation, minimum_blocks=1, block_hours=24)
+    return dataclasses.replace(composed, data=data, evaluation=evaluation)
+
+
+class World:
+    """A snapshot of the days, and the stored fits beside it."""
+
+    def __init__(self, root: Path, config: Config) -> None:
+        self.root, self.config, self.source = root, config, Days()
+        self.snapshot, self.cache = root / "snapshot", root / "cache"
+        self.update()
+
+    def update(self) -> None:
+        change = update_snapshot(
+            self.config.data, self.source, SnapshotStore(self.snapshot), self.root / "index.json"
+        )
+        self.batches = change.manifest.batches
+        model_cache._read.cache_clear()
+
+    def job(self, number: int = 5, **changes: object) -> FitJob:
+        job = FitJob(self.config, self.batches[: number + 1], number, False, self.batches)
+        return dataclasses.replace(job, **changes)
+
+
+@pytest.fixture
+def world(tmp_path: Path, config: Config) -> World:
+    return World(tmp_path, config)
+
+
+def test_a_revised_batch_is_predicted_anew(world: World) -> None:
+    carry_out(world.job(), world.cache, world.snapshot)
+    assert ModelCache(world.cache, world.snapshot).get(world.job()) is not None
+    before = ModelCache(world.cache, world.snapshot).get(world.job()).scores("2024-01-10")
+    world.source.changed.add("2024-01-10")
+    world.update()
+    models = ModelCache(world.cache, world.snapshot)
+    assert models.get(world.job()) is None and [
+        job.number for job in models.missing([world.job()])
+    ] == [5]
+    carry_out(world.job(), world.cache, world.snapshot)
+    after = models.get(world.job()).scores("2024-01-10")
+    assert np.abs(before - after).max() > 0.1, "the numbers of that day have changed their sign"
+
+
+def test_the_loss_of_stored_predictions_is_that_of_the_model(world: World) -> None:
+    """One confident miss in a thousand rows decides about a log loss, and single precision makes it certain."""
+    carry_out(world.job(), world.cache, world.snapshot)
+    fit = ModelCache(world.cache, world.snapshot).get(world.job())
+    job, batch = world.job(), world.batches[9]
+    training = fit_recipe(
+        world.config,
+        list(job.batches[:-1]),
+        job.window,
+        lambda b: read_batch(world.config, world.snapshot, b),
+        None,
+    )
+    rows = read_batch(world.config, world.snapshot, batch)
+    told = predict(
+        training.pipeline, rows, {"x": ColumnType.numeric, "kind": ColumnType.categorical}, []
+    )
+    stored, loss = fit.scores(batch.period), find_metric("log_loss", world.config.data.task)
+    late = rows["y"].to_numpy().astype(np.float64)
+    assert stored.dtype == np.float64 and np.array_equal(stored, told)
+    assert loss.value(late, stored) == pytest.approx(loss.value(late, told), abs=1e-12)
+
+
+def test_backtests_at_the_same_time_do_not_disturb_each_other(world: World) -> None:
+    first, more = world.job(predicts=world.batches[:9]), world.job()
+    carry_out(first, world.cache, world.snapshot)
+    reader = ModelCache(world.cache, world.snapshot).get(first)
+    before = reader.scores("2024-01-08")
+    threads = [
+        threading.Thread(target=carry_out, args=(more, world.cache, world.snapshot))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert np.array_equal(reader.scores("2024-01-08"), before), (
+        "what one has found another one leaves in place"
+    )
+    models = ModelCache(world.cache, world.snapshot)
+    assert models.get(more) is not None and models.get(first) is not None
+    assert not list(world.cache.rglob(".unfinished-*"))
+
+
+def test_a_batch_with_few_labels_is_looked_at_in_all_its_rows(world: World) -> None:
+    world.source.late.add("2024-01-10")
+    world.update()
+    job = world.job()
+    carry_out(job, world.cache, world.snapshot)
+    fit = ModelCache(world.cache, world.snapshot).get(job)
+    assert len(fit.scores("2024-01-10")) == 1 and len(fit.scores_of_known()["2024-01-10"]) == ROWS
+    assert len(SnapshotStore(world.snapshot).sample(world.batches[9])) == ROWS
+
+
+def test_of_jobs_with_one_model_a_single_one_asks_what_all_ask(world: World) -> None:
+    models = ModelCache(world.cache, world.snapshot)
+    jobs = [
+        world.job(predicts=world.batches[:8], serves=True),
+        world.job(serves=False),
+        world.job(keep_model=True),
+    ]
+    (job,) = models.missing(jobs)
+    assert (job.keep_model, job.serves, len(job.predicts)) == (True, True, DAYS)
+    carry_out(job, world.cache, world.snapshot)
+    assert all(models.get(asked) is not None for asked in jobs) and models.missing(jobs) == []
+
+
+def test_a_strategy_with_a_window_reads_its_window_alone_and_knows_its_levels_alone(
+    world: World,
+) -> None:
+    sliding = dataclasses.replace(
+        world.config, strategy={"_target_": "retrain.models.strategies.SlidingWindow", "batches": 2}
+    )
+    read: list[str] = []
+
+    def reading(batch):
+        read.append(batch.period)
+        return read_batch(sliding, world.snapshot, batch)
+
+    window = Window(datetime(2024, 1, 1), datetime(2024, 1, 9))
+    training = fit_recipe(sliding, list(world.batches[:8]), window, reading, None)
+    assert read == ["2024-01-07", "2024-01-08"] and training.rows == 2 * ROWS
+    rows = pl.concat([read_batch(sliding, world.snapshot, batch) for batch in world.batches[5:9]])
+    assert training.new_levels(rows) == {"kind": 2 * ROWS}, (
+        "the days before the window are as new as that after it"
+    )

@@ -1,0 +1,29 @@
+"""A replay compares as the pipeline does."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from retrain.backtest.scored import compare_scored
+from retrain.config import Config
+from retrain.gate.checks import Outcome
+from retrain.gate.estimates import BLOCK
+from retrain.gate.guardrails import Slices
+from retrain.gate.slices import sliced_columns
+from retrain.models.scoring import Scored
+
+
+def test_a_replay_slices_by_the_features_that_the_pipeline_slices_by(config: Config) -> None:
+    """Not by the target: a challenger that follows a lower share of positives is better, and worse on the positives."""
+    random = np.random.default_rng(0)
+    late = random.random(4000) < 0.1
+    rows = pl.DataFrame(
+        {"late": late, "dest": random.choice(["A", "B"], 4000), BLOCK: np.arange(4000) // 400}
+    )
+    scores = {"challenger": np.full(4000, 0.1), "incumbent": np.full(4000, 0.3)}
+    scored = Scored(late.astype(np.float64), scores, ["0", "1"], {})
+    comparison = compare_scored(config, rows, scored, np.float64(0.2), [])
+    assert list(comparison.categories) == sliced_columns(config.data)
+    result = Slices(None, None, 0.1, "relative", 0.95, 200, 5).judge(comparison)
+    assert result.outcome is Outcome.passed and result.figures["slices"] == 2

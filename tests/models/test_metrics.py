@@ -1,0 +1,76 @@
+"""Our metrics against scikit-learn's, on all rows and without each block in turn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from retrain.errors import ConfigError
+from retrain.models.metrics import METRICS, find_metric
+
+SIZE, BLOCKS = 60, 4
+scores = arrays(np.float64, SIZE, elements=st.sampled_from([0.0, 0.1, 0.25, 0.25, 0.5, 0.9, 1.0]))
+targets = arrays(np.float64, SIZE, elements=st.sampled_from([0.0, 1.0])).filter(
+    lambda target: 0 < target.sum() < SIZE
+)
+codes = arrays(np.int64, SIZE - BLOCKS, elements=st.integers(0, BLOCKS - 1)).map(
+    lambda rest: np.r_[range(BLOCKS), rest]
+)
+THEIRS = {
+    "log_loss": lambda target, score: sklearn.metrics.log_loss(target, score, labels=[0, 1]),
+    "brier": lambda target, score: np.mean((target - score) ** 2),
+    "roc_auc": lambda target, score: (
+        sklearn.metrics.roc_auc_score(target, score) if 0 < target.sum() < len(target) else np.nan
+    ),
+    "calibration_error": lambda target, score: expected_calibration_error(target, score),
+}
+
+
+def expected_calibration_error(target: np.ndarray, score: np.ndarray) -> float:
+    bins = np.minimum((score * 10).astype(int), 9)
+    parts = [bins == number for number in np.unique(bins)]
+    return sum(part.mean() * abs(score[part].mean() - target[part].mean()) for part in parts)
+
+
+@given(targets, scores, codes)
+def test_without_each_block_in_turn_they_are_what_a_loop_would_compute(
+    target: np.ndarray, score: np.ndarray, codes: np.ndarray
+) -> None:
+    for name, theirs in THEIRS.items():
+        expected = [theirs(target, score)] + [
+            theirs(target[codes != block], score[codes != block]) for block in range(BLOCKS)
+        ]
+        assert METRICS[name].replicates(target, score, codes) == pytest.approx(
+            expected, nan_ok=True, abs=1e-12
+        ), name
+        assert METRICS[name].value(target, score) == pytest.approx(expected[0])
+
+
+def test_calibration_error_by_hand() -> None:
+    target, score = np.array([1.0, 0, 1, 1]), np.array([0.15, 0.15, 0.85, 0.85])
+    # Bin of .15: observed .5, gap .35; bin of .85: observed 1, gap .15; half of the rows each.
+    assert METRICS["calibration_error"].value(target, score) == pytest.approx((0.35 + 0.15) / 2)
+
+
+def test_one_class_has_no_auc() -> None:
+    assert np.isnan(METRICS["roc_auc"].value(np.ones(3), np.array([0.1, 0.2, 0.3])))
+
+
+def test_any_scorer_of_scikit_learn_is_a_metric() -> None:
+    generator = np.random.default_rng(0)
+    target, score = (generator.random(90) < 0.4).astype(float), generator.random(90)
+    codes = np.repeat([0, 1, 2], 30)
+    found = find_metric("average_precision").replicates(target, score, codes)
+    assert found[0] == pytest.approx(sklearn.metrics.average_precision_score(target, score))
+    assert found[2] == pytest.approx(
+        sklearn.metrics.average_precision_score(target[codes != 1], score[codes != 1])
+    )
+    assert find_metric("f1").value(target, score) == pytest.approx(
+        sklearn.metrics.f1_score(target, score >= 0.5)
+    )
+    with pytest.raises(ConfigError, match="nor a scorer of scikit-learn"):
+        find_metric("acuracy")
