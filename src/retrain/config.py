@@ -50,6 +50,7 @@ from retrain.ranges import (
     fits,
     node_misfits,
 )
+from retrain.renamed import with_current_targets
 from retrain.workspace import PARAMS
 from retrain.yaml_text import dump, literal, load, read_as_written
 
@@ -303,7 +304,7 @@ def check(
     content = _without_empty_overlays(composed)
     try:
         _gather_trusted_types(content, conf, where)
-        plain = OmegaConf.to_container(content, resolve=True)
+        plain = with_current_targets(OmegaConf.to_container(content, resolve=True))
         _check_ranges(plain, where)
         config = _typed(plain)
     except (ConfigKeyError, ValidationError, MissingMandatoryValue) as error:

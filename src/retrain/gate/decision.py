@@ -15,6 +15,7 @@ from retrain.gate.checks import Check, CheckResult, Outcome
 from retrain.gate.estimates import Comparison, NotEnoughRows
 from retrain.gate.slices import sliced_columns, table_columns
 from retrain.models.metrics import SHOWN, find_metric, fits_task
+from retrain.renamed import with_original_targets
 
 # Names of the check without which nothing is promoted; the second one only for a first champion.
 PRIMARY = ("primary", "baseline")
@@ -82,7 +83,13 @@ def gate_digest(config: Config, has_incumbent: bool) -> str:
     nodes = config.gate.checks if has_incumbent else config.gate.first_champion
     asked = {name: node for name, node in nodes.items() if _on_failure(node, name) != "off"}
     data, block = config.data, config.evaluation.block_hours
-    content = [asked, data.metric, data.task.name, sliced_columns(data), block]
+    content = [
+        with_original_targets(asked),
+        data.metric,
+        data.task.name,
+        sliced_columns(data),
+        block,
+    ]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[
         :16
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrain.errors import ModelError
+from retrain.renamed import all_names
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -24,7 +25,7 @@ def unlisted_types(path: Path, trusted: Sequence[str]) -> list[str]:
     """Types in a model file that neither skops nor the list trusts. Nothing of the file is executed."""
     import skops.io
 
-    return sorted(set(skops.io.get_untrusted_types(file=path)) - set(trusted))
+    return sorted(set(skops.io.get_untrusted_types(file=path)) - set(all_names(trusted)))
 
 
 def load_model(path: Path, trusted: Sequence[str], sha256: str | None) -> Pipeline:
@@ -52,7 +53,7 @@ def load_model(path: Path, trusted: Sequence[str], sha256: str | None) -> Pipeli
         raise ModelError(
             f"The model file holds {', '.join(unlisted)}, which neither `trusted_types` in conf/config.yaml nor that of a file in conf/model/ lists."
         )
-    return skops.io.load(path, trusted=list(trusted))
+    return skops.io.load(path, trusted=all_names(trusted))
 
 
 def file_digest(path: Path) -> str:

@@ -10,6 +10,7 @@ import polars as pl
 
 from retrain.config import Config, Task
 from retrain.errors import ModelError, RetrainError
+from retrain.renamed import all_names
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -44,7 +45,7 @@ def why_not_stored(pipeline: Pipeline, trusted: Sequence[str]) -> str | None:
             f"`model` can't be stored without pickle: {type(error).__name__}: {error}. Use functions and classes that can be "
             "imported by name, instead of lambdas and those of a notebook."
         )
-    unlisted = sorted(set(types) - set(trusted))
+    unlisted = sorted(set(types) - set(all_names(trusted)))
     if not unlisted:
         return None
     return (

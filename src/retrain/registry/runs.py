@@ -21,6 +21,7 @@ from retrain.models.model_files import MODEL_FILE, file_digest
 from retrain.models.storable import why_not_stored
 from retrain.registry.names import fit_name, fit_text, log_figures
 from retrain.registry.store import MONITORING, Store, ensure_experiment, first_line
+from retrain.renamed import all_names
 from retrain.types import CodeRecord, DecisionRecord, ScoreRecord
 from retrain.workspace import SNAPSHOT, Commit, current_commit
 
@@ -266,7 +267,7 @@ def log_model(config: Config, pipeline: Pipeline, name: str, sample: pl.DataFram
             signature=signature,
             input_example=to_features(sample.head(5), feature_types(config)),
             serialization_format="skops",
-            skops_trusted_types=list(config.trusted_types),
+            skops_trusted_types=all_names(config.trusted_types),
             pip_requirements=requirements,
             tags=masked_tags({}),
             pyfunc_predict_fn="predict_proba" if classifies else "predict",

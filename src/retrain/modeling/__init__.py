@@ -1,0 +1,1 @@
+"""Where models stored by earlier versions look for their classes. See `retrain.renamed`."""

@@ -1,0 +1,3 @@
+"""See `retrain.models.corrected`."""
+
+from retrain.models.corrected import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""See `retrain.models.scaled`."""
+
+from retrain.models.scaled import *  # noqa: F403

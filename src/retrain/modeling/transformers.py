@@ -1,0 +1,3 @@
+"""See `retrain.models.transformers`."""
+
+from retrain.models.transformers import *  # noqa: F403
