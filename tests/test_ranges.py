@@ -333,7 +333,7 @@ def test_a_class_of_ones_own_is_checked_by_the_types_that_it_declares(
         "from retrain.monitoring.policy import Policy\nfrom retrain.ranges import PositiveCount\n\n"
         "class Mine(Policy):\n"
         "    def __init__(self, patience: PositiveCount, **limits):\n        super().__init__(**limits)\n"
-        "    def want(self, situation): ...\n"
+        "    def decide(self, context): ...\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     node = {"_target_": "my_policies.Mine", "patience": 0, "cooldown_batches": 1.5}

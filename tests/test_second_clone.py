@@ -220,7 +220,7 @@ from retrain.monitoring.policy import Decision, Policy
 
 
 class Mondays(Policy):
-    def want(self, situation):
+    def decide(self, context):
         return Decision(False, "not today")
 """
 

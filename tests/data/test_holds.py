@@ -236,7 +236,7 @@ def test_what_can_not_be_judged_waits_for_a_person_and_stops_nothing(
     def breaks(*arguments: object) -> list[str]:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(holds, "find_suspicions", breaks)
+    monkeypatch.setattr(holds, "detect_anomalies", breaks)
     decided = judge([month(0), month(1)])
     assert (
         held(decided) == [0, 1]

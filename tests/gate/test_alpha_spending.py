@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from promotion.test_ledger import entry
+from registry.test_ledger import entry
 
 from retrain.gate.alpha_spending import Look, alpha_at, look_number, plan_look
 

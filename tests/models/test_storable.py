@@ -65,7 +65,7 @@ def test_parameters_that_do_not_fit_are_refused_before_all_rows_are(
 def test_a_fit_asks_first(
     config: Config, rows: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "learn", lambda *_: pytest.fail("it was fitted"))
+    monkeypatch.setattr(training, "run_strategy", lambda *_: pytest.fail("it was fitted"))
     times = rows["scheduled_departure"]
     batch = Batch("2013-01", 1, len(rows), 0, 0, None, times.min(), times.max(), "2013-01", {})
     strict = dataclasses.replace(config, trusted_types=[])

@@ -15,7 +15,7 @@ from conftest import REPOSITORY, flights
 from retrain.config import Config, Task, compose, feature_types
 from retrain.data.manifest import Batch
 from retrain.data.windows import Window
-from retrain.errors import ConfigError, DataError, ModelError
+from retrain.errors import ConfigError, DataError
 from retrain.models.continuing import check_continuable
 from retrain.models.corrected import corrections_of
 from retrain.models.fitting import predict
@@ -353,7 +353,7 @@ def test_best_of_chooses_on_enough_later_rows_or_takes_the_first_and_says_so(
 
 def test_what_scikit_learn_refuses_is_a_users_error() -> None:
     config, rows = configured("sgd", "model.estimator.alpha=-1"), months()
-    with pytest.raises(ModelError, match="alpha"):
+    with pytest.raises(ConfigError, match="alpha"):
         run_strategy(Streaming(encoding_rows=100), training_set(config, rows))
 
 

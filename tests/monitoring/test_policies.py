@@ -150,7 +150,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_decisions(name: str) -> None:
     policy, situation, expected = CASES[name]
-    decision = policy.decide(situation)
+    decision = policy.decide_within_limits(situation)
     assert decision.retrain is expected
     assert (
         len(decision.reason) > 20
@@ -168,7 +168,7 @@ def test_the_cost_aware_cycle_is_the_cheapest_one() -> None:
         cycle = next(
             age
             for age in range(1, 50)
-            if policy.decide(changed(trained_through=0, newest=age, gains=())).retrain
+            if policy.decide_within_limits(changed(trained_through=0, newest=age, gains=())).retrain
         )
         averages = {
             length: (cost + sum(ageing * age for age in range(length))) / length
@@ -267,10 +267,14 @@ def test_a_normal_value_that_is_not_negative() -> None:
 
 def test_a_champion_that_was_perfect_does_not_stop_the_policy() -> None:
     perfect = changed(expected=0.0, scores=scores(0.0, 0.0, 0.5, 0.5))
-    decision = CostAware(0.01).decide(perfect)
+    decision = CostAware(0.01).decide_within_limits(perfect)
     assert decision.retrain and "nan" not in decision.reason
-    assert not CostAware(0.01).decide(changed(expected=0.0, scores=scores(0.0, 0.0))).retrain
-    unknown = CostAware(0.01).decide(changed(expected=None, scores=scores(0.5, 0.9)))
+    assert (
+        not CostAware(0.01)
+        .decide_within_limits(changed(expected=0.0, scores=scores(0.0, 0.0)))
+        .retrain
+    )
+    unknown = CostAware(0.01).decide_within_limits(changed(expected=None, scores=scores(0.5, 0.9)))
     assert (
         "how much worse the champion has become is not known" in unknown.reason
         and "decay" not in unknown.figures
@@ -287,7 +291,7 @@ def test_decay_is_how_much_worse_than_at_its_promotion_a_champion_is() -> None:
 
 
 def test_a_combination_says_what_each_part_said() -> None:
-    decision = AnyOf({"slow": Every(9), "fast": Every(2)}).decide(QUIET)
+    decision = AnyOf({"slow": Every(9), "fast": Every(2)}).decide_within_limits(QUIET)
     assert "slow: no" in decision.reason and "fast: yes" in decision.reason
     assert decision.figures["slow batches_since"] == 3
 
@@ -303,4 +307,4 @@ def test_more_of_n_batches_than_there_are_can_not_be_asked_for() -> None:
 def test_every_shipped_policy_can_be_built_and_asked(path: Path) -> None:
     config = compose(REPOSITORY / "conf", [f"policy={path.stem}"])
     policy: Policy = instantiate(config.policy, "policy")
-    assert policy.decide(QUIET).reason
+    assert policy.decide_within_limits(QUIET).reason

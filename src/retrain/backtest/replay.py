@@ -272,7 +272,7 @@ class Replay:
     def _decide(
         self, situation: PolicyContext, champion: Champion, newest: int
     ) -> Simulation[tuple[Event, Champion, RetrainingGain | None]]:
-        decision = self.policy.decide(situation)
+        decision = self.policy.decide_within_limits(situation)
         event = Event(situation.period, decision.retrain, decision.reason)
         if not decision.retrain:
             return event, champion, None

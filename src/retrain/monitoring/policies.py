@@ -22,19 +22,19 @@ Family = Literal["features", "target", "predictions", "whole rows"]
 class Always(Policy):
     """A challenger for every snapshot. Simplest, and right while a retraining is cheap and the gate is trusted."""
 
-    def decide_freely(self, situation: PolicyContext) -> Decision:
+    def decide(self, context: PolicyContext) -> Decision:
         return Decision(
             True,
-            f"Batch {situation.period} is the newest, and policy `always` retrains on every snapshot.",
+            f"Batch {context.period} is the newest, and policy `always` retrains on every snapshot.",
         )
 
 
 class Never(Policy):
     """The first champion for ever: shows how a model ages. What any other policy has to be worth."""
 
-    def decide_freely(self, situation: PolicyContext) -> Decision:
+    def decide(self, context: PolicyContext) -> Decision:
         return Decision(
-            False, f"Policy `never` keeps the champion, whatever batch {situation.period} says."
+            False, f"Policy `never` keeps the champion, whatever batch {context.period} says."
         )
 
 
@@ -45,8 +45,8 @@ class Every(Policy):
         super().__init__(**limits)
         self.batches = batches
 
-    def decide_freely(self, situation: PolicyContext) -> Decision:
-        since = situation.newest - max(situation.attempts, default=situation.trained_through)
+    def decide(self, context: PolicyContext) -> Decision:
+        since = context.newest - max(context.attempts, default=context.trained_through)
         reason = f"{since} batches since the last retraining, and policy `every` waits for {self.batches}."
         return Decision(since >= self.batches, reason, {"batches_since": since})
 
@@ -61,13 +61,13 @@ class OnDrift(Policy):
         super().__init__(**limits)
         self.families = families
 
-    def decide_freely(self, situation: PolicyContext) -> Decision:
+    def decide(self, context: PolicyContext) -> Decision:
         drift = {
             name: value
-            for name, value in situation.drift.items()
+            for name, value in context.drift.items()
             if not self.families or name in self.families
         }
-        level = situation.false_alarm_rate / max(1, len(drift))
+        level = context.false_alarm_rate / max(1, len(drift))
         alarms = [name for name, value in drift.items() if value < level]
         figures = {f"drift {name}": value for name, value in drift.items() if value == value}
         if not figures:
@@ -112,42 +112,42 @@ class OnDecay(Policy):
         self.detector, self.tolerance, self.delta = detector, tolerance, delta
         self.k, self.n = k, n
 
-    def decide_freely(self, situation: PolicyContext) -> Decision:
-        if not situation.scores:
+    def decide(self, context: PolicyContext) -> Decision:
+        if not context.scores:
             return Decision(False, "The champion has not been tried on a labelled batch yet.")
-        newest = situation.scores[-1].value
+        newest = context.scores[-1].value
         figures = {"score": newest} | (
-            {"expected": situation.expected} if situation.expected is not None else {}
+            {"expected": context.expected} if context.expected is not None else {}
         )
         return (
-            self._k_of_n(situation, figures)
+            self._k_of_n(context, figures)
             if self.detector == "k_of_n"
-            else self._stream(situation, figures)
+            else self._stream(context, figures)
         )
 
-    def _k_of_n(self, situation: PolicyContext, figures: dict[str, float]) -> Decision:
-        if situation.expected is None:
+    def _k_of_n(self, context: PolicyContext, figures: dict[str, float]) -> Decision:
+        if context.expected is None:
             return Decision(
                 False,
                 "The champion's loss at its promotion is not known, so decay can't be told.",
                 figures,
             )
-        newest = situation.scores[-self.n :]
-        limits = [self.tolerance * situation.expected_on(score) for score in newest]
+        newest = context.scores[-self.n :]
+        limits = [self.tolerance * context.expected_on(score) for score in newest]
         worse = sum(score.value > limit for score, limit in zip(newest, limits, strict=True))
         reason = (
             f"On {worse} of the newest {len(newest)} batches the champion lost more than {self.tolerance:g} times its loss at "
-            f"promotion, {situation.expected:.4f}, adjusted to how hard each batch is ({limits[-1]:.4f} on the newest one, where it "
+            f"promotion, {context.expected:.4f}, adjusted to how hard each batch is ({limits[-1]:.4f} on the newest one, where it "
             f"lost {newest[-1].value:.4f}); {self.k} of {self.n} are needed."
         )
         return Decision(
             worse >= self.k, reason, figures | {"worse_batches": worse, "limit": limits[-1]}
         )
 
-    def _stream(self, situation: PolicyContext, figures: dict[str, float]) -> Decision:
+    def _stream(self, context: PolicyContext, figures: dict[str, float]) -> Decision:
         from river.drift import ADWIN, PageHinkley
 
-        losses = [loss for score in situation.scores for loss in (score.blocks or (score.value,))]
+        losses = [loss for score in context.scores for loss in (score.blocks or (score.value,))]
         if self.detector == "adwin":
             detector = ADWIN(delta=self.delta, clock=1, min_window_length=3, grace_period=5)
         else:
@@ -201,14 +201,14 @@ class CostAware(Policy):
         self.retraining_cost, self.horizon = retraining_cost, horizon_batches
         self.prior_ageing, self.prior_learning = prior_ageing, prior_learning
 
-    def decide_freely(self, situation: PolicyContext) -> Decision:
-        forecast = self.forecast(situation)
+    def decide(self, context: PolicyContext) -> Decision:
+        forecast = self.forecast(context)
         if forecast is None:
             return Decision(
                 False,
                 "No loss of the champion is known that is above zero, so nothing can be forecast.",
             )
-        known, come, decay = situation.trained_through + 1, situation.newest + 1, situation.decay
+        known, come, decay = context.trained_through + 1, context.newest + 1, context.decay
         keep, retrain = plan_ahead(
             forecast, known, come, decay or 0.0, self.retraining_cost, self.horizon
         )
@@ -220,7 +220,7 @@ class CostAware(Policy):
             "cost_retrained": retrain,
             "retraining_cost": self.retraining_cost,
         } | ({} if decay is None else {"decay": decay})
-        count = len(usable(situation.gains))
+        count = len(usable(context.gains))
         decayed = (
             "how much worse the champion has become is not known"
             if decay is None
@@ -234,9 +234,9 @@ class CostAware(Policy):
         )
         return Decision(retrain < keep, reason, figures)
 
-    def forecast(self, situation: PolicyContext) -> Forecast | None:
+    def forecast(self, context: PolicyContext) -> Forecast | None:
         """From prior and gains; None without anything that says how large a loss is here."""
-        losses = [situation.expected, *(score.value for score in reversed(situation.scores))]
+        losses = [context.expected, *(score.value for score in reversed(context.scores))]
         scale = next(
             (
                 abs(loss)
@@ -254,7 +254,7 @@ class CostAware(Policy):
             usual.lasting,
         )
         spread = Forecast(*(self.LEAST_SPREAD * value for value in astuple(usual)))
-        return fit_forecast(situation.gains, prior, spread, self.NOISE * scale)
+        return fit_forecast(context.gains, prior, spread, self.NOISE * scale)
 
 
 class _Combined(Policy):
@@ -267,8 +267,10 @@ class _Combined(Policy):
             for name, node in policies.items()
         }
 
-    def decide_freely(self, situation: PolicyContext) -> Decision:
-        decisions = {name: policy.decide(situation) for name, policy in self.policies.items()}
+    def decide(self, context: PolicyContext) -> Decision:
+        decisions = {
+            name: policy.decide_within_limits(context) for name, policy in self.policies.items()
+        }
         shown = " ".join(
             f"{name}: {'yes' if decision.retrain else 'no'}, {decision.reason}"
             for name, decision in decisions.items()

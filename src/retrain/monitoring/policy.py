@@ -127,37 +127,37 @@ class Policy(ABC):
         self.cooldown_batches, self.maximum_age_batches = cooldown_batches, maximum_age_batches
         self.minimum_new_rows, self.budget = minimum_new_rows, budget
 
-    def decide(self, situation: PolicyContext) -> Decision:
+    def decide_within_limits(self, context: PolicyContext) -> Decision:
         """The decision, its limits considered, with its reason, full sentences."""
-        wanted = self.decide_freely(situation)
-        figures = {"age_batches": situation.age, "new_rows": situation.new_rows} | wanted.figures
-        held = self._held(situation)
+        wanted = self.decide(context)
+        figures = {"age_batches": context.age, "new_rows": context.new_rows} | wanted.figures
+        held = self._held(context)
         if held:
             wish = "It would retrain" if wanted.retrain else "It would not retrain either"
             return Decision(False, f"{held} {wish}: {wanted.reason}", figures)
         if (
             not wanted.retrain
             and self.maximum_age_batches
-            and situation.age >= self.maximum_age_batches
+            and context.age >= self.maximum_age_batches
         ):
-            reason = f"The champion is {situation.age} batches old, and `maximum_age_batches` is {self.maximum_age_batches}."
+            reason = f"The champion is {context.age} batches old, and `maximum_age_batches` is {self.maximum_age_batches}."
             return Decision(True, f"{reason} But for that: {wanted.reason}", figures)
         return Decision(wanted.retrain, wanted.reason, figures)
 
-    def _held(self, situation: PolicyContext) -> str:
+    def _held(self, context: PolicyContext) -> str:
         """Why there can be no retraining now, empty if there can."""
-        since = situation.newest - max(situation.attempts, default=situation.trained_through)
+        since = context.newest - max(context.attempts, default=context.trained_through)
         if since <= self.cooldown_batches and self.cooldown_batches:
             return f"The last retraining was {since} batches ago, within `cooldown_batches` {self.cooldown_batches}."
-        if situation.new_rows < self.minimum_new_rows:
-            return f"{situation.new_rows:,} new rows are fewer than `minimum_new_rows` {self.minimum_new_rows:,}."
+        if context.new_rows < self.minimum_new_rows:
+            return f"{context.new_rows:,} new rows are fewer than `minimum_new_rows` {self.minimum_new_rows:,}."
         if self.budget:
-            first = situation.newest - self.budget["batches"] + 1
-            spent = sum(attempt >= first for attempt in situation.attempts)
+            first = context.newest - self.budget["batches"] + 1
+            spent = sum(attempt >= first for attempt in context.attempts)
             if spent >= self.budget["retrainings"]:
                 return f"{spent} retrainings within {self.budget['batches']} batches have used up the budget."
         return ""
 
     @abstractmethod
-    def decide_freely(self, situation: PolicyContext) -> Decision:
+    def decide(self, context: PolicyContext) -> Decision:
         """What the policy would do without its limits."""

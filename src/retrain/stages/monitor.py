@@ -74,7 +74,7 @@ def look(
         decision = _learnt_broken(manifest, watched) or _nothing_new(
             config, manifest, store, entries
         )
-        decision = decision or policy.decide(situation)
+        decision = decision or policy.decide_within_limits(situation)
     return _record(config, manifest, observation, situation, decision, watched)
 
 
