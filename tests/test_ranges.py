@@ -29,8 +29,8 @@ from retrain.models import preprocessing
 from retrain.models.strategies import Strategy
 from retrain.monitoring.policy import Policy
 from retrain.origins import list_choices, list_groups
+from retrain.pipeline import config as stage
 from retrain.ranges import describe, find_misfits, fits, node_misfits, parameters
-from retrain.stages import config as stage
 
 CONF = REPOSITORY / "conf"
 BASES = (Policy, Strategy, Check, Source)
@@ -298,7 +298,7 @@ def test_a_model_that_has_not_changed_is_not_looked_at_again(
     monkeypatch.chdir(tmp_path)
     stage.run(compose(CONF))
     code = (
-        "import sys; from pathlib import Path; from retrain.config import compose; from retrain.stages import config\n"
+        "import sys; from pathlib import Path; from retrain.config import compose; from retrain.pipeline import config\n"
         f"config.run(compose(Path({str(CONF)!r}), sys.argv[1:])); print('sklearn' in sys.modules)"
     )
     for override, imported in (("seed=5", "False"), ("model.estimator.max_iter=5", "True")):

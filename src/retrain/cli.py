@@ -26,32 +26,32 @@ STARTED = datetime.now(UTC)
 # verb -> (module, one line, example)
 STAGES = {
     "config": (
-        "retrain.stages.config",
+        "retrain.pipeline.config",
         "compose conf/, check it, write params.yaml",
         "retrain config",
     ),
     "snapshot": (
-        "retrain.stages.snapshot",
+        "retrain.pipeline.snapshot",
         "bring data/snapshot to what the source holds",
         "retrain snapshot",
     ),
     "monitor": (
-        "retrain.stages.monitor",
+        "retrain.pipeline.observe",
         "what the newest batch says, and what the policy would decide",
         "retrain monitor policy=on_drift",
     ),
     "train": (
-        "retrain.stages.train",
+        "retrain.pipeline.train",
         "train a candidate (in the pipeline: ask the policy, train the challenger)",
         "retrain train model=logistic_regression",
     ),
     "evaluate": (
-        "retrain.stages.evaluate",
+        "retrain.pipeline.evaluate",
         "compare stored predictions, ask the gate (by hand: shown and counted as a look, not carried out)",
         "retrain evaluate gate=superiority",
     ),
     "promote": (
-        "retrain.stages.promote",
+        "retrain.pipeline.promote",
         "carry out the verdict, finish a half-done move; with a version: let it serve over the gate's head",
         'retrain promote\n  retrain promote 7 --reason "the gate was wrong about the strike"',
     ),

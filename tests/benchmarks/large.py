@@ -31,7 +31,7 @@ from retrain.gate.estimates import (
     WINDOW,
     score_column,
 )
-from retrain.stages.evaluate import to_record
+from retrain.pipeline.evaluate import to_record
 
 CONF = Path(__file__).parents[2] / "conf"
 DAYS = 30

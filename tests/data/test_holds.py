@@ -15,7 +15,7 @@ from retrain.config import Column, ColumnType, DataConfig, MonitoringConfig, Per
 from retrain.data.holds import decide_holds
 from retrain.data.manifest import SUMMARY, Batch
 from retrain.data.profiles import summarize
-from retrain.stages.snapshot import how_to_hold_again, how_to_release
+from retrain.pipeline.snapshot import how_to_hold_again, how_to_release
 
 DATA = DataConfig(
     name="d",

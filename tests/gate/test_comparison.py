@@ -16,7 +16,7 @@ from retrain.errors import PromotionError
 from retrain.gate.comparison import compare
 from retrain.gate.estimates import BLOCK, EVALUATION, TARGET, WINDOW, score_column
 from retrain.models.metrics import monitoring_loss, row_brier, row_log_loss
-from retrain.stages.evaluate import compare_stored
+from retrain.pipeline.evaluate import compare_stored
 from retrain.types import ChallengerRecord
 
 MODELS = ["challenger", "incumbent"]

@@ -11,7 +11,7 @@ from conftest import REPOSITORY, Project
 
 from retrain.config import Task, compose
 from retrain.gate.estimates import BASELINE, CHALLENGER, Comparison, Estimate, score_column
-from retrain.stages.evaluate import worse_than_constant
+from retrain.pipeline.evaluate import worse_than_constant
 
 
 def comparison(metric: str, challenger: float, constant: float) -> Comparison:

@@ -12,10 +12,10 @@ from retrain.data.manifest import CONTENT_DIGITS, Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.errors import DataError, RetrainError, StoreError
 from retrain.gate.alpha_spending import Look
+from retrain.pipeline.observe import describe
 from retrain.registry.ledger import Entry
 from retrain.registry.store import open_store, store_exists
 from retrain.report.terminal import printable
-from retrain.stages.monitor import describe
 from retrain.types import DecisionRecord, LedgerPointer, PromotionRecord, RefusalRecord
 from retrain.workspace import DECISION, LEDGER_POINTER, PROMOTION, REFUSED, SNAPSHOT
 

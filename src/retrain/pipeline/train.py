@@ -33,11 +33,11 @@ from retrain.models.scoring import Model, Scored, score_rows
 from retrain.models.strategies import Strategy
 from retrain.models.training import FittedModel, measure_latency, model_digest, recipe_digest, train
 from retrain.models.training_set import ParentModel
+from retrain.pipeline import observe
 from retrain.registry import runs, versions
 from retrain.registry.ledger import Entry, Ledger, find_incumbent, find_parent, rolled_back
 from retrain.registry.runs import StoredModel
 from retrain.registry.store import Store, open_store
-from retrain.stages import monitor
 from retrain.types import ChallengerRecord, DecisionRecord, LedgerPointer, ModelRecord
 
 LONGEST_TAG = 4900
@@ -62,9 +62,9 @@ def run(config: Config) -> None:
     runs.end_abandoned(store)
     history = ledger.entries()
     _point_to(ledger, store, history)
-    decision = monitor.look(config, manifest, store, history)
+    decision = observe.look(config, manifest, store, history)
     types.save(workspace.DECISION, decision)
-    monitor.show(decision)
+    observe.show(decision)
     if decision.champion_version is not None:
         runs.log_monitoring(store, decision, len(manifest.labelled))
     if not decision.retrain:
