@@ -17,8 +17,8 @@ from conftest import flights
 from retrain.commands import predict as command
 from retrain.commands.predict import MOST_FAILED, Outputs, read_input, score, with_one_format
 from retrain.config import ColumnType, Config, feature_types
-from retrain.data.dialect import Dialect
-from retrain.data.reading import load_parts
+from retrain.data.reading.dialect import Dialect
+from retrain.data.reading.table import load_parts
 from retrain.errors import DataError, ModelError
 from retrain.models.fitting import build_pipeline, fit
 from retrain.models.scoring import Model

@@ -10,10 +10,10 @@ import pytest
 
 from retrain.commands.init import split_formats
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind
-from retrain.data.dialect import Dialect
-from retrain.data.dialect_guess import Guess
-from retrain.data.guessing import read_and_guess
-from retrain.data.inference import draft_contract
+from retrain.data.inference.dialect import Guess
+from retrain.data.inference.draft import draft_contract
+from retrain.data.inference.text_columns import read_and_guess
+from retrain.data.reading.dialect import Dialect
 from retrain.data.sources import Files
 from retrain.errors import ConfigError, DataError
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrain.config import ColumnType, PeriodKind, Task
-from retrain.data.inference import Draft, draft_contract
-from retrain.data.period_guess import guess_period
+from retrain.data.inference.draft import Draft, draft_contract
+from retrain.data.inference.periods import guess_period
 from retrain.errors import DataError
 
 ROWS = 4000

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from retrain.config import ColumnType, Task
-from retrain.data.column_leakage import told_of_amounts, told_of_classes
-from retrain.data.leaks import SUSPICIOUS, Leaks, find_leaks
+from retrain.data.inference.leakage import told_of_amounts, told_of_classes
+from retrain.data.inference.leaks import SUSPICIOUS, Leaks, find_leaks
 
 ROWS = 2000
 NUMERIC, TIME = ColumnType.numeric, ColumnType.datetime

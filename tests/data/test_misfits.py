@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
-from retrain.data.inference import draft_contract
+from retrain.data.inference.draft import draft_contract
 from retrain.data.schema import REASON
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.sources import BatchFiles, Files, WithLabels

@@ -16,15 +16,15 @@ import polars as pl
 import pytest
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
-from retrain.data.casting import cast_classes, cast_flags, cast_numbers
-from retrain.data.dialect import Dialect
-from retrain.data.guessing import Guess, guess_time, read_and_guess
-from retrain.data.inference import draft_contract
+from retrain.data.inference.draft import draft_contract
+from retrain.data.inference.text_columns import Guess, guess_time, read_and_guess
 from retrain.data.periods import parse_period
+from retrain.data.reading.casting import cast_classes, cast_flags, cast_numbers
+from retrain.data.reading.dialect import Dialect
+from retrain.data.reading.times import read_times
 from retrain.data.schema import REASON
 from retrain.data.snapshot import SnapshotStore, content_digest, typed_digest
 from retrain.data.sources import BatchFiles, Files, Source, WithLabels
-from retrain.data.times import read_times
 from retrain.data.update import SnapshotChange, update_snapshot
 from retrain.errors import ConfigError, DataError
 

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
-from retrain.data.conversions import to_times
 from retrain.data.periods import parse_period
+from retrain.data.reading.conversions import to_times
 from retrain.data.schema import REASON, SUSPICIOUSLY_CONSTANT, Schema
 from retrain.errors import DataError
 

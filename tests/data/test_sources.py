@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, instantiate
-from retrain.data.dialect import Dialect
 from retrain.data.periods import parse_delay, parse_period
-from retrain.data.reading import read_table
+from retrain.data.reading.dialect import Dialect
+from retrain.data.reading.table import read_table
+from retrain.data.reading.time_column import parse_times
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.sources import Files, Source, SqlQuery, Table, WithLabels
-from retrain.data.time_columns import parse_times
 from retrain.data.update import update_snapshot
 from retrain.errors import ConfigError, DataError
 

@@ -21,10 +21,10 @@ from retrain.commands.project_files import (
     watch,
 )
 from retrain.config import PeriodKind
-from retrain.data.dialect import Dialect
-from retrain.data.guessing import Guess, guess_dates, guess_time, read_and_guess
-from retrain.data.inference import Draft, draft_contract, free_name, guess_task
-from retrain.data.model_choice import DEFAULT
+from retrain.data.inference.draft import Draft, draft_contract, free_name, guess_task
+from retrain.data.inference.model_choice import DEFAULT
+from retrain.data.inference.text_columns import Guess, guess_dates, guess_time, read_and_guess
+from retrain.data.reading.dialect import Dialect
 from retrain.data.sources import ROW_NUMBER, read_query
 from retrain.data.sparse_columns import MANY_COLUMNS, find_target_copies, numeric_columns, pack
 from retrain.errors import DataError

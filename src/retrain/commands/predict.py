@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from retrain.commands.status import first_or_lost, read_ledger
 from retrain.config import ColumnType, Config, Task
-from retrain.data.conversions import to_feature
-from retrain.data.dialect import Dialect
-from retrain.data.files import refuse_other_kinds
 from retrain.data.misfits import KINDS, without_misfits
-from retrain.data.reading import PLACE, read_one, split_problems
-from retrain.data.schema_casters import schema_casters
+from retrain.data.reading.conversions import to_feature
+from retrain.data.reading.dialect import Dialect
+from retrain.data.reading.files import refuse_other_kinds
+from retrain.data.reading.schema_casters import schema_casters
+from retrain.data.reading.table import PLACE, read_one, split_problems
 from retrain.errors import DataError, ModelError, PromotionError
 from retrain.registry.store import open_store
 from retrain.workspace import atomic_write

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from retrain.config import build, compose
-from retrain.data.inference import Draft
+from retrain.data.inference.draft import Draft
 from retrain.data.sources import Source
 from retrain.errors import ConfigError, DataError
 from retrain.workspace import write_text

@@ -14,7 +14,9 @@ import polars as pl
 
 from retrain.columns import own_column, refuse_reserved
 from retrain.config import Column, ColumnType, DataConfig, Task
-from retrain.data.conversions import (
+from retrain.data.misfits import column_kinds, without_misfits
+from retrain.data.periods import Period
+from retrain.data.reading.conversions import (
     DTYPES,
     can_be_kept,
     holds_flags,
@@ -24,9 +26,7 @@ from retrain.data.conversions import (
     to_times,
     whole_numbers,
 )
-from retrain.data.misfits import column_kinds, without_misfits
-from retrain.data.periods import Period
-from retrain.data.reading import split_problems
+from retrain.data.reading.table import split_problems
 from retrain.data.target_words import is_positive, split_words, two_capitals
 from retrain.errors import DataError
 

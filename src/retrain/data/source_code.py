@@ -9,25 +9,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from retrain.data import casting, dialect, files, reading, schema_casters, time_columns, times
+from retrain.data import reading
 from retrain.data.sources import Source
-
-_READING = (
-    casting,
-    dialect,
-    files,
-    reading,
-    schema_casters,
-    time_columns,
-    times,
-)  # what the sources of this project read with
 
 
 def source_code(source: Source, node: Any) -> str:
     """Changes when a file does that defines the source, one inside it, or something else that its config `node` names."""
     classes = {kind for inner in _sources(source, set()) for kind in type(inner).__mro__}
     code = {path for part in (*classes, *_named(node)) if (path := _file(part)) is not None}
-    code |= {Path(module.__file__) for module in _READING}
+    code |= set(Path(reading.__file__).parent.glob("*.py"))  # what all sources read with
     digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in code)
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 

@@ -14,11 +14,12 @@ import polars as pl
 
 from retrain.columns import own_column, refuse_reserved
 from retrain.config import DataConfig, PeriodKind
-from retrain.data.casting import Caster
-from retrain.data.dialect import Dialect
-from retrain.data.files import SUFFIXES, Part, read_parts, readable, stamp_files
 from retrain.data.periods import period_keys
-from retrain.data.reading import (
+from retrain.data.reading.casting import Caster
+from retrain.data.reading.dialect import Dialect
+from retrain.data.reading.files import SUFFIXES, Part, read_parts, readable, stamp_files
+from retrain.data.reading.schema_casters import date_columns, schema_casters, typed_columns
+from retrain.data.reading.table import (
     PLACE,
     PROBLEM,
     cast_texts,
@@ -27,8 +28,7 @@ from retrain.data.reading import (
     read_one,
     read_table,
 )
-from retrain.data.schema_casters import date_columns, schema_casters, typed_columns
-from retrain.data.time_columns import is_time, with_times
+from retrain.data.reading.time_column import is_time, with_times
 from retrain.errors import ConfigError, DataError
 from retrain.ranges import PositiveCount
 

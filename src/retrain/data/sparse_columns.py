@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from retrain.config import DataConfig, Task
-from retrain.data.column_leakage import told_of_amounts, told_of_classes
-from retrain.data.leaks import SUSPICIOUS
+from retrain.data.inference.leakage import told_of_amounts, told_of_classes
+from retrain.data.inference.leaks import SUSPICIOUS
 from retrain.data.sources import Source
 
 MANY_COLUMNS = 1000  # more numeric ones than this are packed by `retrain init`

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from retrain.data.casting import without_case
+from retrain.data.reading.casting import without_case
 
 
 @dataclass(frozen=True)

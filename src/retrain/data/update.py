@@ -16,7 +16,7 @@ from retrain.config import DataConfig, MonitoringConfig
 from retrain.data.holds import decide_holds
 from retrain.data.manifest import Batch, Manifest
 from retrain.data.periods import Period, parse_delay, parse_period
-from retrain.data.reading import PROBLEM
+from retrain.data.reading.table import PROBLEM
 from retrain.data.schema import Schema
 from retrain.data.snapshot import SnapshotStore, content_digest, typed_digest
 from retrain.data.source_code import source_code

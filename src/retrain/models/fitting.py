@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from retrain.config import ColumnType, Config, Task, feature_types, instantiate
-from retrain.data.conversions import DTYPES
+from retrain.data.reading.conversions import DTYPES
 from retrain.errors import ConfigError, ModelError, RetrainError
 from retrain.models.iterations import can_choose, choose_iterations, few_rows
 from retrain.models.parameters import check_part

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import polars as pl
 
-from retrain.data.casting import cast_times
-from retrain.data.conversions import to_times
-from retrain.data.reading import PROBLEM, add_problem, refuse_undecided
-from retrain.data.times import EPOCH_UNITS, read_times
+from retrain.data.reading.casting import cast_times
+from retrain.data.reading.conversions import to_times
+from retrain.data.reading.table import PROBLEM, add_problem, refuse_undecided
+from retrain.data.reading.times import EPOCH_UNITS, read_times
 from retrain.errors import DataError
 
 

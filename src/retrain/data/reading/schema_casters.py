@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from retrain.config import ColumnType, DataConfig, Task
-from retrain.data.casting import Caster, casters
-from retrain.data.dialect import Dialect
+from retrain.data.reading.casting import Caster, casters
+from retrain.data.reading.dialect import Dialect
 from retrain.errors import ConfigError
 
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 import polars as pl
 
 from retrain.config import ColumnType, DataConfig, Task
-from retrain.data.times import MISSING_MARKS, ReadTimes, read_times
+from retrain.data.reading.times import MISSING_MARKS, ReadTimes, read_times
 
 # In a column of words only these are surely no words of their own: NA is Namibia, "None" an answer.
 MISSING_LABELS = ("", "NaN", "nan", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL")

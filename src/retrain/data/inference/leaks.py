@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from retrain.config import ColumnType, Task
-from retrain.data.column_leakage import (
+from retrain.data.inference.leakage import (
     class_with_limits,
     told_of_amounts,
     told_of_classes,

@@ -10,16 +10,21 @@ import polars as pl
 
 from retrain.columns import own_column, refuse_reserved
 from retrain.config import ColumnType, PeriodKind, Task
-from retrain.data.conversions import is_categorical, to_times
-from retrain.data.doubts import add_doubts
-from retrain.data.excel import refuse_serial_dates
-from retrain.data.leaks import find_leaks
-from retrain.data.model_choice import ModelChoice, choose_model
-from retrain.data.period_guess import batch_keys, guess_block_hours, guess_period, rows_per_batch
+from retrain.data.inference.doubts import add_doubts
+from retrain.data.inference.excel import refuse_serial_dates
+from retrain.data.inference.leaks import find_leaks
+from retrain.data.inference.model_choice import ModelChoice, choose_model
+from retrain.data.inference.periods import (
+    batch_keys,
+    guess_block_hours,
+    guess_period,
+    rows_per_batch,
+)
+from retrain.data.reading.conversions import is_categorical, to_times
+from retrain.data.reading.time_column import parse_times
+from retrain.data.reading.times import EPOCH_UNITS
 from retrain.data.schema import PAIRS
 from retrain.data.sources import ROW_NUMBER
-from retrain.data.time_columns import parse_times
-from retrain.data.times import EPOCH_UNITS
 from retrain.errors import DataError
 
 MOST_CLASSES = 50

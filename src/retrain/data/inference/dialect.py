@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import polars as pl
 
-from retrain.data.casting import Cast
-from retrain.data.dialect import Dialect
-from retrain.data.files import Part
-from retrain.data.reading import Parts, text_columns
+from retrain.data.reading.casting import Cast
+from retrain.data.reading.dialect import Dialect
+from retrain.data.reading.files import Part
+from retrain.data.reading.table import Parts, text_columns
 
 _SAMPLE = 5000  # values of a column
 _MANY_MISSING = 0.2  # of the values of a column

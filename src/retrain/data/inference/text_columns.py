@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 import polars as pl
 
 from retrain.columns import refuse_reserved
-from retrain.data.casting import (
+from retrain.data.inference.dialect import Guess, decide_decimal, tell_files, tell_marks
+from retrain.data.inference.excel import refuse_serial_dates
+from retrain.data.reading.casting import (
     INTEGER,
     LEADING_ZERO,
     Cast,
@@ -24,11 +26,9 @@ from retrain.data.casting import (
     plain_numbers,
     without_case,
 )
-from retrain.data.dialect import Dialect
-from retrain.data.dialect_guess import Guess, decide_decimal, tell_files, tell_marks
-from retrain.data.excel import refuse_serial_dates
-from retrain.data.files import Part
-from retrain.data.reading import (
+from retrain.data.reading.dialect import Dialect
+from retrain.data.reading.files import Part
+from retrain.data.reading.table import (
     join,
     load_parts,
     places,
@@ -36,7 +36,7 @@ from retrain.data.reading import (
     text_columns,
     with_problems,
 )
-from retrain.data.times import MISSING_MARKS, ReadTimes
+from retrain.data.reading.times import MISSING_MARKS, ReadTimes
 from retrain.errors import DataError
 
 _MOST_UNREAD = 0.01  # of the values: such a column is still one of numbers or dates, and those rows go to quarantine

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from retrain.data.dialect import Dialect, TextTable, read_text
+from retrain.data.reading.dialect import Dialect, TextTable, read_text
 from retrain.errors import DataError
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zip": "zip"}

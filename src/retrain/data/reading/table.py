@@ -14,10 +14,10 @@ from pathlib import Path
 import polars as pl
 
 from retrain.columns import own_column, refuse_reserved
-from retrain.data.casting import Cast, Caster, cast_as_found, plain_numbers
-from retrain.data.dialect import Dialect
-from retrain.data.files import Part, find_files, read_parts
-from retrain.data.times import ReadTimes
+from retrain.data.reading.casting import Cast, Caster, cast_as_found, plain_numbers
+from retrain.data.reading.dialect import Dialect
+from retrain.data.reading.files import Part, find_files, read_parts
+from retrain.data.reading.times import ReadTimes
 from retrain.errors import DataError
 
 log = logging.getLogger("retrain")

@@ -1,0 +1,1 @@
+"""What `retrain init` guesses from a table that no schema describes yet."""

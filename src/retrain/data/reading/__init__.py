@@ -1,0 +1,1 @@
+"""From files to typed tables: where files lie, how text is written, and what it means by the schema."""
