@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 
 import pytest
 from conftest import REPOSITORY
 
-from retrain.cli import QUESTIONS, RUNS_HYDRA, STAGES, _user_message, build_parser, parse
+from retrain.cli import QUESTIONS, RUNS_HYDRA, STAGES, _as_user_error, build_parser, parse, typeset
 from retrain.errors import ConfigError, DataError
 
 
@@ -93,14 +94,14 @@ def test_a_store_that_refuses_is_told_apart_from_one_that_does_not_answer() -> N
         error_code = "INVALID_PARAMETER_VALUE"
 
     MlflowException.__module__ = "mlflow.exceptions"
-    refused = _user_message(MlflowException("Invalid experiment name: a:b"))
+    refused = str(_as_user_error(MlflowException("Invalid experiment name: a:b")))
     assert (
         "Invalid experiment name" in refused
         and "tracking.experiment" in refused
         and "answers" not in refused
     )
     MlflowException.error_code = "TEMPORARILY_UNAVAILABLE"
-    assert "once the store answers" in _user_message(MlflowException("no connection"))
+    assert "once the store answers" in str(_as_user_error(MlflowException("no connection")))
 
 
 def test_what_a_copy_of_dvc_lacks_is_named_with_the_way_to_hand_it_over(
@@ -109,11 +110,19 @@ def test_what_a_copy_of_dvc_lacks_is_named_with_the_way_to_hand_it_over(
     missing = DataError("The source holds no batch.")
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    assert _user_message(missing) == "The source holds no batch."
+    assert _as_user_error(missing) is missing
     monkeypatch.setenv("DVC_ROOT", "/somewhere/else")  # as DVC tells a stage of a queued experiment
-    assert "--copy-paths" in _user_message(missing) and "--copy-paths" not in _user_message(
-        ConfigError("typo")
-    )
+    assert "--copy-paths" in str(_as_user_error(missing))
+    assert "--copy-paths" not in str(_as_user_error(ConfigError("typo")))
+
+
+def test_the_way_out_of_an_error_stands_on_a_line_of_its_own() -> None:
+    error = ConfigError("`a` is 1 (conf/x.yaml).", hint="set `a` to 2, see https://u:secret@host/")
+    shown = typeset(error)
+    assert shown.splitlines()[0] == "error: `a` is 1 (conf/x.yaml)."
+    assert shown.splitlines()[1].startswith("hint: set `a` to 2") and "secret" not in shown
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)  # from a worker
+    assert typeset(ConfigError("all said")) == "error: all said"
 
 
 def imported_by(statement: str) -> set[str]:

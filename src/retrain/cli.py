@@ -326,15 +326,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        message = _user_message(error)
-        if options.debug or message is None:
-            print(mask(traceback.format_exc()), file=sys.stderr, end="")
-            sys.exit(1)
-        text = textwrap.fill(
-            f"error: {message}", width=110, break_long_words=False, break_on_hyphens=False
-        )
-        print(text, file=sys.stderr)
+        shown = None if options.debug else _as_user_error(error)
+        print(typeset(shown) if shown else mask(traceback.format_exc()).rstrip(), file=sys.stderr)
         sys.exit(1)
+
+
+def typeset(error: RetrainError) -> str:
+    """`error: ...`, and the hint in lines of its own, wrapped for a terminal."""
+    parts = [f"error: {error.message}"] + ([f"hint: {error.hint}"] if error.hint else [])
+    return "\n".join(
+        textwrap.fill(part, width=110, break_long_words=False, break_on_hyphens=False)
+        for part in parts
+    )
 
 
 class _Unhurried:
@@ -422,40 +425,51 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def _user_message(error: Exception) -> str | None:
-    """The paragraph to show instead of a traceback; None for a mistake of the project itself."""
+def _as_user_error(error: Exception) -> RetrainError | None:
+    """What to show instead of a traceback; None for a mistake of the engine itself."""
     if isinstance(error, RetrainError):
-        return str(error) + _missing_in_copy(error)
+        return _with_copy_hint(error)
     # Not imported for this: most commands never load MLflow.
     library = type(error).__module__.split(".")[0]
     first = next(iter(mask(str(error)).strip().splitlines()), type(error).__name__)
     if library in ("hydra", "omegaconf", "antlr4"):
-        return f"The configuration or an override can't be used: {first} `retrain config --cfg job` shows what it is."
+        return RetrainError(
+            f"The configuration or an override can't be used: {first}",
+            hint="`retrain config --cfg job` shows the configuration",
+        )
     if library not in ("mlflow", "sqlalchemy", "sqlite3", "filelock"):
         return None
     if getattr(error, "error_code", "") in REFUSALS:
-        return (
-            f"The tracking store refused what it was given: {first} Running the command again would end the same way. If it names "
-            "an experiment or a model, change `tracking.experiment` or `tracking.registered_model` in conf/tracking/; if rights, "
-            "ask whoever runs the server. What was finished stays; `--debug` shows where it happened."
+        return RetrainError(
+            f"The tracking store refused what it was given: {first} Running the command again "
+            "would end the same way. What was finished stays.",
+            hint="if it names an experiment or a model, change `tracking.experiment` or "
+            "`tracking.registered_model` in conf/tracking/; if rights, ask whoever runs the "
+            "server; `--debug` shows where it happened",
         )
-    return f"The tracking store failed: {first} What was finished stays; run the command again once the store answers."
+    return RetrainError(
+        f"The tracking store failed: {first} What was finished stays.",
+        hint="run the command again once the store answers",
+    )
 
 
-def _missing_in_copy(error: RetrainError) -> str:
-    """For an experiment that DVC runs in a copy of the project: what git doesn't hold is not in it."""
+def _with_copy_hint(error: RetrainError) -> RetrainError:
+    """In a copy of the project that DVC made for an experiment: what git ignores is missing."""
     from retrain.errors import DataError
     from retrain.workspace import in_experiment_copy
 
     try:
         if not isinstance(error, DataError) or not in_experiment_copy():
-            return ""
+            return error
     except RetrainError:
-        return ""
-    return (
-        " This is a copy of the project that DVC made for an experiment, and it holds what git and DVC hold. Files that git ignores "
-        "are handed over one by one: `dvc exp run --temp $(printf -- '--copy-paths %s ' data/incoming/*)`, also with `--queue`; or "
-        "let DVC keep them (`dvc add`), or run the experiment in the project itself, without `--temp` and `--queue`."
+        return error
+    return DataError(
+        f"{error.message} This is a copy of the project that DVC made for an experiment, and it "
+        "holds what git and DVC hold.",
+        hint=f"{error.hint + '; or ' if error.hint else ''}hand over files that git ignores one by "
+        "one: `dvc exp run --temp $(printf -- '--copy-paths %s ' data/incoming/*)`, also with "
+        "`--queue`; let DVC keep them (`dvc add`); or run the experiment in the project itself, "
+        "without `--temp` and `--queue`",
     )
 
 

@@ -1,16 +1,28 @@
-"""Mistakes that a user can mend: shown as one paragraph without a traceback, exit code 1."""
+"""Mistakes that a user can mend: shown without a traceback, exit code 1."""
 
 from retrain.masking import mask
 
 
 class RetrainError(Exception):
-    """Base of the family. The message says what is wrong, where, and the way out.
+    """Base of the family. Shown as `error: <message>` and, on a line of its own, `hint: <hint>`.
 
-    Messages quote what libraries, stores and files say, so every one is masked, wherever it is shown or stored.
+    Messages quote what libraries, stores and files say, so all are masked, wherever they are shown
+    or stored.
+
+    Parameters
+    ----------
+    message
+        What is wrong: the value, and the file, row or key that it comes from.
+    hint
+        The way out: the command to run or the key to change. Empty where the message says all.
     """
 
-    def __init__(self, message: str = "") -> None:
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
         super().__init__(mask(message))
+        self.message, self.hint = mask(message), mask(hint)
+
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
 
 
 class ConfigError(RetrainError):
