@@ -73,7 +73,7 @@ QUESTIONS = {
     "backtest": (
         "retrain.commands.backtest",
         "which policy, strategy and gate would have served best on the snapshot's history, and at what cost",
-        "retrain backtest\n  retrain backtest -m strategy=full,sliding_window policy=every,on_decay\n  retrain backtest --drills --adopt",
+        "retrain backtest\n  retrain backtest -m strategy=full,sliding_window policy=every,on_decay\n  retrain backtest --inject-faults --adopt",
     ),
     "gate-check": (
         "retrain.commands.gate_check",
@@ -241,7 +241,7 @@ def build_parser() -> argparse.ArgumentParser:
             one.add_argument("--reason", required=verb == "rollback", help="goes into the ledger")
         if verb == "backtest":
             one.add_argument(
-                "--drills",
+                "--inject-faults",
                 action="store_true",
                 help="also replay with broken batches: who notices?",
             )
@@ -385,8 +385,12 @@ def _leave() -> None:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parsed arguments. Overrides may stand before and after `-m`, which argparse alone does not allow."""
+    from retrain.renamed import current_command_line, current_overrides
+
     parser = build_parser()
-    options, rest = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(
+        current_command_line(sys.argv[1:] if arguments is None else arguments)
+    )
     rest = [
         argument for argument in rest if argument not in ("--run", "-r")
     ]  # Hydra's word for one job
@@ -412,6 +416,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     ):  # an override that came after a bare --info
         options.overrides.insert(0, options.info)
         options.info = "all"
+    options.overrides = current_overrides(options.overrides)
     options.version, options.started = None, STARTED
     if options.verb in WITH_VERSION and options.overrides and options.overrides[0].isdigit():
         options.version = int(options.overrides.pop(0))

@@ -50,7 +50,7 @@ from retrain.ranges import (
     fits,
     node_misfits,
 )
-from retrain.renamed import with_current_targets
+from retrain.renamed import current_overrides, with_current_names
 from retrain.workspace import PARAMS
 from retrain.yaml_text import dump, literal, load, read_as_written
 
@@ -233,6 +233,7 @@ def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises ConfigError with the key, the value and the file for anything that does not fit.
     """
+    overrides = current_overrides(overrides)
     composed = compose_raw(conf, overrides)
     return check(composed, conf, OmegaConf.to_container(composed.hydra.runtime.choices), overrides)
 
@@ -304,7 +305,7 @@ def check(
     content = _without_empty_overlays(composed)
     try:
         _gather_trusted_types(content, conf, where)
-        plain = with_current_targets(OmegaConf.to_container(content, resolve=True))
+        plain = with_current_names(OmegaConf.to_container(content, resolve=True), overrides)
         _check_ranges(plain, where)
         config = _typed(plain)
     except (ConfigKeyError, ValidationError, MissingMandatoryValue) as error:
@@ -478,7 +479,9 @@ def load_params(path: Path = PARAMS) -> Config:
     """The config that the `config` stage resolved. Raises ConfigError when it is not there."""
     if not path.is_file():
         raise ConfigError(f"{path} is missing. Run `dvc repro config` to make it from conf/.")
-    config = _typed(_swap(load(path.read_text(encoding="utf-8")), MISSING, _QUESTION_MARKS))
+    config = _typed(
+        _swap(with_current_names(load(path.read_text(encoding="utf-8"))), MISSING, _QUESTION_MARKS)
+    )
     return _swap(config, _QUESTION_MARKS, MISSING)
 
 

@@ -1,13 +1,19 @@
 """Names of earlier versions. Read for one version more, with a warning that says what to write now.
 
-`TARGETS` maps what a `_target_` or a list of trusted types may still say. A prefix ends with a dot.
+`TARGETS`: classes and functions in a `_target_` or a list of trusted types; a prefix ends with a dot.
+`KEYS`: keys of the configuration, in files and overrides; `**` stands for any keys between.
+`COMMAND_LINE`: verbs and options.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from retrain.errors import ConfigError
 
 TARGETS = {
     "retrain.data.flights.": "project.source.",
@@ -18,6 +24,13 @@ TARGETS = {
     "retrain.promotion.guardrails.Budget": "retrain.gate.guardrails.ResourceLimit",
     "retrain.promotion.": "retrain.gate.",
 }
+KEYS = {
+    "gate.**.figure": "gate.**.resource",
+    "policy.**.prior_ageing": "policy.**.prior_staleness_rate",
+    "policy.**.prior_learning": "policy.**.prior_value_of_data",
+}
+COMMAND_LINE = {"--drills": "--inject-faults"}
+_OVERRIDE = re.compile(r"(?P<sign>[+~]*)(?P<key>[^=]+)(?P<rest>=.*)?", re.DOTALL)
 log = logging.getLogger("retrain")
 
 
@@ -38,7 +51,7 @@ def original_name(name: str) -> str:
 
 
 def all_names(names: Iterable[str]) -> list[str]:
-    """Types that a model file may hold, under every name that they have had: stored models keep the old ones."""
+    """Types that a model file may hold, under every name that they have had."""
     return list(
         dict.fromkeys(
             each
@@ -48,41 +61,119 @@ def all_names(names: Iterable[str]) -> list[str]:
     )
 
 
-def with_current_targets(content: Any) -> Any:
-    """A resolved configuration with today's names of classes. Warns of those that are older ones."""
-    found: dict[str, str] = {}
+def current_command_line(arguments: Sequence[str]) -> list[str]:
+    """The arguments with today's verbs and options."""
+    for argument in arguments:
+        if argument in COMMAND_LINE:
+            _warn(argument, COMMAND_LINE[argument])
+    return [COMMAND_LINE.get(argument, argument) for argument in arguments]
 
-    def visit(node: Any, key: str = "") -> Any:
-        if isinstance(node, Mapping):
-            return {name: visit(value, name) for name, value in node.items()}
+
+def current_overrides(overrides: Sequence[str]) -> list[str]:
+    """Overrides with today's keys. `++` sets those also where a file in `conf/` has the old key."""
+    return [_current_override(override) for override in overrides]
+
+
+def with_current_names(content: Any, given: Sequence[str] = ()) -> Any:
+    """A resolved configuration with today's keys and classes. Warns of those that are older ones.
+
+    Parameters
+    ----------
+    content
+        Plain containers.
+    given
+        Overrides, as of `current_overrides`: they win over a file that has the old key.
+
+    Raises
+    ------
+    ConfigError
+        Where the files set both an old key and the one that replaces it.
+    """
+    set_by_hand = {override.lstrip("+~").partition("=")[0] for override in given}
+
+    def visit(node: Any, path: str) -> Any:
         if isinstance(node, list):
-            return [visit(value, key) for value in node]
-        if not isinstance(node, str) or key not in ("_target_", "path"):
-            return node
-        now = current_name(node)
-        if now != node:
-            found[node] = now
-        return now
+            return [visit(value, path) for value in node]
+        if not isinstance(node, Mapping):
+            return _current_class(node, path.rpartition(".")[2])
+        renamed = {}
+        for name, value in node.items():
+            key = f"{path}.{name}" if path else str(name)
+            now = _replaced(key, KEYS)
+            if now != key:
+                _warn(key, now)
+                name = now.rpartition(".")[2]
+                if name in node and now in set_by_hand:
+                    continue
+                if name in node:
+                    raise ConfigError(
+                        f"`{key}` and `{now}` are both set under conf/, and are one key.",
+                        hint=f"take `{key}` away: that is its old name",
+                    )
+            renamed[name] = visit(value, key)
+        return renamed
 
-    visited = visit(content)
-    for old, new in found.items():
-        log.warning(
-            "`%s` in conf/ is called `%s` now. Write that: the old name goes with the next version.",
-            old,
-            new,
-        )
-    return visited
+    return visit(content, "")
 
 
-def with_original_targets(content: Any) -> Any:
-    """Plain configuration as earlier versions would have written it."""
-    if isinstance(content, Mapping):
-        return {
-            key: original_name(value)
-            if key == "_target_" and isinstance(value, str)
-            else with_original_targets(value)
-            for key, value in content.items()
-        }
+def with_original_names(content: Any, path: str = "") -> Any:
+    """Plain configuration below `path` as the first version would have written it, for digests."""
     if isinstance(content, list):
-        return [with_original_targets(value) for value in content]
-    return content
+        return [with_original_names(value, path) for value in content]
+    if not isinstance(content, Mapping):
+        return content
+    originals = {new: old for old, new in KEYS.items()}
+    written = {}
+    for name, value in content.items():
+        key = f"{path}.{name}" if path else str(name)
+        if name == "_target_" and isinstance(value, str):
+            written[name] = original_name(value)
+        else:
+            original = _replaced(key, originals)
+            written[name if original == key else original.rpartition(".")[2]] = with_original_names(
+                value, key
+            )
+    return written
+
+
+def _current_override(override: str) -> str:
+    match = _OVERRIDE.fullmatch(override)
+    if match is None:
+        return override
+    sign, key, rest = match["sign"], match["key"], match["rest"] or ""
+    now = _replaced(key, KEYS)
+    if now != key:
+        _warn(key, now)
+    elif not any(_pattern(new).fullmatch(key) for new in KEYS.values()):
+        return override
+    return f"{sign or '++'}{now}{rest}"
+
+
+def _current_class(value: Any, key: str) -> Any:
+    if not isinstance(value, str) or key not in ("_target_", "path"):
+        return value
+    now = current_name(value)
+    if now != value:
+        _warn(value, now)
+    return now
+
+
+def _replaced(key: str, table: Mapping[str, str]) -> str:
+    for old, new in table.items():
+        match = _pattern(old).fullmatch(key)
+        if match:
+            return new.replace(".**.", match[1]) if "**" in old else new
+    return key
+
+
+@functools.cache
+def _pattern(key: str) -> re.Pattern[str]:
+    return re.compile(re.escape(key).replace(r"\.\*\*\.", r"(\.(?:[^.]+\.)*)"))
+
+
+@functools.cache
+def _warn(old: str, new: str) -> None:
+    """Once for each name."""
+    log.warning(
+        "`%s` is called `%s` now. Write that: the old name goes in the next version.", old, new
+    )

@@ -305,7 +305,7 @@ def test_drills_show_who_notices_and_adopting_writes_the_recommendation(
 ) -> None:
     replayed = replayed.copy(tmp_path / "project")
     asked = ("strategy=full", "policy=every", "gate=superiority")
-    output = replayed.run("retrain", "backtest", "--drills", "--adopt", "-m", *asked)
+    output = replayed.run("retrain", "backtest", "--inject-faults", "--adopt", "-m", *asked)
     drills = figures(replayed)["drills"]
     turned = [line for line in drills if line["kind"] == "all labels flipped"]
     assert all(line["broken"] == 1 for line in turned)
@@ -317,7 +317,7 @@ def test_drills_show_who_notices_and_adopting_writes_the_recommendation(
     assert "With one broken batch in six" in output.stdout
     config = (replayed.root / "conf/config.yaml").read_text()
     assert "policy: every " in config and "gate: superiority " in config
-    assert "prior_learning: null" not in (replayed.root / "conf/policy/cost_aware.yaml").read_text()
+    assert "prior_value_of_data: null" not in (replayed.root / "conf/policy/cost_aware.yaml").read_text()
     replayed.run("retrain", "config")
 
 

@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
         models.seconds,
     )
     result.seconds = {"training": models.seconds, "all": time.perf_counter() - started}
-    if options.drills:
+    if options.inject_faults:
         result.drills = drill(history, plans, result, train)
     history.models.remembered.save(forget=False)
     reporting.to_terminal(result)
@@ -201,8 +201,8 @@ def adopt(config: Config, result: Result) -> None:
     if result.forecast is not None and policy.is_file():
         text = policy.read_text(encoding="utf-8")
         measured = {
-            "prior_ageing": result.forecast.ageing,
-            "prior_learning": result.forecast.learning,
+            "prior_staleness_rate": result.forecast.ageing,
+            "prior_value_of_data": result.forecast.learning,
             "retraining_cost": result.retraining_cost,
         }
         for key, value in measured.items():

@@ -15,7 +15,7 @@ from retrain.gate.checks import Check, CheckResult, Outcome
 from retrain.gate.estimates import Comparison, NotEnoughRows
 from retrain.gate.slices import sliced_columns, table_columns
 from retrain.models.metrics import SHOWN, find_metric, fits_task
-from retrain.renamed import with_original_targets
+from retrain.renamed import with_original_names
 
 # Names of the check without which nothing is promoted; the second one only for a first champion.
 PRIMARY = ("primary", "baseline")
@@ -84,7 +84,7 @@ def gate_digest(config: Config, has_incumbent: bool) -> str:
     asked = {name: node for name, node in nodes.items() if _on_failure(node, name) != "off"}
     data, block = config.data, config.evaluation.block_hours
     content = [
-        with_original_targets(asked),
+        with_original_names(asked, "gate.checks"),
         data.metric,
         data.task.name,
         sliced_columns(data),

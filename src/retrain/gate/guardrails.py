@@ -173,22 +173,22 @@ class ResourceLimit(Check):
     Latencies are medians in the training process, with the model in memory.
     """
 
-    def __init__(self, figure: Figure, maximum: Positive) -> None:
-        self.figure, self.maximum = figure, maximum
+    def __init__(self, resource: Figure, maximum: Positive) -> None:
+        self.resource, self.maximum = resource, maximum
 
     def judge(self, comparison: Comparison) -> CheckResult:
-        value = comparison.facts.get(self.figure)
+        value = comparison.facts.get(self.resource)
         if value is None:
             known = ", ".join(comparison.facts) or "none"
             raise PromotionError(
-                f"The gate asks for `{self.figure}`, which was not measured. Measured: {known}."
+                f"The gate asks for `{self.resource}`, which was not measured. Measured: {known}."
             )
         passed = value <= self.maximum
-        reason = f"{self.figure} is {value:.4g}, {'within' if passed else 'above'} the budget of {self.maximum:g}"
+        reason = f"{self.resource} is {value:.4g}, {'within' if passed else 'above'} the budget of {self.maximum:g}"
         return CheckResult(
             Outcome.passed if passed else Outcome.failed,
             reason,
-            {self.figure: value, "maximum": self.maximum},
+            {self.resource: value, "maximum": self.maximum},
         )
 
 

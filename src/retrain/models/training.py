@@ -26,7 +26,7 @@ from retrain.models.metrics import baseline_score
 from retrain.models.storable import check_storable
 from retrain.models.strategies import Strategy, run_strategy
 from retrain.models.training_set import ParentModel, TrainingSet
-from retrain.renamed import with_original_targets
+from retrain.renamed import with_original_names
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -175,7 +175,7 @@ def recipe_digest(config: Config, manifest: Manifest) -> str:
 
 def recipe_of(config: Config, snapshot: str) -> str:
     """The same, of a snapshot by its digest."""
-    content = with_original_targets(to_container(config))
+    content = with_original_names(to_container(config))
     shaping = [
         content["data"]["features"],
         content["data"]["task"],
@@ -187,7 +187,7 @@ def recipe_of(config: Config, snapshot: str) -> str:
 
 def model_digest(config: Config) -> str:
     """Stands for features, encoding and estimator: a model with another one can't be continued."""
-    content = with_original_targets(to_container(config))
+    content = with_original_names(to_container(config))
     # How long a fit goes on is no part of it: what was stored before there was a choice can be continued.
     model = {
         key: value for key, value in content["model"].items() if key != "choose_iterations_below"

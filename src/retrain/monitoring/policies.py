@@ -174,7 +174,7 @@ class CostAware(Policy):
 
     What staying stale costs is forecast (`retrain.monitoring.forecast`) from how old the champion is, how much more a new model
     would know, and how much worse the champion has become; how much each counts is learnt from what earlier retrainings brought.
-    `prior_ageing` (loss a batch of age; null: AGEING times the champion's loss) and `prior_learning` (loss times batches; null:
+    `prior_staleness_rate` (loss a batch of age; null: AGEING times the champion's loss) and `prior_value_of_data` (loss times batches; null:
     LEARNING times) are what it begins with; `retrain backtest --adopt` measures them. Of all plans for the next
     `horizon_batches` the cheapest is followed for one batch, then planned again. Batches known are those that have come, also for
     strategies that use a part of them. Costs are those of Mahadevan and Mathioudakis (2024, "Cost-aware retraining for machine
@@ -193,13 +193,13 @@ class CostAware(Policy):
         self,
         retraining_cost: NonNegative,
         horizon_batches: Annotated[int, Ge(1), Le(1000)] = 8,
-        prior_ageing: NonNegative | None = None,
-        prior_learning: NonNegative | None = None,
+        prior_staleness_rate: NonNegative | None = None,
+        prior_value_of_data: NonNegative | None = None,
         **limits: Any,
     ) -> None:
         super().__init__(**limits)
         self.retraining_cost, self.horizon = retraining_cost, horizon_batches
-        self.prior_ageing, self.prior_learning = prior_ageing, prior_learning
+        self.prior_staleness_rate, self.prior_value_of_data = prior_staleness_rate, prior_value_of_data
 
     def decide(self, context: PolicyContext) -> Decision:
         forecast = self.forecast(context)
@@ -249,8 +249,8 @@ class CostAware(Policy):
             return None
         usual = Forecast(self.AGEING * scale, self.LEARNING * scale, self.LASTING)
         prior = Forecast(
-            usual.ageing if self.prior_ageing is None else self.prior_ageing,
-            usual.learning if self.prior_learning is None else self.prior_learning,
+            usual.ageing if self.prior_staleness_rate is None else self.prior_staleness_rate,
+            usual.learning if self.prior_value_of_data is None else self.prior_value_of_data,
             usual.lasting,
         )
         spread = Forecast(*(self.LEAST_SPREAD * value for value in astuple(usual)))
