@@ -91,7 +91,7 @@ def test_a_broken_row_is_quarantined_and_the_rest_goes_on(grown: Project) -> Non
     kept = pl.read_parquet(grown.root / "data/snapshot/batch=2013-04/quarantine.parquet")
     assert (
         kept["__retrain_quarantine_reason"].to_list()
-        == ["distance: greater_than_or_equal_to(0.0)"] * 3
+        == ["distance: below the minimum 0"] * 3
     )
 
 

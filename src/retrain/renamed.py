@@ -16,6 +16,7 @@ from typing import Any
 from retrain.errors import ConfigError
 
 TARGETS = {
+    "retrain.data.sparse_columns.PackedColumns": "retrain.data.sparse_columns.SparseColumns",
     "retrain.data.flights.": "project.source.",
     "retrain.modeling.": "retrain.models.",
     "retrain.promotion.checks.Limit": "retrain.gate.checks.MetricLimit",

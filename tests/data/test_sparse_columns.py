@@ -11,8 +11,9 @@ import pytest
 from conftest import make_project
 
 from retrain.config import Task, compose
+from retrain.data.inference.wide_tables import find_target_copies
 from retrain.data.schema import PAIRS
-from retrain.data.sparse_columns import find_target_copies, pack, pair_names
+from retrain.data.sparse_columns import pair_names, to_sparse
 from retrain.models.transformers import SparsePairs
 
 WIDE = 1500
@@ -22,7 +23,7 @@ def test_a_pack_holds_what_is_neither_zero_nor_missing() -> None:
     rows = pl.DataFrame(
         {"id": [1, 2, 3], "a b": [0, 2, 0], "c:d": [None, -1.5, 0.0], "flag": [True, False, False]}
     )
-    packed = pack(rows, ["a b", "c:d", "flag"], "columns")
+    packed = to_sparse(rows, ["a b", "c:d", "flag"], "columns")
     assert packed.columns == ["id", "columns"]
     assert packed["columns"].to_list() == ["flag:1.0", "a_b:2.0 c:d:-1.5", ""]
     assert packed["columns"].str.contains(PAIRS).all()
@@ -49,7 +50,7 @@ def test_columns_stay_apart_in_a_pack_whatever_they_are_called(into: str) -> Non
     rows = pl.DataFrame(
         {name: [float(number + 1)] for number, name in enumerate(names)} | {"kept": ["k"]}
     )
-    packed = pack(rows, names, into)
+    packed = to_sparse(rows, names, into)
     assert packed.columns == ["kept", into] and packed[into].str.contains(PAIRS).all()
     values = [pair.rpartition(":")[2] for pair in packed[into][0].split()]
     assert values == [f"{number + 1}.0" for number in range(len(names))]
@@ -63,7 +64,7 @@ def test_what_is_no_pack_breaks_the_contract(text: str) -> None:
 def test_packs_become_the_matrix_that_they_were() -> None:
     random = np.random.default_rng(0)
     cells = (random.random((40, 300)) < 0.1) * random.normal(size=(40, 300))
-    packed = pack(
+    packed = to_sparse(
         pl.DataFrame(cells, schema=[f"c{number}" for number in range(300)]),
         [f"c{n}" for n in range(300)],
         "x",

@@ -24,9 +24,10 @@ from retrain.config import PeriodKind
 from retrain.data.inference.draft import Draft, draft_contract, free_name, guess_task
 from retrain.data.inference.model_choice import DEFAULT
 from retrain.data.inference.text_columns import Guess, guess_dates, guess_time, read_and_guess
+from retrain.data.inference.wide_tables import find_target_copies
 from retrain.data.reading.dialect import Dialect
 from retrain.data.sources import ROW_NUMBER, read_query
-from retrain.data.sparse_columns import MANY_COLUMNS, find_target_copies, numeric_columns, pack
+from retrain.data.sparse_columns import MANY_COLUMNS, numeric_columns, to_sparse
 from retrain.errors import DataError
 from retrain.masking import holds_secret
 from retrain.report.terminal import printable
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
     time_format, date_formats = split_formats(options.time_format or [], options.time)
     source, guess = _read(paths, options, time_format, date_formats)
     wide = len(guess.table.columns)
-    source, table, told = _pack_wide(source | guess.settings, guess.table, options)
+    source, table, told = _with_sparse_column(source | guess.settings, guess.table, options)
     period = PeriodKind[options.period] if options.period else None
     draft = draft_contract(
         table, options.target, options.time, period, guess.time_format or time_format
@@ -74,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
     print(f"Next         look through {path}, then `dvc repro`")
 
 
-def _pack_wide(
+def _with_sparse_column(
     source: dict, table: pl.DataFrame, options: argparse.Namespace
 ) -> tuple[dict, pl.DataFrame, list[str]]:
     """Thousands of numeric columns as one packed column, and which of them were left out since they tell the target."""
@@ -85,14 +86,14 @@ def _pack_wide(
     target = table[options.target]
     told = find_target_copies(table, names, target, guess_task(target)[0])
     node = {
-        "_target_": "retrain.data.sparse_columns.PackedColumns",
+        "_target_": "retrain.data.sparse_columns.SparseColumns",
         "source": source,
         "leave_out": told,
     }
     packed = [name for name in names if name not in told]
     into = free_name("columns", {*table.columns} - {*packed})
     node |= {"into": into} if into != "columns" else {}
-    return node, pack(table.drop(told), packed, into), told
+    return node, to_sparse(table.drop(told), packed, into), told
 
 
 def split_formats(given: Sequence[str], time: str) -> tuple[str | None, dict[str, str]]:

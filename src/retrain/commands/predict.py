@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from retrain.commands.status import first_or_lost, read_ledger
 from retrain.config import ColumnType, Config, Task
-from retrain.data.misfits import KINDS, without_misfits
-from retrain.data.reading.conversions import to_feature
+from retrain.data.reading.conversions import KINDS, first_of, to_feature, without_misfits
 from retrain.data.reading.dialect import Dialect
 from retrain.data.reading.files import refuse_other_kinds
 from retrain.data.reading.schema_casters import schema_casters
@@ -137,8 +136,7 @@ def score(
     check_columns(fitting, model.features, source)
     required = {name for name, column in config.data.features.items() if not column.nullable}
     problems = _unfit(fitting, model.features, required)
-    for found in (misfits, unread):
-        problems = problems if found is None else found.zip_with(found.is_not_null(), problems)
+    problems = first_of(unread, misfits, problems)
     sound = problems.is_null()
     scores = np.full((len(rows), len(classes)) if classes else len(rows), np.nan)
     scores[sound.to_numpy()], failed = _score_rows(model, fitting.filter(sound), classes)

@@ -113,7 +113,7 @@ def _guess_columns(
     tell_marks(guess, frame, casts, target)
     typed, problems = split_problems(with_problems(frame, casts, parts))
     # What goes to quarantine says nothing about its columns.
-    return typed if problems is None else typed.filter(problems.is_null())
+    return typed.filter(problems.is_null())
 
 
 def _time_column(

@@ -228,10 +228,8 @@ def add_problem(frame: pl.DataFrame, wrong: pl.Series, why: pl.Series) -> pl.Dat
     return frame.with_columns(known.zip_with(~(wrong & known.is_null()), why).alias(PROBLEM))
 
 
-def split_problems(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:
-    """The frame without our columns, and the reason why each row goes to quarantine, null for sound rows; None for none."""
+def split_problems(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
+    """The frame without our columns, and the reason why each row goes to quarantine, null for sound rows."""
     if PROBLEM not in frame.columns:
-        return frame, None
-    where = frame[PLACE]
-    reasons = frame[PROBLEM] + (" (" + where + ")").fill_null("")
-    return frame.drop(PROBLEM, PLACE), reasons if reasons.is_not_null().any() else None
+        return frame, pl.Series([None], dtype=pl.String).new_from_index(0, len(frame))
+    return frame.drop(PROBLEM, PLACE), frame[PROBLEM] + (" (" + frame[PLACE] + ")").fill_null("")
