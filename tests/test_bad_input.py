@@ -60,7 +60,7 @@ BROKEN_BATCHES: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = 
     ),
     "too many broken rows": (
         lambda batch: batch.with_columns(pl.lit(-1).alias("distance")),
-        "break the contract",
+        "break the schema",
     ),
 }
 
