@@ -13,7 +13,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-
 from conftest import REPOSITORY, Project, flights
 
 OF_THE_ENGINE = ("dvc.yaml", "pyproject.toml", "constraints.txt")

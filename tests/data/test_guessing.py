@@ -39,7 +39,7 @@ def test_marks_that_are_read_as_missing_labels_are_said(
 ) -> None:
     few = [mark if row < 6 else values[row % 2] for row in range(ROWS)]
     guess = guessed(tmp_path / "few.csv", late=few)
-    assert f"`late` is missing where it says `{mark}` (6 of 60 values)" in guess.told
+    assert f"`late` is missing where it says `{mark}` (6 of 60 values)" in guess.found
     assert guess.table["late"].null_count() == 6 and not guess.unsure
     many = [mark if row < 15 else values[row % 2] for row in range(ROWS)]
     doubt = f"25% of the values of `late` are missing, since they say `{mark}`: does that stand for a missing value?"
@@ -52,7 +52,7 @@ def test_marks_in_other_columns_are_said_together_and_empty_cells_are_not(tmp_pa
     guess = guessed(tmp_path / "t.csv", one=one, other=other, third=one)
     assert (
         "missing: `one` where it says `?` (3 of 60 values), `third` where it says `?` (3 of 60 values)"
-        in guess.told
+        in guess.found
     )
     assert not guess.unsure
 
@@ -70,13 +70,13 @@ def test_dates_that_may_begin_with_a_year_of_two_digits_are_doubted_with_the_way
         in doubt
     )
     assert "but %y/%m/%d is possible too" in doubt and "--time-format 'paid=%y/%m/%d'" in doubt
-    assert guess.settings == {"date_formats": {"paid": "%m/%d/%y"}}
+    assert guess.source == {"date_formats": {"paid": "%m/%d/%y"}}
 
 
 def test_a_format_that_is_said_for_one_column_is_that_of_every_later_file(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     guess = guessed(path, {"paid": "%y/%m/%d"}, paid=UNDECIDED)
-    assert "`paid` is %y/%m/%d, as you said" in guess.told and not guess.unsure
+    assert "`paid` is %y/%m/%d, as you said" in guess.found and not guess.unsure
     assert guess.table["paid"][0] == datetime(2005, 4, 6)
     data = DataConfig(
         name="test",
@@ -87,7 +87,7 @@ def test_a_format_that_is_said_for_one_column_is_that_of_every_later_file(tmp_pa
         target_column="late",
         features={"paid": Column(ColumnType.datetime)},
     )
-    source = Files(str(path), **guess.settings)
+    source = Files(str(path), **guess.source)
     source.bind(data)
     assert source.read("2023-01")["paid"][0] == datetime(2005, 4, 6)
     undecided = Files(str(path))

@@ -19,7 +19,7 @@ from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
 from retrain.data.inference.draft import draft_contract
 from retrain.data.inference.text_columns import Guess, guess_time, read_and_guess
 from retrain.data.periods import parse_period
-from retrain.data.reading.casting import cast_classes, cast_flags, cast_numbers
+from retrain.data.reading.casting import cast_flags, cast_numbers, cast_words
 from retrain.data.reading.dialect import Dialect
 from retrain.data.reading.times import read_times
 from retrain.data.schema import REASON
@@ -90,7 +90,7 @@ def written(
 
 def source_of(guess: Guess, path: Path, data: DataConfig = DATA) -> Source:
     """What `retrain init` would write, bound to the schema."""
-    source = Files(str(path), time_format=guess.time_format, **guess.settings)
+    source = Files(str(path), time_format=guess.time_format, **guess.source)
     source.bind(data)
     return source
 
@@ -246,7 +246,7 @@ def test_a_year_of_two_digits_may_come_first_or_last(name: str) -> None:
 
 def test_a_year_that_may_be_first_or_last_is_undecided() -> None:
     read = read_times(pl.Series("when", ["05/04/06"] * 3))
-    assert read.undecided and read.other == "%y/%m/%d" and "year" in read.doubt
+    assert read.undecided and read.order.other == "%y/%m/%d" and "year" in read.doubt
 
 
 def test_times_in_the_future_are_doubted(tmp_path: Path) -> None:
@@ -275,8 +275,8 @@ def test_what_a_file_is_written_in_is_said_and_lands_in_the_source(tmp_path: Pat
     path = put(tmp_path, records(), encoding="cp1252", separator=";", number=with_comma)
     guess = guessed(path)
     assert guess.settings == {"separator": ";", "encoding": "cp1252", "decimal": ","}
-    assert any("semicolon" in line for line in guess.told) and any(
-        "comma" in line for line in guess.told
+    assert any("semicolon" in line for line in guess.found) and any(
+        "comma" in line for line in guess.found
     )
     assert any("grün" in doubt and "--encoding" in doubt for doubt in guess.unsure)
     wrong = guessed(path, encoding="cp437")
@@ -308,7 +308,7 @@ def test_one_number_with_three_digits_after_its_comma_is_doubted(tmp_path: Path)
 )
 def test_numbers_as_people_write_them(texts: list, decimal: str, numbers: list) -> None:
     cast = cast_numbers(pl.Series("amount", texts), decimal)
-    assert cast.values.to_list() == numbers and cast.unread is None
+    assert cast.values.to_list() == numbers and cast.fits
 
 
 def test_what_is_no_number_is_never_made_one() -> None:
@@ -337,13 +337,13 @@ def test_labels_are_read_by_their_value() -> None:
         False,
         True,
     ]
-    assert cast_classes(pl.Series("kind", ["2.0", "1", "null", "nan"])).values.to_list() == [
+    assert cast_words(pl.Series("kind", ["2.0", "1", "null", "nan"])).values.to_list() == [
         2,
         1,
         None,
         None,
     ]
-    assert cast_classes(pl.Series("kind", ["NA", "DE"])).values.to_list() == ["NA", "DE"]
+    assert cast_words(pl.Series("kind", ["NA", "DE"])).values.to_list() == ["NA", "DE"]
 
 
 def test_leading_zeros_stay_in_every_file_whatever_comes_later(tmp_path: Path) -> None:
@@ -632,7 +632,7 @@ def test_a_file_is_known_by_its_ending_in_capitals_or_not(name: str, tmp_path: P
     (tmp_path / "table.csv.dvc").write_text("outs: []")
     assert len(guessed(tmp_path / name).table) == ROWS
     glob = guessed(tmp_path / "*")
-    assert len(glob.table) == ROWS and any("table.csv.dvc" in line for line in glob.told)
+    assert len(glob.table) == ROWS and any("table.csv.dvc" in line for line in glob.found)
 
 
 def test_json_lines_are_cast_by_the_schema_as_well(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
     time_format, date_formats = split_formats(options.time_format or [], options.time)
     source, guess = _read(paths, options, time_format, date_formats)
     wide = len(guess.table.columns)
-    source, table, told = _with_sparse_column(source | guess.settings, guess.table, options)
+    source, table, told = _with_sparse_column(source | guess.source, guess.table, options)
     period = PeriodKind[options.period] if options.period else None
     draft = draft_contract(
         table, options.target, options.time, period, guess.time_format or time_format
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> None:
     files |= {} if options.query else watch(local)
     check_and_write(files, draft, options.target, options.time)
     unwatched = [] if options.query else [given for given in paths if URI.match(given)]
-    _report(path, len(table), wide, draft, guess.told, unwatched, options)
+    _report(path, len(table), wide, draft, guess.found, unwatched, options)
     kept = raw_files.keep(fixed_part(given) for given in local)
     for number, line in enumerate(kept):
         print(f"{'Kept' if not number else '':<13}{line}")
@@ -140,9 +140,7 @@ def _read(
 
 
 def _refuse_unknown(guess: Guess, date_formats: dict[str, str]) -> None:
-    for name in (
-        name for name in date_formats if name not in guess.settings.get("date_formats", {})
-    ):
+    for name in (name for name in date_formats if name not in guess.date_formats):
         raise DataError(
             f"`--time-format {name}={date_formats[name]}`: the table has no column `{name}` of text. It has "
             f"{', '.join(guess.table.columns[:40])}."

@@ -16,6 +16,7 @@ from retrain.columns import own_column, refuse_reserved
 from retrain.config import DataConfig, PeriodKind
 from retrain.data.periods import period_keys
 from retrain.data.reading.casting import Caster
+from retrain.data.reading.conversions import is_time
 from retrain.data.reading.dialect import Dialect
 from retrain.data.reading.files import SUFFIXES, Part, read_parts, readable, stamp_files
 from retrain.data.reading.schema_casters import date_columns, schema_casters, typed_columns
@@ -28,7 +29,7 @@ from retrain.data.reading.table import (
     read_one,
     read_table,
 )
-from retrain.data.reading.time_column import is_time, with_times
+from retrain.data.reading.time_column import with_times
 from retrain.errors import ConfigError, DataError
 from retrain.ranges import PositiveCount
 
@@ -111,7 +112,7 @@ class BatchFiles(Source):
     def read(self, period: str) -> pl.DataFrame:
         table = read_one(self._path(period), self.dialect, self.casters, date_columns(self.data))
         time = self.data.time_column if self.data else None
-        if self.time_format and time in table.columns and not is_time(table[time]):
+        if self.time_format and time in table.columns and not is_time(table.schema[time]):
             table = with_times(table, time, self.time_format, self.dialect.day_first)
         return table
 

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
+import polars as pl
+
 from retrain.config import ColumnType, DataConfig, Task
-from retrain.data.reading.casting import Caster, casters
+from retrain.data.reading.casting import (
+    Cast,
+    Caster,
+    as_text,
+    cast_amounts,
+    cast_flags,
+    cast_key,
+    cast_levels,
+    cast_numbers,
+    cast_times,
+    cast_words,
+)
 from retrain.data.reading.dialect import Dialect
 from retrain.errors import ConfigError
 
@@ -13,33 +27,48 @@ from retrain.errors import ConfigError
 def schema_casters(
     data: DataConfig, dialect: Dialect, time_format: str | None
 ) -> dict[str, Caster]:
-    """How the columns of a schema are read from text files of a dialect.
+    """By column how the text of a dialect is read.
 
     Raises ConfigError where `date_formats` names a column that holds no dates by the schema.
     """
     for name in dialect.date_formats:
         if name == data.time_column or name not in date_columns(data):
-            way_out = (
-                "say `time_format` for it"
-                if name == data.time_column
-                else "it names features of type datetime"
-            )
+            time = name == data.time_column
             raise ConfigError(
-                f"`data.source.date_formats` names `{name}`: {way_out}. Mend it in conf/data/."
+                f"`data.source.date_formats` names `{name}`",
+                hint="say `time_format` for it"
+                if time
+                else "name features of type datetime alone, in conf/data/",
             )
-    order = dialect.day_first
-    if (
-        order is None
-        and time_format
-        and not time_format.startswith("%Y")
-        and {"%d", "%m"} <= set(_codes(time_format))
-    ):
-        order = time_format.index("%d") < time_format.index("%m")
-    return casters(data, dialect.decimal, time_format, order, dialect.date_formats)
+    order, decimal = dialect.day_first, dialect.decimal
+    parts = re.findall("%[dm]", time_format or "")
+    if order is None and len(parts) == 2 and not str(time_format).startswith("%Y"):
+        order = parts[0] == "%d"
 
+    def times(text: pl.Series) -> Cast:
+        return cast_times(text, dialect.date_formats.get(text.name), order)
 
-def _codes(time_format: str) -> list[str]:
-    return re.findall(r"%\w", time_format)
+    numbers = functools.partial(cast_numbers, decimal=decimal)
+    flags = functools.partial(cast_flags, decimal=decimal)
+    kinds: dict[ColumnType, Caster] = {
+        ColumnType.numeric: numbers,
+        ColumnType.boolean: flags,
+        ColumnType.datetime: times,
+        ColumnType.categorical: cast_levels,
+        ColumnType.text: as_text,
+        ColumnType.sparse: as_text,
+    }
+    target: dict[Task, Caster] = {
+        Task.regression: functools.partial(cast_amounts, decimal=decimal),
+        Task.multiclass: cast_words,
+        Task.binary: flags if data.positive_label is None else cast_words,
+    }
+    return (
+        dict.fromkeys(data.key_columns, cast_key)
+        | {name: kinds[column.type] for name, column in data.features.items()}
+        | {data.target_column: target[data.task]}
+        | {data.time_column: lambda text: cast_times(text, time_format, order)}
+    )
 
 
 def date_columns(data: DataConfig | None) -> list[str]:
@@ -51,10 +80,8 @@ def date_columns(data: DataConfig | None) -> list[str]:
 
 
 def typed_columns(data: DataConfig) -> list[str]:
-    """Columns that the contract wants as something else than text."""
+    """Columns that the schema wants as something else than text."""
     typed = (ColumnType.numeric, ColumnType.boolean, ColumnType.datetime)
     names = [name for name, column in data.features.items() if column.type in typed]
-    open_target = data.task is Task.regression or (
-        data.task is Task.binary and data.positive_label is None
-    )
-    return [*names, data.target_column] if open_target else names
+    words = data.task is Task.multiclass or data.positive_label is not None
+    return names if words and data.task is not Task.regression else [*names, data.target_column]

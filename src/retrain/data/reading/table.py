@@ -7,7 +7,7 @@ the contract takes out again: its row goes to quarantine. Tables in which everyt
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,9 +42,8 @@ def load_parts(paths: str | Sequence[str], dialect: Dialect, needed: Collection[
     ]
     filled = [part for part in parts if len(part.frame)]
     if not filled:
-        raise DataError(
-            f"{', '.join(part.place for part in parts[:3])}: there are no rows in it, so nothing can be read."
-        )
+        names = ", ".join(part.place for part in parts[:3])
+        raise DataError(f"{names}: there are no rows in it, so nothing can be read.")
     return Parts(filled, [part.place for part in parts if not len(part.frame)], found.ignored)
 
 
@@ -142,55 +141,40 @@ def with_problems(
     required: str | None = None,
 ) -> pl.DataFrame:
     """The frame with its cast columns, and beside them what didn't fit, or is missing in the column `required`."""
-    rows = pl.Series(dtype=pl.Int64)
-    told: list[pl.DataFrame] = []
-    for name, cast in casts.items():
-        if cast.unread is not None:
-            rows = cast.unread.arg_true().cast(pl.Int64)
-            shown = frame[name].gather(rows)
-            shown = shown.str.slice(0, _SHOWN) + shown.str.slice(_SHOWN).str.replace(r"(?s).+", "…")
-            told.append(
-                pl.DataFrame({"row": rows, "why": f"{name}: '" + shown + f"' is not {cast.kind}"})
-            )
-    if required in casts and casts[required].values.null_count():
-        cast = casts[required]
-        missing = (
-            cast.values.is_null() if cast.unread is None else cast.values.is_null() & ~cast.unread
-        )
-        rows = missing.arg_true().cast(pl.Int64)
-        told.append(
-            pl.DataFrame(
-                {
-                    "row": rows,
-                    "why": pl.Series([f"{required}: missing"]).new_from_index(0, len(rows)),
-                }
-            )
-        )
-    for start, part in zip(_starts(parts), parts, strict=True):
-        for which, odd in (
-            (("more", part.text.too_long), ("fewer", part.text.cut_off)) if part.text else ()
-        ):
-            if odd:
-                rows = pl.Series(odd, dtype=pl.Int64) + start
-                told.append(
-                    pl.DataFrame(
-                        {"row": rows, "why": f"it has {which} cells than the header has columns"}
-                    )
-                )
+    found = [
+        pl.DataFrame({"row": rows.cast(pl.Int64)}).with_columns(why=pl.lit(why))
+        for rows, why in _wrong_rows(frame, casts, parts, required)
+        if len(rows)
+    ]
     typed = frame.with_columns(cast.values.alias(name) for name, cast in casts.items())
-    if not told:
+    if not found:
         return typed
-    problems = (
-        pl.concat(told)
-        .group_by("row", maintain_order=True)
-        .agg(pl.col("why").str.join("; "))
-        .sort("row")
-    )
+    problems = pl.concat(found).group_by("row", maintain_order=True)
+    problems = problems.agg(pl.col("why").str.join("; ")).sort("row")
     empty = pl.Series([None], dtype=pl.String).new_from_index(0, len(frame))
     return typed.with_columns(
         empty.scatter(problems["row"], problems["why"]).alias(PROBLEM),
         empty.scatter(problems["row"], places(problems["row"], parts)).alias(PLACE),
     )
+
+
+def _wrong_rows(
+    frame: pl.DataFrame, casts: Mapping[str, Cast], parts: Sequence[Part], required: str | None
+) -> Iterator[tuple[pl.Series, pl.Series | str]]:
+    """Numbers of rows, and what is wrong with them: one reason for each, or for all."""
+    for name, cast in casts.items():
+        rows = cast.unread.arg_true()
+        shown = frame[name].gather(rows)
+        shown = shown.str.head(_SHOWN) + shown.str.slice(_SHOWN).str.replace(r"(?s).+", "…")
+        yield rows, f"{name}: '" + shown + f"' is not {cast.kind}"
+    if required in casts:
+        cast = casts[required]
+        yield (cast.values.is_null() & ~cast.unread).arg_true(), f"{required}: missing"
+    for start, part in zip(_starts(parts), parts, strict=True):
+        if part.text is not None:
+            for which, odd in (("more", part.text.too_long), ("fewer", part.text.cut_off)):
+                rows = pl.Series(odd, dtype=pl.Int64) + start
+                yield rows, f"it has {which} cells than the header has columns"
 
 
 def places(rows: pl.Series, parts: Sequence[Part]) -> pl.Series:
@@ -221,11 +205,11 @@ def _starts(parts: Sequence[Part]) -> list[int]:
 
 def add_problem(frame: pl.DataFrame, wrong: pl.Series, why: pl.Series) -> pl.DataFrame:
     """Mark more rows as ones for the quarantine. A row that has a reason already keeps it alone."""
-    for name in (PROBLEM, PLACE):
-        if name not in frame.columns:
-            frame = frame.with_columns(pl.lit(None, pl.String).alias(name))
-    known = frame[PROBLEM]
-    return frame.with_columns(known.zip_with(~(wrong & known.is_null()), why).alias(PROBLEM))
+    if not wrong.any():
+        return frame
+    missing = [name for name in (PROBLEM, PLACE) if name not in frame.columns]
+    frame = frame.with_columns(pl.lit(None, pl.String).alias(name) for name in missing)
+    return frame.with_columns(pl.coalesce(PROBLEM, why.set(~wrong, None)).alias(PROBLEM))
 
 
 def split_problems(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:

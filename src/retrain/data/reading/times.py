@@ -29,7 +29,6 @@ MISSING_MARKS = (
     ".",
     "-",
 )
-DAY_FIRST, MONTH_FIRST = "day", "month"
 _MOST_SHAPES = 20
 # As far as whole numbers are meant as seconds since 1970: from 1973 on, so that 20230131 is a date.
 _EPOCHS = ((9, 10, "epoch_s"), (12, 13, "epoch_ms"), (15, 16, "epoch_us"))
@@ -50,35 +49,74 @@ _WRITTEN_MONTH_FIRST = re.compile(
 
 
 @dataclass(frozen=True)
+class Order:
+    """Whether the day or the month comes first (or a year of two digits), and why.
+
+    `doubt` where a person should check it, `undecided` where nobody but a person can say; `other` is the
+    format that the doubt is about, where it isn't day against month.
+    """
+
+    day_first: bool
+    why: str
+    doubt: bool = False
+    undecided: bool = False
+    other: str | None = None
+    year_first: bool = False
+
+
+@dataclass(frozen=True)
 class ReadTimes:
     """Times without a zone (UTC where the text has one), and how they were read.
 
     `unread` marks the values that are there and are no time. `formats` were needed, in the order in which they were
-    found. `order` is what settled whether the day or the month comes first, where that could be a question; `doubt` a
-    sentence for the person who has to check it.
+    found. `order` is there where it could be a question. `with_zone` counts the times whose text has a zone.
     """
 
     values: pl.Series
     unread: pl.Series
     formats: tuple[str, ...] = ()
-    order: str | None = None
-    day_first: bool | None = None
-    doubt: str | None = None
-    undecided: bool = False  # the doubt is one that nobody but a person can settle
-    mixed_zones: bool = False
-    zoned: bool = False  # all of them
-    dates_only: bool = False
-    other: str | None = None  # the format that the doubt is about, where it isn't day against month
+    order: Order | None = None
+    with_zone: int = 0
+    example: str = ""
 
+    @property
+    def dates_only(self) -> bool:
+        """Whether no text has a time of day."""
+        clock = ("%H", "%I", *EPOCH_UNITS)
+        return bool(self.formats) and not any(part in one for one in self.formats for part in clock)
 
-@dataclass(frozen=True)
-class _Order:
-    day_first: bool
-    why: str
-    doubt: bool
-    undecided: bool = False
-    other: str | None = None
-    year_first: bool = False
+    @property
+    def zoned(self) -> bool:
+        """Whether all texts have a zone."""
+        return 0 < self.with_zone == self.values.count()
+
+    @property
+    def mixed_zones(self) -> bool:
+        return 0 < self.with_zone < self.values.count()
+
+    @property
+    def day_first(self) -> bool | None:
+        return self.order.day_first if self.order and not self.order.year_first else None
+
+    @property
+    def undecided(self) -> bool:
+        return self.order is not None and self.order.undecided
+
+    @property
+    def doubt(self) -> str | None:
+        """A sentence for the person who has to check the order of day, month and year."""
+        if self.order is None or not self.order.doubt:
+            return None
+        dates = (
+            f"`{self.values.name}` holds dates such as {self.example}, and no value tells whether"
+        )
+        if self.order.other:
+            read = " or ".join(self.formats)
+            return f"{dates} the day, the month or the year comes first: read as {read}, but {self.order.other} is possible too."
+        first = "day" if self.order.day_first else "month"
+        return (
+            f"{dates} the day or the month comes first: read {first}-first, since {self.order.why}."
+        )
 
 
 def read_times(
@@ -86,118 +124,78 @@ def read_times(
 ) -> ReadTimes:
     """A column of text as times. With a `time_format` nothing is guessed.
 
+    One format after the other is tried for all values that it fits, until none is left that looks like a time.
     Raises DataError for a `time_format` that can't be one.
     """
     stripped = text.str.strip_chars()
-    known = stripped.is_not_null() & ~stripped.is_in(MISSING_MARKS)
-    frame = pl.DataFrame({"row": pl.int_range(len(text), eager=True), "text": stripped}).filter(
-        known
+    left = pl.DataFrame({"row": pl.int_range(len(text), eager=True), "text": stripped}).filter(
+        stripped.is_not_null() & ~stripped.is_in(MISSING_MARKS)
     )
-    if time_format is not None:
-        found = [(frame["row"], _parse(frame["text"], time_format))]
-        return _gather(text, frame["row"], found, (time_format,))
-    return _read_shapes(text, frame, day_first)
-
-
-def _read_shapes(text: pl.Series, frame: pl.DataFrame, day_first: bool | None) -> ReadTimes:
-    """One format after the other, each for all values that it fits, until none is left that looks like a time."""
-    rows, found, formats, order, zoned = frame["row"], [], [], None, 0
-    for _ in range(_MOST_SHAPES):
-        if frame.is_empty():
-            break
-        candidates = _formats(frame["text"][0])
-        if len(candidates) == 2:
-            if order is None or not order.doubt:
-                order = _settle(frame["text"], candidates, day_first, order)
-            if (year := _settle_year(frame["text"], candidates, day_first)) is not None:
-                order = year
-            year_first = year is not None and year.year_first
-            candidates = [
-                _year_first(candidates[0])
-                if year_first
-                else candidates[0 if order.day_first else 1]
-            ]
-        if not candidates:
-            frame = frame.filter(~frame["text"].str.contains(_shape(frame["text"][0])))
-            continue
-        values = _parse(frame["text"], candidates[0])
-        fits = values.is_not_null()
-        if not fits[0]:  # such as 31 February: nothing else has its form
-            fits = pl.Series([True]).append(fits.slice(1))
-        elif candidates[0] not in formats:
-            formats.append(candidates[0])
-        zoned += int(fits.sum()) if _has_zone(candidates[0]) else 0
-        found.append((frame["row"].filter(fits), values.filter(fits)))
-        frame = frame.filter(~fits)
-    read = _gather(text, rows, found, tuple(formats))
-    doubt = None
-    if order is not None and order.doubt:
-        doubt = f"`{text.name}` holds dates such as {_example(text)}, and no value tells whether the day or the month comes "
-        doubt += f"first: read {'day' if order.day_first else 'month'}-first, since {order.why}."
-    if doubt and order.other:
-        doubt = f"`{text.name}` holds dates such as {_example(text)}, and no value tells whether the day, the month or the "
-        doubt += (
-            f"year comes first: read as {' or '.join(formats)}, but {order.other} is possible too."
-        )
-    return ReadTimes(
-        read.values,
-        read.unread,
-        read.formats,
-        order.why if order else None,
-        order.day_first if order and not order.year_first else None,
-        doubt,
-        order is not None and order.undecided,
-        0 < zoned < len(rows) - int(read.unread.sum()),
-        0 < zoned == len(rows) - int(read.unread.sum()),
-        bool(formats)
-        and not any("%H" in name or "%I" in name or name in EPOCH_UNITS for name in formats),
-        order.other if order else None,
-    )
-
-
-def _gather(text: pl.Series, rows: pl.Series, found: list, formats: tuple[str, ...]) -> ReadTimes:
     values = pl.Series(text.name, [None], dtype=pl.Datetime("us")).new_from_index(0, len(text))
-    for places, times in found:
-        values = values.scatter(places, times)
-    wanted = pl.Series([False]).new_from_index(0, len(text)).scatter(rows, True)
-    return ReadTimes(values.alias(text.name), wanted & values.is_null(), formats)
+    known = pl.Series([False]).new_from_index(0, len(text)).scatter(left["row"], True)
+    if time_format is not None:
+        values = values.scatter(left["row"], _parse(left["text"], time_format))
+        return ReadTimes(values.alias(text.name), known & values.is_null(), (time_format,))
+    formats: dict[str, None] = {}
+    order, with_zone, example = None, 0, str(stripped.drop_nulls().first())
+    for _ in range(_MOST_SHAPES):
+        if left.is_empty():
+            break
+        candidates = _formats(left["text"][0])
+        if not candidates:
+            left = left.filter(~left["text"].str.contains(_shape(left["text"][0])))
+            continue
+        name = candidates[0]
+        if len(candidates) == 2:
+            order, name = _choose(left["text"], candidates, day_first, order)
+        times = _parse(left["text"], name)
+        fits = times.is_not_null()
+        if fits[0]:
+            formats[name] = None
+        else:  # such as 31 February: nothing else has its form
+            fits = pl.Series([True]).append(fits.slice(1))
+        with_zone += int(times.count()) if _has_zone(name) else 0
+        values = values.scatter(left["row"].filter(fits), times.filter(fits))
+        left = left.filter(~fits)
+    unread = known & values.is_null()
+    return ReadTimes(values.alias(text.name), unread, tuple(formats), order, with_zone, example)
 
 
 def _parse(text: pl.Series, time_format: str) -> pl.Series:
     """Times without a zone, null where a text has another form. Raises DataError when the format is none."""
+    if time_format in EPOCH_UNITS:
+        scale = {"s": 1_000_000, "ms": 1_000, "us": 1}[EPOCH_UNITS[time_format]]
+        whole = text.cast(pl.Int64, strict=False) * scale
+        with_fraction = (text.cast(pl.Float64, strict=False) * scale).round()
+        return whole.fill_null(with_fraction.cast(pl.Int64, strict=False)).cast(pl.Datetime("us"))
+    if time_format in ("%Y", "%Y%m"):  # Polars wants a month, and a sign before it
+        month = "01" if time_format == "%Y" else text.str.slice(4)
+        text, time_format = (
+            (text if time_format == "%Y" else text.str.head(4)) + "-" + month,
+            "%Y-%m",
+        )
+    if "%,f" in time_format:  # of our own: a comma before the fraction of a second
+        text, time_format = (
+            text.str.replace(r"(:\d{2}),(\d+)", "$1.$2"),
+            time_format.replace("%,f", "%.f"),
+        )
+    zone = "UTC" if "%z" in time_format or "%#z" in time_format else None
     try:
-        if time_format in EPOCH_UNITS:
-            scale = {"s": 1_000_000, "ms": 1_000, "us": 1}[EPOCH_UNITS[time_format]]
-            numbers = text.cast(pl.Int64, strict=False)
-            if numbers.null_count():
-                return (
-                    (text.cast(pl.Float64, strict=False) * scale)
-                    .round()
-                    .cast(pl.Int64)
-                    .cast(pl.Datetime("us"))
-                )
-            return (numbers * scale).cast(pl.Datetime("us"))
-        if time_format == "%Y":
-            return _parse(text + "-01-01", "%Y-%m-%d")
-        if time_format == "%Y%m":
-            return _parse(text.str.slice(0, 4) + "-" + text.str.slice(4) + "-01", "%Y-%m-%d")
-        if "%,f" in time_format:  # of our own: a comma before the fraction of a second
-            point = text.str.replace(r"(:\d{2}),(\d+)", "$1.$2")
-            return _parse(point, time_format.replace("%,f", "%.f"))
-        if "%z" in time_format or "%#z" in time_format:
-            zoned = time_format.replace("%z", "%#z")
-            times = text.str.to_datetime(
-                zoned, strict=False, time_unit="us", time_zone="UTC", ambiguous="earliest"
-            )
-            return times.dt.replace_time_zone(None)
-        # Of a four-digit year `%Y` would take two digits for the first century.
-        times = text.str.to_datetime(time_format, strict=False, time_unit="us")
-        return times if "%Y" not in time_format else times.set(times.dt.year() < 1000, None)
+        times = text.str.to_datetime(
+            time_format.replace("%z", "%#z"),
+            strict=False,
+            time_unit="us",
+            time_zone=zone,
+            ambiguous="earliest",
+        ).dt.replace_time_zone(None)
     except pl.exceptions.PolarsError as error:
         raise DataError(
-            f"{time_format!r} is no format of times: {str(error).splitlines()[0]} Say it as strptime does, such as "
-            "%d.%m.%Y %H:%M, or epoch_s, epoch_ms, epoch_us (--time-format, `data.source.time_format`)."
+            f"{time_format!r} is no format of times: {str(error).splitlines()[0]}",
+            hint="say it as strptime does, such as %d.%m.%Y %H:%M, or epoch_s, epoch_ms, epoch_us (--time-format, "
+            "`data.source.time_format`).",
         ) from error
+    # Of a four-digit year `%Y` would take two digits for the first century.
+    return times if zone or "%Y" not in time_format else times.set(times.dt.year() < 1000, None)
 
 
 def _formats(example: str) -> list[str]:
@@ -257,46 +255,46 @@ def _weekday(text: str | None) -> str:
     return text.replace(name, "%a" if len(name) == 3 else "%A")
 
 
+def _choose(
+    text: pl.Series, formats: list[str], day_first: bool | None, before: Order | None
+) -> tuple[Order, str]:
+    """The order of day, month and year, from all values of one form, and the format that it means."""
+    order = before
+    if before is None or not before.doubt:
+        order = _settle(text, formats, day_first, before)
+    order = _settle_year(text, formats, day_first) or order
+    if order.year_first:
+        return order, _year_first(formats[0])
+    return order, formats[0 if order.day_first else 1]
+
+
 def _settle(
-    text: pl.Series, formats: list[str], day_first: bool | None, before: _Order | None
-) -> _Order:
-    """Whether the day or the month comes first, from all values of one form."""
+    text: pl.Series, formats: list[str], day_first: bool | None, before: Order | None
+) -> Order:
+    """Whether the day or the month comes first."""
     if day_first is not None:
-        return _Order(day_first, "it was said so (`day_first`)", doubt=False)
+        return Order(day_first, "it was said so (`day_first`)")
     by_day, by_month = (_parse(text, name) for name in formats)
-    days, months = by_day.count(), by_month.count()
-    if before is not None and days == months:
+    if before is not None and by_day.count() == by_month.count():
         return before
-    numbers = text.str.extract_groups(r"^(\d+)\D(\d+)").struct
-    first, second = (numbers.field(name).cast(pl.Int64, strict=False) for name in ("1", "2"))
-    if days != months:
-        which, number = (DAY_FIRST, first) if days > months else (MONTH_FIRST, second)
-        why = f"the {'first' if days > months else 'second'} number goes up to {number.max()}"
+    first, second = (
+        text.str.extract(r"^(\d+)\D(\d+)", group).cast(pl.Int64, strict=False) for group in (1, 2)
+    )
+    if by_day.count() != by_month.count():
+        more = by_day.count() > by_month.count()
         contradicted = min((first > 12).sum(), (second > 12).sum()) > 0
-        return _Order(
-            which == DAY_FIRST,
-            why + (" in most of them" if contradicted else ""),
-            doubt=contradicted,
-        )
+        why = f"the {'first' if more else 'second'} number goes up to {(first if more else second).max()}"
+        return Order(more, why + (" in most of them" if contradicted else ""), doubt=contradicted)
     sign = formats[0][2]
     if sign == ".":
-        return _Order(True, "dates with points are written so", doubt=True)
-    ordered = [
-        times.drop_nulls().is_sorted() or times.drop_nulls().is_sorted(descending=True)
-        for times in (by_day, by_month)
-    ]
-    if ordered[0] != ordered[1]:
-        return _Order(ordered[0], "the rows are then in order of time", True, True)
-    if text.n_unique() > 1 and (first.n_unique() == 1) != (second.n_unique() == 1):
-        return _Order(
-            first.n_unique() == 1,
-            "the other number then is the same day of every month",
-            True,
-            True,
-        )
-    if sign == "/":
-        return _Order(False, "slashes are mostly written so", True, True)
-    return _Order(True, f"dates with `{sign}` are mostly written so", True, True)
+        return Order(True, "dates with points are written so", doubt=True)
+    day, month = bool(_in_order(by_day)), bool(_in_order(by_month))
+    same = [len(text) > 1 and numbers.n_unique() == 1 for numbers in (first, second)]
+    if day != month:
+        return Order(day, "the rows are then in order of time", True, True)
+    if text.n_unique() > 1 and same[0] != same[1]:
+        return Order(same[0], "the other number then is the same day of every month", True, True)
+    return Order(sign != "/", f"dates with `{sign}` are mostly written so", True, True)
 
 
 def _year_first(name: str) -> str:
@@ -304,48 +302,35 @@ def _year_first(name: str) -> str:
     return re.sub(r"^%d(.)%m.%y", r"%y\1%m\1%d", name)
 
 
-def _settle_year(text: pl.Series, formats: list[str], day_first: bool | None) -> _Order | None:
+def _settle_year(text: pl.Series, formats: list[str], day_first: bool | None) -> Order | None:
     """Whether a year of two digits comes first; None where it comes last."""
     if "%y" not in formats[0] or not text.str.contains(r"^\d{2}\D\d{2}\D\d{2}(\D|$)").all():
         return None
     first = _parse(text, _year_first(formats[0]))
-    lasts = [_parse(text, name) for name in formats]
-    most = max(times.count() for times in lasts)
-    if first.count() != most:
-        found = first.count() > most
-        return (
-            _Order(False, "only then all are dates", doubt=False, year_first=True)
-            if found
-            else None
-        )
-    last = min((times for times in lasts if times.count() == most), key=_span)
+    last = min((_parse(text, name) for name in formats), key=lambda one: (-one.count(), _span(one)))
+    if first.count() != last.count():
+        why = "only then all are dates"
+        return Order(False, why, year_first=True) if first.count() > last.count() else None
     signs = {
-        _narrower(first, last),
+        int(4 * _span(first) < _span(last)) - int(4 * _span(last) < _span(first)),
         _in_order(first) - _in_order(last),
         _ahead(last) - _ahead(first),
     } - {0}
     if signs == {1}:
-        return _Order(
-            False, "the times then lie closer, in order or not ahead", doubt=False, year_first=True
-        )
+        return Order(False, "the times then lie closer, in order or not ahead", year_first=True)
     if signs == {-1} or day_first is not None:
         return None
     order = _settle(text, formats, None, None)
-    return _Order(order.day_first, order.why, True, True, other=_year_first(formats[0]))
+    return Order(order.day_first, order.why, True, True, other=_year_first(formats[0]))
 
 
 def _span(times: pl.Series) -> float:
-    known = times.drop_nulls()
-    return (known.max() - known.min()).total_seconds() if len(known) else 0.0
-
-
-def _narrower(one: pl.Series, other: pl.Series) -> int:
-    return int(4 * _span(one) < _span(other)) - int(4 * _span(other) < _span(one))
+    return (times.max() - times.min()).total_seconds() if times.count() else 0.0
 
 
 def _in_order(times: pl.Series) -> int:
     known = times.drop_nulls()
-    return int(known.n_unique() > 2 and (known.is_sorted() or known.is_sorted(descending=True)))
+    return int(known.is_sorted() or known.is_sorted(descending=True))
 
 
 def _ahead(times: pl.Series) -> int:
@@ -366,7 +351,3 @@ def _shape(example: str) -> str:
 
 def _has_zone(name: str) -> bool:
     return "%#z" in name or name.endswith(("UTC", "GMT")) or name in EPOCH_UNITS
-
-
-def _example(text: pl.Series) -> str:
-    return str(text.drop_nulls()[0])
