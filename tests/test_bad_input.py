@@ -89,10 +89,7 @@ def test_a_broken_row_is_quarantined_and_the_rest_goes_on(grown: Project) -> Non
     assert "8 quarantined" in grown.repro("snapshot")
     # Five of them are February's, where the wind blows at a thousand miles an hour.
     kept = pl.read_parquet(grown.root / "data/snapshot/batch=2013-04/quarantine.parquet")
-    assert (
-        kept["__retrain_quarantine_reason"].to_list()
-        == ["distance: below the minimum 0"] * 3
-    )
+    assert kept["__retrain_quarantine_reason"].to_list() == ["distance: below the minimum 0"] * 3
 
 
 def test_a_missing_source_folder(grown: Project) -> None:

@@ -247,6 +247,9 @@ def test_an_edit_of_ones_own_code_re_runs_the_stages_that_use_it(grown: Project)
         if line.startswith("Running stage")
     ]
     assert ran == ["config", "train", "evaluate", "promote"]
+    grown.edit("src/retrain/gate/checks.py", "from __future__", "# Edited.\nfrom __future__")
+    result = grown.run("dvc", "repro", **path)
+    assert "'evaluate'" in result.stdout and "Running stage 'train'" not in result.stdout
 
 
 def test_raw_files_that_init_was_given_are_kept_by_dvc_and_not_by_git(project: Project) -> None:

@@ -1,3 +1,3 @@
 """Retraining of scikit-learn models: when (policy), how (strategy), whether (gate)."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

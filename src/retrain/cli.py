@@ -108,6 +108,11 @@ INIT = (
     "  retrain init 'data/incoming/*.parquet' --target churned --time day --period week\n"
     '  retrain init DATABASE_URL --query "select * from orders" --target late --time ordered_at',
 )
+NEW = (
+    "retrain.commands.new",
+    "write a fresh project into a new folder, on the engine that is installed",
+    "retrain new ../sales",
+)
 # What an MLflow server answers when asking again won't help.
 REFUSALS = {
     "INVALID_PARAMETER_VALUE",
@@ -180,7 +185,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(dest="verb", metavar="verb", required=True)
-    for verb, (_, text, example) in ({"init": INIT} | STAGES | CHOICES | QUESTIONS).items():
+    for verb, (_, text, example) in (
+        {"new": NEW, "init": INIT} | STAGES | CHOICES | QUESTIONS
+    ).items():
         examples = f"{example}\n  {SWEEP}" if verb == "train" else example
         one = verbs.add_parser(
             verb,
@@ -195,6 +202,11 @@ def build_parser() -> argparse.ArgumentParser:
             default=argparse.SUPPRESS,
             help="show the traceback of an error",
         )
+        if verb == "new":
+            one.add_argument(
+                "folder", type=Path, metavar="DIR", help="a folder that is new or empty"
+            )
+            continue
         if verb == "init":
             _add_init(one)
             continue
@@ -405,7 +417,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             )
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if options.verb == "init":
+    if options.verb in ("new", "init"):
         if rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         options.started_in = Path.cwd()
@@ -484,7 +496,13 @@ def run(options: argparse.Namespace) -> None:
 
     if options.verb == "predict":
         options.input, options.output = options.input.resolve(), options.output.resolve()
+    if options.verb == "new":
+        importlib.import_module(NEW[0]).run(options)
+        return
     os.chdir(find_root())
+    sys.path.append(
+        str(Path("src").resolve())
+    )  # the project's own package, under an installed engine
     if options.verb == "init":
         importlib.import_module(INIT[0]).run(options)
         return

@@ -1,23 +1,41 @@
-"""The code that `_target_` names in the configuration: DVC's stages depend on its digest, wherever in the project it lies."""
+"""Digests of code, which DVC's stages depend on: of the engine, and of what `_target_` names in the configuration."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 # Groups of the configuration whose `_target_` a stage runs.
 GROUPS = ("data", "model", "strategy", "policy", "gate")
 
+# What of the engine a stage runs. A stage of dvc.yaml depends on the digest of these and on no file of the engine: so
+# it is one dependency, and there also when the engine is an installed package instead of `src/retrain/`.
+ENGINE = {
+    "snapshot": ("data", "pipeline/snapshot.py"),
+    "train": (
+        "data/windows.py",
+        "models",
+        "monitoring",
+        "pipeline/observe.py",
+        "pipeline/train.py",
+        "registry",
+    ),
+    "evaluate": ("data/windows.py", "gate", "models/metrics.py", "pipeline/evaluate.py"),
+    "promote": ("gate", "pipeline/promote.py", "report"),
+}
+
 
 def code_digests(content: Mapping[str, Any], root: Path) -> dict[str, str]:
-    """Digest by config group of the code in the project that its `_target_` entries name; empty where there is none.
+    """Digests of the code that the stages run: the engine's by stage, that of `_target_` entries by config group.
 
-    Of this project's own engine that is the module, of any other package below `root` the whole package, since its
-    modules import each other. Installed packages are not looked into: `constraints.txt` pins them.
+    A group's digest is empty where its entries name no code of the project. Of the engine it covers the module, of any
+    other package below `root` that module, those of the package that it imports, and the package's other files.
+    Installed packages are not looked into: `constraints.txt` pins them.
 
     Parameters
     ----------
@@ -26,7 +44,20 @@ def code_digests(content: Mapping[str, Any], root: Path) -> dict[str, str]:
     root
         The project's root.
     """
-    return {group: _digest(_files(content.get(group), root), root) for group in GROUPS}
+    groups = {group: _digest(_files(content.get(group), root), root) for group in GROUPS}
+    return groups | {stage: _engine_digest(names) for stage, names in ENGINE.items()}
+
+
+def _engine_digest(names: Sequence[str]) -> str:
+    here = Path(__file__).resolve().parent
+    return _digest({file for name in names for file in _python_files(here / name)}, here)
+
+
+def _python_files(path: Path) -> Iterator[Path]:
+    """A module, or all modules and templates of a folder."""
+    if path.is_file():
+        return iter([path])
+    return (file for kind in ("*.py", "*.j2") for file in path.rglob(kind))
 
 
 def _files(node: Any, root: Path) -> set[Path]:
@@ -56,12 +87,50 @@ def _code_of(target: str, root: Path) -> list[Path]:
         return []
     if found.name != "__init__.py":
         return [found]
+    modules = _module_file(found.parent, rest.split("."))
     if package == __name__.partition(".")[0]:
-        return _module_file(found.parent, rest.split("."))
+        return modules
+    return sorted(_reached(modules, found.parent)) or _all_files(found.parent)
+
+
+def _reached(modules: list[Path], package: Path) -> set[Path]:
+    """Modules of a package that these import, themselves, or through one another; and its files that are no modules."""
+    reached: set[Path] = set()
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module in reached:
+            continue
+        reached.add(module)
+        above = module.parent.relative_to(package).parts
+        for length in range(len(above) + 1):
+            waiting += _module_file(package.joinpath(*above[:length]), ["__init__"])
+        for name in _imported(module, package):
+            waiting += _module_file(package.parent, name.split("."))
+    others = [path for path in _all_files(package) if path.suffix != ".py"]
+    return reached.union(others) if reached else set()
+
+
+def _imported(module: Path, package: Path) -> Iterator[str]:
+    """Dotted names that a module imports from its own package, at its top or in a function."""
+    place = (package.name, *module.parent.relative_to(package).parts)
+    try:
+        tree = ast.parse(module.read_bytes())
+    except SyntaxError:  # building the class says it better
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith(package.name))
+        elif isinstance(node, ast.ImportFrom):
+            above = place[: len(place) - node.level + 1] if node.level else ()
+            source = ".".join([*above, *filter(None, [node.module])])
+            if source.partition(".")[0] == package.name:
+                yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def _all_files(package: Path) -> list[Path]:
     return sorted(
-        path
-        for path in found.parent.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts
     )
 
 
@@ -90,9 +159,10 @@ def _origin(package: str) -> Path | None:
 def _module_file(folder: Path, parts: list[str]) -> list[Path]:
     """The deepest module that a dotted name below `folder` leads to."""
     for length in range(len(parts), 0, -1):
-        module = folder.joinpath(*parts[:length]).with_suffix(".py")
-        if module.is_file():
-            return [module]
+        place = folder.joinpath(*parts[:length])
+        for module in (place.with_suffix(".py"), place / "__init__.py"):
+            if module.is_file():
+                return [module]
     return []
 
 

@@ -317,7 +317,10 @@ def test_drills_show_who_notices_and_adopting_writes_the_recommendation(
     assert "With one broken batch in six" in output.stdout
     config = (replayed.root / "conf/config.yaml").read_text()
     assert "policy: every " in config and "gate: superiority " in config
-    assert "prior_value_of_data: null" not in (replayed.root / "conf/policy/cost_aware.yaml").read_text()
+    assert (
+        "prior_value_of_data: null"
+        not in (replayed.root / "conf/policy/cost_aware.yaml").read_text()
+    )
     replayed.run("retrain", "config")
 
 

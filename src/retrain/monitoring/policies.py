@@ -199,7 +199,10 @@ class CostAware(Policy):
     ) -> None:
         super().__init__(**limits)
         self.retraining_cost, self.horizon = retraining_cost, horizon_batches
-        self.prior_staleness_rate, self.prior_value_of_data = prior_staleness_rate, prior_value_of_data
+        self.prior_staleness_rate, self.prior_value_of_data = (
+            prior_staleness_rate,
+            prior_value_of_data,
+        )
 
     def decide(self, context: PolicyContext) -> Decision:
         forecast = self.forecast(context)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrain import __version__
 from retrain.config import ColumnType, Config, Task, feature_types, to_container, to_yaml
 from retrain.data.manifest import Manifest
 from retrain.errors import ModelError
@@ -49,6 +50,7 @@ def start_run(
     environment = {"dvc_experiment": os.environ.get("DVC_EXP_NAME")}
     always = {"git_commit": commit.sha or "none", "git_dirty": str(bool(commit.patch)).lower()}
     always |= {key: value for key, value in environment.items() if value}
+    always["engine"] = f"retrain {__version__}"  # of an installed engine the commit says nothing
     experiment, _ = ensure_experiment(store, store.experiment + suffix)
     with mlflow.start_run(
         experiment_id=experiment,
