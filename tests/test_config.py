@@ -227,10 +227,10 @@ def test_a_mistake_is_explained_in_the_words_of_the_project(
 
 def test_a_period_is_held_or_released_never_both() -> None:
     with pytest.raises(
-        ConfigError, match=r"2013-05 stands in both `monitoring.hold`.*`monitoring.release`"
+        ConfigError, match=r"2013-05 stands in both `monitoring.hold`.*`monitoring.accept`"
     ):
-        compose(CONF, ["monitoring.hold=[2013-05,2013-06]", "monitoring.release=[2013-04,2013-05]"])
-    assert compose(CONF, ["monitoring.hold=[2013-05]", "monitoring.release=[2013-04]"])
+        compose(CONF, ["monitoring.hold=[2013-05,2013-06]", "monitoring.accept=[2013-04,2013-05]"])
+    assert compose(CONF, ["monitoring.hold=[2013-05]", "monitoring.accept=[2013-04]"])
 
 
 def test_one_persons_overlay_wins(tmp_path: Path) -> None:

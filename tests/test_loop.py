@@ -84,7 +84,7 @@ def test_a_new_month_is_compared_on_rows_that_neither_has_seen_and_a_bad_one_is_
     grown.arrive("2013-05", change=lambda batch: batch.with_columns(flipped.alias(TARGET)))
     grown.edit("conf/data/slice.yaml", "2013-04", "2013-05")
     grown.edit(
-        "conf/config.yaml", "hold_back: true ", "hold_back: false"
+        "conf/config.yaml", "hold_anomalies: true ", "hold_anomalies: false"
     )  # or it would not get as far as the gate
     grown.edit("conf/strategy/sliding_window.yaml", "batches: 3", "batches: 1")
     grown.edit("conf/config.yaml", "strategy: full", "strategy: sliding_window")

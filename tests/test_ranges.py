@@ -238,7 +238,7 @@ def test_a_value_that_would_switch_something_off_is_refused_with_key_value_and_r
         ("+data.label_delay=99999999999d", ["data.label_delay", "five digits"]),
         ("data.as_of=9999-12", ["data.as_of", "9999-12"]),
         ("data.as_of=2013-13", ["data.as_of", "2013-13", "2013-01"]),
-        ("monitoring.release=[2013-1]", ["monitoring.release", "2013-1"]),
+        ("monitoring.accept=[2013-1]", ["monitoring.accept", "2013-1"]),
         ("monitoring.hold=[2013-1]", ["monitoring.hold", "2013-1"]),
         (
             "policy={_target_:retrain.models.strategies.Full}",

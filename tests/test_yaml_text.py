@@ -112,8 +112,8 @@ def write_data(conf: Path, **lines: str) -> None:
 @pytest.mark.parametrize("period", ["000017", "000000", "000100"])
 def test_a_batch_that_is_counted_is_named_as_the_program_writes_it(conf: Path, period: str) -> None:
     write_data(conf, period="rows", as_of=period)
-    config = compose(conf, ["data=files", f"monitoring.release=[{period}]"])
-    assert config.data.as_of == period and config.monitoring.release == [period]
+    config = compose(conf, ["data=files", f"monitoring.accept=[{period}]"])
+    assert config.data.as_of == period and config.monitoring.accept == [period]
 
 
 @pytest.mark.parametrize(

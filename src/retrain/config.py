@@ -179,8 +179,8 @@ class MonitoringConfig:
     false_alarm_rate: Annotated[float, Gt(0), Lt(0.5)] = (
         0.05  # of batches in which nothing has changed
     )
-    hold_back: bool = True  # a batch that looks broken takes no part until it is released
-    release: list[str] = field(
+    hold_anomalies: bool = True  # a batch that looks broken takes no part until it is accepted
+    accept: list[str] = field(
         default_factory=list
     )  # periods of such batches that a person has looked at
     # Later batches that agree with one on hold, and not with the past; null: never.

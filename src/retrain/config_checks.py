@@ -58,12 +58,12 @@ def _check_gate(gate: GateConfig, where: Where) -> None:
 def _check_monitoring(monitoring: MonitoringConfig, where: Where) -> None:
     both = sorted(
         {str(period).strip() for period in monitoring.hold}
-        & {str(one).strip() for one in monitoring.release}
+        & {str(one).strip() for one in monitoring.accept}
     )
     if both:
         raise ConfigError(
-            f"{where('monitoring.release')}: {', '.join(both)} stands in both `monitoring.hold` (takes no part) and "
-            "`monitoring.release` (takes part again). Take it out of one of them."
+            f"{where('monitoring.accept')}: {', '.join(both)} stands in both `monitoring.hold` (takes no part) and "
+            "`monitoring.accept` (takes part again). Take it out of one of them."
         )
 
 

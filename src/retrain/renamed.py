@@ -26,6 +26,8 @@ TARGETS = {
     "retrain.promotion.": "retrain.gate.",
 }
 KEYS = {
+    "monitoring.hold_back": "monitoring.hold_anomalies",
+    "monitoring.release": "monitoring.accept",
     "gate.**.figure": "gate.**.resource",
     "policy.**.prior_ageing": "policy.**.prior_staleness_rate",
     "policy.**.prior_learning": "policy.**.prior_value_of_data",

@@ -236,7 +236,7 @@ class Loop:
         count, outcome = len(self.batches), self.outcome
         for number in range(count - 1):
             hidden = frozenset(
-                b.period for b in self.manifests[number].batches if b.held_back and b.rows
+                b.period for b in self.manifests[number].batches if b.on_hold and b.rows
             )
             newest = self.batches[number]
             outcome.held += newest.period in hidden
@@ -244,7 +244,7 @@ class Loop:
             if newest.period not in hidden or (number and hidden != self.hidden):
                 champion = self.decide(known, number, champion)
             else:
-                why = self.manifests[number].batches[-1].suspicions
+                why = self.manifests[number].batches[-1].anomalies
                 outcome.events.append(f"{newest.period} on hold: {'; '.join(why)[:200]}")
             self.hidden = hidden
             if champion is not None:
@@ -254,7 +254,7 @@ class Loop:
                 outcome.events[-1] += (
                     f" -> {outcome.default[-1]:.4g} against {outcome.freshest[-1]:.4g}"
                 )
-        outcome.still = sum(b.held_back and b.rows > 0 for b in self.manifests[-1].batches)
+        outcome.still = sum(b.on_hold and b.rows > 0 for b in self.manifests[-1].batches)
 
     def decide(self, known: Sequence, number: int, champion):
         from retrain.data.windows import plan_windows

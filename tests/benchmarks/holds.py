@@ -95,14 +95,14 @@ def main() -> None:
     print(f"{path}, {period}: {len(parts)} batches")
     for accept_after in ACCEPT_AFTER:
         decided = judge(parts, sound, time, accept_after)
-        held = [batch.period for batch in decided if batch.held_back]
-        late = [batch.period for batch in decided if batch.accepted]
+        held = [batch.period for batch in decided if batch.on_hold]
+        late = [batch.period for batch in decided if batch.confirmed_by]
         print(
             f"  as they are, accept_after {accept_after}: {len(held)} on hold {held[:12]}, {len(late)} accepted {late[:12]}"
         )
     for batch in judge(parts, sound, time, None):
-        if batch.suspicions:
-            print(f"    {batch.period} {batch.first_time}: {'; '.join(batch.suspicions)[:230]}")
+        if batch.anomalies:
+            print(f"    {batch.period} {batch.first_time}: {'; '.join(batch.anomalies)[:230]}")
     if "--faults" not in rest:
         return
     starts = range(FEWEST_EARLIER + 2, len(parts) - max(LENGTHS), max(1, len(parts) // 6))
@@ -123,8 +123,8 @@ def main() -> None:
                     decided = judge(parts[: start + length + 1], mixed, time, accept_after)[
                         start : start + length
                     ]
-                    noticed += sum(bool(batch.suspicions) for batch in decided)
-                    accepted += sum(bool(batch.accepted) for batch in decided)
+                    noticed += sum(bool(batch.anomalies) for batch in decided)
+                    accepted += sum(bool(batch.confirmed_by) for batch in decided)
                 cells.append(f"{noticed}/{len(starts) * length} noticed, {accepted} accepted")
             print(f"  {kind}, accept_after {accept_after}: " + " | ".join(cells), flush=True)
 

@@ -152,9 +152,9 @@ def test_what_is_held_back_does_not_depend_on_what_was_released_before(project: 
     for month in ("2013-07", "2013-08"):
         project.arrive(month, change=lambda rows: flip_labels(rows, "late", 1.0, seed=1))
 
-    def state(release: str) -> dict[str, str]:
+    def state(accept: str) -> dict[str, str]:
         conf = project.root / "conf/config.yaml"
-        conf.write_text(re.sub(r"release: \[.*?\]", f"release: [{release}]", conf.read_text()))
+        conf.write_text(re.sub(r"accept: \[.*?\]", f"accept: [{accept}]", conf.read_text()))
         said.append(project.repro("snapshot"))
         folder = project.root / "data/snapshot"
         return {
@@ -191,7 +191,7 @@ def test_a_broken_batch_neither_trains_nor_judges_until_it_is_released(project: 
     )
     status = project.run("retrain", "status").stdout
     assert "Held back" in status and "2013-07" in status
-    project.edit("conf/config.yaml", "release: []", "release: [2013-07]")
+    project.edit("conf/config.yaml", "accept: []", "accept: [2013-07]")
     project.repro()
     assert (
         "2013-07"
@@ -205,7 +205,7 @@ def test_a_batch_that_is_held_back_after_the_champion_learnt_from_it_stops_no_pi
     project: Project,
 ) -> None:
     project.edit("conf/data/slice.yaml", "as_of: 2013-03", "as_of: null")
-    project.edit("conf/config.yaml", "hold_back: true ", "hold_back: false")
+    project.edit("conf/config.yaml", "hold_anomalies: true ", "hold_anomalies: false")
     project.arrive("2013-04", "2013-05", "2013-06")
     project.repro()
     project.arrive("2013-07", change=lambda rows: flip_labels(rows, "late", 1.0, seed=1))
@@ -215,7 +215,7 @@ def test_a_batch_that_is_held_back_after_the_champion_learnt_from_it_stops_no_pi
     ]
     project.run("retrain", "promote", str(version), "--reason", "a person means well")
     served = project.run("retrain", "history").stdout
-    project.edit("conf/config.yaml", "hold_back: false", "hold_back: true ")
+    project.edit("conf/config.yaml", "hold_anomalies: false", "hold_anomalies: true ")
     output = project.repro()
     assert (
         f"No retraining: Batch 2013-07 is held back, and champion version {version} has learnt from it"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,9 +15,9 @@ import pytest
 from retrain.backtest.fault_injection import InMemory
 from retrain.config import Column, ColumnType, DataConfig, MonitoringConfig, PeriodKind, Task
 from retrain.data.holds import decide_holds
-from retrain.data.manifest import SUMMARY, Batch
+from retrain.data.manifest import SUMMARY, Batch, read_manifest
 from retrain.data.profiles import summarize
-from retrain.pipeline.snapshot import how_to_hold_again, how_to_release
+from retrain.pipeline.snapshot import how_to_accept, how_to_hold_again
 
 DATA = DataConfig(
     name="d",
@@ -62,7 +64,7 @@ def judge(months: Sequence[pl.DataFrame], **monitoring: object) -> list[Batch]:
 
 
 def held(batches: Sequence[Batch]) -> list[int]:
-    return [number for number, batch in enumerate(batches) if batch.held_back]
+    return [number for number, batch in enumerate(batches) if batch.on_hold]
 
 
 def changed(change: Change, numbers: Sequence[int], count: int) -> list[pl.DataFrame]:
@@ -87,8 +89,8 @@ def test_a_change_for_good_is_on_hold_until_enough_later_batches_agree_with_it(n
     for newest in range(7, count):
         decided = judge(changed(REFORMS[name], range(7, count), newest + 1))
         assert held(decided) == (list(range(7, newest + 1)) if newest < 10 else []), newest
-    assert [batch.accepted for batch in decided[7:11]] == ["10"] * 4
-    assert not any(batch.suspicions for batch in decided[11:]), (
+    assert [batch.confirmed_by for batch in decided[7:11]] == ["10"] * 4
+    assert not any(batch.anomalies for batch in decided[11:]), (
         "once accepted, it is no longer strange"
     )
     assert held(judge(changed(REFORMS[name], range(7, count), count), accept_after=None))[:4] == [
@@ -131,15 +133,19 @@ def test_a_person_holds_accepts_and_is_told_the_way_back() -> None:
     again = judge(months, hold=["07", "08", "09", "10"])
     assert held(again) == [7, 8, 9, 10, 11], "of what is listed nothing follows for others"
     assert "it is listed under `monitoring.hold`" in again[7].why_on_hold
-    assert held(judge(months, release=["07"])) == [] and held(judge(months, hold_back=False)) == []
-    assert held(judge([month(number) for number in range(8)], hold=["03"], hold_back=False)) == [3]
-    accepted = [batch for batch in judge(months) if batch.accepted]
+    assert (
+        held(judge(months, accept=["07"])) == [] and held(judge(months, hold_anomalies=False)) == []
+    )
+    assert held(
+        judge([month(number) for number in range(8)], hold=["03"], hold_anomalies=False)
+    ) == [3]
+    accepted = [batch for batch in judge(months) if batch.confirmed_by]
     text = how_to_hold_again(accepted)
     assert (
         "`monitoring.hold` in conf/config.yaml: [07, 08, 09, 10]" in text
         and "`monitoring.accept_after: null`" in text
     )
-    assert "`monitoring.hold`" in how_to_release([again[7]], 3)[0]
+    assert "`monitoring.hold`" in how_to_accept([again[7]], 3)[0]
 
 
 def test_what_was_found_once_is_not_found_again_and_is_the_same() -> None:
@@ -221,9 +227,9 @@ def test_a_season_that_was_there_a_year_ago_is_no_fault() -> None:
         25
     ]
     weeks = [week(number, year(number)) for number in range(52)]
-    assert held(judge(weeks, release=["25"])) == [], "as New Year's prices before"
+    assert held(judge(weeks, accept=["25"])) == [], "as New Year's prices before"
     weeks[40] = week(40, 4.0)
-    assert held(judge(weeks[:41], release=["25"])) in ([40], []), (
+    assert held(judge(weeks[:41], accept=["25"])) in ([40], []), (
         "the release is remembered as a yardstick"
     )
 
@@ -242,11 +248,19 @@ def test_what_can_not_be_judged_waits_for_a_person_and_stops_nothing(
         held(decided) == [0, 1]
         and "it can't be held against earlier batches (ZeroDivisionError" in decided[0].why_on_hold
     )
-    assert held(judge([month(0), month(1)], release=["00", "01"])) == []
+    assert held(judge([month(0), month(1)], accept=["00", "01"])) == []
 
 
-def test_a_manifest_of_an_earlier_version_is_read() -> None:
+def test_a_manifest_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """Version 0.1 called things by other names, and its first manifests lacked some."""
     entry = dataclasses.asdict(Batch("01", 1, 5, 0, 0, None, None, None, "c", {}))
-    for name in ("ordered", "accepted", "agreement"):
+    for name in ("anomalies", "accepted", "confirmed_by", "compared_with", "held_by_hand"):
         entry.pop(name)
-    assert not Batch(**entry).held_back
+    old = entry | {"suspicions": ["odd"], "beside": "d"}
+    entries = [old, old | {"released": True}, old | {"released": False, "accepted": "02"}]
+    entries.append(old | {"suspicions": [], "ordered": True})
+    content = {"contract": "d", "label_delay": 0.0, "batches": entries}
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    batches = read_manifest(tmp_path).batches
+    assert [batch.on_hold for batch in batches] == [True, False, False, True]
+    assert batches[2].confirmed_by == "02" and batches[0].compared_with == "d"

@@ -262,7 +262,7 @@ def test_what_looks_broken_is_a_function_of_the_batches_and_outlives_a_kill(tmp_
         }
         store = SnapshotStore(tmp_path / folder)
         change = update_snapshot(data, Memory(days), store, tmp_path / f"{folder}.json")
-        suspected.append({entry.period for entry in change.manifest.batches if entry.suspicions})
+        suspected.append({entry.period for entry in change.manifest.batches if entry.anomalies})
         return {
             str(path.relative_to(store.folder)): path.read_text()
             for path in sorted(store.folder.rglob("*.json"))

@@ -118,7 +118,7 @@ def test_policy_on_drift_retrains_on_a_changed_column_and_not_on_a_quiet_month(
     grown: Project,
 ) -> None:
     grown.edit("conf/config.yaml", "policy: always", "policy: on_drift")
-    grown.edit("conf/config.yaml", "hold_back: true ", "hold_back: false")
+    grown.edit("conf/config.yaml", "hold_anomalies: true ", "hold_anomalies: false")
     grown.edit("conf/policy/on_drift.yaml", "families: null ", "families: [features]")
     arrive(grown, "2013-04", "2013-05", "2013-06", "2013-07")
     quiet = decision(grown)
@@ -206,7 +206,7 @@ def test_what_the_monitor_can_not_measure_stops_nothing_and_is_said(
 
 def test_a_column_without_a_value_stops_no_pipeline(grown: Project) -> None:
     """Empty in the batch that the champion knows, and in the new one."""
-    grown.edit("conf/config.yaml", "hold_back: true ", "hold_back: false")
+    grown.edit("conf/config.yaml", "hold_anomalies: true ", "hold_anomalies: false")
     empty = {"change": lambda rows: rows.with_columns(plane_year=pl.lit(None, pl.Float64))}
     arrive(grown, "2013-04", "2013-05", **empty)
     grown.arrive("2013-06", **empty)

@@ -69,7 +69,7 @@ def inject_faults(history: HistoryView, kind: str, monitored: bool, length: int 
             summary = summarize(rows, rows.clear(), config.data)
         summaries[batch.period] = summary
     monitoring = dataclasses.replace(
-        config.monitoring, hold_back=config.monitoring.hold_back and monitored
+        config.monitoring, hold_anomalies=config.monitoring.hold_anomalies and monitored
     )
     batches = decide_holds(history.batches, (kept := InMemory(summaries)), monitoring)
     judged = [kept.summaries[batch.period] for batch in batches]

@@ -283,11 +283,11 @@ def _joined(batches: Sequence[Batch]) -> list[float]:
     numbers = {batch.period: number for number, batch in enumerate(batches)}
     joined: list[float] = []
     for number, batch in enumerate(batches):
-        waits = batch.accepted and not batch.released
+        waits = batch.confirmed_by and not batch.accepted
         joined.append(
             math.inf
-            if batch.held_back
-            else numbers.get(batch.accepted, number)
+            if batch.on_hold
+            else numbers.get(batch.confirmed_by, number)
             if waits
             else number
         )

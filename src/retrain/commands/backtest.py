@@ -81,8 +81,8 @@ def read_history(
     config: Config, store: SnapshotStore, manifest: Manifest, plans: Sequence[Plan]
 ) -> HistoryView:
     """All labelled batches, with their summaries."""
-    batches = [batch for batch in manifest.batches if batch.rows and not batch.held_back]
-    held = [batch.period for batch in manifest.batches if batch.held_back]
+    batches = [batch for batch in manifest.batches if batch.rows and not batch.on_hold]
+    held = [batch.period for batch in manifest.batches if batch.on_hold]
     if held:
         log.warning(
             "Left out, since they look broken (`retrain snapshot` says why): %s", ", ".join(held)

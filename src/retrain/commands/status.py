@@ -146,15 +146,15 @@ def _refused(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, st
 
 def _on_hold(manifest: Manifest | None, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The screen with the batches on hold, and why; what to do about the newest one where nothing else comes first."""
-    held = [batch for batch in manifest.batches if batch.held_back] if manifest is not None else []
+    held = [batch for batch in manifest.batches if batch.on_hold] if manifest is not None else []
     if not held:
         return lines
     told = [("Held back", f"{batch.period}: {batch.why_on_hold}") for batch in held]
     *before, (label, following) = lines
     newest = manifest.batches[-1]
-    if newest.held_back and following.startswith(NEW_BATCH):
-        way_out = f"mend it at its source, or, if it is right, list it under `monitoring.release`: [{newest.period}]"
-        if newest.ordered:
+    if newest.on_hold and following.startswith(NEW_BATCH):
+        way_out = f"mend it at its source, or, if it is right, list it under `monitoring.accept`: [{newest.period}]"
+        if newest.held_by_hand:
             way_out = "take it off `monitoring.hold` to use it"
         following = (
             f"batch {newest.period} is on hold: {way_out}, in conf/config.yaml; then `dvc repro`"

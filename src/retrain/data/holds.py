@@ -69,7 +69,7 @@ class Past:
 
 
 def _name(batch: Batch) -> str:
-    return f"{batch.period} {batch.files[SUMMARY]}{' accepted' if batch.suspicions else ''}"
+    return f"{batch.period} {batch.files[SUMMARY]}{' accepted' if batch.anomalies else ''}"
 
 
 def decide_holds(
@@ -86,8 +86,10 @@ def decide_holds(
             decided[-1] = judge.compare(window, decided[-1], sound)
             if decided[-1].agreement.endswith(AGREED):
                 for number in (decided.index(member) for member in window[:-1]):
-                    decided[number] = dataclasses.replace(decided[number], accepted=batch.period)
-                decided[-1] = dataclasses.replace(decided[-1], accepted=batch.period)
+                    decided[number] = dataclasses.replace(
+                        decided[number], confirmed_by=batch.period
+                    )
+                decided[-1] = dataclasses.replace(decided[-1], confirmed_by=batch.period)
                 sound = [other for other in decided if _is_sound(other)]
                 continue
         if _is_sound(decided[-1]):
@@ -107,14 +109,14 @@ class _Judge:
         self.noted = batch.agreement
         batch = dataclasses.replace(
             batch,
-            accepted="",
+            confirmed_by="",
             agreement="",
-            released=not monitoring.hold_back or batch.period in monitoring.release,
-            ordered=batch.period in monitoring.hold,
+            accepted=not monitoring.hold_anomalies or batch.period in monitoring.accept,
+            held_by_hand=batch.period in monitoring.hold,
         )
         past = find_past(batch, sound)
-        beside = hashlib.sha256(f"{past.digest} {batch.content}".encode()).hexdigest()[:16]
-        if batch.beside == beside and self.summaries.unchanged(batch):
+        compared = hashlib.sha256(f"{past.digest} {batch.content}".encode()).hexdigest()[:16]
+        if batch.compared_with == compared and self.summaries.unchanged(batch):
             return batch
         summary = self.summaries.summary(batch)
         try:
@@ -124,35 +126,35 @@ class _Judge:
             summary = dataclasses.replace(
                 summary, jumps=measure_jumps(summary, earlier, season, regime)
             )
-            suspicions = detect_anomalies(summary, earlier, season)
+            anomalies = detect_anomalies(summary, earlier, season)
         except RetrainError:
             raise
         except Exception as error:
             # No batch may be so odd that nothing can be done about it: it waits for a person, who can accept it.
             log.debug("Where it broke:", exc_info=True)
             what = " ".join(mask(str(error)).split())[:200]
-            suspicions = [
+            anomalies = [
                 f"it can't be held against earlier batches ({type(error).__name__}: {what})"
             ]
         batch = self.summaries.put_profile(batch, summary)
         self.known.pop(batch.period, None)
-        return dataclasses.replace(batch, suspicions=suspicions, beside=beside)
+        return dataclasses.replace(batch, anomalies=anomalies, compared_with=compared)
 
     def waiting(self, decided: Sequence[Batch]) -> list[Batch]:
         """The newest batches on hold, as many as may accept each other: with no sound one between them. Empty if there are fewer."""
         asked = self.monitoring.accept_after
         if (
             asked is None
-            or not decided[-1].held_back
-            or decided[-1].ordered
+            or not decided[-1].on_hold
+            or decided[-1].held_by_hand
             or is_small(decided[-1])
         ):
             return []
         window: list[Batch] = []
         for batch in reversed(decided):
-            if is_small(batch) or batch.ordered or not (batch.rows or batch.held_back):
+            if is_small(batch) or batch.held_by_hand or not (batch.rows or batch.on_hold):
                 continue  # says nothing, or is not asked
-            if not batch.held_back:
+            if not batch.on_hold:
                 break
             window.append(batch)
             if len(window) == asked + 1:
@@ -163,7 +165,7 @@ class _Judge:
         """The newest batch, with a note whether each of the window's batches looks sound beside the others of them, by the yardstick
         of the past. Done again only when one of them, or the past, is another."""
         past = find_past(window[0], sound)
-        names = [past.digest, *(f"{batch.content} {batch.beside}" for batch in window)]
+        names = [past.digest, *(f"{batch.content} {batch.compared_with}" for batch in window)]
         key = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
         note = self.noted
         if note[:-1] != key:
@@ -193,7 +195,7 @@ class _Judge:
             del self.known[next(iter(self.known))]
         found = [self.known[batch.period] for batch in batches]
         return [
-            without_jumps(summary, relation_only=True) if batch.suspicions else summary
+            without_jumps(summary, relation_only=True) if batch.anomalies else summary
             for batch, summary in zip(batches, found, strict=True)
         ]
 
@@ -201,8 +203,8 @@ class _Judge:
 def find_past(batch: Batch, sound: Sequence[Batch]) -> Past:
     """What a batch is held against, of the sound ones before it, oldest first."""
     newest = sound[-COMPARED:]
-    changed = max((number for number, other in enumerate(newest) if other.suspicions), default=None)
-    while changed and newest[changed - 1].suspicions:
+    changed = max((number for number, other in enumerate(newest) if other.anomalies), default=None)
+    while changed and newest[changed - 1].anomalies:
         changed -= 1
     regime = () if changed is None else tuple(newest[changed:])
     recent = {other.period for other in newest[-PREDECESSORS:]}
@@ -227,7 +229,7 @@ def _year_before(batch: Batch, sound: Sequence[Batch]) -> list[Batch]:
 
 def _is_sound(batch: Batch) -> bool:
     """Whether others may be held against it."""
-    return bool(batch.rows) and not batch.held_back and not is_small(batch)
+    return bool(batch.rows) and not batch.on_hold and not is_small(batch)
 
 
 def is_small(batch: Batch) -> bool:

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from retrain.errors import DataError
 
@@ -14,6 +15,13 @@ MANIFEST = "manifest.json"
 SUMMARY = "summary.json"  # of a batch, in its folder
 TIMES = ("first_time", "last_time", "until")
 MOST_MARKS = 100
+_RENAMED = {
+    "suspicions": "anomalies",
+    "beside": "compared_with",
+    "released": "accepted",
+    "ordered": "held_by_hand",
+    "accepted": "confirmed_by",
+}
 CONTENT_DIGITS = 16  # of a batch's content digest, where it is recorded with a model
 
 
@@ -35,27 +43,28 @@ class Batch:
     files: dict[str, str]  # name -> sha256 of its bytes
     classes: dict[str, int] = field(default_factory=dict)  # labelled rows of each class
     until: datetime | None = None  # the newest time of any row
-    suspicions: list[str] = field(default_factory=list)  # why it looks broken
-    beside: str = ""  # stands for the sound batches before it that it was held against
-    released: bool = False  # a person says that it isn't
+    anomalies: list[str] = field(default_factory=list)  # why it looks broken
+    compared_with: str = ""  # stands for the sound batches before it that it was compared with
+    accepted: bool = False  # by a person: it isn't broken
     # When its labelled rows happened: the times of up to MOST_MARKS of them at even steps, first and last included.
     marks: tuple[datetime, ...] = ()
-    ordered: bool = False  # a person has put it on hold, whatever it looks like
-    accepted: str = ""  # the period of the last of the later batches that agree with it; it takes part from then on
-    agreement: str = (
-        ""  # whether it and those on hold before it agree, and a digest of what that was found from
-    )
+    held_by_hand: bool = False  # a person has put it on hold, whatever it looks like
+    # The period of the last of the later batches that agree with it; it takes part from then on.
+    confirmed_by: str = ""
+    # Whether it and those on hold before it agree, and a digest of what that was found from.
+    agreement: str = ""
 
     @property
-    def held_back(self) -> bool:
-        """Whether it takes no part in training and judging."""
-        return self.ordered or (bool(self.suspicions) and not self.released and not self.accepted)
+    def on_hold(self) -> bool:
+        """Whether it takes no part in training and evaluation."""
+        cleared = self.accepted or bool(self.confirmed_by)
+        return self.held_by_hand or (bool(self.anomalies) and not cleared)
 
     @property
     def why_on_hold(self) -> str:
         """The reasons, clauses after one another."""
-        listed = ["it is listed under `monitoring.hold`"] if self.ordered else []
-        return "; ".join(listed + self.suspicions)
+        listed = ["it is listed under `monitoring.hold`"] if self.held_by_hand else []
+        return "; ".join(listed + self.anomalies)
 
 
 @dataclass(frozen=True)
@@ -73,17 +82,17 @@ class Manifest:
     def digest(self) -> str:
         """32 hex digits that stand for the rows of every batch and the rules that sorted them."""
         lines = [self.schema, *(f"{batch.period} {batch.content}" for batch in self.batches)]
-        lines += [f"held back {batch.period}" for batch in self.batches if batch.held_back]
+        lines += [f"held back {batch.period}" for batch in self.batches if batch.on_hold]
         lines += [f"label delay {self.label_delay}"] if self.label_delay else []
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
     @property
     def labelled(self) -> tuple[Batch, ...]:
-        """The batches that have labelled rows, all of whose labels have had the time to arrive, and are not held back."""
+        """The batches that have labelled rows, all of whose labels have had the time to arrive, and are not on hold."""
         return tuple(
             batch
             for batch in self.batches
-            if batch.rows and not batch.held_back and not self._waits(batch)
+            if batch.rows and not batch.on_hold and not self._waits(batch)
         )
 
     @property
@@ -121,7 +130,9 @@ def read_manifest(folder: Path) -> Manifest:
         ) from None
 
 
-def _batch_from_json(entry: dict) -> Batch:
+def _batch_from_json(entry: dict[str, Any]) -> Batch:
+    if "suspicions" in entry:  # written by version 0.1
+        entry = {_RENAMED.get(key, key): value for key, value in entry.items()}
     times = {key: datetime.fromisoformat(entry[key]) if entry[key] else None for key in TIMES}
     marks = tuple(datetime.fromisoformat(mark) for mark in entry.get("marks", ()))
     return Batch(**(entry | times | {"marks": marks}))

@@ -112,7 +112,7 @@ def observe(
     sound = [
         batch
         for batch in manifest.batches
-        if not batch.held_back and batch.rows + batch.unlabelled_rows
+        if not batch.on_hold and batch.rows + batch.unlabelled_rows
     ]
     newest = sound[-1]
     reference = _reference(sound, watched)
@@ -395,7 +395,7 @@ def _expected(
         batch
         for batch in manifest.batches
         if batch.period not in {b.period for b in manifest.labelled}
-        and not batch.held_back
+        and not batch.on_hold
         and batch.rows + batch.unlabelled_rows
     ]
     if loss not in EXPECTABLE or not waiting or not manifest.labelled:

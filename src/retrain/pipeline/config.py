@@ -56,7 +56,7 @@ def _model_changed(config: Config) -> bool:
 
 def _check_periods(config: Config) -> None:
     named = [("data.as_of", config.data.as_of)] if config.data.as_of is not None else []
-    named += [("monitoring.release", period) for period in config.monitoring.release]
+    named += [("monitoring.accept", period) for period in config.monitoring.accept]
     named += [("monitoring.hold", period) for period in config.monitoring.hold]
     for key, period in named:
         try:

@@ -55,7 +55,7 @@ def look(
     from retrain.monitoring.observation import observe
 
     if not manifest.labelled:
-        held = [batch.period for batch in manifest.batches if batch.held_back]
+        held = [batch.period for batch in manifest.batches if batch.on_hold]
         why = f" (held back: {', '.join(held)})" if held else ""
         raise DataError(
             f"The snapshot has no labelled row{why}. Set `data.as_of` to a period whose labels are known; then `dvc repro`."
@@ -186,7 +186,7 @@ def _learnt_broken(manifest: Manifest, watched: DeployedModel) -> Decision | Non
     """A no, whatever the policy: the champion has learnt from a batch that is held back by now, so what came before can't judge it."""
     newest = manifest.batches[-1]
     if (
-        not newest.held_back
+        not newest.on_hold
         or newest.first_time is None
         or newest.first_time >= watched.trained_until
     ):
@@ -194,7 +194,7 @@ def _learnt_broken(manifest: Manifest, watched: DeployedModel) -> Decision | Non
     return Decision(
         False,
         f"Batch {newest.period} is held back, and champion version {watched.version} has learnt from it: mend it, list it under "
-        f"`monitoring.release`, or `retrain rollback`. `retrain status` says why it is held back.",
+        f"`monitoring.accept`, or `retrain rollback`. `retrain status` says why it is held back.",
     )
 
 
@@ -223,14 +223,14 @@ def _nothing_new(
         batches.get(period) != content for period, content in model_record(version).contents.items()
     ):
         return None
-    if newest.held_back:
+    if newest.on_hold:
         reason = f"Batch {newest.period} is held back, and nothing else has come since the last verdict. `retrain status` says why."
     else:
         reason = f"The labels of batch {newest.period} are not there yet, and nothing else has come since the last verdict."
     if last.champion is None:
         reason += (
             f" There is no champion: challenger version {last.challenger}, of the same recipe and the same rows, got the verdict "
-            f"{last.verdict}. Mend or release the batch, change the recipe, or, to ask another gate, set `data.as_of: {used}`; "
+            f"{last.verdict}. Mend or accept the batch, change the recipe, or, to ask another gate, set `data.as_of: {used}`; "
             "then `dvc repro`."
         )
     return Decision(False, reason)
@@ -253,7 +253,7 @@ def _record(
 ) -> DecisionRecord:
     newest, drift = manifest.labelled[-1], observation.drift
     rate = config.monitoring.false_alarm_rate
-    held = {batch.period: batch.why_on_hold for batch in manifest.batches if batch.held_back}
+    held = {batch.period: batch.why_on_hold for batch in manifest.batches if batch.on_hold}
     return DecisionRecord(
         retrain=decision.retrain,
         reason=decision.reason,

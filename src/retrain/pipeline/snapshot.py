@@ -51,7 +51,7 @@ def run(config: Config) -> None:
             period,
             rows,
         )
-    for key, listed in (("release", config.monitoring.release), ("hold", config.monitoring.hold)):
+    for key, listed in (("accept", config.monitoring.accept), ("hold", config.monitoring.hold)):
         unknown = set(listed) - {batch.period for batch in batches}
         if unknown:
             log.warning(
@@ -59,13 +59,13 @@ def run(config: Config) -> None:
                 key,
                 ", ".join(sorted(unknown)),
             )
-    for held, group in itertools.groupby(batches, key=lambda batch: batch.held_back):
+    for held, group in itertools.groupby(batches, key=lambda batch: batch.on_hold):
         if held:
-            for line in how_to_release(list(group), config.monitoring.accept_after):
+            for line in how_to_accept(list(group), config.monitoring.accept_after):
                 log.warning("%s", line)
     for _, group in itertools.groupby(
-        (batch for batch in batches if batch.accepted and not batch.released),
-        key=lambda batch: batch.accepted,
+        (batch for batch in batches if batch.confirmed_by and not batch.accepted),
+        key=lambda batch: batch.confirmed_by,
     ):
         log.warning("%s", how_to_hold_again(list(group)))
     if is_small(batches[-1]):
@@ -95,16 +95,16 @@ def run(config: Config) -> None:
     )
 
 
-def how_to_release(batches: Sequence[Batch], accept_after: int | None) -> list[str]:
+def how_to_accept(batches: Sequence[Batch], accept_after: int | None) -> list[str]:
     """Why a batch, or several in a row, is on hold, and the ways out; a line each."""
     first, *others = batches
     why = first.why_on_hold
-    if first.ordered:
-        way_out = f"Take it off `monitoring.hold` in conf/config.yaml to use it{' again' if first.suspicions else ''}"
+    if first.held_by_hand:
+        way_out = f"Take it off `monitoring.hold` in conf/config.yaml to use it{' again' if first.anomalies else ''}"
     else:
-        way_out = f"Mend it at its source, or, if it is right, list it under `monitoring.release` in conf/config.yaml: [{first.period}]"
+        way_out = f"Mend it at its source, or, if it is right, list it under `monitoring.accept` in conf/config.yaml: [{first.period}]"
     lines = [
-        f"Batch {first.period} {'is' if first.ordered else 'looks broken and is'} held back: it neither trains nor judges. "
+        f"Batch {first.period} {'is' if first.held_by_hand else 'looks broken and is'} held back: it neither trains nor judges. "
         f"{why[0].upper()}{why[1:]} {way_out}; then `dvc repro`."
     ]
     lines += [f"Batch {batch.period} as well: {batch.why_on_hold}" for batch in others]
@@ -115,7 +115,7 @@ def how_to_release(batches: Sequence[Batch], accept_after: int | None) -> list[s
             else ""
         )
         lines.append(
-            f"If things have changed for good, release {first.period}: the later ones are then judged beside it{waits}."
+            f"If things have changed for good, accept {first.period}: the later ones are then judged beside it{waits}."
         )
     return lines
 
@@ -126,6 +126,6 @@ def how_to_hold_again(batches: Sequence[Batch]) -> str:
     names = ", ".join(batch.period for batch in batches)
     return (
         f"Things seem to have changed for good with batch {first.period} ({first.why_on_hold}): {names} differ from all before, but agree "
-        f"with each other, so they are used from {last.accepted} on (`monitoring.accept_after`). If it is a fault that repeats itself, "
+        f"with each other, so they are used from {last.confirmed_by} on (`monitoring.accept_after`). If it is a fault that repeats itself, "
         f"list them under `monitoring.hold` in conf/config.yaml: [{names}], or set `monitoring.accept_after: null`; then `dvc repro`."
     )
