@@ -1,4 +1,4 @@
-"""Temporary projects: copies of this repository with a slice of the real data, run as a user runs them."""
+"""Temporary projects: copies of this repository with a slice of the data, run as a user runs them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RESULTS = (
 
 
 class Project:
-    """A copy of the repository whose data set `slice` is every sixth flight, one Parquet file a month."""
+    """A copy of the repository; its data set `slice` is every sixth flight, a Parquet file a month."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -41,7 +41,7 @@ class Project:
     def run(
         self, *command: str, check: bool = True, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the project's root, with the tools of this environment first on the path."""
+        """Run a command in the project's root, this environment's tools first on the path."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         inherited = {
             key: value

@@ -1,4 +1,4 @@
-"""A project of an earlier version works with today's engine: its store, snapshot, models and configuration.
+"""A project of an earlier version works with today's engine: its store, snapshot, models, conf/.
 
 `frozen/project.tar.xz` was made with version 0.1.0, before the engine's folders, names and keys
 became what they are: four batches of every twelfth flight, two promotions (versions 2 and 4), its
@@ -20,7 +20,7 @@ OF_THE_ENGINE = ("dvc.yaml", "pyproject.toml", "constraints.txt")
 
 @pytest.fixture(scope="module")
 def updated(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The frozen project with today's engine committed on top. Shared: copy it before changing it."""
+    """The frozen project, today's engine committed on top. Shared: copy it before changing it."""
     root = tmp_path_factory.mktemp("frozen") / "my project"
     with tarfile.open(Path(__file__).parent / "frozen/project.tar.xz") as archive:
         archive.extractall(root, filter="data")

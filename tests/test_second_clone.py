@@ -1,4 +1,4 @@
-"""What a colleague's clone, or a lost store, makes of a project: nothing is trained again that is there already."""
+"""A colleague's clone, or a lost store: nothing is trained again that is there already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Digests of code, which DVC's stages depend on: of the engine, and of what `_target_` names in the configuration."""
+"""Digests of the code that DVC's stages depend on: the engine, and what `_target_` entries name."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 # Groups of the configuration whose `_target_` a stage runs.
 GROUPS = ("data", "model", "strategy", "policy", "gate")
 
-# What of the engine a stage runs. A stage of dvc.yaml depends on the digest of these and on no file of the engine: so
-# it is one dependency, and there also when the engine is an installed package instead of `src/retrain/`.
+# What of the engine a stage runs. A stage of dvc.yaml depends on the digest of these and on no file
+# of the engine: so it is one dependency, also when the engine is an installed package.
 ENGINE = {
     "snapshot": ("data", "pipeline/snapshot.py"),
     "train": (
@@ -31,11 +31,12 @@ ENGINE = {
 
 
 def code_digests(content: Mapping[str, Any], root: Path) -> dict[str, str]:
-    """Digests of the code that the stages run: the engine's by stage, that of `_target_` entries by config group.
+    """Digests of the code that stages run: the engine's by stage, `_target_` entries' by group.
 
-    A group's digest is empty where its entries name no code of the project. Of the engine it covers the module, of any
-    other package below `root` that module, those of the package that it imports, and the package's other files.
-    Installed packages are not looked into: `constraints.txt` pins them.
+    A group's digest is empty where its entries name no code of the project. Of the engine it covers
+    the module, of any other package below `root` that module, those of the package that it imports,
+    and the package's other files. Installed packages are not looked into: `constraints.txt` pins
+    them.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def _files(node: Any, root: Path) -> set[Path]:
 
 
 def _targets(node: Any) -> Iterator[str]:
-    """Every `_target_` at any depth, and the paths that `hydra.utils.get_object` and its like are given."""
+    """Every `_target_` at any depth, and the paths that `hydra.utils.get_object` is given."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             if key in ("_target_", "path") and isinstance(value, str):
@@ -94,7 +95,7 @@ def _code_of(target: str, root: Path) -> list[Path]:
 
 
 def _reached(modules: list[Path], package: Path) -> set[Path]:
-    """Modules of a package that these import, themselves, or through one another; and its files that are no modules."""
+    """These modules, those of their package that they import, and its files that are no modules."""
     reached: set[Path] = set()
     waiting = list(modules)
     while waiting:
@@ -135,7 +136,7 @@ def _all_files(package: Path) -> list[Path]:
 
 
 def _is_installed(path: Path) -> bool:
-    """Whether a file is of an environment, which mostly lies in the project's own folder: its files differ from clone to clone."""
+    """Whether a file is of an environment, which may lie in the project: clones differ in it."""
     standard = Path(sysconfig.get_paths()["stdlib"]).resolve()
     return bool({"site-packages", "dist-packages"} & set(path.parts)) or path.is_relative_to(
         standard
@@ -143,7 +144,7 @@ def _is_installed(path: Path) -> bool:
 
 
 def _origin(package: str) -> Path | None:
-    """Where a top-level package or module lies; None when it can't be found, which building it will say better."""
+    """Where a top-level package or module lies; None when it can't be found: building it says so."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):

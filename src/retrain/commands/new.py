@@ -12,7 +12,8 @@ from pathlib import Path
 import retrain
 from retrain.errors import DataError, RetrainError
 
-# What of this repository a project is made of. The wheel holds a copy of each (pyproject.toml, `force-include`).
+# What of this repository a project is made of. The wheel holds a copy of each (pyproject.toml,
+# `force-include`).
 TEMPLATE = (
     ".dvc/.gitignore",
     ".dvc/config",
@@ -53,15 +54,16 @@ trains and promotes a first champion; `retrain status` shows who serves and what
 | `data/incoming/` | one file a batch |
 | `dvc.yaml` | the stages |
 
-A newer engine: install its wheel (`pip install -U -c constraints.txt WHEEL`), then `retrain config && dvc repro`: the
-stages whose code has changed run once more.
+A newer engine: install its wheel (`pip install -U -c constraints.txt WHEEL`), then
+`retrain config && dvc repro`: the stages whose code has changed run once more.
 """
 
 
 def run(options: argparse.Namespace) -> None:
     """Write the project, with git and DVC set up and a first commit.
 
-    Raises DataError when the folder holds something already, RetrainError when git fails; the folder is then as before.
+    Raises DataError when the folder holds something already, RetrainError when git fails. The
+    folder is then as it was before.
     """
     folder = options.folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
