@@ -1,4 +1,5 @@
-"""What is held back on real flights: broken batches, and no sound one; and the way of such a batch through the snapshot."""
+"""What is held back on real flights: broken batches, and no sound one; and the way of such a batch
+through the snapshot."""
 
 from __future__ import annotations
 
@@ -94,7 +95,8 @@ def test_a_broken_batch_is_suspected_and_the_reason_named(
 def test_after_four_batches_flipped_labels_show_by_two_signs_together(
     months: list[pl.DataFrame], earlier: list[BatchProfile], config: Config
 ) -> None:
-    """The relation is far weaker than ever, and the target has moved: neither alone would be enough so early."""
+    """The relation is far weaker than ever, and the target has moved: neither alone would be enough
+    so early."""
     flipped = look(flip_labels(months[4], "late", 0.4, seed=1), earlier[:4], config)
     assert any(
         "relation between features and" in reason
@@ -218,8 +220,8 @@ def test_a_batch_that_is_held_back_after_the_champion_learnt_from_it_stops_no_pi
     project.edit("conf/config.yaml", "hold_anomalies: false", "hold_anomalies: true ")
     output = project.repro()
     assert (
-        f"No retraining: Batch 2013-07 is held back, and champion version {version} has learnt from it"
-        in output
+        f"No retraining: Batch 2013-07 is held back, and champion version {version} has learnt "
+        "from it" in output
     )
     assert project.run("retrain", "history").stdout == served and project.stages_run() == []
 
@@ -228,7 +230,10 @@ def test_without_a_champion_a_batch_on_hold_trains_no_challenger_a_second_time(
     project: Project,
 ) -> None:
     gate = project.root / "conf/gate/shared/guardrails.yaml"
-    never = "first_champion:\n  never: {_target_: retrain.gate.checks.MetricLimit, metric: log_loss, limit: 0.001}\n"
+    never = (
+        "first_champion:\n  never: {_target_: retrain.gate.checks.MetricLimit, metric: log_loss, "
+        "limit: 0.001}\n"
+    )
     gate.write_text(gate.read_text().replace("first_champion:\n", never))
     project.edit("conf/data/slice.yaml", "as_of: 2013-03", "as_of: null")
     project.arrive("2013-04", "2013-05")

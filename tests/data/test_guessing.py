@@ -1,4 +1,5 @@
-"""What `retrain init` says of marks for missing values and of dates, and what it writes so that later files are read the same way."""
+"""What `retrain init` says of marks for missing values and of dates, and what it writes so that
+later files are read the same way."""
 
 from __future__ import annotations
 
@@ -42,7 +43,10 @@ def test_marks_that_are_read_as_missing_labels_are_said(
     assert f"`late` is missing where it says `{mark}` (6 of 60 values)" in guess.found
     assert guess.table["late"].null_count() == 6 and not guess.unsure
     many = [mark if row < 15 else values[row % 2] for row in range(ROWS)]
-    doubt = f"25% of the values of `late` are missing, since they say `{mark}`: does that stand for a missing value?"
+    doubt = (
+        f"25% of the values of `late` are missing, since they say `{mark}`: does that stand for a "
+        "missing value?"
+    )
     assert doubt in guessed(tmp_path / "many.csv", late=many).unsure
 
 
@@ -51,8 +55,8 @@ def test_marks_in_other_columns_are_said_together_and_empty_cells_are_not(tmp_pa
     other = [None if row < 30 else row for row in range(ROWS)]
     guess = guessed(tmp_path / "t.csv", one=one, other=other, third=one)
     assert (
-        "missing: `one` where it says `?` (3 of 60 values), `third` where it says `?` (3 of 60 values)"
-        in guess.found
+        "missing: `one` where it says `?` (3 of 60 values), `third` where it says `?` (3 of 60 "
+        "values)" in guess.found
     )
     assert not guess.unsure
 

@@ -1,4 +1,5 @@
-"""Batches on hold: what is news and no fault, what is too small to judge, and how a hold ends when things have changed for good."""
+"""Batches on hold: what is news and no fault, what is too small to judge, and how a hold ends when
+things have changed for good."""
 
 from __future__ import annotations
 

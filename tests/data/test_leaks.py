@@ -1,4 +1,5 @@
-"""Columns that tell the target, in whatever shape, are found, and honest ones are left in peace, however strong."""
+"""Columns that tell the target, in whatever shape, are found, and honest ones are left in peace,
+however strong."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def leaks(
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.5, 0.8])
 @pytest.mark.parametrize("rows", [500, 20_000])
 def test_a_limit_of_a_column_is_a_leak_at_every_base_rate(share: float, rows: int) -> None:
-    """Such as late = delay > 15: the limit lies inside one of a hundred quantiles, and still tells everything."""
+    """Such as late = delay > 15: the limit lies inside one of a hundred quantiles, and still tells
+    everything."""
     delay = np.random.default_rng(0).gumbel(10, 20, rows).round(1)
     low, high = np.quantile(delay, [0.3, 0.3 + min(share, 0.6)])
     late = delay > np.quantile(delay, 1 - share)
@@ -113,7 +115,8 @@ def test_chance_tells_nothing(seed: int, rows: int, classes: int, levels: int) -
 
 
 def test_yesterdays_value_is_known_today_and_a_copy_of_todays_is_not() -> None:
-    """A price that hardly moves is told almost perfectly by its own past, also of each of several shops."""
+    """A price that hardly moves is told almost perfectly by its own past, also of each of several
+    shops."""
     random = np.random.default_rng(0)
     price = np.exp(np.cumsum(0.01 * random.normal(size=ROWS)))
     columns = {"yesterday": np.r_[price[0], price[:-1]], "in_cents": (100 * price).round()}
@@ -147,7 +150,8 @@ def test_what_lies_between_two_moments_is_known_when_the_second_has_come() -> No
 
 
 def test_one_of_several_classes_is_told_by_a_flag_or_a_fee_and_limits_are_only_doubted() -> None:
-    """That petals of iris setosa are short is a finding; that only refunds have a refund's fee is none."""
+    """That petals of iris setosa are short is a finding; that only refunds have a refund's fee is
+    none."""
     random = np.random.default_rng(0)
     kind = random.choice(["kept", "refund", "swap"], ROWS, p=[0.8, 0.1, 0.1])
     refund = kind == "refund"
@@ -193,7 +197,8 @@ def test_two_columns_that_make_up_the_target_are_leaks() -> None:
 
 
 def test_a_table_in_turns_is_not_seen_in_one_of_them_only() -> None:
-    """A large table is looked at in part: not in each second row, which may be the one machine that tells."""
+    """A large table is looked at in part: not in each second row, which may be the one machine that
+    tells."""
     random = np.random.default_rng(0)
     rows = 100_000  # twice as many as are looked at
     late, chance = random.random((2, rows)) < 0.4

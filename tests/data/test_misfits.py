@@ -1,4 +1,5 @@
-"""Single values that can't be what their column is go to quarantine with file and row, whether the table has types or not."""
+"""Single values that can't be what their column is go to quarantine with file and row, whether the
+table has types or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Tables as people have them: every way to write the same rows makes the same snapshot, and what can't be read is told."""
+"""Tables as people have them: every way to write the same rows makes the same snapshot, and what
+can't be read is told."""
 
 from __future__ import annotations
 
@@ -720,7 +721,8 @@ def test_a_bad_cell_corrects_no_other_batch(tmp_path: Path) -> None:
 
 
 def content_of(folder: Path, cell: str) -> dict[str, str]:
-    """The content digest of each batch of a table of two months, in which one cell of February is given."""
+    """The content digest of each batch of a table of two months, in which one cell of February is
+    given."""
     folder.mkdir()
     rows = [
         f"{number},2024-0{month}-03 10:00,{number % 2},{number}.5"

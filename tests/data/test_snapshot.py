@@ -209,7 +209,8 @@ def test_nothing_to_read_is_an_error_with_a_way_out(
 def test_whatever_the_way_there_the_snapshot_is_what_the_source_holds(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """Any walk of arrivals, revisions and cut-offs ends at the snapshot that a fresh update makes."""
+    """Any walk of arrivals, revisions and cut-offs ends at the snapshot that a fresh update
+    makes."""
     folder = tmp_path_factory.mktemp("walk")
     amounts = st.lists(st.floats(0, 100), min_size=2, max_size=6)
     source = Memory({"2013-01": batch(1)})
@@ -241,7 +242,8 @@ def test_files_in_a_folder_are_batches(tmp_path: Path) -> None:
 
 
 def test_what_looks_broken_is_a_function_of_the_batches_and_outlives_a_kill(tmp_path: Path) -> None:
-    """A correction reaches far: each batch is judged by how far those before it lay from those before them."""
+    """A correction reaches far: each batch is judged by how far those before it lay from those
+    before them."""
     data = dataclasses.replace(DATA, period=PeriodKind.day)
 
     def day(number: int, scale: float) -> pl.DataFrame:

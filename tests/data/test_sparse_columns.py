@@ -1,4 +1,5 @@
-"""Thousands of columns, mostly zero, as one feature: what the pack holds, what `init` makes of it, and a model on top."""
+"""Thousands of columns, mostly zero, as one feature: what the pack holds, what `init` makes of it,
+and a model on top."""
 
 from __future__ import annotations
 
@@ -135,7 +136,8 @@ def test_a_wide_table_runs_with_nothing_but_init(tmp_path: Path) -> None:
     assert "1 sparse" in output and "`told`: it alone tells the target" in output
     config = compose(project.root / "conf")
     assert list(config.data.features) == ["columns"] and config.data.source["leave_out"] == ["told"]
-    # Trees see thousands of sparse columns through a few components only: `init` has chosen what copes.
+    # Trees see thousands of sparse columns through a few components only: `init` has chosen what
+    # copes.
     assert (
         "LogisticRegression" in config.model.estimator["_target_"]
         and "Model        logistic_regression" in output

@@ -178,7 +178,8 @@ def held(batches: list[Batch], times: list[datetime], asked: EvaluationConfig) -
 
 
 def test_the_window_reaches_back_by_the_rows_that_there_are_not_as_if_they_came_evenly() -> None:
-    """Each month's rows come in its first two days, but for one a day: the last third of it holds ten."""
+    """Each month's rows come in its first two days, but for one a day: the last third of it holds
+    ten."""
     months, times = [], []
     for month in range(1, 13):
         rows = [datetime(2013, month, 1) + timedelta(minutes=6 * row) for row in range(480)]
@@ -243,8 +244,8 @@ def test_a_new_batch_never_moves_the_window_back_into_what_a_champion_was_traine
     minimum_blocks: int,
     marked: bool,
 ) -> None:
-    """The champion of a snapshot, before its refit, was trained on all before that window. If a later one began earlier,
-    nothing could be compared with it."""
+    """The champion of a snapshot, before its refit, was trained on all before that window. If a
+    later one began earlier, nothing could be compared with it."""
     batches, rows = history
     if marked:
         times = [

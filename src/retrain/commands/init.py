@@ -1,4 +1,5 @@
-"""`retrain init`: look at a table, guess its contract, write it to `conf/data/<name>.yaml` and choose it."""
+"""`retrain init`: look at a table, guess its contract, write it to `conf/data/<name>.yaml` and
+choose it."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def run(options: argparse.Namespace) -> None:
     path = CONF / "data" / f"{name}.yaml"
     if path.exists() and not options.force:
         raise DataError(
-            f"{path} is there already. Choose another name with --name, or overwrite it with --force."
+            f"{path} is there already. Choose another name with --name, or overwrite it with "
+            "--force."
         )
     time_format, date_formats = split_formats(options.time_format or [], options.time)
     source, guess = _read(paths, options, time_format, date_formats)
@@ -78,7 +80,8 @@ def run(options: argparse.Namespace) -> None:
 def _with_sparse_column(
     source: dict, table: pl.DataFrame, options: argparse.Namespace
 ) -> tuple[dict, pl.DataFrame, list[str]]:
-    """Thousands of numeric columns as one packed column, and which of them were left out since they tell the target."""
+    """Thousands of numeric columns as one packed column, and which of them were left out since they
+    tell the target."""
     names = numeric_columns(table, {options.target, options.time})
     names = [name for name in names if name.lower() != "id" and not name.lower().endswith("_id")]
     if len(names) <= MANY_COLUMNS or options.target not in table.columns:
@@ -97,7 +100,8 @@ def _with_sparse_column(
 
 
 def split_formats(given: Sequence[str], time: str) -> tuple[str | None, dict[str, str]]:
-    """The format of the time column, and those of other columns, of `FORMAT` and `COLUMN=FORMAT`."""
+    """The format of the time column, and those of other columns, of `FORMAT` and
+    `COLUMN=FORMAT`."""
     formats: dict[str, str] = {}
     for text in given:
         column, _, written = text.rpartition("=")
@@ -111,7 +115,8 @@ def _read(
     time_format: str | None,
     date_formats: dict[str, str],
 ) -> tuple[dict, Guess]:
-    """The node of the source without what it takes from the rest of the contract, and the whole table."""
+    """The node of the source without what it takes from the rest of the contract, and the whole
+    table."""
     _refuse_secrets(paths, options.query)
     dialect = Dialect.checked(
         options.separator, options.decimal, options.encoding, None, date_formats
@@ -128,7 +133,8 @@ def _read(
     uri = os.environ.get(address) if not URI.match(address) else address
     if not uri:
         raise DataError(
-            f"{address} is neither the address of a database nor an environment variable that holds one. "
+            f"{address} is neither the address of a database nor an environment variable that "
+            "holds one. "
             "With --query, name one of them in place of the files."
         )
     where = {"uri": uri} if uri == address else {"uri_from_env": address}
@@ -142,7 +148,8 @@ def _read(
 def _refuse_unknown(guess: Guess, date_formats: dict[str, str]) -> None:
     for name in (name for name in date_formats if name not in guess.date_formats):
         raise DataError(
-            f"`--time-format {name}={date_formats[name]}`: the table has no column `{name}` of text. It has "
+            f"`--time-format {name}={date_formats[name]}`: the table has no column `{name}` of "
+            "text. It has "
             f"{', '.join(guess.table.columns[:40])}."
         )
 
@@ -151,19 +158,24 @@ def _refuse_secrets(paths: Sequence[str], query: str | None) -> None:
     """Addresses are written to conf/data/, which git keeps and MLflow shows."""
     for path in filter(holds_secret, paths):
         way_out = (
-            "Put it into an environment variable, and name that instead: retrain init DATABASE_URL --query ..."
+            "Put it into an environment variable, and name that instead: retrain init DATABASE_URL "
+            "--query ..."
             if query
-            else "Leave it out of the address, and give it to the file system through the environment variables that it reads: "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN, FSSPEC_<PROTOCOL>_<OPTION>. A signed link "
+            else "Leave it out of the address, and give it to the file system through the "
+            "environment variables that it reads: "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN, "
+            "FSSPEC_<PROTOCOL>_<OPTION>. A signed link "
             "ends one day: download the file instead."
         )
         raise DataError(
-            f"The address {path} holds a password, key or token, which must not get into a file. {way_out}"
+            f"The address {path} holds a password, key or token, which must not get into a file. "
+            f"{way_out}"
         )
 
 
 def _portable(path: str, started_in: Path) -> str:
-    """A local path seen from the project's root if it lies inside, else absolute; a URL or a variable's name as it is."""
+    """A local path seen from the project's root if it lies inside, else absolute; a URL or a
+    variable's name as it is."""
     if URI.match(path) or (
         "/" not in path and "." not in path and not (started_in / path).exists()
     ):
@@ -199,26 +211,34 @@ def to_yaml(name: str, source: dict, draft: Draft, target: str, time: str) -> st
     if draft.numbers_rows:
         table["number_rows"] = draft.key_columns[0] if draft.key_columns != [ROW_NUMBER] else True
     lines = [
-        "# Guessed by `retrain init` from the data: check it, mend it, keep it. It is the contract of every batch to come.",
+        "# Guessed by `retrain init` from the data: check it, mend it, keep it. It is the contract "
+        "of every batch to come.",
         entry("name", inline(literal(name))),
         f"task: {draft.task.name:<15}# binary, multiclass or regression",
-        f"metric: {draft.metric:<13}# what the gate's primary check compares; also {others}, any scorer of scikit-learn",
+        f"metric: {draft.metric:<13}# what the gate's primary check compares; also {others}, any "
+        "scorer of scikit-learn",
         "source:",
         *(entry(key, inline(literal(value)), "  ") for key, value in node.items()),
-        f"period: {draft.period.name:<13}# of a batch: hour, day, week, month, quarter, or rows (source.rows_per_batch)",
+        f"period: {draft.period.name:<13}# of a batch: hour, day, week, month, quarter, or rows "
+        "(source.rows_per_batch)",
         "as_of: null          # the newest batch to use; null for all that there are",
-        "label_delay: null    # e.g. 30d: labels come so much later than their row; younger batches neither train nor judge",
+        "label_delay: null    # e.g. 30d: labels come so much later than their row; younger "
+        "batches neither train nor judge",
         entry("time_column", inline(literal(time))),
-        f"{entry('key_columns', inline(literal(draft.key_columns)))}   # what makes a row unique within its batch",
+        f"{entry('key_columns', inline(literal(draft.key_columns)))}   # what makes a row unique "
+        "within its batch",
         entry("target_column", inline(literal(target))),
     ]
     if draft.positive_label is not None:
         label = entry("positive_label", inline(literal(draft.positive_label)))
         lines.append(f"{label}   # this value of the target counts as true")
     lines += [
-        f"block_hours: {draft.block_hours:<8}# rows of one block of time move together, and are resampled together",
-        "maximum_quarantine_share: 0.05   # a batch with more broken rows than this is refused as a whole",
-        "# A row that breaks a rule below goes to quarantine. More rules: minimum, maximum, levels: [a, b].",
+        f"block_hours: {draft.block_hours:<8}# rows of one block of time move together, and are "
+        "resampled together",
+        "maximum_quarantine_share: 0.05   # a batch with more broken rows than this is refused as "
+        "a whole",
+        "# A row that breaks a rule below goes to quarantine. More rules: minimum, maximum, "
+        "levels: [a, b].",
         "features:",
     ]
     for column, feature in draft.features.items():
@@ -227,11 +247,13 @@ def to_yaml(name: str, source: dict, draft: Draft, target: str, time: str) -> st
         lines.append(entry(column, f"{{{rule}}}   # {comment(feature.note)}", "  "))
     if time not in draft.features:
         lines.append(
-            f"#  {inline(time)}: {{type: datetime}}   # hour, weekday, month, ... of the time itself"
+            f"#  {inline(time)}: {{type: datetime}}   # hour, weekday, month, ... of the time "
+            "itself"
         )
     if draft.leaks:
         lines.append(
-            "# Suspected of telling the answer, so left out. Put back what is known when one predicts:"
+            "# Suspected of telling the answer, so left out. Put back what is known when one "
+            "predicts:"
         )
         lines += [f"#  {inline(column)}:   # {comment(why)}" for column, why in draft.leaks.items()]
     if draft.left_out:
@@ -260,7 +282,8 @@ def _report(
         print(printable(f"{'Format' if not number else '':<13}{how}"))
     print(f"Task         {draft.task.name}: predict `{options.target}`, compare by {draft.metric}")
     print(
-        f"Batches      one a {size}: {draft.batches} so far, the newest with {draft.newest_rows:,} rows"
+        f"Batches      one a {size}: {draft.batches} so far, the newest with {draft.newest_rows:,} "
+        "rows"
     )
     if draft.model is not None:
         present, better = chosen("model"), draft.model.name
@@ -275,6 +298,7 @@ def _report(
         print(printable(f"{'Not sure' if not number else '':<13}{doubt}"))
     if options.query or unwatched:
         print(
-            "Not watched  DVC can't see when the source changes: `dvc repro -f snapshot` reads it again."
+            "Not watched  DVC can't see when the source changes: `dvc repro -f snapshot` reads it "
+            "again."
         )
     print(f"Written      {path}, chosen in {CONF / 'config.yaml'}")

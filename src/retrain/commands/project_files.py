@@ -18,7 +18,8 @@ from retrain.yaml_text import change, inline, load
 
 CONF, PIPELINE = Path("conf"), Path("dvc.yaml")
 GLOB = re.compile(r"[*?\[]")
-# Of a data set: also the name of a file, a choice on Hydra's command line, an experiment and a registered model.
+# Of a data set: also the name of a file, a choice on Hydra's command line, an experiment and a
+# registered model.
 _NAME = re.compile(r"[^\W\d_][\w\-]{0,99}")
 _WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n", "nan", "inf", "none"}
 _OWN = ("src/", "conf", "data/incoming")  # what the snapshot depends on whatever the data set
@@ -28,9 +29,12 @@ def check_name(name: str) -> str:
     """A data set's name as a person gave it. Raises DataError with what is allowed."""
     if not _NAME.fullmatch(name) or name.lower() in _WORDS:
         raise DataError(
-            f"`--name {name}` can't be a data set's name, which is that of a file, of an experiment and of a registered model in "
-            "MLflow, too: it begins with a letter, goes on with letters, digits, _ and -, has at most 100 characters, and is none "
-            f"of YAML's words ({', '.join(sorted(_WORDS))}). For instance: --name {fit_data_name(name)}"
+            f"`--name {name}` can't be a data set's name, which is that of a file, of an "
+            "experiment and of a registered model in "
+            "MLflow, too: it begins with a letter, goes on with letters, digits, _ and -, has at "
+            "most 100 characters, and is none "
+            f"of YAML's words ({', '.join(sorted(_WORDS))}). For instance: --name "
+            f"{fit_data_name(name)}"
         )
     return name
 
@@ -48,7 +52,8 @@ def chosen(group: str) -> str | None:
 
 
 def choose(choices: Mapping[str, str]) -> dict[Path, str]:
-    """conf/config.yaml with other choices. Raises ConfigError when its defaults choose nothing for one of the groups."""
+    """conf/config.yaml with other choices. Raises ConfigError when its defaults choose nothing for
+    one of the groups."""
     path = CONF / "config.yaml"
     text = _read(path)
     for group, choice in choices.items():
@@ -57,7 +62,8 @@ def choose(choices: Mapping[str, str]) -> dict[Path, str]:
 
 
 def watch(paths: Sequence[str]) -> dict[Path, str]:
-    """dvc.yaml with local files, or the folders of globs, as dependencies of the stage `snapshot`."""
+    """dvc.yaml with local files, or the folders of globs, as dependencies of the stage
+    `snapshot`."""
     watched = [str(fixed_part(path)) for path in paths]
     watched = [path for path in dict.fromkeys(watched) if not path.startswith("data/incoming")]
 
@@ -76,7 +82,8 @@ def watch(paths: Sequence[str]) -> dict[Path, str]:
 
 
 def fixed_part(path: str) -> Path:
-    """A file, or the folder above the first part of a glob that is a pattern. What is there is no pattern."""
+    """A file, or the folder above the first part of a glob that is a pattern. What is there is no
+    pattern."""
     if Path(path).exists():
         return Path(path)
     return Path(*itertools.takewhile(lambda part: not GLOB.search(part), Path(path).parts))
@@ -104,7 +111,8 @@ def check_and_write(files: Mapping[Path, str], draft: Draft, target: str, time: 
     ]
     if read != [target, time, draft.key_columns, draft.positive_label, list(draft.features)]:
         raise ConfigError(
-            "The names of these columns can't be written so that the configuration reads them back. Nothing was changed. "
+            "The names of these columns can't be written so that the configuration reads them "
+            "back. Nothing was changed. "
             "Rename the columns at the source, or in a query."
         )
     build(Source, data.source, "data.source").bind(data)

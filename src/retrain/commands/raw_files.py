@@ -12,10 +12,11 @@ PLACEHOLDER = INCOMING / ".gitkeep"
 
 
 def keep(paths: Iterable[Path]) -> list[str]:
-    """Put files or folders that lie in the project under DVC; returns a line for each, on what was done or why not.
+    """Put files or folders that lie in the project under DVC; returns a line for each, on what was
+    done or why not.
 
-    Anything in `data/incoming` stands for that whole folder, so that the next file there is kept as well. What git or DVC
-    keeps already is left alone.
+    Anything in `data/incoming` stands for that whole folder, so that the next file there is kept as
+    well. What git or DVC keeps already is left alone.
     """
     root = Path.cwd()
     relative = [path.relative_to(root) if path.is_relative_to(root) else path for path in paths]
@@ -43,7 +44,10 @@ def _keep(target: Path) -> str | None:
     )
     if result.returncode:
         why = " ".join(result.stderr.split()).removeprefix("ERROR: ") or "dvc add failed"
-        return f"{target} is not kept by DVC ({why}): keep it out of git yourself, and bring it to each clone"
+        return (
+            f"{target} is not kept by DVC ({why}): keep it out of git yourself, and bring it to "
+            "each clone"
+        )
     return f"{target} by DVC, not git: `dvc push` shares it"
 
 

@@ -1,8 +1,9 @@
-"""Does a new batch look broken rather than drifted? Judged against how much earlier batches differed from those before them.
+"""Does a new batch look broken rather than drifted? Judged against how much earlier batches
+differed from those before them.
 
-Drift moves a batch within what the data has shown before, or slowly beyond it. Flipped labels, broken joins, other units and
-repeated rows are jumps. Only jumps are suspected here: a season is no reason, nor is a column that comes alive. Of too few rows
-nothing is said.
+Drift moves a batch within what the data has shown before, or slowly beyond it. Flipped labels,
+broken joins, other units and repeated rows are jumps. Only jumps are suspected here: a season is no
+reason, nor is a column that comes alive. Of too few rows nothing is said.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ TURNED = -0.3  # a slope below this has turned around
 STEADY = 0.25  # a slope above this in every batch
 COLLAPSED = 1 / 3  # of the least slope of any batch
 LARGE_STEP = 0.3  # of a share
-SCALED = 0.3  # of the logarithm: prices rise by a quarter in a season; miles and kilometres, pounds and kilograms differ by more
+# of the logarithm: prices rise by a quarter in a season; miles and kilometres, pounds and kilograms
+# differ by more
+SCALED = 0.3
 FITTING = (
     0.075  # of the logarithm: so far off may be a quantile that has been scaled with the others
 )
@@ -42,7 +45,8 @@ LARGEST_ERROR = 1e9  # of a slope: it says nothing
 MIDDLE = slice(13, 115, 6)  # of the quantiles: 10 to 90 %
 FEWEST_VALUES = 8
 FAR = 0.7  # of a distance of at most 1
-ASLEEP = 0.9  # of the values of a column are the same one: it has no unit yet, and what it will hold is news
+# of the values of a column are the same one: it has no unit yet, and what it will hold is news
+ASLEEP = 0.9
 
 
 @functools.cache
@@ -60,8 +64,9 @@ def measure_jumps(
     season: Sequence[BatchProfile] = (),
     regime: Sequence[BatchProfile] = (),
 ) -> ShiftMetrics:
-    """How far a batch lies from the newest of `earlier`, oldest first, and from those of the same `season`, a year ago. Where things
-    have changed for good (`regime`: the batches since then), its relation may also be that since then."""
+    """How far a batch lies from the newest of `earlier`, oldest first, and from those of the same
+    `season`, a year ago. Where things have changed for good (`regime`: the batches since then), its
+    relation may also be that since then."""
     earlier = _large(earlier)[-PREDECESSORS:]
     if not earlier:
         return ShiftMetrics()
@@ -110,12 +115,14 @@ class Slope:
 
 
 def _surely(slope: Slope) -> float:
-    """What is left at least: half of old and half of new rows may cancel each other out, and then chance makes slopes of any size."""
+    """What is left at least: half of old and half of new rows may cancel each other out, and then
+    chance makes slopes of any size."""
     return slope.slope - 2 * slope.error
 
 
 def _slopes(batch: BatchProfile, earlier: Sequence[BatchProfile]) -> dict[str | None, Slope]:
-    """The slope of each feature on that in some batches, and, under None, that of all together, as if they were independent."""
+    """The slope of each feature on that in some batches, and, under None, that of all together, as
+    if they were independent."""
     found: dict[str | None, tuple[float, float]] = {
         name: relation(batch, earlier, name) for name in batch.features
     }
@@ -152,8 +159,8 @@ def _large(batches: Sequence[BatchProfile]) -> list[BatchProfile]:
 def detect_anomalies(
     batch: BatchProfile, earlier: Sequence[BatchProfile], season: Sequence[BatchProfile] = ()
 ) -> list[str]:
-    """Reasons, a clause each, to think that a batch is broken; `earlier` are the sound ones before it, oldest first, all with
-    their jumps, and `season` those of a year ago."""
+    """Reasons, a clause each, to think that a batch is broken; `earlier` are the sound ones before
+    it, oldest first, all with their jumps, and `season` those of a year ago."""
     earlier = _large(earlier)[-COMPARED:]
     if len(earlier) < FEWEST_EARLIER or batch.rows < FEWEST_ROWS:
         return []
@@ -163,7 +170,8 @@ def detect_anomalies(
 
 
 def _relation(batch: BatchProfile, earlier: Sequence[BatchProfile]) -> list[str]:
-    """Labels that no longer go with the features: flipped, or joined to the wrong rows; or several columns that don't."""
+    """Labels that no longer go with the features: flipped, or joined to the wrong rows; or several
+    columns that don't."""
     slope = batch.jumps.slope
     past = [other.jumps.slope for other in earlier if other.jumps.slope is not None]
     if slope is None or not past:
@@ -184,7 +192,8 @@ def _relation(batch: BatchProfile, earlier: Sequence[BatchProfile]) -> list[str]
             else "much weaker than ever before"
         )
         return [
-            f"the relation between features and target is {what} ({slope:.2f} of what it was; earlier batches: "
+            f"the relation between features and target is {what} ({slope:.2f} of what it was; "
+            "earlier batches: "
             f"{min(past):.2f} to {max(past):.2f}): labels flipped, or joined to the wrong rows?"
         ]
     if batch.labelled < usual / 3:
@@ -200,13 +209,14 @@ def _relation(batch: BatchProfile, earlier: Sequence[BatchProfile]) -> list[str]
     if len(collapsed) < max(2, 0.2 * len(steady)):
         return []
     return [
-        f"{_listed(collapsed)} no longer go with the target as in every batch before: joined to the wrong rows?"
+        f"{_listed(collapsed)} no longer go with the target as in every batch before: joined to "
+        "the wrong rows?"
     ]
 
 
 def _other_labels(batch: BatchProfile, earlier: Sequence[BatchProfile], least: float) -> bool:
-    """Two signs at once, each too weak by itself when the history is short: the relation is far below the `least` one of any
-    batch before, and the target has moved twice as far as ever."""
+    """Two signs at once, each too weak by itself when the history is short: the relation is far
+    below the `least` one of any batch before, and the target has moved twice as far as ever."""
     steps = [other.jumps.target_step for other in earlier if other.jumps.target_step is not None]
     usual = float(np.median([other.labelled for other in earlier]))
     if batch.labelled < PART * usual or batch.jumps.slope + 2 * batch.jumps.slope_error > least:
@@ -220,13 +230,15 @@ def _other_labels(batch: BatchProfile, earlier: Sequence[BatchProfile], least: f
 def _lower_bound(
     past: Sequence[float], batch: BatchProfile, earlier: Sequence[BatchProfile]
 ) -> float:
-    """What the next of a series falls below with probability FALSE_ALARM_RATE (a prediction interval of normal values)."""
+    """What the next of a series falls below with probability FALSE_ALARM_RATE (a prediction
+    interval of normal values)."""
     from scipy.special import stdtrit
 
     count = len(past)
     if count < 2:
         return -math.inf
-    # With few values their spread is hardly known: as if PRIOR_VALUES others had been seen to vary by PRIOR_SPREAD.
+    # With few values their spread is hardly known: as if PRIOR_VALUES others had been seen to vary
+    # by PRIOR_SPREAD.
     freedom = PRIOR_VALUES + count - 1
     variance = (
         PRIOR_VALUES * PRIOR_SPREAD**2 + (count - 1) * float(np.var(past, ddof=1))
@@ -239,7 +251,8 @@ def _lower_bound(
 
 
 def _values(batch: BatchProfile, earlier: Sequence[BatchProfile]) -> list[str]:
-    """Columns whose values are unlike those of any earlier batch, or are missing as never before."""
+    """Columns whose values are unlike those of any earlier batch, or are missing as never
+    before."""
     reasons = []
     for name, column in batch.features.items():
         history = [other for other in earlier if name in other.features]
@@ -250,7 +263,8 @@ def _values(batch: BatchProfile, earlier: Sequence[BatchProfile]) -> list[str]:
         farthest = max((other.nearest[name] for other in past), default=0.0)
         if column.null_share > missing + LARGE_STEP:
             reasons.append(
-                f"`{name}` is missing in {column.null_share:.0%} of the rows (at most {missing:.0%} before)"
+                f"`{name}` is missing in {column.null_share:.0%} of the rows (at most "
+                f"{missing:.0%} before)"
             )
         elif comes_alive(column, [other.features[name] for other in history]):
             continue  # told as news
@@ -259,7 +273,8 @@ def _values(batch: BatchProfile, earlier: Sequence[BatchProfile]) -> list[str]:
             unseen = jumps.unseen.get(name, 0.0)
             if unseen > usual + LARGE_STEP:
                 reasons.append(
-                    f"{unseen:.0%} of the levels of `{name}` were never seen before (at most {usual:.0%}): other codes?"
+                    f"{unseen:.0%} of the levels of `{name}` were never seen before (at most "
+                    f"{usual:.0%}): other codes?"
                 )
         elif len(set(column.atoms)) < FEWEST_VALUES:
             continue  # flags and codes have no unit, and may turn with the calendar
@@ -268,7 +283,8 @@ def _values(batch: BatchProfile, earlier: Sequence[BatchProfile]) -> list[str]:
             known = [value for other in history for value in other.features[name].atoms]
             before = float(np.median(known)) if known else math.nan
             reasons.append(
-                f"`{name}` is unlike that of any earlier batch (median {middle:g}, was {before:g}): another unit?"
+                f"`{name}` is unlike that of any earlier batch (median {middle:g}, was "
+                f"{before:g}): another unit?"
             )
         else:
             factor = jumps.factors.get(name, 1.0)
@@ -280,14 +296,15 @@ def _values(batch: BatchProfile, earlier: Sequence[BatchProfile]) -> list[str]:
             least = SCALED if positive else SCALED_AROUND_ZERO
             if abs(math.log(factor)) > max(least, 2 * usual):
                 reasons.append(
-                    f"`{name}` is {factor:.3g} times what it was in all earlier batches: another unit?"
+                    f"`{name}` is {factor:.3g} times what it was in all earlier batches: another "
+                    "unit?"
                 )
     return reasons
 
 
 def comes_alive(column: ColumnProfile, history: Sequence[ColumnProfile]) -> bool:
-    """Whether a column had one value, or none, in all earlier batches, and now has several, the old one among them if it is a
-    category: then there is nothing that its values could be unlike."""
+    """Whether a column had one value, or none, in all earlier batches, and now has several, the old
+    one among them if it is a category: then there is nothing that its values could be unlike."""
     if not all(_asleep(other) for other in history) or _asleep(column):
         return False
     before = {name for other in history for name in other.levels}
@@ -302,8 +319,9 @@ def _asleep(column: ColumnProfile) -> bool:
 
 
 def scaled_by(column: ColumnProfile, history: Sequence[ColumnProfile]) -> float:
-    """The factor that turns the quantiles of earlier batches into a column's own, of the most similar one; 1 where no one factor
-    does for half of them, or for some of them not and it is small: a season moves a column by as much."""
+    """The factor that turns the quantiles of earlier batches into a column's own, of the most
+    similar one; 1 where no one factor does for half of them, or for some of them not and it is
+    small: a season moves a column by as much."""
     factors = []
     for other in history:
         if not column.atoms or not other.atoms:
@@ -331,7 +349,8 @@ def _repeated(batch: BatchProfile, earlier: Sequence[BatchProfile]) -> list[str]
     most = max(other.repeated_share for other in earlier)
     if batch.repeated_share > most + LARGE_STEP / 2:
         return [
-            f"{batch.repeated_share:.0%} of the rows repeat another row in all but their key (at most {most:.0%} before)"
+            f"{batch.repeated_share:.0%} of the rows repeat another row in all but their key (at "
+            f"most {most:.0%} before)"
         ]
     return []
 

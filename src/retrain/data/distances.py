@@ -16,8 +16,8 @@ KOLMOGOROV_VARIANCE = 0.8225  # E[K^2] of Kolmogorov's distribution: pi^2 / 12
 
 
 def distance(one: ColumnProfile, other: ColumnProfile) -> float:
-    """0 to 1: the Kolmogorov-Smirnov distance of numbers, the total variation distance of levels, or if that is larger, the
-    difference of the shares of missing values."""
+    """0 to 1: the Kolmogorov-Smirnov distance of numbers, the total variation distance of levels,
+    or if that is larger, the difference of the shares of missing values."""
     missing = abs(one.null_share - other.null_share)
     gap = gap_of_values(one, other)
     if gap is not None:
@@ -26,7 +26,8 @@ def distance(one: ColumnProfile, other: ColumnProfile) -> float:
 
 
 def gap_of_values(one: ColumnProfile, other: ColumnProfile) -> float | None:
-    """The distance of the values that there are, of numbers or of levels; None where one of the two has none."""
+    """The distance of the values that there are, of numbers or of levels; None where one of the two
+    has none."""
     if one.atoms and other.atoms:
         return _largest_gap(np.array(one.atoms), np.array(other.atoms))
     return _variation(one.levels, other.levels) if one.levels and other.levels else None
@@ -49,7 +50,8 @@ def _variation(one: dict[str, int], other: dict[str, int]) -> float:
 
 
 def noise(one: ColumnProfile, other: ColumnProfile) -> float:
-    """The mean square of the distance that two samples of these sizes have when nothing has changed, as if rows were independent."""
+    """The mean square of the distance that two samples of these sizes have when nothing has
+    changed, as if rows were independent."""
     sizes = [column.rows - column.nulls for column in (one, other)]
     if not all(sizes):
         return 0.0
@@ -77,10 +79,13 @@ def unseen_share(column: ColumnProfile, history: Sequence[ColumnProfile]) -> flo
 def relation(
     batch: BatchProfile, history: Sequence[BatchProfile], name: str
 ) -> tuple[float, float]:
-    """How the target goes with one feature, against how it did: numerator and denominator of a slope.
+    """How the target goes with one feature, against how it did: numerator and denominator of a
+    slope.
 
-    The slope of a regression, over the groups of the feature's rows, of the target's deviations from its mean in the batch on
-    those of earlier batches at the same place: about 1 as before (somewhat more where earlier groups were small), 0 nothing left, -1 turned around. Those of several features add up.
+    The slope of a regression, over the groups of the feature's rows, of the target's deviations
+    from its mean in the batch on those of earlier batches at the same place: about 1 as before
+    (somewhat more where earlier groups were small), 0 nothing left, -1 turned around. Those of
+    several features add up.
     """
     groups = batch.features[name].groups
     if not groups or not history:
@@ -104,7 +109,8 @@ def relation(
 def _at_places(
     asked: Sequence[float | str], outcomes: Sequence[str], earlier: BatchProfile, name: str
 ) -> NDArray:
-    """The outcomes' deviations from their means in an earlier batch, at some places; shape (places, outcomes)."""
+    """The outcomes' deviations from their means in an earlier batch, at some places; shape (places,
+    outcomes)."""
     expected = np.zeros((len(asked), len(outcomes)))
     column = earlier.features.get(name)
     if (
@@ -115,7 +121,8 @@ def _at_places(
         return expected
     places, counts, sums = zip(*column.groups, strict=True)
     rows, sums = np.array(counts, dtype=np.float64)[:, None], np.array(sums)
-    # Small groups say little: they are drawn to the batch's mean, as if some rows of it were among them.
+    # Small groups say little: they are drawn to the batch's mean, as if some rows of it were among
+    # them.
     deviations = (sums - rows * np.array(earlier.outcome_means)) / (rows + SHRINKAGE)
     for number, outcome in enumerate(outcomes):
         if outcome not in earlier.outcomes:

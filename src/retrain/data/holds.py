@@ -1,6 +1,8 @@
-"""Which batches are on hold: those that look broken, until a person accepts them, or enough later batches agree with them.
+"""Which batches are on hold: those that look broken, until a person accepts them, or enough later
+batches agree with them.
 
-All of it is a function of the batches that a snapshot holds and of `monitoring` in the config, not of the order of events.
+All of it is a function of the batches that a snapshot holds and of `monitoring` in the config, not
+of the order of events.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ class Summaries(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Past:
-    """What a batch is held against: the newest sound ones before it, oldest first; those of the same season a year ago; and
-    those since things last changed for good, if they did."""
+    """What a batch is held against: the newest sound ones before it, oldest first; those of the
+    same season a year ago; and those since things last changed for good, if they did."""
 
     batches: tuple[Batch, ...]
     season: tuple[Batch, ...] = ()
@@ -58,7 +60,8 @@ class Past:
 
     @property
     def digest(self) -> str:
-        """Stands for these batches. A summary says how far its batch lay from those before it, and so on back to the first."""
+        """Stands for these batches. A summary says how far its batch lay from those before it, and
+        so on back to the first."""
         names = [
             code_digest(),
             *(_name(batch) for batch in self.batches),
@@ -104,7 +107,8 @@ class _Judge:
         self.noted = ""  # what an earlier update found about the newest batch's agreement
 
     def look(self, batch: Batch, sound: Sequence[Batch]) -> Batch:
-        """A batch held against the sound ones before it. Done again only when it, or one of them, is another."""
+        """A batch held against the sound ones before it. Done again only when it, or one of them,
+        is another."""
         monitoring = self.monitoring
         self.noted = batch.agreement
         batch = dataclasses.replace(
@@ -130,7 +134,8 @@ class _Judge:
         except RetrainError:
             raise
         except Exception as error:
-            # No batch may be so odd that nothing can be done about it: it waits for a person, who can accept it.
+            # No batch may be so odd that nothing can be done about it: it waits for a person, who
+            # can accept it.
             log.debug("Where it broke:", exc_info=True)
             what = " ".join(mask(str(error)).split())[:200]
             anomalies = [
@@ -141,7 +146,8 @@ class _Judge:
         return dataclasses.replace(batch, anomalies=anomalies, compared_with=compared)
 
     def waiting(self, decided: Sequence[Batch]) -> list[Batch]:
-        """The newest batches on hold, as many as may accept each other: with no sound one between them. Empty if there are fewer."""
+        """The newest batches on hold, as many as may accept each other: with no sound one between
+        them. Empty if there are fewer."""
         asked = self.monitoring.accept_after
         if (
             asked is None
@@ -162,8 +168,9 @@ class _Judge:
         return []
 
     def compare(self, window: Sequence[Batch], newest: Batch, sound: Sequence[Batch]) -> Batch:
-        """The newest batch, with a note whether each of the window's batches looks sound beside the others of them, by the yardstick
-        of the past. Done again only when one of them, or the past, is another."""
+        """The newest batch, with a note whether each of the window's batches looks sound beside the
+        others of them, by the yardstick of the past. Done again only when one of them, or the past,
+        is another."""
         past = find_past(window[0], sound)
         names = [past.digest, *(f"{batch.content} {batch.compared_with}" for batch in window)]
         key = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
@@ -185,8 +192,8 @@ class _Judge:
         return True
 
     def _read(self, batches: Sequence[Batch]) -> list[BatchProfile]:
-        """Summaries, each read once. How the target followed the features where a change was accepted is no yardstick for what
-        comes later: everything would pass."""
+        """Summaries, each read once. How the target followed the features where a change was
+        accepted is no yardstick for what comes later: everything would pass."""
         for batch in batches:
             if batch.period not in self.known:
                 self.known[batch.period] = self.summaries.summary(batch)
@@ -213,7 +220,8 @@ def find_past(batch: Batch, sound: Sequence[Batch]) -> Past:
 
 
 def _year_before(batch: Batch, sound: Sequence[Batch]) -> list[Batch]:
-    """The batches nearest to a year before one, oldest first; none further off than its own length, or a week."""
+    """The batches nearest to a year before one, oldest first; none further off than its own length,
+    or a week."""
     if batch.until is None:
         return []
     wanted = batch.until - YEAR

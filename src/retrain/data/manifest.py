@@ -27,7 +27,8 @@ CONTENT_DIGITS = 16  # of a batch's content digest, where it is recorded with a 
 
 @dataclass(frozen=True)
 class Batch:
-    """A manifest entry. First and last time are those of the labelled rows, None when there are none."""
+    """A manifest entry. First and last time are those of the labelled rows, None when there are
+    none."""
 
     period: str
     revision: int
@@ -46,7 +47,8 @@ class Batch:
     anomalies: list[str] = field(default_factory=list)  # why it looks broken
     compared_with: str = ""  # stands for the sound batches before it that it was compared with
     accepted: bool = False  # by a person: it isn't broken
-    # When its labelled rows happened: the times of up to MOST_MARKS of them at even steps, first and last included.
+    # When its labelled rows happened: the times of up to MOST_MARKS of them at even steps, first
+    # and last included.
     marks: tuple[datetime, ...] = ()
     held_by_hand: bool = False  # a person has put it on hold, whatever it looks like
     # The period of the last of the later batches that agree with it; it takes part from then on.
@@ -69,9 +71,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Batches of a snapshot, oldest first, and the digest of the contract that they were checked under.
+    """Batches of a snapshot, oldest first, and the digest of the contract that they were checked
+    under.
 
-    Labels arrive `label_delay` seconds after their row: younger batches are not counted as labelled yet.
+    Labels arrive `label_delay` seconds after their row: younger batches are not counted as labelled
+    yet.
     """
 
     schema: str
@@ -88,7 +92,8 @@ class Manifest:
 
     @property
     def labelled(self) -> tuple[Batch, ...]:
-        """The batches that have labelled rows, all of whose labels have had the time to arrive, and are not on hold."""
+        """The batches that have labelled rows, all of whose labels have had the time to arrive, and
+        are not on hold."""
         return tuple(
             batch
             for batch in self.batches
@@ -111,7 +116,8 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of the snapshot in `folder`. Raises DataError when there is none, or it is damaged."""
+    """The manifest of the snapshot in `folder`. Raises DataError when there is none, or it is
+    damaged."""
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -126,7 +132,8 @@ def read_manifest(folder: Path) -> Manifest:
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} is damaged ({error}). Restore it with `dvc checkout --force`, or run `dvc repro -f snapshot`."
+            f"{path} is damaged ({error}). Restore it with `dvc checkout --force`, or run `dvc "
+            "repro -f snapshot`."
         ) from None
 
 

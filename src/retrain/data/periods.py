@@ -1,4 +1,5 @@
-"""Calendar arithmetic of batch keys: `2013-01-31T05`, `2013-01-31`, `2013-W05`, `2013-01`, `2013-Q1`; `000017` counts rows."""
+"""Calendar arithmetic of batch keys: `2013-01-31T05`, `2013-01-31`, `2013-W05`, `2013-01`,
+`2013-Q1`; `000017` counts rows."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class Period:
 
 
 def parse_period(key: str, kind: PeriodKind) -> Period:
-    """The period that a key names. Raises DataError with an example when it isn't a key of that kind."""
+    """The period that a key names. Raises DataError with an example when it isn't a key of that
+    kind."""
     try:
         start = _start(key, kind)
         end = _end(start, kind)
@@ -66,7 +68,8 @@ def parse_delay(text: str | None) -> float:
     match = re.fullmatch(r"(\d{1,5})([hdw])", text.strip())
     if not match:
         raise ConfigError(
-            f"`data.label_delay` is {text!r}, but must be a number of hours, days or weeks, of at most five digits: 12h, 30d, 2w."
+            f"`data.label_delay` is {text!r}, but must be a number of hours, days or weeks, of at "
+            "most five digits: 12h, 30d, 2w."
         )
     return int(match[1]) * {"h": 3600.0, "d": 86400.0, "w": 604800.0}[match[2]]
 

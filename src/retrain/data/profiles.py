@@ -1,7 +1,8 @@
-"""What a batch looks like in some kilobytes: written once when it arrives, so that comparing batches never reads old rows.
+"""What a batch looks like in some kilobytes: written once when it arrives, so that comparing
+batches never reads old rows.
 
-Summaries are mergeable: a distribution is a list of equally likely values (nearest-rank quantiles) or counts of levels,
-and a mixture of batches is their union, weighted by rows.
+Summaries are mergeable: a distribution is a list of equally likely values (nearest-rank quantiles)
+or counts of levels, and a mixture of batches is their union, weighted by rows.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ _COUNT = own_column("count")
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """One column. `atoms`, shape (ATOMS,), of numbers; `levels` of categories; neither where every value is missing.
+    """One column. `atoms`, shape (ATOMS,), of numbers; `levels` of categories; neither where every
+    value is missing.
 
-    `groups` holds the target against the column: for each group of rows its place (a number, or a level), how many rows
-    of it are labelled, and the sum of the target over them, one sum for each class where there are several.
+    `groups` holds the target against the column: for each group of rows its place (a number, or a
+    level), how many rows of it are labelled, and the sum of the target over them, one sum for each
+    class where there are several.
     """
 
     rows: int
@@ -50,11 +53,13 @@ class ColumnProfile:
 
 @dataclass(frozen=True)
 class ShiftMetrics:
-    """How far a batch lies from those before it: what it is judged by, and the yardstick for those that come after.
+    """How far a batch lies from those before it: what it is judged by, and the yardstick for those
+    that come after.
 
-    `steps`, by feature: the distance to the batch before. `nearest`: to the nearest of the newest earlier ones. `factors`: what
-    their values would have to be multiplied by. `unseen`: the share of levels that none of them had. `slope` and `slopes`: how
-    much is left of the relation to the target, over all features and by each. Empty for the first batches.
+    `steps`, by feature: the distance to the batch before. `nearest`: to the nearest of the newest
+    earlier ones. `factors`: what their values would have to be multiplied by. `unseen`: the share
+    of levels that none of them had. `slope` and `slopes`: how much is left of the relation to the
+    target, over all features and by each. Empty for the first batches.
     """
 
     steps: dict[str, float] = field(default_factory=dict)
@@ -69,7 +74,8 @@ class ShiftMetrics:
 
 @dataclass(frozen=True)
 class BatchProfile:
-    """A batch: each feature over all its rows, labelled or not; the target over the labelled ones."""
+    """A batch: each feature over all its rows, labelled or not; the target over the labelled
+    ones."""
 
     rows: int
     labelled: int
@@ -131,7 +137,8 @@ def summarize(labelled: pl.DataFrame, unlabelled: pl.DataFrame, data: DataConfig
 
 
 def sample_rows(labelled: pl.DataFrame, unlabelled: pl.DataFrame, data: DataConfig) -> pl.DataFrame:
-    """Some rows spread evenly over a batch, labelled or not, with time, target and features: for what needs whole rows."""
+    """Some rows spread evenly over a batch, labelled or not, with time, target and features: for
+    what needs whole rows."""
     names = list(dict.fromkeys([data.time_column, *data.features, data.target_column]))
     rows = labelled.select(names)
     if len(unlabelled):
@@ -148,8 +155,8 @@ def sample_places(count: int) -> NDArray:
 def to_comparable(rows: pl.DataFrame, name: str, kind: ColumnType, time_column: str) -> pl.Series:
     """A feature as numbers or levels that may be held against those of other batches.
 
-    A date becomes the days between it and the row's own time, since dates move on by themselves; a text its length, a pack of
-    sparse columns the number of its entries.
+    A date becomes the days between it and the row's own time, since dates move on by themselves; a
+    text its length, a pack of sparse columns the number of its entries.
     """
     values = rows[name]
     if kind is ColumnType.datetime:
@@ -166,8 +173,8 @@ def to_comparable(rows: pl.DataFrame, name: str, kind: ColumnType, time_column: 
 
 
 def _outcomes(target: pl.Series, task: Task) -> tuple[list[str], NDArray]:
-    """Names and values, float64 of shape (rows, names): the target, or one flag for each of the most frequent classes; NaN
-    where it is missing."""
+    """Names and values, float64 of shape (rows, names): the target, or one flag for each of the
+    most frequent classes; NaN where it is missing."""
     if task is not Task.multiclass:
         numbers = target.cast(pl.Float64).clip(-LARGEST, LARGEST)
         return [target.name], numbers.to_numpy().astype(np.float64)[:, None]
@@ -185,7 +192,8 @@ def _outcomes(target: pl.Series, task: Task) -> tuple[list[str], NDArray]:
 def profile_column(
     values: pl.Series, outcomes: NDArray | None, known: NDArray | None
 ) -> ColumnProfile:
-    """`outcomes` has shape (rows, names) and `known`, shape (rows,), says in which rows the target is there."""
+    """`outcomes` has shape (rows, names) and `known`, shape (rows,), says in which rows the target
+    is there."""
     nulls = values.null_count()
     present = values.drop_nulls()
     if present.is_empty():

@@ -1,4 +1,5 @@
-"""What a batch must look like. Broken rows go to quarantine with the reason; a broken batch is refused as a whole."""
+"""What a batch must look like. Broken rows go to quarantine with the reason; a broken batch is
+refused as a whole."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ REASON, ROW = own_column("quarantine_reason"), own_column("row")
 EARLIER_REASON = "quarantine_reason"  # in snapshots of earlier versions of this project
 # Of `sparse`: names with their values, such as "gene_17:2.5 gene_40:1"; what is not named is 0.
 PAIRS = r"^(\S+:[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?( |$))*$"
-# A batch with so many labelled rows and one class only has lost its labels; a smaller one may just be quiet.
+# A batch with so many labelled rows and one class only has lost its labels; a smaller one may just
+# be quiet.
 SUSPICIOUSLY_CONSTANT = 500
 SHOWN_ROWS = 3  # of those that a message names
 Locate = Callable[[Sequence[int]], list[str]]
@@ -63,7 +65,8 @@ class Schema:
 
     @cached_property
     def digest(self) -> str:
-        """Changes when a rule changes: then batches that were checked under the old rules are checked again."""
+        """Changes when a rule changes: then batches that were checked under the old rules are
+        checked again."""
         features = {
             name: [str(value) for value in vars(column).values()]
             for name, column in self.data.features.items()
@@ -82,10 +85,12 @@ class Schema:
     def check(
         self, batch: pl.DataFrame, period: Period, locate: Locate | None = None
     ) -> CheckedBatch:
-        """Sort a batch's rows into labelled, unlabelled and quarantined. `locate` says where some of its rows lie.
+        """Sort a batch's rows into labelled, unlabelled and quarantined. `locate` says where some
+        of its rows lie.
 
-        Raises DataError when the batch breaks the schema as a whole: no rows, a missing column, a wrong type,
-        rows outside the period, repeated keys, a constant target, or too many broken rows.
+        Raises DataError when the batch breaks the schema as a whole: no rows, a missing column, a
+        wrong type, rows outside the period, repeated keys, a constant target, or too many broken
+        rows.
         """
         locate = locate or _by_number
         batch, unread = split_problems(batch)
@@ -103,7 +108,8 @@ class Schema:
             common = quarantined[REASON].value_counts(sort=True, name=ROW).row(0)
             self._refuse(
                 period,
-                f"{share:.1%} of its rows break the schema ({len(quarantined):,} of {len(batch):,}; most often {common[0]})",
+                f"{share:.1%} of its rows break the schema ({len(quarantined):,} of "
+                f"{len(batch):,}; most often {common[0]})",
                 "or raise `data.maximum_quarantine_share`",
             )
         sound = batch.filter(reasons.is_null()).sort(self.data.time_column, *self.data.key_columns)
@@ -112,7 +118,8 @@ class Schema:
         if len(labels) >= SUSPICIOUSLY_CONSTANT and labels.n_unique() < 2:
             self._refuse(
                 period,
-                f"its target `{target.name}` is constant ({labels[0]} in all {len(labels):,} labelled rows)",
+                f"its target `{target.name}` is constant ({labels[0]} in all {len(labels):,} "
+                "labelled rows)",
             )
         return CheckedBatch(
             sound.filter(target.is_not_null()), sound.filter(target.is_null()), quarantined
@@ -121,7 +128,8 @@ class Schema:
     def _refuse(self, period: Period, what: str, way_out: str = "") -> NoReturn:
         raise DataError(
             f"Batch {period.key} is refused: {what}. The snapshot stays as it was. "
-            f"Mend the batch at its source{', ' + way_out if way_out else ''}, or set `data.as_of` to an earlier period; then `dvc repro`."
+            f"Mend the batch at its source{', ' + way_out if way_out else ''}, or set `data.as_of` "
+            "to an earlier period; then `dvc repro`."
         )
 
     def _named(self, column: str) -> str:
@@ -132,8 +140,8 @@ class Schema:
         return f"`{column}` (`data.{roles.get(column, 'features')}`)"
 
     def _typed(self, batch: pl.DataFrame, period: Period) -> pl.DataFrame:
-        """The columns of the schema in its types, and behind them all others that can be kept: an older champion may have been
-        trained on them."""
+        """The columns of the schema in its types, and behind them all others that can be kept: an
+        older champion may have been trained on them."""
         if batch.is_empty():
             self._refuse(period, "it has no rows")
         refuse_reserved(batch.columns, f"Batch {period.key}")
@@ -172,10 +180,12 @@ class Schema:
     def _without_slips(
         self, batch: pl.DataFrame, period: Period, locate: Locate
     ) -> tuple[pl.DataFrame, pl.Series]:
-        """The batch without the few words of its target that are neither of its two classes, and why, for each row.
+        """The batch without the few words of its target that are neither of its two classes, and
+        why, for each row.
 
-        Of the words beside the positive one all but the most frequent are slips. Raises DataError where they make up more than
-        the tolerated share, or one is as frequent as the one that is meant: then nothing tells which of them that is.
+        Of the words beside the positive one all but the most frequent are slips. Raises DataError
+        where they make up more than the tolerated share, or one is as frequent as the one that is
+        meant: then nothing tells which of them that is.
         """
         name, label = self.data.target_column, self.data.positive_label
         none = pl.Series([None], dtype=pl.String).new_from_index(0, len(batch))
@@ -203,7 +213,8 @@ class Schema:
             more = f" and {len(counts) - SHOWN_ROWS:,} more" if len(counts) > SHOWN_ROWS else ""
             self._refuse(
                 period,
-                f"its target `{name}` holds {', '.join(shown)}{more} beside the positive label {label}",
+                f"its target `{name}` holds {', '.join(shown)}{more} beside the positive label "
+                f"{label}",
             )
         odd = words.is_in(counts["word"].slice(1).implode()).fill_null(False)
         why = f"{name}: '" + texts + f"' is neither {label} nor {counts['text'][0]}"
@@ -214,7 +225,10 @@ class Schema:
         """How many rows, and where the first of them lie."""
         rows = which.arg_true().to_list()
         more = ", ..." if len(rows) > SHOWN_ROWS else ""
-        return f"{len(rows):,} row{'s' if len(rows) != 1 else ''}: {'; '.join(locate(rows[:SHOWN_ROWS]))}{more}"
+        return (
+            f"{len(rows):,} row{'s' if len(rows) != 1 else ''}: "
+            f"{'; '.join(locate(rows[:SHOWN_ROWS]))}{more}"
+        )
 
     def _outside(self, batch: pl.DataFrame, period: Period) -> pl.Series:
         """Why the time of a row is wrong, null where it isn't."""
@@ -231,7 +245,8 @@ class Schema:
     def _check_keys(
         self, batch: pl.DataFrame, sound: pl.Series, period: Period, locate: Locate
     ) -> None:
-        """Raises DataError, with the first keys that come more than once and where, for rows that share their key."""
+        """Raises DataError, with the first keys that come more than once and where, for rows that
+        share their key."""
         keys = batch.select(self.data.key_columns)
         rows = sound.arg_true()
         repeated = keys[rows].is_duplicated()

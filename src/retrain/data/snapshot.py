@@ -1,4 +1,5 @@
-"""The snapshot: one folder of Parquet a batch and a manifest that says what is in it and vouches for its bytes."""
+"""The snapshot: one folder of Parquet a batch and a manifest that says what is in it and vouches
+for its bytes."""
 
 from __future__ import annotations
 
@@ -34,10 +35,11 @@ SAMPLE = "sample.parquet"
 
 
 def content_digest(frame: pl.DataFrame) -> str:
-    """Sha256 of a frame's rows, whatever their order, that of the columns, and the types that hold the same values.
+    """Sha256 of a frame's rows, whatever their order, that of the columns, and the types that hold
+    the same values.
 
-    What a later file brings, such as the first fraction or letter in a column, changes the type of a whole table, and
-    must not make its earlier batches look corrected.
+    What a later file brings, such as the first fraction or letter in a column, changes the type of
+    a whole table, and must not make its earlier batches look corrected.
     """
     return typed_digest(frame.with_columns([_by_value(values) for values in frame]))
 
@@ -64,15 +66,16 @@ def _by_value(values: pl.Series) -> pl.Series:
 
 
 def typed_digest(frame: pl.DataFrame) -> str:
-    """Sha256 of a frame's rows with the types that they have: the content of batches that were written before types were
-    of no account."""
+    """Sha256 of a frame's rows with the types that they have: the content of batches that were
+    written before types were of no account."""
     columns = sorted(frame.columns)
     ordered = frame.select(columns).sort(columns, nulls_last=True)
     return hashlib.sha256(ordered.write_csv().encode()).hexdigest()
 
 
 class SnapshotStore:
-    """Reads and writes `data/snapshot`. Writing is all or nothing: batches are staged beside it and moved in at the end."""
+    """Reads and writes `data/snapshot`. Writing is all or nothing: batches are staged beside it and
+    moved in at the end."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -84,9 +87,11 @@ class SnapshotStore:
         return read_manifest(self.folder)
 
     def read(self, periods: Sequence[str], columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """Labelled rows of some batches, in the order given, with those of `columns` that there are (default: all).
+        """Labelled rows of some batches, in the order given, with those of `columns` that there are
+        (default: all).
 
-        DVC does not notice a damaged cache file, so the bytes are checked against the manifest; raises DataError.
+        DVC does not notice a damaged cache file, so the bytes are checked against the manifest;
+        raises DataError.
         """
         manifest = self.manifest()
         frames = []
@@ -101,8 +106,10 @@ class SnapshotStore:
                 content = b""
             if hashlib.sha256(content).hexdigest() != batch.files[LABELLED]:
                 raise DataError(
-                    f"{path} is missing or damaged: its bytes are not those that the manifest recorded. Delete {self.folder} "
-                    "and run `dvc repro -f snapshot` to read the batches from their source again; no model was changed."
+                    f"{path} is missing or damaged: its bytes are not those that the manifest "
+                    f"recorded. Delete {self.folder} "
+                    "and run `dvc repro -f snapshot` to read the batches from their source again; "
+                    "no model was changed."
                 )
             found = pl.read_parquet_schema(io.BytesIO(content))
             wanted = [name for name in found if columns is None or name in columns]
@@ -110,7 +117,8 @@ class SnapshotStore:
         return pl.concat(frames, how="diagonal_relaxed")
 
     def everything(self, batch: Batch) -> pl.DataFrame:
-        """All rows of a batch, also unlabelled and quarantined ones; not checked against the manifest."""
+        """All rows of a batch, also unlabelled and quarantined ones; not checked against the
+        manifest."""
         names = [name for name in (LABELLED, UNLABELLED, QUARANTINED) if name in batch.files]
         frames = {
             name: pl.read_parquet(self._path(batch.period, name), glob=False) for name in names
@@ -129,7 +137,8 @@ class SnapshotStore:
         )
 
     def summary(self, batch: Batch) -> BatchProfile:
-        """What a batch looks like, without reading its rows. Raises DataError when it is damaged."""
+        """What a batch looks like, without reading its rows. Raises DataError when it is
+        damaged."""
         if batch.period in self.judged:
             return self.judged[batch.period]
         staged = self.staging / f"batch={batch.period}" / SUMMARY
@@ -138,12 +147,14 @@ class SnapshotStore:
             return from_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{path} is damaged ({error}). Restore it with `dvc checkout --force`, or delete {self.folder} and run "
+                f"{path} is damaged ({error}). Restore it with `dvc checkout --force`, or delete "
+                f"{self.folder} and run "
                 "`dvc repro -f snapshot`."
             ) from None
 
     def unchanged(self, batch: Batch) -> bool:
-        """Whether the summary is the one that the manifest knows: that on disk may be a newer one, of a process that died."""
+        """Whether the summary is the one that the manifest knows: that on disk may be a newer one,
+        of a process that died."""
         content = self._path(batch.period, SUMMARY).read_bytes()
         return hashlib.sha256(content).hexdigest() == batch.files[SUMMARY]
 
@@ -159,7 +170,8 @@ class SnapshotStore:
         checked: CheckedBatch,
         data: DataConfig,
     ) -> Batch:
-        """Write a batch beside the snapshot and describe it. Raises RetrainError when it can't be written."""
+        """Write a batch beside the snapshot and describe it. Raises RetrainError when it can't be
+        written."""
         folder = self.staging / f"batch={period}"
         parts = {
             LABELLED: checked.labelled,
@@ -211,7 +223,8 @@ class SnapshotStore:
         )
 
     def with_marks(self, batch: Batch, time_column: str) -> Batch:
-        """A batch that an earlier version of the project has described, with the times of its rows."""
+        """A batch that an earlier version of the project has described, with the times of its
+        rows."""
         if batch.marks or not batch.rows:
             return batch
         try:
@@ -226,8 +239,8 @@ class SnapshotStore:
         return dataclasses.replace(batch, marks=time_marks(times))
 
     def put_profile(self, batch: Batch, summary: BatchProfile) -> Batch:
-        """Another summary of a batch, as when it has been held against others; returns the entry that vouches for it. Written
-        when the update is committed."""
+        """Another summary of a batch, as when it has been held against others; returns the entry
+        that vouches for it. Written when the update is committed."""
         self.judged[batch.period] = summary
         digest = hashlib.sha256(summary.to_json().encode()).hexdigest()
         return dataclasses.replace(batch, files=batch.files | {SUMMARY: digest})
@@ -235,8 +248,8 @@ class SnapshotStore:
     def commit(self, manifest: Manifest) -> None:
         """Move staged batches in, write the manifest, and only then remove what it no longer names.
 
-        A process that dies in between leaves a manifest that disagrees with some file; the next update sees that the
-        batch's content is not what the source holds, and writes it again.
+        A process that dies in between leaves a manifest that disagrees with some file; the next
+        update sees that the batch's content is not what the source holds, and writes it again.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for staged in sorted(self.staging.glob("batch=*")):
@@ -276,7 +289,8 @@ class SnapshotStore:
 
 
 def time_marks(times: pl.Series) -> tuple[datetime, ...]:
-    """When rows happened: the times of up to MOST_MARKS of them at even steps, first and last included."""
+    """When rows happened: the times of up to MOST_MARKS of them at even steps, first and last
+    included."""
     ordered = times.sort()
     count = min(len(ordered), MOST_MARKS)
     places = [round(number * (len(ordered) - 1) / max(1, count - 1)) for number in range(count)]

@@ -1,4 +1,5 @@
-"""A digest of all the code that a source runs: of its class and those above it, and of the sources inside it."""
+"""A digest of all the code that a source runs: of its class and those above it, and of the sources
+inside it."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from retrain.data.sources import Source
 
 
 def source_code(source: Source, node: Any) -> str:
-    """Changes when a file does that defines the source, one inside it, or something else that its config `node` names."""
+    """Changes when a file does that defines the source, one inside it, or something else that its
+    config `node` names."""
     classes = {kind for inner in _sources(source, set()) for kind in type(inner).__mro__}
     code = {path for part in (*classes, *_named(node)) if (path := _file(part)) is not None}
     code |= set(Path(reading.__file__).parent.glob("*.py"))  # what all sources read with
@@ -59,7 +61,8 @@ def _import(name: str) -> Any:
 
 
 def _file(part: Any) -> Path | None:
-    """Where a class or function is defined; None for built-in ones and those typed into a prompt."""
+    """Where a class or function is defined; None for built-in ones and those typed into a
+    prompt."""
     try:
         path = Path(inspect.getfile(part))
     except (TypeError, OSError):

@@ -1,4 +1,5 @@
-"""Where batches come from. A source of your own is a subclass of `Source` and a YAML that names it."""
+"""Where batches come from. A source of your own is a subclass of `Source` and a YAML that names
+it."""
 
 from __future__ import annotations
 
@@ -43,14 +44,17 @@ _ORIGIN = own_column("origin")  # the row's number in the table as it was loaded
 
 
 class Source(ABC):
-    """Batches by period key, as they arrived: labelled where the label is known, null where it isn't."""
+    """Batches by period key, as they arrived: labelled where the label is known, null where it
+    isn't."""
 
     def bind(self, data: DataConfig) -> None:  # noqa: B027 - most sources need not know
-        """Told once, before anything else, what the contract says about times, periods, keys and target."""
+        """Told once, before anything else, what the contract says about times, periods, keys and
+        target."""
 
     @abstractmethod
     def periods(self) -> list[str]:
-        """Keys of the batches that have arrived, in any order. Raises DataError if the source can't be reached."""
+        """Keys of the batches that have arrived, in any order. Raises DataError if the source can't
+        be reached."""
 
     @abstractmethod
     def fingerprint(self, period: str) -> str:
@@ -61,16 +65,17 @@ class Source(ABC):
         """One row for each thing to predict: keys, time, features and target of the contract."""
 
     def locate(self, period: str, rows: Sequence[int]) -> list[str]:
-        """Where some rows of a batch lie, counted from 0, for a person who has to mend them. Asked only for rows that are wrong."""
+        """Where some rows of a batch lie, counted from 0, for a person who has to mend them. Asked
+        only for rows that are wrong."""
         return [f"row {row + 1} of the batch" for row in rows]
 
 
 class BatchFiles(Source):
     """One CSV, Parquet or JSON Lines file a batch, its name the period key.
 
-    `separator`, `decimal` and `encoding` say how text files are written, where that can't be found out from them;
-    `time_format` how their times are, `date_formats` how the dates of other columns are, by column, and `day_first` how
-    dates such as 01/02/2023 are meant.
+    `separator`, `decimal` and `encoding` say how text files are written, where that can't be found
+    out from them; `time_format` how their times are, `date_formats` how the dates of other columns
+    are, by column, and `day_first` how dates such as 01/02/2023 are meant.
     """
 
     def __init__(
@@ -95,13 +100,15 @@ class BatchFiles(Source):
     def periods(self) -> list[str]:
         if not self.folder.is_dir():
             raise DataError(
-                f"The source folder {self.folder} is missing (`data.source.folder`). Make it, and put one file a batch into it."
+                f"The source folder {self.folder} is missing (`data.source.folder`). Make it, and "
+                "put one file a batch into it."
             )
         found = [_stem(path.name) for path in self.folder.iterdir() if readable(path.name)]
         twice = {key for key in found if found.count(key) > 1}
         if twice:
             raise DataError(
-                f"{self.folder} holds more than one file for {', '.join(sorted(twice))}. Keep one of each."
+                f"{self.folder} holds more than one file for {', '.join(sorted(twice))}. Keep one "
+                "of each."
             )
         return found
 
@@ -127,12 +134,14 @@ class BatchFiles(Source):
 
 
 class Table(Source):
-    """One table that is cut into batches by the time of its rows, or into batches of `rows_per_batch` rows in time order.
+    """One table that is cut into batches by the time of its rows, or into batches of
+    `rows_per_batch` rows in time order.
 
-    A batch of a fixed number of rows appears once it is full. `time_format` says how text or whole numbers become times:
-    a strptime format, or epoch_s, epoch_ms, epoch_us; `date_formats` how dates of other columns are written, by column;
-    `day_first` how dates such as 01/02/2023 are meant. With `number_rows`, a column counts the rows of each batch, as a key for tables that have none: `row_number`, or what
-    `number_rows` names instead.
+    A batch of a fixed number of rows appears once it is full. `time_format` says how text or whole
+    numbers become times: a strptime format, or epoch_s, epoch_ms, epoch_us; `date_formats` how
+    dates of other columns are written, by column; `day_first` how dates such as 01/02/2023 are
+    meant. With `number_rows`, a column counts the rows of each batch, as a key for tables that have
+    none: `row_number`, or what `number_rows` names instead.
     """
 
     def __init__(
@@ -157,7 +166,8 @@ class Table(Source):
         self.time_column, self.period = data.time_column, data.period
         if (self.period is PeriodKind.rows) != (self.rows_per_batch is not None):
             raise ConfigError(
-                "`data.period: rows` and `data.source.rows_per_batch` go together: set both or none."
+                "`data.period: rows` and `data.source.rows_per_batch` go together: set both or "
+                "none."
             )
 
     @abstractmethod
@@ -184,27 +194,32 @@ class Table(Source):
 
     @functools.cached_property
     def _spans(self) -> dict[str, tuple[int, int]]:
-        """First row and number of rows of each batch: in order of time they lie together, so a batch is a view, no copy."""
+        """First row and number of rows of each batch: in order of time they lie together, so a
+        batch is a view, no copy."""
         runs = self._batches.select(pl.col(_PERIOD).rle().struct.unnest())
         starts = runs["len"].cum_sum() - runs["len"]
         return dict(zip(runs["value"], zip(starts, runs["len"], strict=True), strict=True))
 
     @functools.cached_property
     def _batches(self) -> pl.DataFrame:
-        self._stamp  # noqa: B018 - before reading: what changes in between is then read again by the next run
+        # Before reading: what changes in between is then read again by the next run.
+        self._stamp  # noqa: B018
         table = self.load()
         if self.time_column not in table.columns:
             found = ", ".join(table.columns[:40])
             raise DataError(
-                f"The table has no column `{self.time_column}` (`data.time_column`). It has {found}."
+                f"The table has no column `{self.time_column}` (`data.time_column`). It has "
+                f"{found}."
             )
         refuse_reserved(
             (name for name in table.columns if name not in (PROBLEM, PLACE)), "The table"
         )
         if self.row_number in table.columns:
             raise DataError(
-                f"The table has a column `{self.row_number}` itself, so its rows can't be numbered under that name. Name "
-                "another one in `data.source.number_rows` and `data.key_columns`, or take `number_rows` away to use the "
+                f"The table has a column `{self.row_number}` itself, so its rows can't be numbered "
+                "under that name. Name "
+                "another one in `data.source.number_rows` and `data.key_columns`, or take "
+                "`number_rows` away to use the "
                 "column as it is."
             )
         table = with_times(
@@ -227,8 +242,9 @@ class Table(Source):
 class Files(Table):
     """A table in one file or several with the same columns: CSV, Parquet or JSON Lines.
 
-    `paths` is a path, a glob, or a list of them; local, or a URL of any file system that fsspec knows and whose package
-    is installed (s3://, gs://, https://, ...). `separator`, `decimal` and `encoding` as of `BatchFiles`.
+    `paths` is a path, a glob, or a list of them; local, or a URL of any file system that fsspec
+    knows and whose package is installed (s3://, gs://, https://, ...). `separator`, `decimal` and
+    `encoding` as of `BatchFiles`.
     """
 
     def __init__(
@@ -266,8 +282,9 @@ class Files(Table):
 class SqlQuery(Table):
     """A table that a SQL query returns, through SQLAlchemy.
 
-    The database's address is `uri`, or the content of the environment variable `uri_from_env`, where it holds a password.
-    The query is run in every `dvc repro -f snapshot`: a database has no stamp that says whether it has changed.
+    The database's address is `uri`, or the content of the environment variable `uri_from_env`,
+    where it holds a password. The query is run in every `dvc repro -f snapshot`: a database has no
+    stamp that says whether it has changed.
     """
 
     def __init__(
@@ -277,7 +294,8 @@ class SqlQuery(Table):
         self.query, self.uri, self.uri_from_env = query, uri, uri_from_env
 
     def fingerprint(self, period: str) -> str:
-        """Of the rows themselves, each batch on its own: one new row does not make all others be checked again."""
+        """Of the rows themselves, each batch on its own: one new row does not make all others be
+        checked again."""
         return hashlib.sha256(
             self.read(period).hash_rows().sort().to_numpy().tobytes()
         ).hexdigest()[:32]
@@ -289,7 +307,8 @@ class SqlQuery(Table):
         uri = os.environ.get(self.uri_from_env) if self.uri_from_env else self.uri
         if not uri:
             raise DataError(
-                f"The address of the database is not known: set the environment variable {self.uri_from_env}, "
+                "The address of the database is not known: set the environment variable "
+                f"{self.uri_from_env}, "
                 "or `data.source.uri` if it holds no password."
             )
         table = read_query(uri, self.query)
@@ -305,9 +324,11 @@ class SqlQuery(Table):
 
 
 class WithLabels(Source):
-    """Batches whose labels lie elsewhere: `labels` are files with the key columns and the target, joined to the rows of `source`.
+    """Batches whose labels lie elsewhere: `labels` are files with the key columns and the target,
+    joined to the rows of `source`.
 
-    A row without a label there is unlabelled for now. Labels that come later make a new revision of their batch.
+    A row without a label there is unlabelled for now. Labels that come later make a new revision of
+    their batch.
     """
 
     def __init__(self, source: Source, labels: str | Sequence[str]) -> None:
@@ -349,7 +370,8 @@ class WithLabels(Source):
 
     @functools.cached_property
     def _known(self) -> pl.DataFrame:
-        self._stamp  # noqa: B018 - before reading: what changes in between is then read again by the next run
+        # Before reading: what changes in between is then read again by the next run.
+        self._stamp  # noqa: B018
         dialect = getattr(self.source, "dialect", Dialect())
         casters = schema_casters(self.data, dialect, None)
         labels = read_table(self.labels, dialect, casters)
@@ -369,14 +391,16 @@ class WithLabels(Source):
             where = locate_rows(rows, load_parts(self.labels, dialect, casters).filled)
             shown = ", ".join(f"{key} ({place})" for key, place in zip(keys, where, strict=True))
             raise DataError(
-                f"The labels name some keys more than once (`data.source.labels`), in {repeated.sum():,} rows such as {shown}: "
+                "The labels name some keys more than once (`data.source.labels`), in "
+                f"{repeated.sum():,} rows such as {shown}: "
                 "keep the newest of each."
             )
         return labels
 
 
 def read_query(uri: str, query: str) -> pl.DataFrame:
-    """What a query returns. Raises DataError, without the address, when the database can't be reached or refuses it."""
+    """What a query returns. Raises DataError, without the address, when the database can't be
+    reached or refuses it."""
     import sqlalchemy
 
     try:

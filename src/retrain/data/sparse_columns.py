@@ -17,9 +17,11 @@ CELLS_AT_ONCE = 25_000_000
 
 
 class SparseColumns(Source):
-    """The batches of `source`, their numeric columns that the schema does not name as one sparse column, `into`.
+    """The batches of `source`, their numeric columns that the schema does not name as one sparse
+    column, `into`.
 
-    A row becomes a text such as `gene_17:2.5 gene_40:1` of what is neither 0 nor missing in it. `leave_out` are dropped.
+    A row becomes a text such as `gene_17:2.5 gene_40:1` of what is neither 0 nor missing in it.
+    `leave_out` are dropped.
     """
 
     def __init__(
@@ -78,7 +80,8 @@ def to_sparse(rows: pl.DataFrame, names: Sequence[str], into: str) -> pl.DataFra
 
 
 def pair_names(names: Sequence[str]) -> list[str]:
-    """What columns are called in a sparse text: their names without white space, and no two the same."""
+    """What columns are called in a sparse text: their names without white space, and no two the
+    same."""
     simple = [name.replace(" ", "_") for name in names]
     times = Counter(simple)
     return [

@@ -1,4 +1,5 @@
-"""Bring the snapshot to what its source holds as of a cut-off, at the cost of the new batches only."""
+"""Bring the snapshot to what its source holds as of a cut-off, at the cost of the new batches
+only."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ log = logging.getLogger("retrain")
 
 @dataclass(frozen=True)
 class RowChanges:
-    """How a revised batch differs from what was there, by key: rows that came, went, and whose values are others."""
+    """How a revised batch differs from what was there, by key: rows that came, went, and whose
+    values are others."""
 
     added: int
     removed: int
@@ -63,10 +65,11 @@ def update_snapshot(
     index_path: Path,
     monitoring: MonitoringConfig | None = None,
 ) -> SnapshotChange:
-    """Add new batches, replace revised ones (same period, other content), remove those after `as_of`.
+    """Add new batches, replace revised ones (same period, other content), remove those after
+    `as_of`.
 
-    Raises DataError for an empty source, an `as_of` before the first batch, or a batch that breaks the contract; the
-    snapshot then stays as it was.
+    Raises DataError for an empty source, an `as_of` before the first batch, or a batch that breaks
+    the contract; the snapshot then stays as it was.
     """
     store.discard()
     try:
@@ -121,7 +124,8 @@ def _update(
             revised.append(period.key)
     if not batches:
         raise DataError(
-            f"No batch of `{data.name}` has a row (`data.source`). Put the first one there, then `dvc repro`."
+            f"No batch of `{data.name}` has a row (`data.source`). Put the first one there, then "
+            "`dvc repro`."
         )
     decided = decide_holds(batches, store, monitoring)
     manifest = Manifest(schema.digest, decided, parse_delay(data.label_delay))
@@ -133,7 +137,8 @@ def _update(
 
 
 def _content(arrived: pl.DataFrame, schema: Schema, before: Batch | None) -> str:
-    """The digest of the rows that a batch has at its source, also of cells that couldn't be read."""
+    """The digest of the rows that a batch has at its source, also of cells that couldn't be
+    read."""
     names = [name for name in schema.columns if name in arrived.columns]
     if PROBLEM in arrived.columns and arrived[PROBLEM].null_count() < len(arrived):
         names.append(
@@ -147,7 +152,8 @@ def _content(arrived: pl.DataFrame, schema: Schema, before: Batch | None) -> str
 
 
 def count_changes(before: pl.DataFrame, after: pl.DataFrame, keys: Sequence[str]) -> RowChanges:
-    """Rows by key, compared on the columns that both have. With another key all of them are others."""
+    """Rows by key, compared on the columns that both have. With another key all of them are
+    others."""
     keys = list(keys)
     if not {*keys} <= {*before.columns} & {*after.columns}:
         return RowChanges(len(after), len(before), 0)
@@ -178,7 +184,8 @@ def select_periods(keys: Sequence[str], data: DataConfig) -> list[Period]:
     arrived = sorted(parse_period(key, data.period) for key in keys)
     if not arrived:
         raise DataError(
-            f"The source of `{data.name}` holds no batch (`data.source`). Put the first one there, then `dvc repro`."
+            f"The source of `{data.name}` holds no batch (`data.source`). Put the first one there, "
+            "then `dvc repro`."
         )
     if data.as_of is None:
         return arrived
@@ -186,7 +193,8 @@ def select_periods(keys: Sequence[str], data: DataConfig) -> list[Period]:
     wanted = [period for period in arrived if period <= cut_off]
     if not wanted:
         raise DataError(
-            f"`data.as_of` is {data.as_of}, before the first batch, {arrived[0].key}: the snapshot would be empty. "
+            f"`data.as_of` is {data.as_of}, before the first batch, {arrived[0].key}: the snapshot "
+            "would be empty. "
             f"Set it between {arrived[0].key} and {arrived[-1].key}; then `dvc repro`."
         )
     return wanted
@@ -200,7 +208,8 @@ def _previous(store: SnapshotStore) -> Manifest:
 
 
 class _SourceIndex:
-    """Which content was behind which stamp of the source. Only spares reading: deleting the file is harmless."""
+    """Which content was behind which stamp of the source. Only spares reading: deleting the file is
+    harmless."""
 
     def __init__(self, path: Path, data: DataConfig, source: Source) -> None:
         self.path = path

@@ -14,7 +14,8 @@ from retrain.config import EvaluationConfig
 from retrain.data.manifest import MOST_MARKS, Batch
 from retrain.errors import DataError
 
-LARGEST_SHARE = 0.4  # so that candidates can be chosen on as long a window before it, and still have rows to learn from
+# so that candidates can be chosen on as long a window before it, and still have rows to learn from
+LARGEST_SHARE = 0.4
 _EPOCH = datetime(1970, 1, 5)  # a Monday, so that blocks of a week start with the week
 
 
@@ -36,24 +37,28 @@ class Window:
 
 @dataclass(frozen=True)
 class Windows:
-    """`training` and `evaluation` meet without overlap and hold every labelled row of the snapshot between them."""
+    """`training` and `evaluation` meet without overlap and hold every labelled row of the snapshot
+    between them."""
 
     training: Window
     evaluation: Window
 
 
 def plan_windows(batches: Sequence[Batch], evaluation: EvaluationConfig) -> Windows:
-    """Evaluate on the last part, in time, of the newest batch, but on no fewer blocks than asked for; train on all before.
+    """Evaluate on the last part, in time, of the newest batch, but on no fewer blocks than asked
+    for; train on all before.
 
-    Where that holds fewer blocks with rows, rows, or rows of the rarer classes than asked for, the window reaches back
-    further, but over no more than LARGEST_SHARE of the time and of the rows. What lies where is read off the manifest.
+    Where that holds fewer blocks with rows, rows, or rows of the rarer classes than asked for, the
+    window reaches back further, but over no more than LARGEST_SHARE of the time and of the rows.
+    What lies where is read off the manifest.
 
-    `batches` have labelled rows and are ordered by time. The border lies between two blocks, so that rows that move
-    together stay on one side. Raises DataError when one side would be empty.
+    `batches` have labelled rows and are ordered by time. The border lies between two blocks, so
+    that rows that move together stay on one side. Raises DataError when one side would be empty.
     """
     if not batches:
         raise DataError(
-            "The snapshot has no labelled row. Set `data.as_of` to a period whose labels are known; then `dvc repro`."
+            "The snapshot has no labelled row. Set `data.as_of` to a period whose labels are "
+            "known; then `dvc repro`."
         )
     block = block_of(evaluation)
     newest = batches[-1]
@@ -67,8 +72,10 @@ def plan_windows(batches: Sequence[Batch], evaluation: EvaluationConfig) -> Wind
     start = _floor(batches[0].first_time, block)
     if border <= start:
         raise DataError(
-            f"The snapshot spans {round((end - start) / block)} block(s) of {evaluation.block_hours} hours, too few to train on some and "
-            "evaluate on the rest. Let more batches arrive, or lower `evaluation.block_hours` or `evaluation.minimum_blocks`."
+            f"The snapshot spans {round((end - start) / block)} block(s) of "
+            f"{evaluation.block_hours} hours, too few to train on some and "
+            "evaluate on the rest. Let more batches arrive, or lower `evaluation.block_hours` or "
+            "`evaluation.minimum_blocks`."
         )
     border = _reach_back(batches, evaluation, border, start, end)
     return Windows(Window(start, border), Window(border, end))
@@ -81,7 +88,8 @@ def _reach_back(
     start: datetime,
     end: datetime,
 ) -> datetime:
-    """The border moved back, block by block, until the window holds what is asked for or may reach no further."""
+    """The border moved back, block by block, until the window holds what is asked for or may reach
+    no further."""
     block = block_of(evaluation)
     earliest = end - (end - start) * LARGEST_SHARE
     most_rows = LARGEST_SHARE * sum(batch.rows for batch in batches)
@@ -104,14 +112,16 @@ def _reach_back(
 
 
 def _marks_backwards(batches: Sequence[Batch]) -> Iterator[tuple[datetime, float, float]]:
-    """Times at which there are rows, newest first; how many rows each stands for, and how many of the rarer classes."""
+    """Times at which there are rows, newest first; how many rows each stands for, and how many of
+    the rarer classes."""
     common = Counter()
     for batch in batches:
         common.update(batch.classes)
     commonest = max(common, key=common.get, default=None)
     for batch in sorted(batches, key=lambda batch: batch.last_time, reverse=True):
         marks = batch.marks or _even_marks(batch)
-        # Where classes were not counted (numbers have none) every row is as good as one of a rarer class.
+        # Where classes were not counted (numbers have none) every row is as good as one of a rarer
+        # class.
         rare = batch.rows - batch.classes.get(commonest, 0) if batch.classes else batch.rows
         for mark in reversed(marks):
             yield mark, batch.rows / len(marks), rare / len(marks)
@@ -133,7 +143,8 @@ def plan_validation(windows: Windows) -> Windows:
     border = windows.training.end - (windows.evaluation.end - windows.evaluation.start)
     if border <= windows.training.start:
         raise DataError(
-            "The training window is not longer than the evaluation window, so no rows are left to choose a candidate on. "
+            "The training window is not longer than the evaluation window, so no rows are left to "
+            "choose a candidate on. "
             "Let more batches arrive, or lower `evaluation.share_of_newest_batch`."
         )
     return Windows(Window(windows.training.start, border), Window(border, windows.training.end))
@@ -142,8 +153,8 @@ def plan_validation(windows: Windows) -> Windows:
 def plan_references(batches: Sequence[Batch], evaluation: EvaluationConfig) -> dict[str, Window]:
     """The evaluation windows that the batches before the newest one had, by period, oldest first.
 
-    As many as `evaluation.reference_windows` asks for, and as there are; none of them shares rows with the evaluation
-    window of today.
+    As many as `evaluation.reference_windows` asks for, and as there are; none of them shares rows
+    with the evaluation window of today.
     """
     today = plan_windows(batches, evaluation).evaluation
     windows: dict[str, Window] = {}

@@ -1,4 +1,5 @@
-"""How text files are written, as `retrain init` finds it out, says it and writes it into the source."""
+"""How text files are written, as `retrain init` finds it out, says it and writes it into the
+source."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ _SAMPLE = 5000  # values of a column
 _MANY_MISSING = 0.2  # of the values of a column
 _MARKS, _NAMED = 3, 5  # marks of a column, and columns, that are named
 _NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
-# What can only be decimals: not three of them, after a bare 0 or four digits and more, or after a group of thousands.
+# What can only be decimals: not three of them, after a bare 0 or four digits and more, or after a
+# group of thousands.
 _DECIMALS = (
     r"^[^.,]*{0}(\d{{1,2}}|\d{{4,}})[^\d]*$|^[^\d.,]*(0|\d{{4,}}){0}\d|{1}\d{{3}}{0}\d|^[^\d]*{0}\d"
 )
@@ -26,8 +28,8 @@ _ONE_COMMA = r"\d,\d"
 
 @dataclass
 class Guess:
-    """A table with its types. `settings` and `date_formats` belong into the source's YAML, so that later files are read the
-    same way."""
+    """A table with its types. `settings` and `date_formats` belong into the source's YAML, so that
+    later files are read the same way."""
 
     table: pl.DataFrame
     settings: dict[str, str | bool] = field(default_factory=dict)
@@ -61,7 +63,8 @@ def note_files(guess: Guess, parts: Parts, dialect: Dialect) -> None:
             guess.settings[key] = values[0]
     if unsure:
         guess.unsure.append(
-            f"{unsure[0].place} is not UTF-8 and was read as {unsure[0].text.encoding}: if accents and umlauts look "
+            f"{unsure[0].place} is not UTF-8 and was read as {unsure[0].text.encoding}: if accents "
+            "and umlauts look "
             f"wrong{_odd_word(unsure[0])}, say --encoding."
         )
     if parts.empty:
@@ -109,11 +112,13 @@ def decide_decimal(
         guess.found.append(f"decimals follow a comma, such as {example} in `{name}`")
         if points:
             guess.unsure.append(
-                f"`{points[0]}` writes decimals with a point, `{name}` with a comma: is one of them wrong?"
+                f"`{points[0]}` writes decimals with a point, `{name}` with a comma: is one of "
+                "them wrong?"
             )
     elif either and not points and not commas and not by_comma:
         guess.unsure.append(
-            f"{example} in `{name}` may be a number with three decimals or one of thousands: read with decimals, since "
+            f"{example} in `{name}` may be a number with three decimals or one of thousands: read "
+            "with decimals, since "
             "the columns aren't separated by commas. If that is wrong: --decimal ."
         )
     elif either:
@@ -141,7 +146,8 @@ def _amounts(text: pl.Series) -> pl.Series:
 
 
 def note_marks(guess: Guess, frame: pl.DataFrame, casts: Mapping[str, Cast], target: str) -> None:
-    """What stands for a missing value: rows without a label are not trained on. A doubt where it is much of a column."""
+    """What stands for a missing value: rows without a label are not trained on. A doubt where it is
+    much of a column."""
     others = []
     for name, cast in casts.items():
         text = frame[name]
@@ -159,7 +165,8 @@ def note_marks(guess: Guess, frame: pl.DataFrame, casts: Mapping[str, Cast], tar
             others.append(f"`{name}` {where}")
         if len(marks) > _MANY_MISSING * len(text):
             guess.unsure.append(
-                f"{len(marks) / len(text):.0%} of the values of `{name}` are missing, since they say "
+                f"{len(marks) / len(text):.0%} of the values of `{name}` are missing, since they "
+                "say "
                 f"{' or '.join(common)}: does that stand for a missing value?"
             )
     if others:

@@ -43,7 +43,8 @@ def _doubt_task(draft: Draft, target: pl.Series) -> None:
         )
     if draft.task is Task.regression and target.n_unique() <= MANY_VALUES:
         draft.unsure.append(
-            f"`{target.name}` has {target.n_unique()} different values: an amount (regression), or classes?"
+            f"`{target.name}` has {target.n_unique()} different values: an amount (regression), or "
+            "classes?"
         )
     if draft.positive_label is not None:
         draft.unsure.append(
@@ -54,8 +55,10 @@ def _doubt_task(draft: Draft, target: pl.Series) -> None:
         and (classes := target.drop_nulls().n_unique()) >= MANY_CLASSES
     ):
         draft.unsure.append(
-            f"Boosting grows {classes} trees at each step, one a class: `model: random_forest` is many times quicker, and "
-            "`logistic_regression` as well; with few rows a class also often better (`retrain train model=...` shows it)."
+            f"Boosting grows {classes} trees at each step, one a class: `model: random_forest` is "
+            "many times quicker, and "
+            "`logistic_regression` as well; with few rows a class also often better (`retrain "
+            "train model=...` shows it)."
         )
     if draft.task is not Task.regression:
         _doubt_rare_classes(draft, target)
@@ -72,14 +75,16 @@ def _doubt_rare_classes(draft: Draft, target: pl.Series) -> None:
     rare = counts.filter(counts[_COUNT] < RARE_CLASS)
     if len(rare) and draft.task is Task.binary:
         draft.unsure.append(
-            f"Only {rare[_COUNT].min():,} rows have the rarer value of `{target.name}`: hardly to be learnt."
+            f"Only {rare[_COUNT].min():,} rows have the rarer value of `{target.name}`: hardly to "
+            "be learnt."
         )
     elif len(rare):
         names = ", ".join(f"`{name}`" for name in rare["class"].head(3)) + (
             ", ..." if len(rare) > 3 else ""
         )
         draft.unsure.append(
-            f"{len(rare)} of {len(counts)} classes of `{target.name}` have fewer than {RARE_CLASS} rows ({names}): hardly to be "
+            f"{len(rare)} of {len(counts)} classes of `{target.name}` have fewer than {RARE_CLASS} "
+            f"rows ({names}): hardly to be "
             "learnt, and judged together. Are they needed, or one class `other`?"
         )
 
@@ -87,7 +92,8 @@ def _doubt_rare_classes(draft: Draft, target: pl.Series) -> None:
 def _doubt_size(draft: Draft, table: pl.DataFrame) -> None:
     if draft.numbers_rows:
         draft.unsure.append(
-            "No columns tell the rows apart, so they are numbered: a corrected batch must keep their order."
+            "No columns tell the rows apart, so they are numbered: a corrected batch must keep "
+            "their order."
         )
     if draft.batches < FEWEST_BATCHES:
         draft.unsure.append(
@@ -95,7 +101,8 @@ def _doubt_size(draft: Draft, table: pl.DataFrame) -> None:
         )
     if len(table) < FEW_ROWS:
         draft.unsure.append(
-            f"{len(table):,} rows are few to judge a model by: intervals are wide, so only large differences can be told "
+            f"{len(table):,} rows are few to judge a model by: intervals are wide, so only large "
+            "differences can be told "
             "(`retrain gate-check` says how large)."
         )
 
@@ -110,7 +117,8 @@ def _doubt_newest(draft: Draft, batch: pl.Series) -> None:
     ):
         before = batch.filter(batch < batch.max()).max()
         draft.unsure.append(
-            f"The newest batch, {batch.max()}, has {draft.newest_rows:,} rows where others have {usual:,.0f}: if it is not "
+            f"The newest batch, {batch.max()}, has {draft.newest_rows:,} rows where others have "
+            f"{usual:,.0f}: if it is not "
             f"complete yet, set `as_of: {before}` until it is."
         )
 
@@ -129,6 +137,8 @@ def _doubt_zones(draft: Draft, table: pl.DataFrame, times: pl.Series) -> None:
             level in zones or OFFSET.match(level) for level in levels
         ):
             draft.unsure.append(
-                f"`{name}` holds time zones, and `{times.name}` is taken as it stands, so that rows of several zones are not "
-                "in the order of time: give it a zone of its own (2024-01-31T09:30+01:00) if hours matter."
+                f"`{name}` holds time zones, and `{times.name}` is taken as it stands, so that "
+                "rows of several zones are not "
+                "in the order of time: give it a zone of its own (2024-01-31T09:30+01:00) if hours "
+                "matter."
             )

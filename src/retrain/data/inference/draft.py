@@ -1,4 +1,5 @@
-"""A first contract for a table that nobody has described yet: guesses, each with its reason. Pure: a frame in, a draft out."""
+"""A first contract for a table that nobody has described yet: guesses, each with its reason. Pure:
+a frame in, a draft out."""
 
 from __future__ import annotations
 
@@ -72,11 +73,13 @@ class Draft:
 def draft_contract(
     table: pl.DataFrame, target: str, time: str, period: PeriodKind | None, time_format: str | None
 ) -> Draft:
-    """Guess a contract. Raises DataError when target or time are not there, or can't be what they are said to be."""
+    """Guess a contract. Raises DataError when target or time are not there, or can't be what they
+    are said to be."""
     for name, option in ((target, "--target"), (time, "--time")):
         if name not in table.columns:
             raise DataError(
-                f"`{option} {name}`: the table has no such column. It has {', '.join(table.columns[:40])}."
+                f"`{option} {name}`: the table has no such column. It has "
+                f"{', '.join(table.columns[:40])}."
             )
     refuse_reserved(table.columns, "The table")
     if table.is_empty():
@@ -141,7 +144,8 @@ def draft_contract(
         draft.unsure.append(f"{without:,} rows have no `{time}`: they go to quarantine.")
     if infinite.any():
         draft.unsure.append(
-            f"{infinite.sum():,} of {len(infinite):,} values of `{target}` are infinite: those rows go to quarantine."
+            f"{infinite.sum():,} of {len(infinite):,} values of `{target}` are infinite: those "
+            "rows go to quarantine."
         )
     return draft
 
@@ -160,7 +164,8 @@ def guess_task(target: pl.Series) -> tuple[Task, str | None]:
     values = known.unique().sort()
     if len(values) < 2:
         raise DataError(
-            f"The target `{target.name}` holds {len(values)} value(s) only: there is nothing to predict."
+            f"The target `{target.name}` holds {len(values)} value(s) only: there is nothing to "
+            "predict."
         )
     if known.dtype == pl.Boolean or (known.dtype.is_numeric() and values.to_list() == [0, 1]):
         return Task.binary, None
@@ -176,7 +181,8 @@ def guess_task(target: pl.Series) -> tuple[Task, str | None]:
     if known.dtype.is_numeric():
         return Task.regression, None
     raise DataError(
-        f"The target `{target.name}` holds {len(values):,} different texts: neither a number nor at most {MOST_CLASSES} classes."
+        f"The target `{target.name}` holds {len(values):,} different texts: neither a number nor "
+        f"at most {MOST_CLASSES} classes."
     )
 
 
@@ -186,7 +192,8 @@ def _counts_something(known: pl.Series, values: pl.Series) -> bool:
 
 
 def guess_time_format(values: pl.Series) -> str | None:
-    """How whole numbers may be meant as times: seconds, milliseconds or microseconds since 1970, yyyymmdd, or a year."""
+    """How whole numbers may be meant as times: seconds, milliseconds or microseconds since 1970,
+    yyyymmdd, or a year."""
     if not values.dtype.is_numeric():
         return None
     low, high = float(values.min()), float(values.max())
@@ -199,13 +206,15 @@ def guess_time_format(values: pl.Series) -> str | None:
             return name
     refuse_serial_dates(values)
     raise DataError(
-        f"`--time {values.name}` holds numbers from {low:g} to {high:g}, which are no times that can be recognized. "
+        f"`--time {values.name}` holds numbers from {low:g} to {high:g}, which are no times that "
+        "can be recognized. "
         "Say what they are with --time-format: a strptime format, epoch_s, epoch_ms or epoch_us."
     )
 
 
 def guess_keys(table: pl.DataFrame, batch: pl.Series, target: str, time: str) -> list[str]:
-    """The columns that tell the rows of a batch apart: one that looks like a key, else the time with up to two others."""
+    """The columns that tell the rows of a batch apart: one that looks like a key, else the time
+    with up to two others."""
     frame = table.with_columns(batch.alias(_BATCH))
     largest = frame.filter(batch == batch.mode().min())
     # Most that are no keys are seen to be none in the first rows of one batch.
@@ -232,7 +241,8 @@ def guess_keys(table: pl.DataFrame, batch: pl.Series, target: str, time: str) ->
             return [name]
     if unique([time]):
         return [time]
-    # Few levels beside the time, such as a place or a device; the columns with the most levels come first.
+    # Few levels beside the time, such as a place or a device; the columns with the most levels come
+    # first.
     likely = sorted(names, key=lambda name: -frame[name].n_unique())[:8]
     for count in (1, 2):
         for others in itertools.combinations(likely, count):
@@ -242,7 +252,8 @@ def guess_keys(table: pl.DataFrame, batch: pl.Series, target: str, time: str) ->
 
 
 def free_name(wanted: str, taken: Collection[str]) -> str:
-    """A name for a new column: the one wanted, with a number where the table has such a column itself."""
+    """A name for a new column: the one wanted, with a number where the table has such a column
+    itself."""
     names = itertools.chain([wanted], (f"{wanted}_{number}" for number in itertools.count(2)))
     return next(name for name in names if name not in taken)
 
@@ -292,7 +303,8 @@ def _add_feature(draft: Draft, values: pl.Series, is_key: bool) -> None:
 
 
 def _holds_packs(known: pl.Series) -> bool:
-    """Whether texts are names with their values, several in some: neither times of day nor ratios such as 16:9."""
+    """Whether texts are names with their values, several in some: neither times of day nor ratios
+    such as 16:9."""
     if not known.str.contains(PAIRS).all() or not known.str.contains(r":.*\s.*:").any():
         return False
     return not known.str.split(" ").explode().drop_nulls().str.contains(CLOCK).all()
@@ -314,7 +326,8 @@ def _add_text(draft: Draft, values: pl.Series, nullable: bool, levels: int, miss
             draft.features[name] = Feature(ColumnType.text, nullable, note)
         else:
             draft.left_out[name] = (
-                f"it has a value of its own in {levels / len(known):.0%} of the rows: a name, no category"
+                f"it has a value of its own in {levels / len(known):.0%} of the rows: a name, no "
+                "category"
             )
         return
     common = known.value_counts(sort=True, name=_COUNT).head(3)[name].sort().to_list()

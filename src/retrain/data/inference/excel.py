@@ -1,4 +1,5 @@
-"""Dates as Excel stores them: days since the end of 1899, which a file that was saved with the wrong cell format shows."""
+"""Dates as Excel stores them: days since the end of 1899, which a file that was saved with the
+wrong cell format shows."""
 
 from __future__ import annotations
 
@@ -20,6 +21,8 @@ def refuse_serial_dates(numbers: pl.Series) -> None:
     first = float(known[0])
     meant = DAY_ZERO + timedelta(seconds=round(first * 86_400))
     raise DataError(
-        f"`--time {numbers.name}` holds numbers such as {first:g}, which look like dates of Excel (days since 1899-12-30): {meant}. Give "
-        "the column a date format in Excel, such as yyyy-mm-dd hh:mm, and save the file as CSV again."
+        f"`--time {numbers.name}` holds numbers such as {first:g}, which look like dates of Excel "
+        f"(days since 1899-12-30): {meant}. Give "
+        "the column a date format in Excel, such as yyyy-mm-dd hh:mm, and save the file as CSV "
+        "again."
     )

@@ -1,7 +1,8 @@
 """How much of the target one column alone explains.
 
-Of classes, the share of the target's entropy; of amounts, the share of the variance of their ranks, or of themselves.
-No row is predicted from itself, and a tree pays for each of its leaves, so that chance explains nothing.
+Of classes, the share of the target's entropy; of amounts, the share of the variance of their ranks,
+or of themselves. No row is predicted from itself, and a tree pays for each of its leaves, so that
+chance explains nothing.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ SEED = 0
 
 
 def explained_entropy(values: pl.Series, classes: NDArray[np.int64]) -> float:
-    """The share of the entropy of `classes` (from 0) explained by a column's levels, or by intervals of its values."""
+    """The share of the entropy of `classes` (from 0) explained by a column's levels, or by
+    intervals of its values."""
     levels = _levels(values)
     by_levels = 0.0 if levels is None else entropy_by_levels(levels, classes)
     return max(by_levels, entropy_by_intervals(values, classes))
 
 
 def explained_variance(values: pl.Series, amounts: NDArray[np.float64]) -> float:
-    """The share of the variance of `amounts`, or of their ranks, explained by whatever function of a column.
+    """The share of the variance of `amounts`, or of their ranks, explained by whatever function of
+    a column.
 
     Infinite amounts have no variance: their rows are left out.
     """
@@ -48,8 +51,8 @@ def explained_variance(values: pl.Series, amounts: NDArray[np.float64]) -> float
 
 
 def indicator_levels(values: pl.Series) -> NDArray[np.int64]:
-    """The levels of a flag or a category; of other numbers whether they are missing, or their most common value, such as a
-    fee that most rows lack."""
+    """The levels of a flag or a category; of other numbers whether they are missing, or their most
+    common value, such as a fee that most rows lack."""
     groups = _levels(values)
     if groups is not None and (values.n_unique() <= 2 or not _is_number(values)):
         return groups
@@ -63,7 +66,8 @@ def indicator_levels(values: pl.Series) -> NDArray[np.int64]:
 
 
 def entropy_by_levels(levels: NDArray[np.int64], classes: NDArray[np.int64]) -> float:
-    """Each row is predicted from the other rows of its level, and a little from all: a level of one row explains nothing."""
+    """Each row is predicted from the other rows of its level, and a little from all: a level of one
+    row explains nothing."""
     width, height = int(classes.max()) + 1, int(levels.max()) + 1
     counts = np.bincount(levels * width + classes, minlength=height * width).reshape(height, width)
     counts = counts[counts.any(axis=1)]
@@ -75,7 +79,8 @@ def entropy_by_levels(levels: NDArray[np.int64], classes: NDArray[np.int64]) -> 
 
 
 def entropy_by_intervals(values: pl.Series, classes: NDArray[np.int64]) -> float:
-    """By a tree over one column: intervals of its values, and one group of the rows that lack it. 0 for texts."""
+    """By a tree over one column: intervals of its values, and one group of the rows that lack it. 0
+    for texts."""
     from sklearn.tree import DecisionTreeClassifier
 
     numbers = _numbers(values)
@@ -137,10 +142,11 @@ def _variance_by_levels(levels: NDArray[np.int64], outcome: NDArray[np.float64])
 
 
 def _variance_by_neighbours(numbers: NDArray[np.float64], outcome: NDArray[np.float64]) -> float:
-    """Each row is predicted from the two beside it in the order of the column, on the straight line between them.
+    """Each row is predicted from the two beside it in the order of the column, on the straight line
+    between them.
 
-    As in von Neumann's ratio, what is left over is the variance that no smooth function of the column explains; equal
-    values are in random order, so that they are one another's noise.
+    As in von Neumann's ratio, what is left over is the variance that no smooth function of the
+    column explains; equal values are in random order, so that they are one another's noise.
     """
     order = np.random.default_rng(SEED).permutation(len(numbers))
     order = order[np.argsort(numbers[order], kind="stable")]

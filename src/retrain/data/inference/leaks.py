@@ -1,4 +1,5 @@
-"""Columns that can't have been known when one predicts: they follow the label, the event, or explain the target alone."""
+"""Columns that can't have been known when one predicts: they follow the label, the event, or
+explain the target alone."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def find_leaks(
     task: Task,
     keys: Sequence[str],
 ) -> Leaks:
-    """`table` is in order of `time`, `features` are its columns in question, `keys` tell the rows of a batch apart."""
+    """`table` is in order of `time`, `features` are its columns in question, `keys` tell the rows
+    of a batch apart."""
     found, sample = Leaks(), _some(table)
 
     def named(kind: ColumnType) -> list[str]:
@@ -74,7 +76,8 @@ def find_leaks(
 
 
 def _some(table: pl.DataFrame) -> pl.DataFrame:
-    """The same rows of every table of a length, in their order. Not each k-th: that may be the same hour, or shop, of all."""
+    """The same rows of every table of a length, in their order. Not each k-th: that may be the same
+    hour, or shop, of all."""
     if len(table) <= ROWS_LOOKED_AT:
         return table
     random = np.random.default_rng(0)
@@ -104,8 +107,8 @@ def _find_spans(
 
 
 def _find_parts(found: Leaks, sample: pl.DataFrame, names: Sequence[str], target: str) -> None:
-    """Pairs of numbers that make up the target exactly, such as casual and registered riders, or price and quantity; or but
-    for a factor, such as cases for each thousand people."""
+    """Pairs of numbers that make up the target exactly, such as casual and registered riders, or
+    price and quantity; or but for a factor, such as cases for each thousand people."""
     rows = pl.DataFrame(
         [sample[name].cast(pl.Float64).alias(str(k)) for k, name in enumerate([target, *names])]
     )
@@ -130,19 +133,22 @@ def _find_parts(found: Leaks, sample: pl.DataFrame, names: Sequence[str], target
         for other in _equal(usual * quotients, amounts, nearly):
             if other != k and not {name, names[other]} & found.why.keys():
                 found.doubts.append(
-                    f"`{name}` / `{names[other]}` is the target, but for a factor: are both known when one predicts?"
+                    f"`{name}` / `{names[other]}` is the target, but for a factor: are both known "
+                    "when one predicts?"
                 )
 
 
 def _equal(made: np.ndarray, amounts: np.ndarray, nearly: float) -> np.ndarray:
-    """Numbers of the columns that equal the amounts, shape (rows, 1), in all rows of enough where they are there."""
+    """Numbers of the columns that equal the amounts, shape (rows, 1), in all rows of enough where
+    they are there."""
     apart = np.abs(made - amounts)
     enough = np.isfinite(apart).sum(axis=0) >= FEWEST_PART_ROWS
     return np.flatnonzero((np.fmax.reduce(apart, axis=0) <= nearly) & enough)
 
 
 class _Labelled:
-    """The labelled rows of a table, some of them if they are many, and how much one column explains of their target."""
+    """The labelled rows of a table, some of them if they are many, and how much one column explains
+    of their target."""
 
     def __init__(
         self, table: pl.DataFrame, target: str, time: str, task: Task, keys: Sequence[str]
@@ -180,7 +186,8 @@ class _Labelled:
             self._check_classes(found, values.alias(name))
 
     def _check_classes(self, found: Leaks, values: pl.Series) -> None:
-        """A flag or fee of one class is a leak; limits of a number may be honest: petals of iris setosa are short."""
+        """A flag or fee of one class is a leak; limits of a number may be honest: petals of iris
+        setosa are short."""
         classes, levels = self.target.to_numpy(), indicator_levels(values)
         flags = [(classes == k).astype(np.int64) for k in range(len(self.names))]
         shares = [entropy_by_levels(levels, flag) for flag in flags]
@@ -195,7 +202,8 @@ class _Labelled:
         for k, flag in enumerate(flags):
             if entropy_by_intervals(values.gather_every(step), flag[::step]) > self.limit:
                 found.doubts.append(
-                    f"`{values.name}` alone tells the class `{self.names[k]}` of the target from all others: is it known when "
+                    f"`{values.name}` alone tells the class `{self.names[k]}` of the target from "
+                    "all others: is it known when "
                     "one predicts?"
                 )
                 return
@@ -210,8 +218,8 @@ class _Labelled:
         return explained_entropy(values, outcome.astype(np.int64))
 
     def _known_before(self, values: pl.Series, share: float) -> bool:
-        """Whether the target just goes on as it was, and the column explains no more than its past, such as yesterday's price;
-        or no more than the time does, such as a year."""
+        """Whether the target just goes on as it was, and the column explains no more than its past,
+        such as yesterday's price; or no more than the time does, such as a year."""
         numeric = values.dtype.is_numeric()
         if self.task is Task.regression and numeric:
             correlation = pl.select(pl.corr(values.cast(pl.Float64), self.target)).item()

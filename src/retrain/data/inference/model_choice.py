@@ -1,4 +1,5 @@
-"""Which of the shipped models `retrain init` begins with, where the default one can't cope with a table."""
+"""Which of the shipped models `retrain init` begins with, where the default one can't cope with a
+table."""
 
 from __future__ import annotations
 

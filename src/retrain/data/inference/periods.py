@@ -28,8 +28,9 @@ FAIR_BATCH, SMALL_BATCH, TINY_BATCH = (
 
 
 def guess_period(times: pl.Series) -> PeriodKind:
-    """The calendar period that a person would choose: months, or what comes nearest to them with batches neither too small
-    nor too many. A number of rows only where even hours are too few: such batches have numbers for names."""
+    """The calendar period that a person would choose: months, or what comes nearest to them with
+    batches neither too small nor too many. A number of rows only where even hours are too few: such
+    batches have numbers for names."""
     sizes = {kind: _sizes(times.sort(), kind) for kind in EVERY}
     own = times.n_unique()  # times that are few stand for periods themselves
     for kind in EVERY:
@@ -72,7 +73,8 @@ def batch_keys(
 
 
 def guess_block_hours(times: pl.Series, kind: PeriodKind) -> int:
-    """Hours of a block whose rows move together: a day, an hour where batches are hours, or the step between the times."""
+    """Hours of a block whose rows move together: a day, an hour where batches are hours, or the
+    step between the times."""
     if kind is PeriodKind.hour:
         return 1
     steps = times.unique().sort().diff().drop_nulls()

@@ -1,4 +1,5 @@
-"""Text files that no schema describes yet: how they are written, and what each column is, from all values of all files.
+"""Text files that no schema describes yet: how they are written, and what each column is, from all
+values of all files.
 
 Each decision comes with the reason, and with a doubt where the values alone don't settle it.
 """
@@ -40,7 +41,8 @@ from retrain.data.reading.table import (
 from retrain.data.reading.times import MISSING_MARKS, ReadTimes
 from retrain.errors import DataError
 
-_MOST_UNREAD = 0.01  # of the values: such a column is still one of numbers or dates, and those rows go to quarantine
+# of the values: such a column is still one of numbers or dates, and those rows go to quarantine
+_MOST_UNREAD = 0.01
 _FEW = 20  # values: too few for one odd one among them to be an exception
 _SAMPLE = 5000
 _MOST_CODES = 10  # whole numbers, as far as they may be classes
@@ -51,7 +53,8 @@ _CLOSED_WORDS = ("NA", "None", "?", "-", ".")
 def read_and_guess(
     paths: str | Sequence[str], dialect: Dialect, target: str, time: str, time_format: str | None
 ) -> Guess:
-    """Raises DataError when the files can't be read, or the time column can't be what it is said to be."""
+    """Raises DataError when the files can't be read, or the time column can't be what it is said to
+    be."""
     parts = load_parts(paths, dialect, (target, time))
     guess = Guess(pl.DataFrame())
     note_files(guess, parts, dialect)
@@ -123,8 +126,12 @@ def _guess_time(
         refuse_serial_dates(text.cast(pl.Float64, strict=False))
         by = f" by `--time-format {time_format}`" if time_format else ""
         raise DataError(
-            f"`--time {text.name}` holds no times that can be recognized{by}, such as {text.drop_nulls().head(1).to_list()}",
-            hint="say how they are written with --time-format: as strptime does (%d.%m.%Y %H:%M), or epoch_s, epoch_ms, epoch_us",
+            f"`--time {text.name}` holds no times that can be recognized{by}, such as "
+            f"{text.drop_nulls().head(1).to_list()}",
+            hint=(
+                "say how they are written with --time-format: as strptime does (%d.%m.%Y %H:%M), "
+                "or epoch_s, epoch_ms, epoch_us"
+            ),
         )
     iso = all(name.startswith("%Y-%m-%d") for name in read.formats)
     formats = " or ".join(read.formats)
@@ -152,12 +159,15 @@ def _doubt_times(guess: Guess, name: str, read: ReadTimes) -> None:
     ahead = known.filter(known > datetime.now(UTC).replace(tzinfo=None))
     if len(ahead) > 0.01 * len(known):  # mostly a wrong format
         guess.unsure.append(
-            f"{len(ahead) / len(known):.0%} of the times in `{name}` lie in the future, up to {ahead.max():%Y-%m-%d}: "
-            f"is {' or '.join(read.formats)} how they are written? If not, say it with --time-format."
+            f"{len(ahead) / len(known):.0%} of the times in `{name}` lie in the future, up to "
+            f"{ahead.max():%Y-%m-%d}: "
+            f"is {' or '.join(read.formats)} how they are written? If not, say it with "
+            "--time-format."
         )
     if read.mixed_zones:
         guess.unsure.append(
-            f"`{name}` holds times with a zone beside others without one: the latter are taken for UTC."
+            f"`{name}` holds times with a zone beside others without one: the latter are taken for "
+            "UTC."
         )
 
 
@@ -196,7 +206,8 @@ def _given_dates(guess: Guess, text: pl.Series, date_format: str) -> Cast:
     cast = cast_times(text, date_format, None)
     if not cast.values.count():
         raise DataError(
-            f"`{text.name}` holds no dates as `--time-format {text.name}={date_format}` says, such as {text.drop_nulls().head(1).to_list()}."
+            f"`{text.name}` holds no dates as `--time-format {text.name}={date_format}` says, such "
+            f"as {text.drop_nulls().head(1).to_list()}."
         )
     guess.found.append(f"`{text.name}` is {date_format}, as you said")
     guess.date_formats[text.name] = date_format
@@ -223,7 +234,8 @@ def _leading_zeros(guess: Guess, known: pl.Series) -> bool:
     zeros = known.filter(known.str.contains(LEADING_ZERO))
     if len(zeros):
         guess.unsure.append(
-            f"`{known.name}` holds digits with leading zeros such as {zeros[0]}: read as texts, which keeps them. If they are "
+            f"`{known.name}` holds digits with leading zeros such as {zeros[0]}: read as texts, "
+            "which keeps them. If they are "
             "amounts: type numeric."
         )
     return bool(len(zeros))
@@ -241,13 +253,14 @@ def _note_amounts(guess: Guess, known: pl.Series) -> None:
     share = known.str.contains("%", literal=True).mean()
     mixed = f"; {share:.0%} of them have a %, the others none: are they of one unit?"
     guess.unsure.append(
-        f"`{known.name}` holds amounts such as {decorated[0].strip()}, read as numbers without their signs"
-        + (mixed if 0 < share < 1 else ".")
+        f"`{known.name}` holds amounts such as {decorated[0].strip()}, read as numbers without "
+        "their signs" + (mixed if 0 < share < 1 else ".")
     )
 
 
 def _guess_target(guess: Guess, text: pl.Series, cast: Cast) -> Cast:
-    """A target of words: without the marks of missing labels, and two classes whatever their capitals."""
+    """A target of words: without the marks of missing labels, and two classes whatever their
+    capitals."""
     if cast.values.dtype.is_float():
         finite = cast.without_infinite("a finite number")
         known = finite.values.drop_nulls()
@@ -265,7 +278,8 @@ def _guess_target(guess: Guess, text: pl.Series, cast: Cast) -> Cast:
         groups.setdefault(without_case(word), []).append(word)
         if word in _CLOSED_WORDS:
             guess.unsure.append(
-                f"`{name}` has a class `{word}`: a class, or a missing label? Leave those cells empty if so."
+                f"`{name}` has a class `{word}`: a class, or a missing label? Leave those cells "
+                "empty if so."
             )
     alike = next((words for words in groups.values() if len(words) > 1), None)
     if alike is None or len(groups) < 2:
@@ -277,7 +291,8 @@ def _guess_target(guess: Guess, text: pl.Series, cast: Cast) -> Cast:
     )
     shown = " and ".join(f"`{word}`" for word in alike[:3])
     guess.unsure.append(
-        f"{shown} of `{name}` differ in their capitals only{':' if len(groups) == 2 else ','} {what}"
+        f"{shown} of `{name}` differ in their capitals only{':' if len(groups) == 2 else ','} "
+        f"{what}"
     )
     if len(groups) > 2:
         return words
@@ -290,6 +305,7 @@ def _note_unread(guess: Guess, text: pl.Series, cast: Cast, parts: Sequence[Part
     if len(rows):
         where = places(rows.head(1), parts)[0]
         guess.unsure.append(
-            f"{len(rows):,} of {len(text):,} values of `{text.name}` are not {cast.kind}, such as '{text[int(rows[0])][:40]}' "
+            f"{len(rows):,} of {len(text):,} values of `{text.name}` are not {cast.kind}, such as "
+            f"'{text[int(rows[0])][:40]}' "
             f"({where}): those rows go to quarantine."
         )

@@ -21,13 +21,15 @@ SEED = 0
 def find_target_copies(
     rows: pl.DataFrame, names: Sequence[str], target: pl.Series, task: Task
 ) -> list[str]:
-    """Columns that alone explain the target, or one of its classes, almost perfectly: on a sample of the rows.
+    """Columns that alone explain the target, or one of its classes, almost perfectly: on a sample
+    of the rows.
 
     All are sorted by, and those whose neighbours have nearly the same target are looked at closely.
     """
     usable = target.is_finite() if target.dtype.is_float() else target.is_not_null()
     chosen = np.flatnonzero(usable.fill_null(False))
-    # In random order, so that equal values are one another's noise; then row by row through NumPy: Polars takes minutes to
+    # In random order, so that equal values are one another's noise; then row by row through NumPy:
+    # Polars takes minutes to
     # gather rows of so many columns.
     chosen = np.random.default_rng(SEED).permutation(chosen[:: -(-len(chosen) // SAMPLE_ROWS)])
     cells = np.nan_to_num(rows.select(pl.col(names).cast(pl.Float32)).to_numpy()[chosen], nan=0.0)
@@ -47,7 +49,8 @@ def find_target_copies(
 
 
 def _smoothness(cells: NDArray[np.float32], outcomes: NDArray[np.float32]) -> NDArray[np.float64]:
-    """For each column the largest share of the variance of an outcome that is the same in rows beside each other."""
+    """For each column the largest share of the variance of an outcome that is the same in rows
+    beside each other."""
     largest = np.zeros(cells.shape[1])
     for column in range(cells.shape[1]):
         steps = np.diff(outcomes[np.argsort(cells[:, column], kind="stable")], axis=0)

@@ -1,7 +1,9 @@
-"""Columns of text as what the schema says they are, or, before there is one, as what all their values can be.
+"""Columns of text as what the schema says they are, or, before there is one, as what all their
+values can be.
 
-Numbers, flags and dates keep the narrowest type that holds them, so that the same rows make the same snapshot however
-they are written. A value that can't be what its column is becomes null and is marked: its row goes to quarantine.
+Numbers, flags and dates keep the narrowest type that holds them, so that the same rows make the
+same snapshot however they are written. A value that can't be what its column is becomes null and is
+marked: its row goes to quarantine.
 """
 
 from __future__ import annotations
@@ -63,9 +65,11 @@ def as_text(text: pl.Series) -> Cast:
 
 
 def cast_numbers(text: pl.Series, decimal: str | None = None) -> Cast:
-    """Numbers, whole ones as such. Signs of a currency or per cent, groups of thousands and brackets for a minus are understood.
+    """Numbers, whole ones as such. Signs of a currency or per cent, groups of thousands and
+    brackets for a minus are understood.
 
-    Without a `decimal` sign it is a point; but then 1,234 may be a thousand or one and a bit, and is not read.
+    Without a `decimal` sign it is a point; but then 1,234 may be a thousand or one and a bit, and
+    is not read.
     """
     if decimal == ",":
         values = text.str.replace(",", ".", literal=True).cast(pl.Float64, strict=False)
@@ -170,7 +174,8 @@ def cast_words(text: pl.Series) -> Cast:
 
 
 def _whole_levels(text: pl.Series) -> pl.Series:
-    """2.0 as 2, where all are numbers: a column of whole numbers with gaps is written so by pandas."""
+    """2.0 as 2, where all are numbers: a column of whole numbers with gaps is written so by
+    pandas."""
     if _all_match(text, r"^-?(0|[1-9]\d*)(\.0+)?$"):
         text = text.str.replace(r"\.0+$", "")
     return _integers(text)
@@ -188,7 +193,8 @@ def _all_match(text: pl.Series, pattern: str) -> bool:
 
 
 def plain_numbers(frame: pl.DataFrame, names: Collection[str]) -> dict[str, pl.Series]:
-    """The text columns whose every value is a number and written as one, of thousands of columns at once."""
+    """The text columns whose every value is a number and written as one, of thousands of columns at
+    once."""
     schema = frame.schema  # made anew at each look, which takes its time where there are thousands
     names = [name for name in names if schema[name] == pl.String]
     if not names:
@@ -225,7 +231,8 @@ def _where(frame: pl.DataFrame, condition: pl.Expr) -> list[str]:
 
 
 def cast_as_found(text: pl.Series) -> Cast:
-    """A column that no schema describes, strictly: numbers, flags and times only where every value is one."""
+    """A column that no schema describes, strictly: numbers, flags and times only where every value
+    is one."""
     known = text.filter(~text.is_in(MISSING_MARKS)).drop_nulls()
     if known.is_empty():
         return as_text(text.set(text == "", None))

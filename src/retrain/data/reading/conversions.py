@@ -1,7 +1,9 @@
-"""Columns that have a type already, as the types of the schema; single values that can't be what their column is.
+"""Columns that have a type already, as the types of the schema; single values that can't be what
+their column is.
 
-A cell of text that doesn't fit is found where it is read (`casting`). This is the same rule for tables that come with types,
-such as Parquet or a database: the row of a 2 among flags, of 2.5 or an infinity among codes goes to quarantine.
+A cell of text that doesn't fit is found where it is read (`casting`). This is the same rule for
+tables that come with types, such as Parquet or a database: the row of a 2 among flags, of 2.5 or an
+infinity among codes goes to quarantine.
 """
 
 from __future__ import annotations
@@ -62,8 +64,9 @@ def to_target(values: pl.Series, task: Task, positive_label: str | None) -> pl.S
 
 
 def to_times(values: pl.Series) -> pl.Series | None:
-    """Dates and times as microseconds without a zone; None for other types. Times with a zone are turned into UTC, where no
-    hour of a change to or from daylight saving is missing or comes twice."""
+    """Dates and times as microseconds without a zone; None for other types. Times with a zone are
+    turned into UTC, where no hour of a change to or from daylight saving is missing or comes
+    twice."""
     if isinstance(values.dtype, pl.Datetime) and values.dtype.time_zone:
         values = values.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     return values.cast(pl.Datetime("us")) if is_time(values.dtype) else None
@@ -74,7 +77,8 @@ def is_time(dtype: pl.DataType) -> bool:
 
 
 def is_categorical(dtype: pl.DataType) -> bool:
-    """Whether a column of this type can hold levels: strings, or whole numbers that stand for them."""
+    """Whether a column of this type can hold levels: strings, or whole numbers that stand for
+    them."""
     return dtype in (pl.String, pl.Categorical, pl.Enum) or dtype.is_integer()
 
 
@@ -84,8 +88,8 @@ def without_nan(values: pl.Series) -> pl.Series:
 
 
 def compared_words(values: pl.Series, label: str) -> tuple[pl.Series, str]:
-    """The words of a target of two classes, and its positive label, as they are compared: by value, so that 2.0 is 2, and
-    whatever their capitals, unless nothing else tells the two apart."""
+    """The words of a target of two classes, and its positive label, as they are compared: by value,
+    so that 2.0 is 2, and whatever their capitals, unless nothing else tells the two apart."""
     texts = without_nan(values).cast(pl.String)
     words = {text: without_case(text) for text in texts.drop_nulls().unique()}
     if len(words) == 2 and label in words and len(set(words.values())) == 1:
@@ -103,7 +107,8 @@ def column_kinds(data: DataConfig) -> dict[str, str]:
 def without_misfits(
     frame: pl.DataFrame, kinds: Mapping[str, str]
 ) -> tuple[pl.DataFrame, pl.Series]:
-    """The frame with missing cells in place of misfits, and why each row has one, null where it has none.
+    """The frame with missing cells in place of misfits, and why each row has one, null where it has
+    none.
 
     A column of which no value fits is left as it is: its type is wrong, not its values.
     """

@@ -1,4 +1,5 @@
-"""Text files as tables of text: encoding, separator and quotes. What the texts mean is decided later, column by column."""
+"""Text files as tables of text: encoding, separator and quotes. What the texts mean is decided
+later, column by column."""
 
 from __future__ import annotations
 
@@ -33,8 +34,9 @@ _LINES = 50
 class Dialect:
     """How text files are written. What is None is found out from the files themselves.
 
-    `decimal` is the sign before the decimals, a point where nothing is said. `day_first` says how dates such as 01/02/2023
-    are meant, `date_formats` how those of single columns beside the time column are written.
+    `decimal` is the sign before the decimals, a point where nothing is said. `day_first` says how
+    dates such as 01/02/2023 are meant, `date_formats` how those of single columns beside the time
+    column are written.
     """
 
     separator: str | None = None
@@ -56,19 +58,22 @@ class Dialect:
         separator = SEPARATOR_NAMES.get(separator, separator) if separator else None
         if separator is not None and (len(separator.encode()) != 1 or separator in '"\r\n'):
             raise ConfigError(
-                f"{separator!r} can't separate columns (--separator, `data.source.separator`): it is one character, such as "
+                f"{separator!r} can't separate columns (--separator, `data.source.separator`): it "
+                "is one character, such as "
                 "`,`, `;`, `|` or the word tab."
             )
         if decimal not in (None, ".", ","):
             raise ConfigError(
-                f"{decimal!r} can't be a decimal sign (--decimal, `data.source.decimal`): it is `.` or `,`."
+                f"{decimal!r} can't be a decimal sign (--decimal, `data.source.decimal`): it is "
+                "`.` or `,`."
             )
         if encoding is not None:
             try:
                 codecs.lookup(encoding)
             except LookupError:
                 raise ConfigError(
-                    f"There is no encoding {encoding!r} (--encoding, `data.source.encoding`): say utf-8, cp1252, latin-1, "
+                    f"There is no encoding {encoding!r} (--encoding, `data.source.encoding`): say "
+                    "utf-8, cp1252, latin-1, "
                     "utf-16 or another one that Python knows."
                 ) from None
         return cls(separator, decimal, encoding, day_first, date_formats or {})
@@ -76,8 +81,9 @@ class Dialect:
 
 @dataclass(frozen=True)
 class TextTable:
-    """A file as text: all columns are strings, empty cells null. `too_long` are rows with more cells than the header,
-    `cut_off` those that end before a column of which every row must have a cell."""
+    """A file as text: all columns are strings, empty cells null. `too_long` are rows with more
+    cells than the header, `cut_off` those that end before a column of which every row must have a
+    cell."""
 
     frame: pl.DataFrame
     separator: str
@@ -95,10 +101,11 @@ def read_text(
     needed: Collection[str] = (),
     whole: Collection[str] = (),
 ) -> TextTable:
-    """A CSV file's bytes as a table of text. `needed` columns help to tell the separator. Rows without a cell, be it an
-    empty one, for each of the columns `whole` are cut off.
+    """A CSV file's bytes as a table of text. `needed` columns help to tell the separator. Rows
+    without a cell, be it an empty one, for each of the columns `whole` are cut off.
 
-    Raises DataError, naming `place`, when the bytes have another encoding or the header names a column twice.
+    Raises DataError, naming `place`, when the bytes have another encoding or the header names a
+    column twice.
     """
     content, encoding, sure = _to_utf8(content, dialect.encoding, place)
     sample = content[:_SAMPLE].decode("utf-8", errors="ignore")
@@ -111,7 +118,8 @@ def read_text(
     twice = sorted(name for name, count in Counter(header).items() if name and count > 1)
     if twice:
         raise DataError(
-            f"{place} has more than one column named `{twice[0]}`, so nothing tells which is meant. Rename one of them at the "
+            f"{place} has more than one column named `{twice[0]}`, so nothing tells which is "
+            "meant. Rename one of them at the "
             "source, or leave it out."
         )
     offset = 2 if told else 1
@@ -131,7 +139,8 @@ def read_text(
             {read: name for read, name in doubled if read == name.replace('"', '""')}
         )
         if set(whole) & set(header) and frame.to_series(-1).null_count():
-            raise pl.exceptions.ComputeError  # Polars fills up a row that is cut off as if its cells were empty
+            # Polars fills up a row that is cut off as if its cells were empty
+            raise pl.exceptions.ComputeError
         too_long: tuple[int, ...] = ()
         cut_off: tuple[int, ...] = ()
         lines = _lines_of(frame, offset + sum(name.count("\n") for name in frame.columns))
@@ -163,19 +172,22 @@ def read_text(
 def _check_separator(
     header: list[str], sample: str, said: str | None, needed: Collection[str], place: str
 ) -> None:
-    """Raises DataError when the separator that was said gives none of the columns, and another one does."""
+    """Raises DataError when the separator that was said gives none of the columns, and another one
+    does."""
     if said is None or not needed or set(header) & set(needed):
         return
     found = find_separator(sample, needed)
     if set(_header(sample, found)) & set(needed):
         raise DataError(
-            f"{place} separates its columns by {found!r}, not by {said!r} (--separator, `data.source.separator`). Write it as the "
+            f"{place} separates its columns by {found!r}, not by {said!r} (--separator, "
+            "`data.source.separator`). Write it as the "
             "other files are, or take the key away: then each file is looked at."
         )
 
 
 def find_separator(sample: str, needed: Collection[str] = ()) -> str:
-    """The separator of a file's first lines: that under which they have the columns `needed`, and as many cells as the header."""
+    """The separator of a file's first lines: that under which they have the columns `needed`, and
+    as many cells as the header."""
     scores = {}
     for sign in SEPARATORS:
         rows = [row for row in _rows(sample, sign) if row]
@@ -207,7 +219,8 @@ def _header(sample: str, separator: str) -> list[str]:
 
 
 def _to_utf8(content: bytes, encoding: str | None, place: str) -> tuple[bytes, str, bool]:
-    """UTF-8 bytes without a byte order mark and with lines that end in a line feed; the encoding found, and whether it is sure."""
+    """UTF-8 bytes without a byte order mark and with lines that end in a line feed; the encoding
+    found, and whether it is sure."""
     sure = True
     mark = next((name for sign, name in _BYTE_ORDER_MARKS if content.startswith(sign)), None)
     if mark is not None:
@@ -248,7 +261,8 @@ def _decode(content: bytes, encoding: str, place: str, sure: bool) -> str:
             return content.decode("latin-1")
         line = content[: error.start].count(b"\n") + 1
         raise DataError(
-            f"{place} is not {encoding}: line {line} has the byte {content[error.start]:#04x}. Say how it is encoded with "
+            f"{place} is not {encoding}: line {line} has the byte {content[error.start]:#04x}. Say "
+            "how it is encoded with "
             "--encoding or `data.source.encoding`, such as cp1252 or utf-16."
         ) from None
 
@@ -274,8 +288,9 @@ def _through(
 def _read_slowly(
     content: bytes, separator: str, place: str, skipped: int, padded: bool, whole: Collection[str]
 ) -> tuple[pl.DataFrame, Callable[[pl.Series], pl.Series], tuple[int, ...], tuple[int, ...]]:
-    """A file whose rows may have too many cells or too few, odd quotes, or spaces behind the separators, and which rows
-    are too long or cut off. Raises DataError for quotes that are never closed."""
+    """A file whose rows may have too many cells or too few, odd quotes, or spaces behind the
+    separators, and which rows are too long or cut off. Raises DataError for quotes that are never
+    closed."""
     reader = csv.reader(
         io.StringIO(content.decode("utf-8"), newline=""),
         delimiter=separator,
@@ -302,7 +317,8 @@ def _read_slowly(
             begins = reader.line_num + 1
     except csv.Error as error:
         raise DataError(
-            f"{place} can't be read: the row that begins in line {begins + skipped} has quotes that don't fit ({error}). Is the file "
+            f"{place} can't be read: the row that begins in line {begins + skipped} has quotes "
+            f"that don't fit ({error}). Is the file "
             "whole? Mend the row, or replace the file."
         ) from None
     columns = [

@@ -1,4 +1,5 @@
-"""Files of every kind that a table may lie in: where they are, how they are packed, and what is in them before types are decided."""
+"""Files of every kind that a table may lie in: where they are, how they are packed, and what is in
+them before types are decided."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ SUFFIXES = (
 
 @dataclass(frozen=True)
 class Part:
-    """One file, or one member of a zip: its rows, and where they lie. `text` holds how a CSV was read."""
+    """One file, or one member of a zip: its rows, and where they lie. `text` holds how a CSV was
+    read."""
 
     place: str
     frame: pl.DataFrame
@@ -44,24 +46,28 @@ class Part:
 
 @dataclass(frozen=True)
 class Found:
-    """The files that paths name: each with its file system; and what a glob named that is no table."""
+    """The files that paths name: each with its file system; and what a glob named that is no
+    table."""
 
     files: list[tuple[Any, str]]
     ignored: list[str] = field(default_factory=list)
 
 
 def readable(name: str) -> bool:
-    """Whether a file's name ends as that of a table does, in capitals or not, and it is not hidden."""
+    """Whether a file's name ends as that of a table does, in capitals or not, and it is not
+    hidden."""
     return name.lower().endswith(SUFFIXES) and not Path(name).name.startswith(".")
 
 
 def refuse_other_kinds(path: Path | str) -> None:
-    """Raises DataError for what is no file of a kind that is read: a folder, a workbook, another ending."""
+    """Raises DataError for what is no file of a kind that is read: a folder, a workbook, another
+    ending."""
     name = Path(path).name
     takes = f"{', '.join(FORMATS)}; text also with {', '.join(COMPRESSIONS)} after that"
     if Path(path).is_dir():
         raise DataError(
-            f"{path} is a folder. Give one file, or for `retrain init` a glob such as '{path}/*.csv', of these endings: {takes}."
+            f"{path} is a folder. Give one file, or for `retrain init` a glob such as "
+            f"'{path}/*.csv', of these endings: {takes}."
         )
     if name.lower().endswith(WORKBOOKS):
         raise DataError(
@@ -124,7 +130,8 @@ def read_parts(
     needed: Collection[str] = (),
     whole: Collection[str] = (),
 ) -> list[Part]:
-    """The tables of one file: one, or each member of a zip; `needed` and `whole` are those of `read_text`. Raises DataError when it is missing or can't be read."""
+    """The tables of one file: one, or each member of a zip; `needed` and `whole` are those of
+    `read_text`. Raises DataError when it is missing or can't be read."""
     name = str(path)
     refuse_other_kinds(name)
     try:
@@ -139,7 +146,8 @@ def read_parts(
         raise DataError(f"There is no file {path}.") from None
     except (pl.exceptions.PolarsError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{path} can't be read: {(str(error).splitlines() or [type(error).__name__])[0]}. Is it whole, and what its name "
+            f"{path} can't be read: {(str(error).splitlines() or [type(error).__name__])[0]}. Is "
+            "it whole, and what its name "
             "says? Put it there again."
         ) from error
     if not parts:
@@ -171,7 +179,8 @@ def _open(name: str, filesystem: Any, part: Callable[..., Part]) -> Iterator[Par
 
 
 def _shown(name: str) -> str:
-    """A file as messages and quarantine name it: from the project's root where it lies inside, the same in every clone."""
+    """A file as messages and quarantine name it: from the project's root where it lies inside, the
+    same in every clone."""
     path = Path(name)
     return (
         str(path.relative_to(Path.cwd()))
@@ -181,7 +190,8 @@ def _shown(name: str) -> str:
 
 
 def _members(archive: zipfile.ZipFile, name: str) -> list[str]:
-    """The tables in a zip, without what operating systems put beside them. One alone may be called anything."""
+    """The tables in a zip, without what operating systems put beside them. One alone may be called
+    anything."""
     inner = name.removesuffix(".zip")
     names = [member.filename for member in archive.infolist() if not member.is_dir()]
     names = [

@@ -1,7 +1,8 @@
 """Files as one table: read as text where they are text, and cast column by column over all of them.
 
-A cell that doesn't fit its column is null in the table. What was there, and where, stands in two columns of our own, which
-the contract takes out again: its row goes to quarantine. Tables in which everything fits don't have them.
+A cell that doesn't fit its column is null in the table. What was there, and where, stands in two
+columns of our own, which the contract takes out again: its row goes to quarantine. Tables in which
+everything fits don't have them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Parts:
 
 
 def load_parts(paths: str | Sequence[str], dialect: Dialect, needed: Collection[str] = ()) -> Parts:
-    """Raises DataError when a path names no file, a file can't be read, or none of them has a row."""
+    """Raises DataError when a path names no file, a file can't be read, or none of them has a
+    row."""
     found = find_files(paths)
     parts = [
         part for system, path in found.files for part in read_parts(path, system, dialect, needed)
@@ -53,7 +55,8 @@ def read_table(
     casters: Mapping[str, Caster],
     strict: Collection[str] = (),
 ) -> pl.DataFrame:
-    """One table from all files that the paths, globs or URLs name. Columns that some of them lack are null there.
+    """One table from all files that the paths, globs or URLs name. Columns that some of them lack
+    are null there.
 
     Raises DataError also for dates among the columns `strict` that may be day-first or month-first.
     """
@@ -70,8 +73,9 @@ def read_one(
     strict: Collection[str] = (),
     whole: Collection[str] = (),
 ) -> pl.DataFrame:
-    """The table of one local file, which may have no rows. A line of text that ends before one of the columns `whole` is a
-    problem of its row; elsewhere cells at the end may be left out, as some programs do with empty ones."""
+    """The table of one local file, which may have no rows. A line of text that ends before one of
+    the columns `whole` is a problem of its row; elsewhere cells at the end may be left out, as some
+    programs do with empty ones."""
     return cast_parts(read_parts(path, None, dialect, casters, whole), casters, strict)
 
 
@@ -92,7 +96,8 @@ def join(frames: list[pl.DataFrame], parts: Sequence[Part]) -> pl.DataFrame:
         return pl.concat(frames, how="diagonal_relaxed")
     except pl.exceptions.PolarsError as error:
         raise DataError(
-            f"The files {', '.join(part.place for part in parts[:5])} do not fit together: {str(error).splitlines()[0]}. Give a "
+            f"The files {', '.join(part.place for part in parts[:5])} do not fit together: "
+            f"{str(error).splitlines()[0]}. Give a "
             "column one type in all of them."
         ) from error
 
@@ -117,10 +122,13 @@ def _cast(
 
 
 def refuse_undecided(read: ReadTimes) -> None:
-    """Raises DataError for dates of which nothing tells whether the day or the month comes first."""
+    """Raises DataError for dates of which nothing tells whether the day or the month comes
+    first."""
     raise DataError(
-        f"{(read.doubt or '').split(': read')[0]}. Say it under `data.source` in conf/data/: `day_first: true` or `false`, or how "
-        "it is written: `time_format` for the time column, `date_formats: {column: ...}` for another; then `dvc repro`."
+        f"{(read.doubt or '').split(': read')[0]}. Say it under `data.source` in conf/data/: "
+        "`day_first: true` or `false`, or how "
+        "it is written: `time_format` for the time column, `date_formats: {column: ...}` for "
+        "another; then `dvc repro`."
     )
 
 
@@ -140,7 +148,8 @@ def with_problems(
     parts: Sequence[Part] = (),
     required: str | None = None,
 ) -> pl.DataFrame:
-    """The frame with its cast columns, and beside them what didn't fit, or is missing in the column `required`."""
+    """The frame with its cast columns, and beside them what didn't fit, or is missing in the column
+    `required`."""
     found = [
         pl.DataFrame({"row": rows.cast(pl.Int64)}).with_columns(why=pl.lit(why))
         for rows, why in _wrong_rows(frame, casts, parts, required)
@@ -213,7 +222,8 @@ def add_problem(frame: pl.DataFrame, wrong: pl.Series, why: pl.Series) -> pl.Dat
 
 
 def split_problems(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
-    """The frame without our columns, and the reason why each row goes to quarantine, null for sound rows."""
+    """The frame without our columns, and the reason why each row goes to quarantine, null for sound
+    rows."""
     if PROBLEM not in frame.columns:
         return frame, pl.Series([None], dtype=pl.String).new_from_index(0, len(frame))
     return frame.drop(PROBLEM, PLACE), frame[PROBLEM] + (" (" + frame[PLACE] + ")").fill_null("")

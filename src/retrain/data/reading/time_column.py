@@ -10,13 +10,17 @@ from retrain.data.reading.table import PROBLEM, add_problem, refuse_undecided
 from retrain.data.reading.times import EPOCH_UNITS, read_times
 from retrain.errors import DataError
 
-WAY_OUT = "say in `data.source.time_format` how it is written: a strptime format, epoch_s, epoch_ms or epoch_us"
+WAY_OUT = (
+    "say in `data.source.time_format` how it is written: a strptime format, epoch_s, epoch_ms or "
+    "epoch_us"
+)
 
 
 def with_times(
     table: pl.DataFrame, name: str, time_format: str | None, day_first: bool | None
 ) -> pl.DataFrame:
-    """The table with a column as times; rows whose text is none are marked. Raises DataError when not one is."""
+    """The table with a column as times; rows whose text is none are marked. Raises DataError when
+    not one is."""
     values = table[name]
     if values.dtype == pl.String:
         cast = cast_times(values, time_format, day_first)
@@ -39,7 +43,8 @@ def with_times(
 
 
 def parse_times(values: pl.Series, time_format: str | None = None) -> pl.Series:
-    """A column as times without a zone, all of it. Raises DataError, with an example, when it can't be read as such."""
+    """A column as times without a zone, all of it. Raises DataError, with an example, when it can't
+    be read as such."""
     text = values
     if values.dtype.is_numeric() and time_format is not None:
         whole = values if time_format in EPOCH_UNITS else values.cast(pl.Int64, strict=False)
@@ -48,7 +53,8 @@ def parse_times(values: pl.Series, time_format: str | None = None) -> pl.Series:
         read = read_times(text, time_format)
         if read.unread.any():
             raise DataError(
-                f"`{values.name}` can't be read as time (`data.source.time_format`: {time_format}), such as "
+                f"`{values.name}` can't be read as time (`data.source.time_format`: "
+                f"{time_format}), such as "
                 f"'{text.filter(read.unread)[0]}'.",
                 hint=WAY_OUT,
             )

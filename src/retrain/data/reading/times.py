@@ -1,4 +1,5 @@
-"""Text as times. How a column writes them is decided over the whole column, never from its first value."""
+"""Text as times. How a column writes them is decided over the whole column, never from its first
+value."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ import polars as pl
 from retrain.errors import DataError
 
 EPOCH_UNITS = {"epoch_s": "s", "epoch_ms": "ms", "epoch_us": "us"}
-# Beside an empty cell, of times and numbers; of texts, where some of these are words, see `casting`.
+# Beside an empty cell, of times and numbers; of texts, where some of these are words, see
+# `casting`.
 MISSING_MARKS = (
     "",
     "NA",
@@ -34,7 +36,8 @@ _MOST_SHAPES = 20
 _EPOCHS = ((9, 10, "epoch_s"), (12, 13, "epoch_ms"), (15, 16, "epoch_us"))
 _DIGITS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
 _ZONE = re.compile(
-    r"(?<=\d)(\s?)(Z|[+-]\d{2}(?::?\d{2})?)$|(?<=\d)(\s?(?:UTC|GMT))$|(?<=[AaPp][Mm])(\s?(?:UTC|GMT))$"
+    r"(?<=\d)(\s?)(Z|[+-]\d{2}(?::?\d{2})?)$|(?<=\d)(\s?(?:UTC|GMT))$"
+    r"|(?<=[AaPp][Mm])(\s?(?:UTC|GMT))$"
 )
 _CLOCK = re.compile(r"(T| T|,? +|:|_)(\d{1,2}):(\d{2})(:\d{2}([.,]\d+)?)?( ?[AaPp][Mm])?$")
 _COMPACT = re.compile(r"^(\d{8})([T ])(\d{6}|\d{4})$")
@@ -52,8 +55,8 @@ _WRITTEN_MONTH_FIRST = re.compile(
 class Order:
     """Whether the day or the month comes first (or a year of two digits), and why.
 
-    `doubt` where a person should check it, `undecided` where nobody but a person can say; `other` is the
-    format that the doubt is about, where it isn't day against month.
+    `doubt` where a person should check it, `undecided` where nobody but a person can say; `other`
+    is the format that the doubt is about, where it isn't day against month.
     """
 
     day_first: bool
@@ -68,8 +71,9 @@ class Order:
 class ReadTimes:
     """Times without a zone (UTC where the text has one), and how they were read.
 
-    `unread` marks the values that are there and are no time. `formats` were needed, in the order in which they were
-    found. `order` is there where it could be a question. `with_zone` counts the times whose text has a zone.
+    `unread` marks the values that are there and are no time. `formats` were needed, in the order in
+    which they were found. `order` is there where it could be a question. `with_zone` counts the
+    times whose text has a zone.
     """
 
     values: pl.Series
@@ -112,7 +116,10 @@ class ReadTimes:
         )
         if self.order.other:
             read = " or ".join(self.formats)
-            return f"{dates} the day, the month or the year comes first: read as {read}, but {self.order.other} is possible too."
+            return (
+                f"{dates} the day, the month or the year comes first: read as {read}, but "
+                f"{self.order.other} is possible too."
+            )
         first = "day" if self.order.day_first else "month"
         return (
             f"{dates} the day or the month comes first: read {first}-first, since {self.order.why}."
@@ -124,8 +131,8 @@ def read_times(
 ) -> ReadTimes:
     """A column of text as times. With a `time_format` nothing is guessed.
 
-    One format after the other is tried for all values that it fits, until none is left that looks like a time.
-    Raises DataError for a `time_format` that can't be one.
+    One format after the other is tried for all values that it fits, until none is left that looks
+    like a time. Raises DataError for a `time_format` that can't be one.
     """
     stripped = text.str.strip_chars()
     left = pl.DataFrame({"row": pl.int_range(len(text), eager=True), "text": stripped}).filter(
@@ -162,7 +169,8 @@ def read_times(
 
 
 def _parse(text: pl.Series, time_format: str) -> pl.Series:
-    """Times without a zone, null where a text has another form. Raises DataError when the format is none."""
+    """Times without a zone, null where a text has another form. Raises DataError when the format is
+    none."""
     if time_format in EPOCH_UNITS:
         scale = {"s": 1_000_000, "ms": 1_000, "us": 1}[EPOCH_UNITS[time_format]]
         whole = text.cast(pl.Int64, strict=False) * scale
@@ -191,8 +199,8 @@ def _parse(text: pl.Series, time_format: str) -> pl.Series:
     except pl.exceptions.PolarsError as error:
         raise DataError(
             f"{time_format!r} is no format of times: {str(error).splitlines()[0]}",
-            hint="say it as strptime does, such as %d.%m.%Y %H:%M, or epoch_s, epoch_ms, epoch_us (--time-format, "
-            "`data.source.time_format`).",
+            hint="say it as strptime does, such as %d.%m.%Y %H:%M, or epoch_s, epoch_ms, epoch_us "
+            "(--time-format, `data.source.time_format`).",
         ) from error
     # Of a four-digit year `%Y` would take two digits for the first century.
     return times if zone or "%Y" not in time_format else times.set(times.dt.year() < 1000, None)
@@ -258,7 +266,8 @@ def _weekday(text: str | None) -> str:
 def _choose(
     text: pl.Series, formats: list[str], day_first: bool | None, before: Order | None
 ) -> tuple[Order, str]:
-    """The order of day, month and year, from all values of one form, and the format that it means."""
+    """The order of day, month and year, from all values of one form, and the format that it
+    means."""
     order = before
     if before is None or not before.doubt:
         order = _settle(text, formats, day_first, before)
@@ -283,7 +292,10 @@ def _settle(
     if by_day.count() != by_month.count():
         more = by_day.count() > by_month.count()
         contradicted = min((first > 12).sum(), (second > 12).sum()) > 0
-        why = f"the {'first' if more else 'second'} number goes up to {(first if more else second).max()}"
+        why = (
+            f"the {'first' if more else 'second'} number goes up to "
+            f"{(first if more else second).max()}"
+        )
         return Order(more, why + (" in most of them" if contradicted else ""), doubt=contradicted)
     sign = formats[0][2]
     if sign == ".":
