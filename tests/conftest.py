@@ -1,4 +1,4 @@
-"""Temporary projects: copies of this repository with a slice of the data, run as a user runs them."""
+"""Temporary projects: copies of this repository with a slice of the data, run as users do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RESULTS = (
 
 
 class Project:
-    """A copy of the repository; its data set `slice` is every sixth flight, a Parquet file a month."""
+    """A copy of the repository; its data set `slice` is every sixth flight, a file a month."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -144,7 +144,7 @@ def _is_installed(path: Path) -> bool:
 
 
 def _origin(package: str) -> Path | None:
-    """Where a top-level package or module lies; None when it can't be found: building it says so."""
+    """Where a top-level package or module lies; None where building it will fail."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
