@@ -14,9 +14,9 @@ from conftest import REPOSITORY
 
 from retrain.columns import own_column
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task, compose
-from retrain.data.inference.draft import draft_contract
+from retrain.data.inference.draft import draft_schema
 from retrain.data.periods import parse_period
-from retrain.data.profiles import summarize
+from retrain.data.profiles import profile_batch
 from retrain.data.schema import REASON, Schema
 from retrain.data.snapshot import SnapshotStore, content_digest
 from retrain.data.sources import Files, Source
@@ -119,7 +119,7 @@ def test_a_batch_keeps_and_describes_columns_with_our_words(name: str, tmp_path:
     checked = schema.check(rows().with_columns(levels), JANUARY)
     assert checked.labelled[name].to_list() == ["a", "b", "b"] * 10
     assert checked.quarantined[REASON].to_list() == [f"{name}: missing"] * 10
-    summary = summarize(checked.labelled, checked.unlabelled, schema.data)
+    summary = profile_batch(checked.labelled, checked.unlabelled, schema.data)
     assert summary.features[name].levels == {"b": 20, "a": 10}
     changed = rows().with_columns(levels.fill_null("a"))
     assert count_changes(rows().with_columns(levels), changed, ["id"]).changed == 10
@@ -131,7 +131,7 @@ def test_a_target_and_a_key_may_have_our_words_too(name: str) -> None:
     table = (
         rows(400).rename({"y": name, "id": "key"}).with_columns(pl.Series("size", range(400)) % 7)
     )
-    made = draft_contract(table, name, "when", None, None)
+    made = draft_schema(table, name, "when", None, None)
     assert made.task is Task.binary and made.key_columns == ["key"]
     batch = (
         table.head(200)
@@ -141,7 +141,7 @@ def test_a_target_and_a_key_may_have_our_words_too(name: str) -> None:
     named = data({"size": Column(ColumnType.numeric)}, (name,), task=Task.multiclass)
     named = dataclasses.replace(named, target_column="kind")
     checked = Schema(named).check(batch, JANUARY)
-    assert summarize(checked.labelled, checked.unlabelled, named).target.levels == {
+    assert profile_batch(checked.labelled, checked.unlabelled, named).target.levels == {
         "false": 100,
         "true": 100,
     }
@@ -170,7 +170,7 @@ def test_a_name_that_can_not_be_told_from_ours_is_refused_wherever_it_comes_in(
             rows(a=pl.lit(1.0)).with_columns(pl.lit(1).alias(name)), JANUARY
         )
     with pytest.raises(DataError, match=words):
-        draft_contract(rows(400).with_columns(pl.lit(1).alias(name)), "y", "when", None, None)
+        draft_schema(rows(400).with_columns(pl.lit(1).alias(name)), "y", "when", None, None)
 
 
 def test_rows_are_numbered_under_a_name_that_the_table_does_not_have(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_rows_are_numbered_under_a_name_that_the_table_does_not_have(tmp_path: P
         rows(60).drop("id").with_columns(pl.col("when").dt.date(), row_number=pl.int_range(60) % 3)
     )
     table.write_parquet(tmp_path / "t.parquet")
-    made = draft_contract(table, "y", "when", PeriodKind.month, None)
+    made = draft_schema(table, "y", "when", PeriodKind.month, None)
     assert made.numbers_rows and made.key_columns == ["row_number_2"]
 
     def read(number_rows: bool | str) -> pl.DataFrame:

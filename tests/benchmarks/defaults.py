@@ -177,7 +177,7 @@ def replay(name: str) -> Outcome:
         config.data.period.name,
         TABLES[name].aside,
     )
-    summaries = [SnapshotStore(SNAPSHOT).summary(batch) for batch in batches]
+    summaries = [SnapshotStore(SNAPSHOT).profile(batch) for batch in batches]
     Loop(config, batches, summaries, manifests, trainer, outcome).run()
     return outcome
 

@@ -24,8 +24,8 @@ from retrain.config import (
 )
 from retrain.data.anomalies import FEWEST_EARLIER
 from retrain.data.holds import decide_holds
-from retrain.data.manifest import SUMMARY, Batch
-from retrain.data.profiles import BatchProfile, summarize
+from retrain.data.manifest import PROFILE, Batch
+from retrain.data.profiles import BatchProfile, profile_batch
 
 LENGTHS, ACCEPT_AFTER = (1, 3, 4, 5), (None, 1, 2, 3, 4)
 KINDS = {pl.Boolean: ColumnType.boolean, pl.String: ColumnType.categorical}
@@ -71,7 +71,7 @@ def entry(number: int, rows: pl.DataFrame, time: str, content: str) -> Batch:
         first,
         last,
         content,
-        {SUMMARY: ""},
+        {PROFILE: ""},
         until=last + timedelta(0),
     )
 
@@ -91,7 +91,7 @@ def main() -> None:
     table = pl.read_parquet(path)
     config = configure(table, target, time, Task[rest[0]] if rest else Task.binary)
     parts = split(table, time, period)
-    sound = [summarize(rows, rows.clear(), config.data) for rows in parts]
+    sound = [profile_batch(rows, rows.clear(), config.data) for rows in parts]
     print(f"{path}, {period}: {len(parts)} batches")
     for accept_after in ACCEPT_AFTER:
         decided = judge(parts, sound, time, accept_after)
@@ -110,7 +110,7 @@ def main() -> None:
         broken = {}
         for number in {start + more for start in starts for more in range(max(LENGTHS))}:
             rows = breaks(parts[number], config, number)
-            broken[number] = summarize(rows, rows.clear(), config.data)
+            broken[number] = profile_batch(rows, rows.clear(), config.data)
         for accept_after in ACCEPT_AFTER[2:4]:
             cells = []
             for length in LENGTHS:

@@ -17,9 +17,9 @@ import polars as pl
 from project.source import NycFlights
 from retrain.backtest.corruptions import CORRUPTIONS
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task, compose
-from retrain.data.anomalies import FEWEST_EARLIER, detect_anomalies, measure_jumps
+from retrain.data.anomalies import FEWEST_EARLIER, detect_anomalies, measure_shift
 from retrain.data.periods import parse_period
-from retrain.data.profiles import BatchProfile, from_json, summarize
+from retrain.data.profiles import BatchProfile, from_json, profile_batch
 from retrain.data.schema import Schema
 from retrain.monitoring.drift import compare_batches
 
@@ -49,15 +49,15 @@ def measure(batches: int) -> float:
     """Seconds to summarize a batch of a million rows, hold it against its predecessors and report drift."""
     random, data = np.random.default_rng(0), schema(FEATURES)
     stored = [
-        summarize(part, part.clear(), data).to_json()
+        profile_batch(part, part.clear(), data).to_json()
         for part in (rows(20_000, FEATURES, random) for _ in range(min(batches, 12)))
     ]
     stored = [stored[number % len(stored)] for number in range(batches)]
     newest = rows(ROWS, FEATURES, random)
     started = time.perf_counter()
     earlier = [from_json(text) for text in stored[-36:]]
-    summary = summarize(newest, newest.clear(), data)
-    summary = dataclasses.replace(summary, jumps=measure_jumps(summary, earlier))
+    summary = profile_batch(newest, newest.clear(), data)
+    summary = dataclasses.replace(summary, shift=measure_shift(summary, earlier))
     detect_anomalies(summary, earlier)
     compare_batches(summary, earlier[-1], earlier[-24:], ("new", "old"))
     return time.perf_counter() - started
@@ -75,8 +75,8 @@ def false_alarms(
         for number in range(batches):
             shift = season * np.sin(2 * np.pi * (number + phase) / 12)
             part = rows(int(sizes[number]), 8, random, shift)
-            summary = summarize(part, part.clear(), data)
-            summaries.append(dataclasses.replace(summary, jumps=measure_jumps(summary, summaries)))
+            summary = profile_batch(part, part.clear(), data)
+            summaries.append(dataclasses.replace(summary, shift=measure_shift(summary, summaries)))
         drift = compare_batches(summaries[-1], summaries[-2], summaries[:-1], ("new", "old"))
         alarms += bool(drift.alarms(0.05))
         held += bool(detect_anomalies(summaries[-1], summaries[:-1]))
@@ -93,8 +93,8 @@ def suspected() -> None:
     ]
 
     def look(month: pl.DataFrame, earlier: list[BatchProfile]) -> BatchProfile:
-        summary = summarize(month, month.clear(), config.data)
-        return dataclasses.replace(summary, jumps=measure_jumps(summary, earlier))
+        summary = profile_batch(month, month.clear(), config.data)
+        return dataclasses.replace(summary, shift=measure_shift(summary, earlier))
 
     summaries: list[BatchProfile] = []
     for month in months:

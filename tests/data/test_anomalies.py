@@ -18,9 +18,9 @@ from conftest import REPOSITORY, Project
 from project.source import NycFlights
 from retrain.backtest.corruptions import flip_labels, shuffle_column
 from retrain.config import Column, ColumnType, Config, compose
-from retrain.data.anomalies import detect_anomalies, measure_jumps
+from retrain.data.anomalies import detect_anomalies, measure_shift
 from retrain.data.periods import parse_period
-from retrain.data.profiles import BatchProfile, from_json, summarize
+from retrain.data.profiles import BatchProfile, from_json, profile_batch
 from retrain.data.schema import Schema
 
 MONTHS = [f"2013-{number:02}" for number in range(1, 11)]
@@ -41,18 +41,18 @@ def months(config: Config) -> list[pl.DataFrame]:
 
 
 def look(rows: pl.DataFrame, earlier: list[BatchProfile], config: Config) -> BatchProfile:
-    summary = summarize(rows, rows.clear(), config.data)
-    return dataclasses.replace(summary, jumps=measure_jumps(summary, earlier))
+    profile = profile_batch(rows, rows.clear(), config.data)
+    return dataclasses.replace(profile, shift=measure_shift(profile, earlier))
 
 
 @pytest.fixture(scope="module")
 def earlier(months: list[pl.DataFrame], config: Config) -> list[BatchProfile]:
-    summaries: list[BatchProfile] = []
+    profiles: list[BatchProfile] = []
     for rows in months[:-1]:
-        summary = look(rows, summaries, config)
-        assert detect_anomalies(summary, summaries) == []
-        summaries.append(summary)
-    return summaries
+        profile = look(rows, profiles, config)
+        assert detect_anomalies(profile, profiles) == []
+        profiles.append(profile)
+    return profiles
 
 
 def shuffle_half(rows: pl.DataFrame) -> pl.DataFrame:
@@ -102,7 +102,7 @@ def test_after_four_batches_flipped_labels_show_by_two_signs_together(
         "relation between features and" in reason
         for reason in detect_anomalies(flipped, earlier[:4])
     )
-    still = dataclasses.replace(flipped, jumps=dataclasses.replace(flipped.jumps, target_step=0.05))
+    still = dataclasses.replace(flipped, shift=dataclasses.replace(flipped.shift, target_step=0.05))
     assert detect_anomalies(still, earlier[:4]) == []
 
 
@@ -128,11 +128,11 @@ def test_a_unit_shows_in_numbers_around_zero_and_a_restless_batch_does_not(
             start.alias(data.time_column)
         )
 
-    summaries: list[BatchProfile] = []
+    profiles: list[BatchProfile] = []
     for number in range(8):
-        summaries.append(look(batch(number), summaries, config))
-        assert detect_anomalies(summaries[-1], summaries[:-1]) == []
-    found = detect_anomalies(look(batch(8, times), summaries, config), summaries)
+        profiles.append(look(batch(number), profiles, config))
+        assert detect_anomalies(profiles[-1], profiles[:-1]) == []
+    found = detect_anomalies(look(batch(8, times), profiles, config), profiles)
     assert [reason for reason in found if not any(word in reason for word in words)] == []
     assert len(found) == len(words)
 
@@ -248,3 +248,12 @@ def test_without_a_champion_a_batch_on_hold_trains_no_challenger_a_second_time(
     assert len(project.client().search_model_versions()) == 1
     project.edit("conf/model/hist_gradient_boosting.yaml", "max_iter: 20", "max_iter: 10")
     assert "Challenger version 2" in project.repro(), "another recipe is another try"
+
+
+def test_a_profile_of_version_0_1_is_read(earlier: list[BatchProfile]) -> None:
+    profile = earlier[-1]
+    content = json.loads(profile.to_json())
+    content["jumps"] = content.pop("shift")
+    for column in (content["target"], *content["features"].values()):
+        column["atoms"] = column.pop("quantiles")
+    assert from_json(json.dumps(content)) == profile

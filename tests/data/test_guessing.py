@@ -12,7 +12,7 @@ import pytest
 from retrain.commands.init import split_formats
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind
 from retrain.data.inference.dialect import Guess
-from retrain.data.inference.draft import draft_contract
+from retrain.data.inference.draft import draft_schema
 from retrain.data.inference.text_columns import read_and_guess
 from retrain.data.reading.dialect import Dialect
 from retrain.data.sources import Files
@@ -137,4 +137,4 @@ def test_serial_dates_of_excel_are_recognized(half: float, tmp_path: Path) -> No
         guessed(tmp_path / "t.csv", when=numbers)
     typed = pl.DataFrame({"when": numbers, "late": [row % 2 for row in range(ROWS)]})
     with pytest.raises(DataError, match=hint):
-        draft_contract(typed, "late", "when", None, None)
+        draft_schema(typed, "late", "when", None, None)

@@ -16,8 +16,8 @@ import pytest
 from retrain.backtest.fault_injection import InMemory
 from retrain.config import Column, ColumnType, DataConfig, MonitoringConfig, PeriodKind, Task
 from retrain.data.holds import decide_holds
-from retrain.data.manifest import SUMMARY, Batch, read_manifest
-from retrain.data.profiles import summarize
+from retrain.data.manifest import PROFILE, Batch, read_manifest
+from retrain.data.profiles import profile_batch
 from retrain.pipeline.snapshot import how_to_accept, how_to_hold_again
 
 DATA = DataConfig(
@@ -53,15 +53,15 @@ def month(number: int, count: int = 1500) -> pl.DataFrame:
 
 
 def judge(months: Sequence[pl.DataFrame], **monitoring: object) -> list[Batch]:
-    batches, summaries = [], {}
+    batches, profiles = [], {}
     for number, rows in enumerate(months):
-        summary = summarize(rows, rows.clear(), DATA)
+        profile = profile_batch(rows, rows.clear(), DATA)
         period, first, last = f"{number:02}", rows["t"].min(), rows["t"].max()
         batches.append(
-            Batch(period, 1, len(rows), 0, 0, None, first, last, period, {SUMMARY: ""}, until=last)
+            Batch(period, 1, len(rows), 0, 0, None, first, last, period, {PROFILE: ""}, until=last)
         )
-        summaries[period] = summary
-    return list(decide_holds(batches, InMemory(summaries), MonitoringConfig(**monitoring)))
+        profiles[period] = profile
+    return list(decide_holds(batches, InMemory(profiles), MonitoringConfig(**monitoring)))
 
 
 def held(batches: Sequence[Batch]) -> list[int]:
@@ -154,16 +154,16 @@ def test_what_was_found_once_is_not_found_again_and_is_the_same() -> None:
         def unchanged(self, batch: Batch) -> bool:
             return True
 
-        def put_profile(self, batch, summary):
+        def put_profile(self, batch, profile):
             put.append(batch.period)
-            return super().put_profile(batch, summary)
+            return super().put_profile(batch, profile)
 
     months, put = changed(REFORMS["another unit"], range(7, 13), 13), []
     first = judge(months)
-    summaries = {}
+    profiles = {}
     for number, rows in enumerate(months):
-        summaries[f"{number:02}"] = summarize(rows, rows.clear(), DATA)
-    memory = Counting(summaries)
+        profiles[f"{number:02}"] = profile_batch(rows, rows.clear(), DATA)
+    memory = Counting(profiles)
     once = decide_holds(first, memory, MonitoringConfig())
     assert list(once) == first and put == []
     assert held(decide_holds(once, memory, MonitoringConfig(accept_after=None))) == list(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrain.config import ColumnType, PeriodKind, Task
-from retrain.data.inference.draft import Draft, draft_contract
+from retrain.data.inference.draft import Draft, draft_schema
 from retrain.data.inference.periods import guess_period
 from retrain.errors import DataError
 
@@ -40,7 +40,7 @@ def draft(
     time: str = "sold_at",
     period: PeriodKind | None = None,
 ) -> Draft:
-    return draft_contract(frame, target, time, period, None)
+    return draft_schema(frame, target, time, period, None)
 
 
 def test_an_ordinary_table_raises_no_doubts() -> None:
@@ -287,7 +287,7 @@ def test_classes_that_are_hardly_there_are_pointed_at() -> None:
     assert doubt.startswith(f"{sum(counts < 100)} of {len(counts)} classes of `late`")
     few = draft(table(late=np.arange(ROWS) % 100 == 0))
     assert any("Only 40 rows have the rarer value" in doubt for doubt in few.unsure)
-    assert not any("be learnt" in doubt for doubt in draft(table()).unsure)
+    assert not any("to train on" in doubt for doubt in draft(table()).unsure)
     many = np.array([f"class {k}" for k in range(25)])[np.arange(ROWS) % 25]
     assert any("Boosting grows 25 trees" in doubt for doubt in draft(table(late=many)).unsure)
 

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
-from retrain.data.inference.draft import draft_contract
+from retrain.data.inference.draft import draft_schema
 from retrain.data.schema import REASON
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.sources import BatchFiles, Files, WithLabels
@@ -186,6 +186,6 @@ def test_infinite_and_missing_values_of_a_target_say_nothing_about_its_task(
     make: Callable[[], list], odd: float
 ) -> None:
     def drafted(values: list) -> Task:
-        return draft_contract(table(late=values), "late", "when", None, None).task
+        return draft_schema(table(late=values), "late", "when", None, None).task
 
     assert drafted(but(make(), _7=odd)) is drafted(make())

@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
-from retrain.data.inference.draft import draft_contract
+from retrain.data.inference.draft import draft_schema
 from retrain.data.inference.text_columns import Guess, guess_time, read_and_guess
 from retrain.data.periods import parse_period
 from retrain.data.reading.casting import cast_flags, cast_numbers, cast_words
@@ -468,7 +468,7 @@ def test_an_infinite_amount_to_predict_is_a_bad_cell(value: str, tmp_path: Path)
     rows[80] |= {"late": value}
     data, path = dataclasses.replace(DATA, task=Task.regression), put(tmp_path, rows)
     guess = guessed(path)
-    drafted = draft_contract(guess.table, "late", "when", None, guess.time_format)
+    drafted = draft_schema(guess.table, "late", "when", None, guess.time_format)
     assert "1 of 90 values of `late` are infinite: those rows go to quarantine." in drafted.unsure
     change = snapshot(source_of(guess, path, data), tmp_path, data)
     assert [batch.quarantined_rows for batch in change.manifest.batches] == [0, 0, 1]
@@ -596,7 +596,7 @@ def test_spaces_behind_separators_and_empty_cells_at_the_end_of_rows_do_no_harm(
 
 def test_whole_numbers_with_a_point_are_classes_as_those_without(tmp_path: Path) -> None:
     rows = [row | {"late": ["2.0", "1", "3"][number % 3]} for number, row in enumerate(records())]
-    draft = draft_contract(guessed(put(tmp_path, rows)).table, "late", "when", None, None)
+    draft = draft_schema(guessed(put(tmp_path, rows)).table, "late", "when", None, None)
     assert draft.task is Task.multiclass
 
 
@@ -667,7 +667,7 @@ def test_a_positive_label_is_found_by_value(tmp_path: Path) -> None:
     rows = [row | {"late": words[number % 4]} for number, row in enumerate(records())]
     guess = guessed(put(tmp_path, rows))
     assert any("capitals" in doubt for doubt in guess.unsure)
-    draft = draft_contract(guess.table, "late", "when", None, None)
+    draft = draft_schema(guess.table, "late", "when", None, None)
     assert draft.task is Task.binary and draft.positive_label == "no"
     data = dataclasses.replace(DATA, positive_label="yes")
     batch = snapshot(

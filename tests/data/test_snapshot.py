@@ -242,7 +242,7 @@ def test_files_in_a_folder_are_batches(tmp_path: Path) -> None:
 
 
 def test_what_looks_broken_is_a_function_of_the_batches_and_outlives_a_kill(tmp_path: Path) -> None:
-    """A correction reaches far: each batch is judged by how far those before it lay from those
+    """A correction reaches far: each batch is updated by how far those before it lay from those
     before them."""
     data = dataclasses.replace(DATA, period=PeriodKind.day)
 
@@ -280,10 +280,10 @@ def test_what_looks_broken_is_a_function_of_the_batches_and_outlives_a_kill(tmp_
     for texts in (after, fresh):  # it remembers that one batch has been corrected
         texts["manifest.json"] = texts["manifest.json"].replace('"revision": 2', '"revision": 1')
     assert after == fresh
-    # A process that died after it had written a summary, and before the manifest.
-    summary = tmp_path / "fresh/batch=2024-01-20/summary.json"
-    summary.write_text(
-        summary.read_text().replace('"slopes": {', '"slopes": {"amount": 0.5, "x": 1.0, ', 1)
+    # A process that died after it had written a profile, and before the manifest.
+    profile = tmp_path / "fresh/batch=2024-01-20/summary.json"
+    profile.write_text(
+        profile.read_text().replace('"slopes": {', '"slopes": {"amount": 0.5, "x": 1.0, ', 1)
     )
     assert update("fresh", scales) == fresh
 

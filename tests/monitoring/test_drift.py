@@ -10,15 +10,15 @@ import polars as pl
 import pytest
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
-from retrain.data.anomalies import detect_anomalies, measure_jumps
+from retrain.data.anomalies import detect_anomalies, measure_shift
 from retrain.data.distances import SHRINKAGE, distance, relation, unseen_share
 from retrain.data.profiles import (
     GROUPS,
     BatchProfile,
     from_json,
+    profile_batch,
     profile_column,
     sample_rows,
-    summarize,
 )
 from retrain.monitoring.domain_classifier import separate
 from retrain.monitoring.drift import FEATURES, TARGET, Pair, calibrate, compare_batches
@@ -55,7 +55,7 @@ def rows(seed: int, count: int = 2000, shift: float = 0.0) -> pl.DataFrame:
 
 
 def look(frame: pl.DataFrame) -> BatchProfile:
-    return summarize(frame, frame.clear(), DATA)
+    return profile_batch(frame, frame.clear(), DATA)
 
 
 HISTORY = [look(rows(seed)) for seed in range(10)]
@@ -229,8 +229,8 @@ def test_numbers_at_the_ends_of_what_a_float_holds_survive_the_file(largest: flo
             z=pl.col("z") * 1e-310,
             y=pl.col("z") * largest,
         )
-        summary = summarize(frame, frame.clear(), data)
-        summary = dataclasses.replace(summary, jumps=measure_jumps(summary, summaries))
+        summary = profile_batch(frame, frame.clear(), data)
+        summary = dataclasses.replace(summary, shift=measure_shift(summary, summaries))
         assert from_json(summary.to_json()) == summary
         detect_anomalies(summary, summaries)
         summaries.append(summary)

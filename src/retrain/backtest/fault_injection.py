@@ -12,8 +12,8 @@ from retrain.backtest.history_view import HistoryView
 from retrain.backtest.model_cache import FitJob, read_batch
 from retrain.backtest.replay import Outcome, Plan, simulate
 from retrain.data.holds import decide_holds
-from retrain.data.manifest import SUMMARY, Batch
-from retrain.data.profiles import BatchProfile, summarize
+from retrain.data.manifest import PROFILE, Batch
+from retrain.data.profiles import BatchProfile, profile_batch
 
 ONE_IN, FIRST_BROKEN = (
     6,
@@ -38,12 +38,12 @@ class FaultInjection:
 
 
 class InMemory:
-    """Summaries of a history some of whose batches are broken: what the snapshot holds stays as it is."""
+    """Profiles of a history some of whose batches are broken: what the snapshot holds stays as it is."""
 
     def __init__(self, summaries: dict[str, BatchProfile]) -> None:
         self.summaries = summaries
 
-    def summary(self, batch: Batch) -> BatchProfile:
+    def profile(self, batch: Batch) -> BatchProfile:
         return self.summaries[batch.period]
 
     def unchanged(self, batch: Batch) -> bool:
@@ -52,7 +52,7 @@ class InMemory:
     def put_profile(self, batch: Batch, summary: BatchProfile) -> Batch:
         self.summaries[batch.period] = summary
         digest = hashlib.sha256(summary.to_json().encode()).hexdigest()
-        return dataclasses.replace(batch, files=batch.files | {SUMMARY: digest})
+        return dataclasses.replace(batch, files=batch.files | {PROFILE: digest})
 
 
 def inject_faults(history: HistoryView, kind: str, monitored: bool, length: int = 1) -> HistoryView:
@@ -66,7 +66,7 @@ def inject_faults(history: HistoryView, kind: str, monitored: bool, length: int 
     for batch, summary in zip(history.batches, history.summaries, strict=True):
         if batch.period in corruptions:
             rows = read_batch(config, history.models.snapshot, batch, corruptions[batch.period])
-            summary = summarize(rows, rows.clear(), config.data)
+            summary = profile_batch(rows, rows.clear(), config.data)
         summaries[batch.period] = summary
     monitoring = dataclasses.replace(
         config.monitoring, hold_anomalies=config.monitoring.hold_anomalies and monitored

@@ -87,7 +87,7 @@ def read_history(
         log.warning(
             "Left out, since they look broken (`retrain snapshot` says why): %s", ", ".join(held)
         )
-    summaries = [store.summary(batch) for batch in batches]
+    summaries = [store.profile(batch) for batch in batches]
     gates = {plan.names[2]: plan.gate for plan in plans if plan.gate is not None}
     specs = [
         question

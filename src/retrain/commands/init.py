@@ -1,4 +1,4 @@
-"""`retrain init`: look at a table, guess its contract, write it to `conf/data/<name>.yaml` and
+"""`retrain init`: look at a table, guess its schema, write it to `conf/data/<name>.yaml` and
 choose it."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from retrain.commands.project_files import (
     watch,
 )
 from retrain.config import PeriodKind
-from retrain.data.inference.draft import Draft, draft_contract, free_name, guess_task
+from retrain.data.inference.draft import Draft, draft_schema, free_name, guess_task
 from retrain.data.inference.model_choice import DEFAULT
 from retrain.data.inference.text_columns import Guess, guess_dates, guess_time, read_and_guess
 from retrain.data.inference.wide_tables import find_target_copies
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
     wide = len(guess.table.columns)
     source, table, told = _with_sparse_column(source | guess.source, guess.table, options)
     period = PeriodKind[options.period] if options.period else None
-    draft = draft_contract(
+    draft = draft_schema(
         table, options.target, options.time, period, guess.time_format or time_format
     )
     draft.unsure[:0] = guess.unsure
@@ -115,7 +115,7 @@ def _read(
     time_format: str | None,
     date_formats: dict[str, str],
 ) -> tuple[dict, Guess]:
-    """The node of the source without what it takes from the rest of the contract, and the whole
+    """The node of the source without what it takes from the rest of the schema, and the whole
     table."""
     _refuse_secrets(paths, options.query)
     dialect = Dialect.checked(
@@ -194,7 +194,7 @@ def _name(paths: Sequence[str], query: str | None) -> str:
 
 
 def to_yaml(name: str, source: dict, draft: Draft, target: str, time: str) -> str:
-    """The contract as YAML, each guess with its comment."""
+    """The schema as YAML, each guess with its comment."""
     others = {
         "binary": "roc_auc, brier",
         "multiclass": "macro_f1, roc_auc, brier",
@@ -211,7 +211,7 @@ def to_yaml(name: str, source: dict, draft: Draft, target: str, time: str) -> st
     if draft.numbers_rows:
         table["number_rows"] = draft.key_columns[0] if draft.key_columns != [ROW_NUMBER] else True
     lines = [
-        "# Guessed by `retrain init` from the data: check it, mend it, keep it. It is the contract "
+        "# Guessed by `retrain init` from the data: check it, mend it, keep it. It is the schema "
         "of every batch to come.",
         entry("name", inline(literal(name))),
         f"task: {draft.task.name:<15}# binary, multiclass or regression",

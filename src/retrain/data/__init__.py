@@ -1,1 +1,1 @@
-"""What comes in: sources, the contract, the snapshot and its windows."""
+"""What comes in: sources, the schema, the snapshot and its windows."""

@@ -2,7 +2,7 @@
 differed from those before them.
 
 Drift moves a batch within what the data has shown before, or slowly beyond it. Flipped labels,
-broken joins, other units and repeated rows are jumps. Only jumps are suspected here: a season is no
+broken joins, other units and repeated rows are shift. Only shift are suspected here: a season is no
 reason, nor is a column that comes alive. Of too few rows nothing is said.
 """
 
@@ -25,7 +25,7 @@ FEWEST_EARLIER = 4  # batches; before that there is nothing to compare with
 FEWEST_ROWS = 20  # of a batch: fewer can't be judged, nor others by them
 PART = 0.1  # of the usual number of labelled rows: in fewer a relation may turn by chance
 PREDECESSORS = 12  # the newest batches before one, that it is held against
-COMPARED = 36  # the newest batches whose own jumps are the yardstick
+COMPARED = 36  # the newest batches whose own shift are the yardstick
 FALSE_ALARM_RATE = 0.001  # of sound batches, for their relation between features and target
 PRIOR_SPREAD, PRIOR_VALUES = 0.1, 4  # of slopes
 TURNED = -0.3  # a slope below this has turned around
@@ -58,7 +58,7 @@ def code_digest() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def measure_jumps(
+def measure_shift(
     batch: BatchProfile,
     earlier: Sequence[BatchProfile],
     season: Sequence[BatchProfile] = (),
@@ -70,7 +70,7 @@ def measure_jumps(
     earlier = _large(earlier)[-PREDECESSORS:]
     if not earlier:
         return ShiftMetrics()
-    jumps = ShiftMetrics()
+    shift = ShiftMetrics()
     for name, column in batch.features.items():
         neighbours = [other.features[name] for other in earlier if name in other.features]
         if not neighbours:
@@ -78,15 +78,15 @@ def measure_jumps(
         history = neighbours + [
             other.features[name] for other in _large(season) if name in other.features
         ]
-        jumps.steps[name] = distance(column, neighbours[-1])
-        jumps.nearest[name] = min(
+        shift.steps[name] = distance(column, neighbours[-1])
+        shift.nearest[name] = min(
             (gap for other in history if (gap := gap_of_values(column, other)) is not None),
             default=0.0,
         )
         if column.levels:
-            jumps.unseen[name] = unseen_share(column, history)
-        if column.atoms:
-            jumps.factors[name] = scaled_by(column, history)
+            shift.unseen[name] = unseen_share(column, history)
+        if column.quantiles:
+            shift.factors[name] = scaled_by(column, history)
     whole, since_then = _slopes(batch, earlier), _slopes(batch, _large(regime)[-PREDECESSORS:])
     slopes = {
         name: max(whole[name], since_then.get(name, whole[name]), key=_surely).slope
@@ -98,7 +98,7 @@ def measure_jumps(
         default=Slope(None, 0.0),
     )
     return dataclasses.replace(
-        jumps,
+        shift,
         slope=slope.slope,
         slope_error=slope.error,
         slopes={name: value for name, value in slopes.items() if name is not None},
@@ -137,19 +137,19 @@ def _slopes(batch: BatchProfile, earlier: Sequence[BatchProfile]) -> dict[str | 
 
 def _variance(batch: BatchProfile) -> float:
     """Of the target, or of the flag of the class for which it is largest."""
-    if batch.target.atoms:
-        return float(np.var(batch.target.atoms))
+    if batch.target.quantiles:
+        return float(np.var(batch.target.quantiles))
     return max((mean * (1 - mean) for mean in batch.outcome_means), default=0.0)
 
 
-def without_jumps(batch: BatchProfile, relation_only: bool = False) -> BatchProfile:
+def without_shift(batch: BatchProfile, relation_only: bool = False) -> BatchProfile:
     """A batch that others may lie near to, but whose own distance from the past is no yardstick."""
     kept = (
-        dataclasses.replace(batch.jumps, slope=None, slopes={}, slope_error=0.0, target_step=None)
+        dataclasses.replace(batch.shift, slope=None, slopes={}, slope_error=0.0, target_step=None)
         if relation_only
         else ShiftMetrics()
     )
-    return dataclasses.replace(batch, jumps=kept)
+    return dataclasses.replace(batch, shift=kept)
 
 
 def _large(batches: Sequence[BatchProfile]) -> list[BatchProfile]:
@@ -160,7 +160,7 @@ def detect_anomalies(
     batch: BatchProfile, earlier: Sequence[BatchProfile], season: Sequence[BatchProfile] = ()
 ) -> list[str]:
     """Reasons, a clause each, to think that a batch is broken; `earlier` are the sound ones before
-    it, oldest first, all with their jumps, and `season` those of a year ago."""
+    it, oldest first, all with their shift, and `season` those of a year ago."""
     earlier = _large(earlier)[-COMPARED:]
     if len(earlier) < FEWEST_EARLIER or batch.rows < FEWEST_ROWS:
         return []
@@ -172,12 +172,12 @@ def detect_anomalies(
 def _relation(batch: BatchProfile, earlier: Sequence[BatchProfile]) -> list[str]:
     """Labels that no longer go with the features: flipped, or joined to the wrong rows; or several
     columns that don't."""
-    slope = batch.jumps.slope
-    past = [other.jumps.slope for other in earlier if other.jumps.slope is not None]
+    slope = batch.shift.slope
+    past = [other.shift.slope for other in earlier if other.shift.slope is not None]
     if slope is None or not past:
         return []
     usual = float(np.median([other.labelled for other in earlier]))
-    certain = slope + 2 * batch.jumps.slope_error < TURNED and batch.labelled >= PART * usual
+    certain = slope + 2 * batch.shift.slope_error < TURNED and batch.labelled >= PART * usual
     turned = certain and min(past) > -TURNED
     if (
         turned
@@ -199,8 +199,8 @@ def _relation(batch: BatchProfile, earlier: Sequence[BatchProfile]) -> list[str]
     if batch.labelled < usual / 3:
         return []  # too few rows for single columns to speak
     steady, collapsed = [], []
-    for name, slope in batch.jumps.slopes.items():
-        past = [other.jumps.slopes[name] for other in earlier if name in other.jumps.slopes]
+    for name, slope in batch.shift.slopes.items():
+        past = [other.shift.slopes[name] for other in earlier if name in other.shift.slopes]
         if len(past) < FEWEST_EARLIER or min(past) < STEADY:
             continue  # related to the target in some batches only: its absence says nothing
         steady.append(name)
@@ -217,14 +217,14 @@ def _relation(batch: BatchProfile, earlier: Sequence[BatchProfile]) -> list[str]
 def _other_labels(batch: BatchProfile, earlier: Sequence[BatchProfile], least: float) -> bool:
     """Two signs at once, each too weak by itself when the history is short: the relation is far
     below the `least` one of any batch before, and the target has moved twice as far as ever."""
-    steps = [other.jumps.target_step for other in earlier if other.jumps.target_step is not None]
+    steps = [other.shift.target_step for other in earlier if other.shift.target_step is not None]
     usual = float(np.median([other.labelled for other in earlier]))
-    if batch.labelled < PART * usual or batch.jumps.slope + 2 * batch.jumps.slope_error > least:
+    if batch.labelled < PART * usual or batch.shift.slope + 2 * batch.shift.slope_error > least:
         return False
-    moved = batch.jumps.target_step is not None and batch.jumps.target_step > 2 * max(
+    moved = batch.shift.target_step is not None and batch.shift.target_step > 2 * max(
         steps, default=math.inf
     )
-    return moved and least > STEADY and batch.jumps.slope < COLLAPSED * least
+    return moved and least > STEADY and batch.shift.slope < COLLAPSED * least
 
 
 def _lower_bound(
@@ -246,7 +246,7 @@ def _lower_bound(
     usual = float(np.median([other.labelled for other in earlier]))
     # A batch of few rows, as one that is still filling up, varies more than whole ones.
     spread = math.sqrt(variance * max(1.0, usual / max(1, batch.labelled)) * (1 + 1 / count))
-    spread = math.hypot(spread, batch.jumps.slope_error)
+    spread = math.hypot(spread, batch.shift.slope_error)
     return float(np.mean(past) - stdtrit(freedom, 1 - FALSE_ALARM_RATE) * spread)
 
 
@@ -256,10 +256,10 @@ def _values(batch: BatchProfile, earlier: Sequence[BatchProfile]) -> list[str]:
     reasons = []
     for name, column in batch.features.items():
         history = [other for other in earlier if name in other.features]
-        if len(history) < FEWEST_EARLIER or name not in batch.jumps.nearest:
+        if len(history) < FEWEST_EARLIER or name not in batch.shift.nearest:
             continue
         missing = max(other.features[name].null_share for other in history)
-        jumps, past = batch.jumps, [other.jumps for other in history if name in other.jumps.nearest]
+        shift, past = batch.shift, [other.shift for other in history if name in other.shift.nearest]
         farthest = max((other.nearest[name] for other in past), default=0.0)
         if column.null_share > missing + LARGE_STEP:
             reasons.append(
@@ -270,29 +270,29 @@ def _values(batch: BatchProfile, earlier: Sequence[BatchProfile]) -> list[str]:
             continue  # told as news
         elif column.levels:
             usual = max((other.unseen.get(name, 0.0) for other in past), default=0.0)
-            unseen = jumps.unseen.get(name, 0.0)
+            unseen = shift.unseen.get(name, 0.0)
             if unseen > usual + LARGE_STEP:
                 reasons.append(
                     f"{unseen:.0%} of the levels of `{name}` were never seen before (at most "
                     f"{usual:.0%}): other codes?"
                 )
-        elif len(set(column.atoms)) < FEWEST_VALUES:
+        elif len(set(column.quantiles)) < FEWEST_VALUES:
             continue  # flags and codes have no unit, and may turn with the calendar
-        elif jumps.nearest[name] > max(FAR, (1 + farthest) / 2):
-            middle = float(np.median(column.atoms))
-            known = [value for other in history for value in other.features[name].atoms]
+        elif shift.nearest[name] > max(FAR, (1 + farthest) / 2):
+            middle = float(np.median(column.quantiles))
+            known = [value for other in history for value in other.features[name].quantiles]
             before = float(np.median(known)) if known else math.nan
             reasons.append(
                 f"`{name}` is unlike that of any earlier batch (median {middle:g}, was "
                 f"{before:g}): another unit?"
             )
         else:
-            factor = jumps.factors.get(name, 1.0)
+            factor = shift.factors.get(name, 1.0)
             usual = max(
                 (abs(math.log(other.factors.get(name, 1.0))) for other in past), default=0.0
             )
             compared = [column, *(other.features[name] for other in history[-PREDECESSORS:])]
-            positive = all(other.atoms and other.atoms[MIDDLE][0] > 0 for other in compared)
+            positive = all(other.quantiles and other.quantiles[MIDDLE][0] > 0 for other in compared)
             least = SCALED if positive else SCALED_AROUND_ZERO
             if abs(math.log(factor)) > max(least, 2 * usual):
                 reasons.append(
@@ -314,8 +314,8 @@ def comes_alive(column: ColumnProfile, history: Sequence[ColumnProfile]) -> bool
 def _asleep(column: ColumnProfile) -> bool:
     if column.levels:
         return len(column.levels) == 1
-    most = max(np.unique(column.atoms, return_counts=True)[1]) if column.atoms else 0
-    return most >= ASLEEP * len(column.atoms)
+    most = max(np.unique(column.quantiles, return_counts=True)[1]) if column.quantiles else 0
+    return most >= ASLEEP * len(column.quantiles)
 
 
 def scaled_by(column: ColumnProfile, history: Sequence[ColumnProfile]) -> float:
@@ -324,9 +324,9 @@ def scaled_by(column: ColumnProfile, history: Sequence[ColumnProfile]) -> float:
     small: a season moves a column by as much."""
     factors = []
     for other in history:
-        if not column.atoms or not other.atoms:
+        if not column.quantiles or not other.quantiles:
             continue
-        own, earlier = np.array(column.atoms[MIDDLE]), np.array(other.atoms[MIDDLE])
+        own, earlier = np.array(column.quantiles[MIDDLE]), np.array(other.quantiles[MIDDLE])
         if len(np.unique(earlier)) < FEWEST_VALUES:
             continue
         if min(earlier.min(), own.min()) > 0:

@@ -1,4 +1,4 @@
-"""How far two batches lie apart, from their summaries: values, and how the target follows them."""
+"""How far two batches lie apart, from their profiles: values, and how the target follows them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ def distance(one: ColumnProfile, other: ColumnProfile) -> float:
 def gap_of_values(one: ColumnProfile, other: ColumnProfile) -> float | None:
     """The distance of the values that there are, of numbers or of levels; None where one of the two
     has none."""
-    if one.atoms and other.atoms:
-        return _largest_gap(np.array(one.atoms), np.array(other.atoms))
+    if one.quantiles and other.quantiles:
+        return _largest_gap(np.array(one.quantiles), np.array(other.quantiles))
     return _variation(one.levels, other.levels) if one.levels and other.levels else None
 
 
 def _largest_gap(one: NDArray, other: NDArray) -> float:
     points = np.concatenate([one, other])
-    shares = [np.searchsorted(atoms, points, side="right") / len(atoms) for atoms in (one, other)]
+    shares = [
+        np.searchsorted(quantiles, points, side="right") / len(quantiles)
+        for quantiles in (one, other)
+    ]
     return float(np.abs(shares[0] - shares[1]).max())
 
 
@@ -56,7 +59,7 @@ def noise(one: ColumnProfile, other: ColumnProfile) -> float:
     if not all(sizes):
         return 0.0
     inverse = 1 / sizes[0] + 1 / sizes[1]
-    if one.atoms:
+    if one.quantiles:
         return KOLMOGOROV_VARIANCE * inverse
     shares = np.array(list(one.levels.values())) / max(1, sum(one.levels.values()))
     # The mean of |X| for a normal X is sqrt(2 / pi) of its deviation.

@@ -22,10 +22,10 @@ from retrain.data.anomalies import (
     PREDECESSORS,
     code_digest,
     detect_anomalies,
-    measure_jumps,
-    without_jumps,
+    measure_shift,
+    without_shift,
 )
-from retrain.data.manifest import SUMMARY, Batch
+from retrain.data.manifest import PROFILE, Batch
 from retrain.data.profiles import BatchProfile
 from retrain.errors import RetrainError
 from retrain.masking import mask
@@ -33,20 +33,20 @@ from retrain.masking import mask
 YEAR = timedelta(days=365.25)
 AGREED, NOT_AGREED = "+", "-"
 SEASON_BATCHES = 3  # those nearest to a year before a batch
-KEPT = 2 * COMPARED  # summaries in memory
+KEPT = 2 * COMPARED  # profiles in memory
 log = logging.getLogger("retrain")
 
 
-class Summaries(Protocol):
-    """Where batches are summarized, and how far each lies from those before it is written down."""
+class Profiles(Protocol):
+    """Where batches are profiled, and how far each lies from those before it is written down."""
 
-    def summary(self, batch: Batch) -> BatchProfile: ...
+    def profile(self, batch: Batch) -> BatchProfile: ...
 
     def unchanged(self, batch: Batch) -> bool:
-        """Whether the summary is the one that the batch's entry vouches for."""
+        """Whether the profile is the one that the batch's entry vouches for."""
 
-    def put_profile(self, batch: Batch, summary: BatchProfile) -> Batch:
-        """Keep a summary; returns the entry that vouches for it."""
+    def put_profile(self, batch: Batch, profile: BatchProfile) -> Batch:
+        """Keep a profile; returns the entry that vouches for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Past:
 
     @property
     def digest(self) -> str:
-        """Stands for these batches. A summary says how far its batch lay from those before it, and
+        """Stands for these batches. A profile says how far its batch lay from those before it, and
         so on back to the first."""
         names = [
             code_digest(),
@@ -72,14 +72,14 @@ class Past:
 
 
 def _name(batch: Batch) -> str:
-    return f"{batch.period} {batch.files[SUMMARY]}{' accepted' if batch.anomalies else ''}"
+    return f"{batch.period} {batch.files[PROFILE]}{' accepted' if batch.anomalies else ''}"
 
 
 def decide_holds(
-    batches: Sequence[Batch], summaries: Summaries, monitoring: MonitoringConfig
+    batches: Sequence[Batch], profiles: Profiles, monitoring: MonitoringConfig
 ) -> tuple[Batch, ...]:
     """The batches, oldest first, with what makes each look broken, and whether it is on hold."""
-    judge = _Judge(summaries, monitoring)
+    judge = _Judge(profiles, monitoring)
     decided: list[Batch] = []
     sound: list[Batch] = []
     for batch in batches:
@@ -101,8 +101,8 @@ def decide_holds(
 
 
 class _Judge:
-    def __init__(self, summaries: Summaries, monitoring: MonitoringConfig) -> None:
-        self.summaries, self.monitoring = summaries, monitoring
+    def __init__(self, profiles: Profiles, monitoring: MonitoringConfig) -> None:
+        self.profiles, self.monitoring = profiles, monitoring
         self.known: dict[str, BatchProfile] = {}
         self.noted = ""  # what an earlier update found about the newest batch's agreement
 
@@ -120,17 +120,17 @@ class _Judge:
         )
         past = find_past(batch, sound)
         compared = hashlib.sha256(f"{past.digest} {batch.content}".encode()).hexdigest()[:16]
-        if batch.compared_with == compared and self.summaries.unchanged(batch):
+        if batch.compared_with == compared and self.profiles.unchanged(batch):
             return batch
-        summary = self.summaries.summary(batch)
+        profile = self.profiles.profile(batch)
         try:
             earlier, season, regime = (
                 self._read(part) for part in (past.batches, past.season, past.regime)
             )
-            summary = dataclasses.replace(
-                summary, jumps=measure_jumps(summary, earlier, season, regime)
+            profile = dataclasses.replace(
+                profile, shift=measure_shift(profile, earlier, season, regime)
             )
-            anomalies = detect_anomalies(summary, earlier, season)
+            anomalies = detect_anomalies(profile, earlier, season)
         except RetrainError:
             raise
         except Exception as error:
@@ -141,7 +141,7 @@ class _Judge:
             anomalies = [
                 f"it can't be held against earlier batches ({type(error).__name__}: {what})"
             ]
-        batch = self.summaries.put_profile(batch, summary)
+        batch = self.profiles.put_profile(batch, profile)
         self.known.pop(batch.period, None)
         return dataclasses.replace(batch, anomalies=anomalies, compared_with=compared)
 
@@ -181,29 +181,29 @@ class _Judge:
 
     def _agree(self, window: Sequence[Batch], past: Past) -> bool:
         earlier, season = self._read(past.batches), self._read(past.season)
-        members = [self.summaries.summary(batch) for batch in window]
+        members = [self.profiles.profile(batch) for batch in window]
         for number, member in enumerate(members):
-            others = [without_jumps(other) for other in (*members[:number], *members[number + 1 :])]
-            jumps = measure_jumps(member, [*earlier, *others], season, others)
+            others = [without_shift(other) for other in (*members[:number], *members[number + 1 :])]
+            shift = measure_shift(member, [*earlier, *others], season, others)
             if detect_anomalies(
-                dataclasses.replace(member, jumps=jumps), [*earlier, *others], season
+                dataclasses.replace(member, shift=shift), [*earlier, *others], season
             ):
                 return False
         return True
 
     def _read(self, batches: Sequence[Batch]) -> list[BatchProfile]:
-        """Summaries, each read once. How the target followed the features where a change was
+        """Profiles, each read once. How the target followed the features where a change was
         accepted is no yardstick for what comes later: everything would pass."""
         for batch in batches:
             if batch.period not in self.known:
-                self.known[batch.period] = self.summaries.summary(batch)
+                self.known[batch.period] = self.profiles.profile(batch)
             self.known[batch.period] = self.known.pop(batch.period)  # the one used last stands last
         while len(self.known) > KEPT:
             del self.known[next(iter(self.known))]
         found = [self.known[batch.period] for batch in batches]
         return [
-            without_jumps(summary, relation_only=True) if batch.anomalies else summary
-            for batch, summary in zip(batches, found, strict=True)
+            without_shift(profile, relation_only=True) if batch.anomalies else profile
+            for batch, profile in zip(batches, found, strict=True)
         ]
 
 

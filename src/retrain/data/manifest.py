@@ -12,7 +12,7 @@ from typing import Any
 from retrain.errors import DataError
 
 MANIFEST = "manifest.json"
-SUMMARY = "summary.json"  # of a batch, in its folder
+PROFILE = "summary.json"  # of a batch, in its folder
 TIMES = ("first_time", "last_time", "until")
 MOST_MARKS = 100
 _RENAMED = {
@@ -71,7 +71,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Batches of a snapshot, oldest first, and the digest of the contract that they were checked
+    """Batches of a snapshot, oldest first, and the digest of the schema that they were checked
     under.
 
     Labels arrive `label_delay` seconds after their row: younger batches are not counted as labelled

@@ -1,7 +1,7 @@
 """What a batch looks like in some kilobytes: written once when it arrives, so that comparing
 batches never reads old rows.
 
-Summaries are mergeable: a distribution is a list of equally likely values (nearest-rank quantiles)
+Profiles are mergeable: a distribution is a list of equally likely values (nearest-rank quantiles)
 or counts of levels, and a mixture of batches is their union, weighted by rows.
 """
 
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from retrain.columns import own_column
 from retrain.config import ColumnType, DataConfig, Task
 
-ATOMS = 128  # quantiles kept of a number: its distribution function is known to 1/256
+QUANTILES = 128  # quantiles kept of a number: its distribution function is known to 1/256
 GROUPS = 16  # of a number's rows, to hold the target against
 MOST_CLASSES = 10
 MOST_LEVELS = 100  # the most frequent ones of a category are counted one by one
-SUMMARIZED_ROWS = 200_000  # of a larger batch, rows spread evenly over it
+PROFILED_ROWS = 200_000  # of a larger batch, rows spread evenly over it
 SAMPLE_ROWS = 1000
 OTHER = "(other)"
 LARGEST = 1e150  # numbers beyond it count as it: their squares would not be numbers any more
@@ -32,8 +32,8 @@ _COUNT = own_column("count")
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """One column. `atoms`, shape (ATOMS,), of numbers; `levels` of categories; neither where every
-    value is missing.
+    """One column. `quantiles`, shape (QUANTILES,), of numbers; `levels` of categories; neither
+    where every value is missing.
 
     `groups` holds the target against the column: for each group of rows its place (a number, or a
     level), how many rows of it are labelled, and the sum of the target over them, one sum for each
@@ -42,7 +42,7 @@ class ColumnProfile:
 
     rows: int
     nulls: int
-    atoms: list[float] = field(default_factory=list)
+    quantiles: list[float] = field(default_factory=list)
     levels: dict[str, int] = field(default_factory=dict)
     groups: list[list[Any]] = field(default_factory=list)  # [place, rows, [sums]]
 
@@ -84,27 +84,39 @@ class BatchProfile:
     outcomes: list[str]  # what the sums of groups are of: classes, or the target itself
     outcome_means: list[float]
     features: dict[str, ColumnProfile]
-    jumps: ShiftMetrics = field(default_factory=ShiftMetrics)
+    shift: ShiftMetrics = field(default_factory=ShiftMetrics)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), allow_nan=False)
 
 
 def from_json(text: str) -> BatchProfile:
-    """Raises ValueError, KeyError or TypeError for anything that `to_json` did not write."""
+    """A stored profile, also one of version 0.1.
+
+    Raises ValueError, KeyError or TypeError for anything else.
+    """
     content = json.loads(text)
-    features = {name: ColumnProfile(**column) for name, column in content.pop("features").items()}
-    target, jumps = ColumnProfile(**content.pop("target")), ShiftMetrics(**content.pop("jumps"))
-    return BatchProfile(target=target, features=features, jumps=jumps, **content)
+    if "jumps" in content:  # written by version 0.1
+        content["shift"] = content.pop("jumps")
+        for column in (content["target"], *content["features"].values()):
+            column["quantiles"] = column.pop("atoms")
+    content["features"] = {
+        name: ColumnProfile(**column) for name, column in content["features"].items()
+    }
+    content["target"] = ColumnProfile(**content["target"])
+    content["shift"] = ShiftMetrics(**content["shift"])
+    return BatchProfile(**content)
 
 
-def summarize(labelled: pl.DataFrame, unlabelled: pl.DataFrame, data: DataConfig) -> BatchProfile:
-    """The summary of a checked batch."""
+def profile_batch(
+    labelled: pl.DataFrame, unlabelled: pl.DataFrame, data: DataConfig
+) -> BatchProfile:
+    """The profile of a checked batch."""
     rows = (
         pl.concat([labelled, unlabelled], how="diagonal_relaxed") if len(unlabelled) else labelled
     )
-    if len(rows) > SUMMARIZED_ROWS:
-        rows = rows[np.linspace(0, len(rows) - 1, SUMMARIZED_ROWS).astype(np.int64)]
+    if len(rows) > PROFILED_ROWS:
+        rows = rows[np.linspace(0, len(rows) - 1, PROFILED_ROWS).astype(np.int64)]
     target = rows[data.target_column]
     names, outcomes = _outcomes(target, data.task)
     known = target.is_not_null().to_numpy()
@@ -208,10 +220,10 @@ def profile_column(
         groups = [] if outcomes is None else _groups_of_levels(values, frequent, outcomes, known)
         return ColumnProfile(len(values), nulls, levels=levels, groups=groups)
     ordered = present.sort().to_numpy()
-    places = ((np.arange(ATOMS) + 0.5) / ATOMS * len(ordered)).astype(np.int64)
-    atoms = [float(f"{value:.9g}") for value in ordered[places]]
+    places = ((np.arange(QUANTILES) + 0.5) / QUANTILES * len(ordered)).astype(np.int64)
+    quantiles = [float(f"{value:.9g}") for value in ordered[places]]
     groups = [] if outcomes is None else _groups_of_numbers(values, ordered, outcomes, known)
-    return ColumnProfile(len(values), nulls, atoms=atoms, groups=groups)
+    return ColumnProfile(len(values), nulls, quantiles=quantiles, groups=groups)
 
 
 def _groups_of_levels(

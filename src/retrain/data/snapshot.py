@@ -18,13 +18,13 @@ from retrain.config import DataConfig, Task
 from retrain.data.manifest import (
     MANIFEST,
     MOST_MARKS,
-    SUMMARY,
+    PROFILE,
     TIMES,
     Batch,
     Manifest,
     read_manifest,
 )
-from retrain.data.profiles import BatchProfile, from_json, sample_rows, summarize
+from retrain.data.profiles import BatchProfile, from_json, profile_batch, sample_rows
 from retrain.data.schema import EARLIER_REASON, REASON, CheckedBatch
 from retrain.errors import DataError, RetrainError
 from retrain.workspace import atomic_write, write_json
@@ -80,7 +80,7 @@ class SnapshotStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.staging = folder.with_name(f".{folder.name}.staging")
-        self.judged: dict[str, BatchProfile] = {}
+        self.updated: dict[str, BatchProfile] = {}
 
     def manifest(self) -> Manifest:
         """Raises DataError when there is no snapshot, or its manifest is damaged."""
@@ -132,17 +132,17 @@ class SnapshotStore:
 
     def intact(self, batch: Batch) -> bool:
         """Whether the batch's files are there. Their bytes are checked where they are read."""
-        return SUMMARY in batch.files and all(
+        return PROFILE in batch.files and all(
             self._path(batch.period, name).is_file() for name in batch.files
         )
 
-    def summary(self, batch: Batch) -> BatchProfile:
+    def profile(self, batch: Batch) -> BatchProfile:
         """What a batch looks like, without reading its rows. Raises DataError when it is
         damaged."""
-        if batch.period in self.judged:
-            return self.judged[batch.period]
-        staged = self.staging / f"batch={batch.period}" / SUMMARY
-        path = staged if staged.is_file() else self._path(batch.period, SUMMARY)
+        if batch.period in self.updated:
+            return self.updated[batch.period]
+        staged = self.staging / f"batch={batch.period}" / PROFILE
+        path = staged if staged.is_file() else self._path(batch.period, PROFILE)
         try:
             return from_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -153,10 +153,10 @@ class SnapshotStore:
             ) from None
 
     def unchanged(self, batch: Batch) -> bool:
-        """Whether the summary is the one that the manifest knows: that on disk may be a newer one,
+        """Whether the profile is the one that the manifest knows: that on disk may be a newer one,
         of a process that died."""
-        content = self._path(batch.period, SUMMARY).read_bytes()
-        return hashlib.sha256(content).hexdigest() == batch.files[SUMMARY]
+        content = self._path(batch.period, PROFILE).read_bytes()
+        return hashlib.sha256(content).hexdigest() == batch.files[PROFILE]
 
     def sample(self, batch: Batch) -> pl.DataFrame:
         """Some rows spread evenly over a batch, with time, features and target."""
@@ -184,12 +184,12 @@ class SnapshotStore:
                 with atomic_write(folder / name) as temporary:
                     _write_parquet(frame, temporary)
                 files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        summary = summarize(checked.labelled, checked.unlabelled, data)
-        with atomic_write(folder / SUMMARY) as temporary:
-            temporary.write_text(summary.to_json(), encoding="utf-8")
+        profile = profile_batch(checked.labelled, checked.unlabelled, data)
+        with atomic_write(folder / PROFILE) as temporary:
+            temporary.write_text(profile.to_json(), encoding="utf-8")
         with atomic_write(folder / SAMPLE) as temporary:
             _write_parquet(sample_rows(checked.labelled, checked.unlabelled, data), temporary)
-        for name in (SUMMARY, SAMPLE):
+        for name in (PROFILE, SAMPLE):
             files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         labelled, time = checked.labelled, data.time_column
         target = labelled[data.target_column]
@@ -238,12 +238,12 @@ class SnapshotStore:
             return batch
         return dataclasses.replace(batch, marks=time_marks(times))
 
-    def put_profile(self, batch: Batch, summary: BatchProfile) -> Batch:
-        """Another summary of a batch, as when it has been held against others; returns the entry
+    def put_profile(self, batch: Batch, profile: BatchProfile) -> Batch:
+        """Another profile of a batch, as when it has been held against others; returns the entry
         that vouches for it. Written when the update is committed."""
-        self.judged[batch.period] = summary
-        digest = hashlib.sha256(summary.to_json().encode()).hexdigest()
-        return dataclasses.replace(batch, files=batch.files | {SUMMARY: digest})
+        self.updated[batch.period] = profile
+        digest = hashlib.sha256(profile.to_json().encode()).hexdigest()
+        return dataclasses.replace(batch, files=batch.files | {PROFILE: digest})
 
     def commit(self, manifest: Manifest) -> None:
         """Move staged batches in, write the manifest, and only then remove what it no longer names.
@@ -258,10 +258,10 @@ class SnapshotStore:
                 shutil.rmtree(final)
             staged.rename(final)
         self.staging.mkdir(parents=True, exist_ok=True)
-        for period, summary in self.judged.items():
-            staged = self.staging / SUMMARY
-            staged.write_text(summary.to_json(), encoding="utf-8")
-            staged.replace(self._path(period, SUMMARY))
+        for period, profile in self.updated.items():
+            staged = self.staging / PROFILE
+            staged.write_text(profile.to_json(), encoding="utf-8")
+            staged.replace(self._path(period, PROFILE))
         entries = [dataclasses.asdict(batch) for batch in manifest.batches]
         for entry in entries:
             for key in TIMES:
@@ -281,7 +281,7 @@ class SnapshotStore:
 
     def discard(self) -> None:
         """Forget what was staged."""
-        self.judged = {}
+        self.updated = {}
         shutil.rmtree(self.staging, ignore_errors=True)
 
     def _path(self, period: str, name: str) -> Path:

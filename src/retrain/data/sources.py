@@ -48,7 +48,7 @@ class Source(ABC):
     isn't."""
 
     def bind(self, data: DataConfig) -> None:  # noqa: B027 - most sources need not know
-        """Told once, before anything else, what the contract says about times, periods, keys and
+        """Told once, before anything else, what the schema says about times, periods, keys and
         target."""
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, period: str) -> pl.DataFrame:
-        """One row for each thing to predict: keys, time, features and target of the contract."""
+        """One row for each thing to predict: keys, time, features and target of the schema."""
 
     def locate(self, period: str, rows: Sequence[int]) -> list[str]:
         """Where some rows of a batch lie, counted from 0, for a person who has to mend them. Asked

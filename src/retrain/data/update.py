@@ -69,7 +69,7 @@ def update_snapshot(
     `as_of`.
 
     Raises DataError for an empty source, an `as_of` before the first batch, or a batch that breaks
-    the contract; the snapshot then stays as it was.
+    the schema; the snapshot then stays as it was.
     """
     store.discard()
     try:

@@ -14,7 +14,7 @@ from retrain.config import EvaluationConfig
 from retrain.data.manifest import MOST_MARKS, Batch
 from retrain.errors import DataError
 
-# so that candidates can be chosen on as long a window before it, and still have rows to learn from
+# so that candidates can be chosen on as long a window before it, and still have rows to train on
 LARGEST_SHARE = 0.4
 _EPOCH = datetime(1970, 1, 5)  # a Monday, so that blocks of a week start with the week
 

@@ -118,7 +118,7 @@ def observe(
     reference = _reference(sound, watched)
     history = sound[-HISTORY - 1 : -1]
     summaries = {
-        batch.period: store.summary(batch)
+        batch.period: store.profile(batch)
         for batch in {b.period: b for b in (*history, reference, newest)}.values()
     }
     observation = Observation()

@@ -74,18 +74,17 @@ def _doubt_rare_classes(draft: Draft, target: pl.Series) -> None:
     )
     rare = counts.filter(counts[_COUNT] < RARE_CLASS)
     if len(rare) and draft.task is Task.binary:
+        rows = rare[_COUNT].min()
         draft.unsure.append(
-            f"Only {rare[_COUNT].min():,} rows have the rarer value of `{target.name}`: hardly to "
-            "be learnt."
+            f"Only {rows:,} row{' has' if rows == 1 else 's have'} the rarer value of "
+            f"`{target.name}`: hardly enough to train on."
         )
     elif len(rare):
-        names = ", ".join(f"`{name}`" for name in rare["class"].head(3)) + (
-            ", ..." if len(rare) > 3 else ""
-        )
+        names = ", ".join(f"`{name}`" for name in rare["class"].head(3))
         draft.unsure.append(
             f"{len(rare)} of {len(counts)} classes of `{target.name}` have fewer than {RARE_CLASS} "
-            f"rows ({names}): hardly to be "
-            "learnt, and judged together. Are they needed, or one class `other`?"
+            f"rows ({names}{', ...' if len(rare) > 3 else ''}): hardly enough to train on, and "
+            "judged together. Are they needed, or one class `other`?"
         )
 
 
@@ -101,7 +100,8 @@ def _doubt_size(draft: Draft, table: pl.DataFrame) -> None:
         )
     if len(table) < FEW_ROWS:
         draft.unsure.append(
-            f"{len(table):,} rows are few to judge a model by: intervals are wide, so only large "
+            f"{len(table):,} row{' is' if len(table) == 1 else 's are'} few to judge a model by: "
+            "intervals are wide, so only large "
             "differences can be told "
             "(`retrain gate-check` says how large)."
         )

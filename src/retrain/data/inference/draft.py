@@ -1,4 +1,4 @@
-"""A first contract for a table that nobody has described yet: guesses, each with its reason. Pure:
+"""A first schema for a table that nobody has described yet: guesses, each with its reason. Pure:
 a frame in, a draft out."""
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _BATCH, _COUNT = own_column("batch"), own_column("count")
 
 @dataclass(frozen=True)
 class Feature:
-    """A guessed column of the contract, and in `note` what it was guessed from."""
+    """A guessed column of the schema, and in `note` what it was guessed from."""
 
     type: ColumnType
     nullable: bool
@@ -50,7 +50,7 @@ class Feature:
 
 @dataclass
 class Draft:
-    """A guessed contract. `unsure` and `leaks` are sentences for the person who has to check it."""
+    """A guessed schema. `unsure` and `leaks` are sentences for the person who has to check it."""
 
     task: Task
     metric: str
@@ -70,10 +70,10 @@ class Draft:
     numbers_rows: bool = False  # the only key is a number that the source gives to each row
 
 
-def draft_contract(
+def draft_schema(
     table: pl.DataFrame, target: str, time: str, period: PeriodKind | None, time_format: str | None
 ) -> Draft:
-    """Guess a contract. Raises DataError when target or time are not there, or can't be what they
+    """Guess a schema. Raises DataError when target or time are not there, or can't be what they
     are said to be."""
     for name, option in ((target, "--target"), (time, "--time")):
         if name not in table.columns:
@@ -83,7 +83,7 @@ def draft_contract(
             )
     refuse_reserved(table.columns, "The table")
     if table.is_empty():
-        raise DataError("The table has no rows, so nothing can be learnt from it.")
+        raise DataError("The table has no rows, so there is nothing to train on.")
     if table.schema[target].is_float():
         table = table.with_columns(table[target].fill_nan(None))
     time_format = time_format or guess_time_format(table[time])

@@ -1,7 +1,7 @@
 """Files as one table: read as text where they are text, and cast column by column over all of them.
 
 A cell that doesn't fit its column is null in the table. What was there, and where, stands in two
-columns of our own, which the contract takes out again: its row goes to quarantine. Tables in which
+columns of our own, which the schema takes out again: its row goes to quarantine. Tables in which
 everything fits don't have them.
 """
 
