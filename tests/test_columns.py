@@ -14,7 +14,7 @@ from conftest import REPOSITORY
 
 from retrain.columns import own_column
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task, compose
-from retrain.data.inference.draft import draft_schema
+from retrain.data.inference.schema import draft_schema
 from retrain.data.periods import parse_period
 from retrain.data.profiles import profile_batch
 from retrain.data.schema import REASON, Schema

@@ -12,7 +12,7 @@ import pytest
 from retrain.commands.init import split_formats
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind
 from retrain.data.inference.dialect import Guess
-from retrain.data.inference.draft import draft_schema
+from retrain.data.inference.schema import draft_schema
 from retrain.data.inference.text_columns import read_and_guess
 from retrain.data.reading.dialect import Dialect
 from retrain.data.sources import Files

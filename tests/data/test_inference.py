@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrain.config import ColumnType, PeriodKind, Task
-from retrain.data.inference.draft import Draft, draft_schema
+from retrain.data.inference.draft import Draft
 from retrain.data.inference.periods import guess_period
+from retrain.data.inference.schema import draft_schema
 from retrain.errors import DataError
 
 ROWS = 4000

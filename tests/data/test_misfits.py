@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
-from retrain.data.inference.draft import draft_schema
+from retrain.data.inference.schema import draft_schema
 from retrain.data.schema import REASON
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.sources import BatchFiles, Files, WithLabels

@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
-from retrain.data.inference.draft import draft_schema
+from retrain.data.inference.schema import draft_schema
 from retrain.data.inference.text_columns import Guess, guess_time, read_and_guess
 from retrain.data.periods import parse_period
 from retrain.data.reading.casting import cast_flags, cast_numbers, cast_words

@@ -22,8 +22,8 @@ from retrain.commands.project_files import (
     watch,
 )
 from retrain.config import PeriodKind
-from retrain.data.inference.draft import Draft, draft_schema, free_name, guess_task
-from retrain.data.inference.model_choice import DEFAULT
+from retrain.data.inference.draft import DEFAULT, Draft
+from retrain.data.inference.schema import draft_schema, free_name, guess_task
 from retrain.data.inference.text_columns import Guess, guess_dates, guess_time, read_and_guess
 from retrain.data.inference.wide_tables import find_target_copies
 from retrain.data.reading.dialect import Dialect

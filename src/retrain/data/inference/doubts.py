@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 from zoneinfo import available_timezones
 
 import polars as pl
 
 from retrain.columns import own_column
 from retrain.config import Task
+from retrain.data.inference.draft import Draft
 from retrain.data.inference.periods import FEWEST_BATCHES
-
-if TYPE_CHECKING:
-    from retrain.data.inference.draft import Draft
 
 MANY_VALUES = 50  # of a number that may stand for classes
 ZONE = r"(Z|[+-]\d{2}:?\d{2}| (UTC|GMT))$"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from retrain.config import ColumnType, Task
-from retrain.data.inference.model_choice import choose_model
+from retrain.data.inference.draft import choose_model
 
 
 @pytest.mark.parametrize(
