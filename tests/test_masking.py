@@ -463,3 +463,12 @@ def test_files_are_readable_for_whom_the_umask_says(tmp_path: Path, umask: int, 
             assert stat.S_IMODE((tmp_path / "rows.json").stat().st_mode) == mode
     finally:
         os.umask(before)
+
+
+@pytest.mark.parametrize(
+    "unit", "-a a. // //a: a://b: %20a sk- cookie: jdbc:oracle:a: pass- ' \" { a= &a".split()
+)
+def test_a_long_text_takes_no_longer_than_its_length(unit: str) -> None:
+    """Where the time grew with the square of the length, this would take minutes."""
+    text = unit * (200_000 // len(unit))
+    assert "Zq7" not in mask(f"{text} http://ann:Zq7@host")

@@ -21,7 +21,8 @@ _CONTROL = re.compile(
 _SHORTEST = (
     6  # of an environment variable's value, so that a password `test` doesn't eat every `test`
 )
-_ADDRESS = re.compile(r"(?:\b[A-Za-z][A-Za-z0-9+.\-_]*:)?//")
+_ADDRESS = re.compile(r"(?:\b[A-Za-z][A-Za-z0-9+.\-_]{0,40}:)?//")
+_RUN, _USER = re.compile(r"\S+"), re.compile(r"[^:/?]*")
 _ORACLE = re.compile(r"(?i)oracle(?:\+\w+)?://")
 # A password with blanks in it. Digits after the colon are a port.
 _BLANKS = re.compile(r"(//[^\s:@/]*:)(?!\d{1,5}(?:[/?#\s]|$))(?:(?!\w://)[^@\n]){1,60}@")
@@ -47,16 +48,18 @@ _LOOKS_SECRET = r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[^\s,;(){}\[\]]{6,}|[^\s,;(){}\[
 _SENTENCE = r"(?:is|are|was|were|to|on|or|and|in|of|the|for|if|with|must|can|may|has|instead|not|needs|option|from|as|by)\b"
 _PATTERNS = [
     # Oracle's `user/password@host` where no `//` stands before it.
-    (re.compile(r"(?i)(\bjdbc:oracle:\w+:)[^\s@/]+/\S*@"), rf"\1{MASK}@"),
+    (re.compile(r"(?i)(\bjdbc:oracle:\w+:)[^\s@/]{1,200}/\S{0,200}@"), rf"\1{MASK}@"),
     (
-        re.compile(r"(?i)(\b(?:sqlplus|sqlldr|expdp|impdp|rman)\s+(?:-\S+\s+)*)[^\s@/]+/\S*@"),
+        re.compile(
+            r"(?i)(\b(?:sqlplus|sqlldr|expdp|impdp|rman)\s+(?:-\S+\s+){0,9})[^\s@/]{1,200}/\S{0,200}@"
+        ),
         rf"\1{MASK}@",
     ),
     # Whoever knows the address of a webhook or bot may use it.
     (re.compile(r"(?i)(\bhooks\.slack\.com/(?:\w+/)?)[^\s'\"<>)]+"), rf"\1{MASK}"),
     (
         re.compile(
-            r"(?i)(\b(?:[\w.\-]+\.)?(?:webhook\.office|outlook\.office(?:365)?)\.com/webhook\w*/)[^\s'\"<>)]+"
+            r"(?i)(\b(?:webhook\.office|outlook\.office(?:365)?)\.com/webhook\w*/)[^\s'\"<>)]+"
         ),
         rf"\1{MASK}",
     ),
@@ -73,12 +76,15 @@ _PATTERNS = [
     ),
     (
         re.compile(
-            rf"(?i)(\b(?:create|alter)\s+user\b[^;\n]*?\sidentified\s+by\s+)(?:{_QUOTED}|\S+)"
+            rf"(?i)(\b(?:create|alter)\s+user\b[^;\n]{{0,200}}?\sidentified\s+by\s+)(?:{_QUOTED}|\S+)"
         ),
         rf"\1{MASK}",
     ),
     (re.compile(r"(?i)(\bpassword\s+)'(?:[^'\\]|\\.|'')*'"), rf"\1{MASK}"),
-    (re.compile(r"(?i)(\b(?:set-)?cookie['\"]?\s*:\s*['\"]?)[^\s=;'\"]+=[^\n'\"]*"), rf"\1{MASK}"),
+    (
+        re.compile(r"(?i)(\b(?:set-)?cookie['\"]?\s*:\s*['\"]?)[^\s=;'\"]{1,200}=[^\n'\"]*"),
+        rf"\1{MASK}",
+    ),
     # password: x, X-Api-Key: x, without quotes.
     (
         re.compile(
@@ -107,7 +113,10 @@ _PATTERNS = [
         rf"\1{MASK}",
     ),
     # The same, percent-encoded in a parameter of an address.
-    (re.compile(rf"(?i)((?:%3B|%3F|%26|\+|%20|\b){_NAME}(?:%20|\+)*%3D)[^\s&]+"), rf"\1{MASK}"),
+    (
+        re.compile(rf"(?i)((?:%3B|%3F|%26|\+|%20|(?<![\w.\-])){_NAME}(?:%20|\+)*%3D)[^\s&]+"),
+        rf"\1{MASK}",
+    ),
     # {"password": "..."} in JSON or as Python prints it.
     (re.compile(rf"(?i)((['\"]){_NAME}\2\s*:\s*)(?:{_QUOTED}|[^\s,}}\]]+)"), rf"\1{MASK}"),
     (
@@ -207,14 +216,12 @@ def split_address(address: str) -> tuple[str, str | None, str | None]:
     if start == 1:
         return address, None, None
     oracle = _ORACLE.match(address)
-    authority = re.compile(r"[^/?#\s]*").match(address, start)[0]
-    end = (
-        start + authority.rindex("@")
-        if "@" in authority
-        else _end_of_user(address, start, address[:start] if oracle else "http://")
-    )
-    if end is None:
-        return address, None, None
+    authority = re.compile(r"[^/?#\s]*").match(address, start).end()
+    end = address.rfind("@", start, authority)
+    if end < 0:
+        end = address.rfind("@", start, _RUN.match(f"{address}/", start).end())
+        if end < 0 or not _has_user(address, start, end, oracle[0] if oracle else "http://"):
+            return address, None, None
     user, colon, password = address[start:end].partition(":")
     if oracle and not colon:
         user, _, password = user.partition("/")
@@ -229,34 +236,29 @@ def _by_form(text: str) -> str:
 
 
 def _without_users(text: str) -> str:
-    parts, done = [], 0
-    for found in _ADDRESS.finditer(text):
-        if found.end() <= done:
-            continue
-        end = _end_of_user(text, found.end(), found[0])
-        if end is not None:
-            parts += [text[done : found.end()], MASK]
-            done = end
-    return "".join([*parts, text[done:]])
+    return _RUN.sub(lambda run: _without_user(run[0]), text) if "@" in text else text
 
 
-def _end_of_user(text: str, start: int, scheme: str = "http://") -> int | None:
-    """Where the `@` stands that ends user and password of an address, None if it has none that are secret.
+def _without_user(run: str) -> str:
+    """A text without blanks. Its first address with a user holds all that follows, to the last `@`."""
+    end = run.rfind("@")
+    for found in _ADDRESS.finditer(run, 0, max(end, 0)):
+        if _has_user(run, found.end(), end, found[0]):
+            return f"{run[: found.end()]}{MASK}{run[end:]}"
+    return run
 
-    People write `/` and `@` into passwords as they are, so it is the last `@` before a blank.
+
+def _has_user(text: str, start: int, end: int, scheme: str) -> bool:
+    """Whether `text[start:end]`, before an `@`, is a user with a password, or one that is secret.
+
+    People write `/` and `@` into passwords as they are, so `end` is the last `@` before a blank.
     """
-    run = re.compile(r"\S*").match(text, start)[0]
-    rest, sign, _ = run.rpartition("@")
-    user, colon, _ = rest.partition(":")
-    if sign and _ORACLE.match(scheme) and re.match(r"[^/?]+/[^/]", rest):  # user/password@host
-        return start + len(rest)
-    if not sign or "/" in user or "?" in user:  # `@` in a path
-        return None
-    if not colon and not scheme.lower().startswith(
-        ("http", "ftp", "git+http")
-    ):  # a user without a password
-        return None
-    return start + len(rest)
+    stop = _USER.match(text, start, end).end()
+    if _ORACLE.match(scheme) and stop > start and text[stop : stop + 1] == "/":
+        return text[stop + 1 : stop + 2] not in ("/", "") and stop + 1 < end
+    if stop == end:  # no password: harmless in an address of a database or of git
+        return scheme.lower().startswith(("http", "ftp", "git+http"))
+    return text[stop] == ":"  # else `@` in a path
 
 
 @functools.lru_cache(maxsize=4)
