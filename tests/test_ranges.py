@@ -21,12 +21,12 @@ from annotated_types import Ge, Gt, Le, Lt
 from conftest import REPOSITORY
 
 import retrain
+from project import features
 from retrain.config import Config, Task, compose, instantiate, to_container
 from retrain.data.sources import Source
 from retrain.errors import ConfigError
 from retrain.gate.checks import Check
-from retrain.models import preprocessing
-from retrain.models.strategies import Strategy
+from retrain.models.strategy import Strategy
 from retrain.monitoring.policy import Policy
 from retrain.origins import list_choices, list_groups
 from retrain.pipeline import config as stage
@@ -67,7 +67,7 @@ def shipped_classes() -> list[type]:
 
 
 @pytest.mark.parametrize(
-    "target", [*shipped_classes(), preprocessing.ordinal, preprocessing.one_hot]
+    "target", [*shipped_classes(), features.ordinal, features.one_hot, features.one_hot_periodic]
 )
 def test_every_number_that_a_shipped_class_takes_has_a_range(target: Any) -> None:
     found = parameters(target)

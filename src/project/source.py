@@ -11,8 +11,7 @@ from typing import Annotated
 import polars as pl
 from annotated_types import Ge, Le
 
-from retrain.data.sources import Source
-from retrain.errors import DataError
+from retrain import DataError, Source
 
 _UTC = pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ")
 _WEATHER = [

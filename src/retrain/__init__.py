@@ -1,3 +1,85 @@
-"""Retraining of scikit-learn models: when (policy), how (strategy), whether (gate)."""
+"""Retraining of scikit-learn models: when (policy), how (strategy), whether (gate).
+
+What a project of your own builds on, `from retrain import ...`: the base classes `Source`, `Strategy`, `Policy`, `Check`
+and `Metric`, and what their methods take and return. Each name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrain.config import Config, DataConfig, Task
+    from retrain.data.manifest import Batch
+    from retrain.data.sources import Source, Table
+    from retrain.errors import ConfigError, DataError, ModelError, RetrainError
+    from retrain.gate.checks import Check, CheckResult, Outcome
+    from retrain.gate.estimates import Comparison, Estimate
+    from retrain.models import encodings
+    from retrain.models.metrics import Metric
+    from retrain.models.strategy import FitResult, ParentModel, Strategy, TrainingSet
+    from retrain.monitoring.policy import Decision, Policy, PolicyContext, RetrainingGain, Score
 
 __version__ = "0.2.0"
+
+_HOME = {
+    "config": ("Config", "DataConfig", "Task"),
+    "data.manifest": ("Batch",),
+    "data.sources": ("Source", "Table"),
+    "errors": ("ConfigError", "DataError", "ModelError", "RetrainError"),
+    "gate.checks": ("Check", "CheckResult", "Outcome"),
+    "gate.estimates": ("Comparison", "Estimate"),
+    "models": ("encodings",),
+    "models.metrics": ("Metric",),
+    "models.strategy": ("FitResult", "ParentModel", "Strategy", "TrainingSet"),
+    "monitoring.policy": ("Decision", "Policy", "PolicyContext", "RetrainingGain", "Score"),
+}
+_MODULE_OF = {name: f"retrain.{module}" for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "Batch",
+    "Check",
+    "CheckResult",
+    "Comparison",
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "DataError",
+    "Decision",
+    "Estimate",
+    "FitResult",
+    "Metric",
+    "ModelError",
+    "Outcome",
+    "ParentModel",
+    "Policy",
+    "PolicyContext",
+    "RetrainError",
+    "RetrainingGain",
+    "Score",
+    "Source",
+    "Strategy",
+    "Table",
+    "Task",
+    "TrainingSet",
+    "encodings",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported now."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'retrain' has no attribute {name!r}")
+    module = importlib.import_module(_MODULE_OF[name])
+    value = (
+        importlib.import_module(f"{_MODULE_OF[name]}.{name}")
+        if name == "encodings"
+        else getattr(module, name)
+    )
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

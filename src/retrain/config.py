@@ -34,7 +34,7 @@ from retrain.origins import (
     refuse_several,
     without_null,
 )
-from retrain.own_code import code_digests
+from retrain.own_code import code_digests, defined_names, named_code, own_modules
 from retrain.ranges import (
     Count,
     Finite,
@@ -348,38 +348,34 @@ def _searchpath(composed: DictConfig) -> list[str]:
 
 
 def _gather_trusted_types(content: DictConfig, conf: Path, where: Callable[[str], str]) -> None:
-    """Move what models trust in their own files into the one list.
+    """Add to the one list what models trust in their own files, and what the user's own modules that they name define.
 
     Of all files in conf/model/, not of the chosen one alone: the champion may be a model that was chosen before. It leaves
     `model`, since it shapes no model: a version stays continuable when the list grows.
     """
-    own = [
-        (
-            where("model.trusted_types"),
-            OmegaConf.to_container(content).get("model", {}).get("trusted_types"),
-        )
-    ]
+    chosen = OmegaConf.to_container(content).get("model") or {}
+    models = [(where("model.trusted_types"), chosen)]
     for path in sorted((conf / "model").glob("*.yaml")):
-        if "trusted_types" in path.read_text(encoding="utf-8"):
-            own.append(
-                (
-                    f"In {path.relative_to(conf.parent)}",
-                    OmegaConf.to_container(OmegaConf.load(path)).get("trusted_types"),
-                )
-            )
-    for origin, types in own:
+        text = path.read_text(encoding="utf-8")
+        own = own_modules(re.findall(r"_target_:\s*([\w.]+)", text), conf.parent)
+        listed = OmegaConf.load(path) if "trusted_types" in text else {}
+        models.append(
+            (f"In {path.relative_to(conf.parent)}", {**listed, "own": defined_names(own)})
+        )
+    trusted = defined_names(own_modules(named_code(chosen), conf.parent))
+    for origin, model in models:
+        types = model.get("trusted_types")
+        types = OmegaConf.to_container(types) if OmegaConf.is_config(types) else types
         if types is not None and not fits(list[str], types):
             raise ConfigError(
                 f"{origin}: `model.trusted_types` is {types!r}, but must be {describe(list[str])}. Mend it there."
             )
+        trusted += [*(types or []), *model.get("own", [])]
     if "model" in content:
         OmegaConf.set_struct(content, False)
         content.model.pop("trusted_types", None)
-    listed = content.get("trusted_types")
-    if isinstance(listed, ListConfig):
-        content.trusted_types = list(
-            dict.fromkeys([*listed, *(name for _, types in own for name in types or [])])
-        )
+    if isinstance(content.get("trusted_types"), ListConfig):
+        content.trusted_types = list(dict.fromkeys([*content.trusted_types, *trusted]))
 
 
 def _check_ranges(content: Mapping[str, Any], where: Callable[[str], str]) -> None:

@@ -1,4 +1,4 @@
-"""Digests of the code that DVC's stages depend on: the engine, and what `_target_` entries name."""
+"""Digests of the code that DVC's stages depend on: the engine's, and the project's own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import ast
 import hashlib
 import importlib.util
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Groups of the configuration whose `_target_` a stage runs.
-GROUPS = ("data", "model", "strategy", "policy", "gate")
+PACKAGE = __name__.partition(".")[0]
+# Keys whose value may be the dotted name of a class, function or object.
+NAMING = ("_target_", "path", "metric")
 
 # What of the engine a stage runs. A stage of dvc.yaml depends on the digest of these and on no file
 # of the engine: so it is one dependency, also when the engine is an installed package.
@@ -31,12 +32,12 @@ ENGINE = {
 
 
 def code_digests(content: Mapping[str, Any], root: Path) -> dict[str, str]:
-    """Digests of the code that stages run: the engine's by stage, `_target_` entries' by group.
+    """Digests of the code that stages run: the project's own by config group, the engine's by stage.
 
-    A group's digest is empty where its entries name no code of the project. Of the engine it covers
-    the module, of any other package below `root` that module, those of the package that it imports,
-    and the package's other files. Installed packages are not looked into: `constraints.txt` pins
-    them.
+    A group's digest is empty where its dotted names lead to no module below `root`. A module counts
+    with those that it imports, as far as they lie below `root`; files that are no Python (a table
+    that a source looks things up in) count for every module of their folder. Installed packages are
+    not looked into: `constraints.txt` pins them.
 
     Parameters
     ----------
@@ -45,106 +46,107 @@ def code_digests(content: Mapping[str, Any], root: Path) -> dict[str, str]:
     root
         The project's root.
     """
-    groups = {group: _digest(_files(content.get(group), root), root) for group in GROUPS}
+    data = content.get("data") or {}
+    parts = {
+        "data": data.get("source"),
+        "metric": {"metric": data.get("metric")},
+        **{group: content.get(group) for group in ("model", "strategy", "policy", "gate")},
+    }
+    groups = {
+        group: _digest(own_modules(named_code(part), root).values(), root)
+        for group, part in parts.items()
+    }
     return groups | {stage: _engine_digest(names) for stage, names in ENGINE.items()}
 
 
 def _engine_digest(names: Sequence[str]) -> str:
     here = Path(__file__).resolve().parent
-    return _digest({file for name in names for file in _python_files(here / name)}, here)
+    files = (file for name in names for file in _engine_files(here / name))
+    return _digest_of(files, here)
 
 
-def _python_files(path: Path) -> Iterator[Path]:
+def _engine_files(path: Path) -> Iterator[Path]:
     """A module, or all modules and templates of a folder."""
     if path.is_file():
         return iter([path])
     return (file for kind in ("*.py", "*.j2") for file in path.rglob(kind))
 
 
-def _files(node: Any, root: Path) -> set[Path]:
-    return {file for target in set(_targets(node)) for file in _code_of(target, root)}
-
-
-def _targets(node: Any) -> Iterator[str]:
-    """Every `_target_` at any depth, and the paths that `hydra.utils.get_object` is given."""
+def named_code(node: Any) -> Iterator[str]:
+    """Every dotted name of code in a part of the configuration, at any depth."""
     if isinstance(node, Mapping):
         for key, value in node.items():
-            if key in ("_target_", "path") and isinstance(value, str):
+            if key in NAMING and isinstance(value, str):
                 yield value
             else:
-                yield from _targets(value)
+                yield from named_code(value)
     elif isinstance(node, list):
         for value in node:
-            yield from _targets(value)
+            yield from named_code(value)
 
 
-def _code_of(target: str, root: Path) -> list[Path]:
-    """The files behind a dotted name, without importing more than the packages above it."""
-    package, _, rest = target.partition(".")
-    if not rest or not package.isidentifier():
-        return []
-    found = _origin(package)
-    if found is None or not found.is_relative_to(root.resolve()) or _is_installed(found):
-        return []
-    if found.name != "__init__.py":
-        return [found]
-    modules = _module_file(found.parent, rest.split("."))
-    if package == __name__.partition(".")[0]:
-        return modules
-    return sorted(_reached(modules, found.parent)) or _all_files(found.parent)
-
-
-def _reached(modules: list[Path], package: Path) -> set[Path]:
-    """These modules, those of their package that they import, and its files that are no modules."""
-    reached: set[Path] = set()
-    waiting = list(modules)
+def own_modules(names: Iterable[str], root: Path) -> dict[str, Path]:
+    """Module name -> file of the code below `root` behind some dotted names, and of what it imports. Imports nothing."""
+    found: dict[str, Path] = {}
+    waiting = list(names)
     while waiting:
-        module = waiting.pop()
-        if module in reached:
-            continue
-        reached.add(module)
-        above = module.parent.relative_to(package).parts
-        for length in range(len(above) + 1):
-            waiting += _module_file(package.joinpath(*above[:length]), ["__init__"])
-        for name in _imported(module, package):
-            waiting += _module_file(package.parent, name.split("."))
-    others = [path for path in _all_files(package) if path.suffix != ".py"]
-    return reached.union(others) if reached else set()
+        for module, path in _modules_on_the_way(waiting.pop(), root):
+            if module not in found:
+                found[module] = path
+                waiting += _imports(module, path)
+    return found
 
 
-def _imported(module: Path, package: Path) -> Iterator[str]:
-    """Dotted names that a module imports from its own package, at its top or in a function."""
-    place = (package.name, *module.parent.relative_to(package).parts)
-    try:
-        tree = ast.parse(module.read_bytes())
-    except SyntaxError:  # building the class says it better
+def defined_names(modules: Mapping[str, Path]) -> list[str]:
+    """Dotted names of the classes and functions that some modules define: what a stored model may hold of them."""
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    return [
+        f"{module}.{node.name}"
+        for module, path in sorted(modules.items())
+        for node in _parsed(path).body
+        if isinstance(node, kinds)
+    ]
+
+
+def _modules_on_the_way(name: str, root: Path) -> Iterator[tuple[str, Path]]:
+    """The package that a dotted name begins with, those inside it, and the module where the name ends."""
+    package, *rest = name.split(".")
+    path = _origin(package) if package.isidentifier() and package != PACKAGE else None
+    if path is None or not path.is_relative_to(root.resolve()) or _is_installed(path):
         return
-    for node in ast.walk(tree):
+    if path.is_file():
+        yield package, path
+    for part in rest if path.name == "__init__.py" else ():
+        package, folder = f"{package}.{part}", path.parent / part
+        path = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+        if path.is_file():
+            yield package, path
+        if not folder.is_dir():
+            return
+
+
+def _imports(module: str, path: Path) -> Iterator[str]:
+    """The dotted names that a module imports, wherever in it."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(_parsed(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.startswith(package.name))
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = place[: len(place) - node.level + 1] if node.level else ()
-            source = ".".join([*above, *filter(None, [node.module])])
-            if source.partition(".")[0] == package.name:
-                yield from (f"{source}.{alias.name}" for alias in node.names)
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level]
+            start = [*(above if node.level else ()), *filter(None, [node.module])]
+            yield from (".".join([*start, alias.name]) for alias in node.names)
 
 
-def _all_files(package: Path) -> list[Path]:
-    return sorted(
-        path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts
-    )
-
-
-def _is_installed(path: Path) -> bool:
-    """Whether a file is of an environment, which may lie in the project: clones differ in it."""
-    standard = Path(sysconfig.get_paths()["stdlib"]).resolve()
-    return bool({"site-packages", "dist-packages"} & set(path.parts)) or path.is_relative_to(
-        standard
-    )
+def _parsed(path: Path) -> ast.Module:
+    """A file as syntax tree; an empty one where it can't be parsed: importing it says why."""
+    try:
+        return ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
 
 
 def _origin(package: str) -> Path | None:
-    """Where a top-level package or module lies; None where building it will fail."""
+    """Where a top-level package or module lies, None when it can't be found: building it says why."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
@@ -157,21 +159,29 @@ def _origin(package: str) -> Path | None:
     return Path(spec.origin).resolve()
 
 
-def _module_file(folder: Path, parts: list[str]) -> list[Path]:
-    """The deepest module that a dotted name below `folder` leads to."""
-    for length in range(len(parts), 0, -1):
-        place = folder.joinpath(*parts[:length])
-        for module in (place.with_suffix(".py"), place / "__init__.py"):
-            if module.is_file():
-                return [module]
-    return []
+def _is_installed(path: Path) -> bool:
+    """Whether a file is of an environment, which often lies in the project's folder and differs from clone to clone."""
+    standard = Path(sysconfig.get_paths()["stdlib"]).resolve()
+    return bool({"site-packages", "dist-packages"} & set(path.parts)) or path.is_relative_to(
+        standard
+    )
 
 
-def _digest(files: set[Path], root: Path) -> str:
-    if not files:
-        return ""
-    digest = hashlib.sha256()
-    for path in sorted(files):
+def _digest(modules: Iterable[Path], root: Path) -> str:
+    files = set(modules)
+    for folder in {path.parent for path in files}:
+        files |= {
+            path
+            for path in folder.iterdir()
+            if path.is_file() and path.suffix not in (".py", ".pyc")
+        }
+    return _digest_of(files, root)
+
+
+def _digest_of(files: Iterable[Path], root: Path) -> str:
+    """16 hex digits for files by name and content; empty for none."""
+    digest, found = hashlib.sha256(), sorted(set(files))
+    for path in found:
         digest.update(f"{path.relative_to(root.resolve()).as_posix()}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:16] if found else ""

@@ -18,6 +18,8 @@ from retrain.errors import ConfigError
 TARGETS = {
     "retrain.data.sparse_columns.PackedColumns": "retrain.data.sparse_columns.SparseColumns",
     "retrain.data.flights.": "project.source.",
+    "retrain.modeling.preprocessing.ordinal": "project.features.ordinal",
+    "retrain.modeling.preprocessing.one_hot": "project.features.one_hot",
     "retrain.modeling.": "retrain.models.",
     "retrain.promotion.checks.Limit": "retrain.gate.checks.MetricLimit",
     "retrain.promotion.guardrails.Deterioration": "retrain.gate.guardrails.NoProvenHarm",

@@ -107,7 +107,7 @@ def test_boosting_knows_its_categories_and_holds_no_random_rows_out(config: Conf
         ("model.estimator._target_=sklearn.ensemble.NoSuchModel", "model.estimator"),
         ("+model.estimator.no_such_parameter=1", "no_such_parameter"),
         (
-            "model.preprocessing._target_=retrain.models.preprocessing.nothing",
+            "model.preprocessing._target_=project.features.nothing",
             "model.preprocessing",
         ),
     ],

@@ -33,7 +33,7 @@ from retrain.models.strategies import (
     WarmStart,
     run_strategy,
 )
-from retrain.models.training_set import FitResult, ParentModel, TrainingSet
+from retrain.models.strategy import FitResult, ParentModel, TrainingSet
 
 MONTHS = ("2013-01", "2013-02", "2013-03", "2013-04")
 BORDER = datetime(2013, 4, 1)

@@ -34,10 +34,9 @@ from retrain.errors import DataError
 from retrain.models.fitting import known_classes, predict
 from retrain.models.model_files import MODEL_FILE, load_model
 from retrain.models.scoring import Model
-from retrain.models.strategies import Strategy
+from retrain.models.strategy import ParentModel, Strategy
 from retrain.models.training import fit as fit_recipe
 from retrain.models.training import with_selected_strategy
-from retrain.models.training_set import ParentModel
 from retrain.monitoring.drift import PAIRS
 from retrain.monitoring.observation import Cache
 from retrain.workspace import atomic_write

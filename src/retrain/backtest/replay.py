@@ -23,7 +23,7 @@ from retrain.gate.comparison import jackknife
 from retrain.gate.decision import Verdict, build_checks, judge
 from retrain.gate.estimates import CHALLENGER, INCUMBENT, Comparison, Estimate
 from retrain.models.scoring import difficulty
-from retrain.models.strategies import Strategy
+from retrain.models.strategy import Strategy
 from retrain.monitoring.policy import Policy, PolicyContext, RetrainingGain, Score
 
 T = TypeVar("T")

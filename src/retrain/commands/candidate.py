@@ -25,8 +25,8 @@ from retrain.models.fitting import build_pipeline
 from retrain.models.metrics import find_metric, shown_metrics
 from retrain.models.model_files import import_first
 from retrain.models.scoring import Model, score_rows
-from retrain.models.strategies import Full, Strategy
-from retrain.models.training_set import ParentModel, TrainingSet
+from retrain.models.strategies import Full
+from retrain.models.strategy import ParentModel, Strategy, TrainingSet
 from retrain.registry import runs
 from retrain.registry.store import CANDIDATES, open_store
 from retrain.workspace import SNAPSHOT

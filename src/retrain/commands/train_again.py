@@ -16,8 +16,8 @@ from retrain.errors import DataError, RetrainError
 from retrain.models.metrics import row_loss_for
 from retrain.models.model_files import load_model
 from retrain.models.scoring import Model, score_rows
+from retrain.models.strategy import ParentModel
 from retrain.models.training import train, with_selected_strategy
-from retrain.models.training_set import ParentModel
 from retrain.workspace import SNAPSHOT
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from retrain.data.manifest import Batch
-    from retrain.models.training_set import TrainingSet
+    from retrain.models.strategy import TrainingSet
 
 # Their trees are added to, each new one fitted to the new rows: as averages, or on what all before it get wrong.
 MORE_TREES = ("RandomForest", "ExtraTrees", "GradientBoosting")

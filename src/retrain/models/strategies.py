@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,30 +18,11 @@ from retrain.data.manifest import Batch
 from retrain.data.windows import LARGEST_SHARE, Window
 from retrain.errors import ConfigError, ModelError
 from retrain.models import continuing
-from retrain.models.training_set import FitResult, ParentModel, TrainingSet, from_scratch
+from retrain.models.strategy import FitResult, ParentModel, Strategy, TrainingSet, from_scratch
 from retrain.ranges import Duration, Positive, PositiveCount, Share
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
-
-
-class Strategy(ABC):
-    """Chooses the history that a challenger learns from, and how it learns from it."""
-
-    continues: bool = False  # from an earlier version, which is loaded for it
-    streams: bool = False  # reads batches one by one, and again, instead of keeping them
-    chooses: bool = False  # between strategies: a refit repeats what was chosen
-
-    def check(self, config: Config) -> None:  # noqa: B027 - most strategies train any model
-        """Raises ConfigError when the configured model can't be trained this way."""
-
-    @abstractmethod
-    def select(self, batches: Sequence[Batch], base: ParentModel | None = None) -> list[Batch]:
-        """The batches to train on, of those that lie before the evaluation window, oldest first."""
-
-    def fit(self, training_set: TrainingSet) -> FitResult:
-        """Learn. From scratch unless a strategy says otherwise."""
-        return from_scratch(training_set.rows, training_set.config)
 
 
 class Full(Strategy):

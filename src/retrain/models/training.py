@@ -24,8 +24,8 @@ from retrain.data.windows import Window, batches_in
 from retrain.models.fitting import build_pipeline, known_classes, to_codes, to_target
 from retrain.models.metrics import baseline_score
 from retrain.models.storable import check_storable
-from retrain.models.strategies import Strategy, run_strategy
-from retrain.models.training_set import ParentModel, TrainingSet
+from retrain.models.strategies import run_strategy
+from retrain.models.strategy import ParentModel, Strategy, TrainingSet
 from retrain.renamed import with_original_names
 
 if TYPE_CHECKING:

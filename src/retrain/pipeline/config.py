@@ -9,7 +9,7 @@ from retrain.data.periods import parse_delay, parse_period
 from retrain.errors import ConfigError, DataError
 from retrain.gate.decision import build_checks
 from retrain.models.metrics import SHOWN, find_metric, fits_task
-from retrain.models.strategies import Strategy
+from retrain.models.strategy import Strategy
 from retrain.monitoring.policy import Policy
 from retrain.workspace import PARAMS, write_text
 

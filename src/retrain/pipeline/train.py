@@ -30,9 +30,8 @@ from retrain.gate.estimates import (
 from retrain.models.fitting import known_classes
 from retrain.models.model_files import file_digest, import_first
 from retrain.models.scoring import Model, Scored, score_rows
-from retrain.models.strategies import Strategy
+from retrain.models.strategy import ParentModel, Strategy
 from retrain.models.training import FittedModel, measure_latency, model_digest, recipe_digest, train
-from retrain.models.training_set import ParentModel
 from retrain.pipeline import observe
 from retrain.registry import runs, versions
 from retrain.registry.ledger import Entry, Ledger, find_incumbent, find_parent, rolled_back

@@ -11,8 +11,8 @@ from retrain.config import Config
 from retrain.errors import ModelError, PromotionError, StoreError
 from retrain.models.model_files import load_model
 from retrain.models.scoring import Model
+from retrain.models.strategy import ParentModel
 from retrain.models.training import FittedModel, model_digest
-from retrain.models.training_set import ParentModel
 from retrain.registry.ledger import (
     Entry,
     Ledger,
