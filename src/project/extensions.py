@@ -1,4 +1,4 @@
-"""One worked example each of a policy, a strategy, a check and a metric. Keep what you use, delete the rest.
+"""One worked example each of a policy, a strategy and a check. Keep what you use, delete the rest.
 
 Each is there to be chosen, and not chosen: `policy: in_months`, `strategy: same_season`, `gate: own_check` in
 conf/config.yaml. The arguments of `__init__` are keys in the YAML; their types say which values are allowed.

@@ -66,7 +66,8 @@ def one_hot_periodic(
 def on_circle(values: ArrayLike, period: float) -> NDArray[np.float64]:
     """Sine and cosine of numbers of shape (rows, 1): shape (rows, 2), (0, 0) for a missing one."""
     angle = 2 * np.pi * np.asarray(values, dtype=np.float64) / period
-    return np.nan_to_num(np.hstack([np.sin(angle), np.cos(angle)]))
+    points: NDArray[np.float64] = np.nan_to_num(np.hstack([np.sin(angle), np.cos(angle)]))
+    return points
 
 
 def known_mean(

@@ -48,7 +48,7 @@ def code_digests(content: Mapping[str, Any], root: Path) -> dict[str, str]:
     """
     data = content.get("data") or {}
     parts = {
-        "data": data.get("source"),
+        "data": {key: value for key, value in data.items() if key != "metric"},
         "metric": {"metric": data.get("metric")},
         **{group: content.get(group) for group in ("model", "strategy", "policy", "gate")},
     }

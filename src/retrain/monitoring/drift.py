@@ -200,4 +200,6 @@ def find_news(
 
 
 def _constant(column: ColumnProfile) -> bool:
-    return len(column.levels) == 1 or (bool(column.quantiles) and column.quantiles[0] == column.quantiles[-1])
+    return len(column.levels) == 1 or (
+        bool(column.quantiles) and column.quantiles[0] == column.quantiles[-1]
+    )
