@@ -296,10 +296,11 @@ class Loop:
 
     def compare(self, known: Sequence, challenger, incumbent, number: int, window):
         """As the stages `train` and `evaluate` do, from stored scores."""
-        from retrain.backtest.scored import compare_scored, spread_classes, to_scored
         from retrain.config import Task
         from retrain.gate.alpha_spending import unseen_share
         from retrain.gate.estimates import CHALLENGER, INCUMBENT
+        from retrain.models.scoring import spread_classes, to_scored
+        from retrain.pipeline.predictions import compare_predictions, with_scores
 
         data, fits = (
             self.config.data,
@@ -323,8 +324,14 @@ class Loop:
         )
         constant = challenger.baseline
         if data.task is Task.multiclass:
-            constant = spread_classes(constant[None, :], challenger.classes, scored.classes)[0]
-        comparison = compare_scored(self.config, rows, scored, constant, self.metrics)
+            constant = spread_classes(constant, challenger.classes, scored.classes)
+        comparison = compare_predictions(
+            self.config,
+            with_scores(self.config, rows, scored, constant),
+            [data.metric, *self.metrics],
+            scored.classes,
+            scored.unknown_classes,
+        )
         unseen = unseen_share(self.looked_until, window.start, window.end)
         return dataclasses.replace(
             comparison, unseen=unseen, look=1 + self.looked_until.count(window.end)

@@ -15,19 +15,25 @@ import numpy as np
 import polars as pl
 
 from retrain.backtest.corruptions import flip_labels, leak_target, resample, shuffle_column
-from retrain.backtest.scored import compare_scored
+from retrain.backtest.history_view import NOT_MEASURED
 from retrain.columns import own_column
 from retrain.config import Column, ColumnType, Config, Task, feature_types
 from retrain.data.manifest import Manifest
 from retrain.data.snapshot import SnapshotStore
-from retrain.data.windows import Window, batches_in, block_index, block_of, plan_windows
+from retrain.data.windows import Window, batches_in, plan_windows
 from retrain.errors import DataError
 from retrain.gate.checks import NonInferiority, Superiority
 from retrain.gate.decision import CheckSpec, Verdict, judge
-from retrain.gate.estimates import BLOCK, CHALLENGER, INCUMBENT
+from retrain.gate.estimates import CHALLENGER, INCUMBENT
 from retrain.models import fitting
 from retrain.models.metrics import baseline_score, row_loss_for
 from retrain.models.scoring import Model, score_rows
+from retrain.pipeline.predictions import (
+    asked_metrics,
+    compare_predictions,
+    with_block,
+    with_scores,
+)
 
 EQUAL, WORSE, BETTER, USUAL = "equal", "worse", "better", "usual"
 LEAK = own_column("leaked_target")
@@ -212,13 +218,17 @@ class GateCheck:
     def _try(
         self, point: EvaluationPoint, scenario: str, kind: str, challenger: Model, incumbent: Model
     ) -> Trial:
-        block = block_index(self.config.data.time_column, block_of(self.config.evaluation))
         models = {CHALLENGER: challenger, INCUMBENT: incumbent}
         scored = score_rows(models, point.judged, self.config)
         constant = best_constant(self.config, point.known, scored.classes)
-        asked = [question.check.metric for question in self.specs.values() if question.check.metric]
-        rows = point.judged.with_columns(block.alias(BLOCK))
-        comparison = compare_scored(self.config, rows, scored, constant, asked)
+        comparison = compare_predictions(
+            self.config,
+            with_scores(self.config, with_block(self.config, point.judged), scored, constant),
+            asked_metrics(self.config, self.specs.values()),
+            scored.classes,
+            scored.unknown_classes,
+        )
+        comparison = dataclasses.replace(comparison, facts=NOT_MEASURED)
         decision = judge(comparison, self.specs)
         promoted = decision.verdict is Verdict.promote
         later = score_rows(models, point.later, self.config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -21,16 +22,15 @@ from retrain.backtest.model_cache import (
     read_batch,
     read_sample,
 )
-from retrain.backtest.scored import compare_scored, spread_classes, to_scored
 from retrain.config import Config, Task
 from retrain.data.manifest import Batch
 from retrain.data.periods import parse_delay
 from retrain.data.profiles import BatchProfile, ColumnProfile, profile_column, sample_places
-from retrain.data.windows import Window, block_index, block_of, plan_windows
+from retrain.data.windows import Window, plan_windows
 from retrain.gate.comparison import block_codes, jackknife
-from retrain.gate.estimates import BLOCK, CHALLENGER, INCUMBENT, Comparison
+from retrain.gate.estimates import CHALLENGER, INCUMBENT, Comparison
 from retrain.models.metrics import find_row_loss, monitoring_loss, row_loss_for
-from retrain.models.scoring import difficulty
+from retrain.models.scoring import difficulty, spread_classes, to_scored
 from retrain.monitoring.drift import (
     HISTORY,
     PAIRS,
@@ -41,6 +41,10 @@ from retrain.monitoring.drift import (
     compare_batches,
 )
 from retrain.monitoring.observation import as_column, column_pair, separate_once
+from retrain.pipeline.predictions import compare_predictions, with_block, with_scores
+
+# Nothing is stored in a replay, and the machine is another one.
+NOT_MEASURED = {"latency_one_row_ms": 0.0, "latency_1000_rows_ms": 0.0, "model_megabytes": 0.0}
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class HistoryView:
         self.loss = monitoring_loss(config.data.metric, config.data.task)
         self.row_loss = find_row_loss(row_loss_for(config.data.metric, config.data.task))
         self.rooted = self.loss == "rmse"
-        self.metrics = tuple(dict.fromkeys([self.loss, *metrics]))
+        self.metrics = tuple(dict.fromkeys([config.data.metric, self.loss, *metrics]))
         self._rows: dict[tuple[int, bool], pl.DataFrame] = {}
         self._losses: dict[tuple[str, int, bool], Losses] = {}
         self._difficulties: dict[tuple[int, datetime], float] = {}
@@ -161,8 +165,7 @@ class HistoryView:
             batch = self.batches[number]
             corruption = self.corruptions.get(batch.period) if key[1] else None
             read = read_batch(self.config, self.models.snapshot, batch, corruption)
-            block = block_index(self.config.data.time_column, block_of(self.config.evaluation))
-            self._rows[key] = read.with_columns(block.alias(BLOCK))
+            self._rows[key] = with_block(self.config, read)
         return self._rows[key]
 
     def losses(self, fit: CachedFit, number: int, corrupted: bool = False) -> Losses:
@@ -262,9 +265,16 @@ class HistoryView:
             scored = to_scored(self.config, rows, found, classes)
             constant = challenger.baseline
             if self.config.data.task is Task.multiclass:
-                constant = spread_classes(constant[None, :], challenger.classes, scored.classes)[0]
-            self._comparisons[key] = compare_scored(
-                self.config, rows, scored, constant, self.metrics
+                constant = spread_classes(constant, challenger.classes, scored.classes)
+            self._comparisons[key] = dataclasses.replace(
+                compare_predictions(
+                    self.config,
+                    with_scores(self.config, rows, scored, constant),
+                    self.metrics,
+                    scored.classes,
+                    scored.unknown_classes,
+                ),
+                facts=NOT_MEASURED,
             )
         return self._comparisons[key]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,20 +60,49 @@ def score_rows(models: Mapping[str, Model], rows: pl.DataFrame, config: Config) 
 
     Raises ModelError when a model can't score the rows.
     """
-    task, target = config.data.task, to_target(rows, config)
+    several = config.data.task is Task.multiclass
     known = {name: known_classes(model.pipeline) for name, model in models.items()}
+    scores = {
+        name: predict(model.pipeline, rows, model.features, known[name] if several else [])
+        for name, model in models.items()
+    }
+    return to_scored(config, rows, scores, known)
+
+
+def to_scored(
+    config: Config,
+    rows: pl.DataFrame,
+    scores: Mapping[str, NDArray],
+    known: Mapping[str, Sequence[str]],
+) -> Scored:
+    """Predictions of models on labelled rows, put together.
+
+    Parameters
+    ----------
+    scores
+        By model, shape (rows,), or with several classes (rows, classes that it knows).
+    known
+        By model the classes that it was trained on, sorted.
+    """
+    task, target = config.data.task, to_target(rows, config)
     classes: list[str] = []
     if task is Task.multiclass:
         classes = sorted({str(label) for label in np.unique(target)}.union(*known.values()))
+        scores = {
+            name: spread_classes(values, known[name], classes) for name, values in scores.items()
+        }
     elif task is Task.binary:
         classes = ["0", "1"]
-    asked = classes if task is Task.multiclass else []
-    scores = {
-        name: predict(model.pipeline, rows, model.features, asked) for name, model in models.items()
-    }
     counted = {label: int((target.astype(str) == label).sum()) for label in classes}
     unknown = {
-        name: {label: counted[label] for label in classes if label not in known[name]}
-        for name in models
+        name: {label: counted[label] for label in classes if label not in (known[name] or classes)}
+        for name in scores
     }
-    return Scored(to_codes(target, classes, task), scores, classes, unknown)
+    return Scored(to_codes(target, classes, task), dict(scores), classes, unknown)
+
+
+def spread_classes(values: NDArray, known: Sequence[str], classes: Sequence[str]) -> NDArray:
+    """Probabilities of some classes, shape (..., known), as those of more; 0 for the others."""
+    spread = np.zeros((*values.shape[:-1], len(classes)))
+    spread[..., [list(classes).index(name) for name in known]] = values
+    return spread

@@ -13,25 +13,23 @@ import polars as pl
 from retrain import types, workspace
 from retrain.config import Config, Task, class_name
 from retrain.data.snapshot import SnapshotStore
-from retrain.data.windows import block_index, block_of
 from retrain.errors import PromotionError
 from retrain.gate.alpha_spending import to_look
-from retrain.gate.comparison import bootstrap_interval, compare
+from retrain.gate.comparison import bootstrap_interval
 from retrain.gate.decision import CheckSpec, GateDecision, build_checks, gate_digest, judge
 from retrain.gate.estimates import (
     BASELINE,
-    BLOCK,
     CHALLENGER,
     EVALUATION,
     INCUMBENT,
     WINDOW,
     Comparison,
     Estimate,
-    score_column,
 )
 from retrain.gate.holdout import check_holdout
-from retrain.gate.slices import asked_columns, sliced_columns
-from retrain.models.metrics import ROW_LOSSES, monitoring_loss, row_loss_for
+from retrain.gate.slices import asked_columns
+from retrain.models.metrics import ROW_LOSSES
+from retrain.pipeline.predictions import asked_metrics, compare_predictions, with_block
 from retrain.report import formatting
 from retrain.types import ChallengerRecord, CheckRecord, ComparisonRecord, FigureRecord
 
@@ -173,32 +171,19 @@ def compare_stored(
     trained: ChallengerRecord,
     specs: Mapping[str, CheckSpec],
 ) -> Comparison:
-    """The comparison with all that the questions ask for: their metrics, features, reference windows, look and facts."""
-    block = block_index(config.data.time_column, block_of(config.evaluation))
-    predictions = predictions.with_columns(block.alias(BLOCK))
-    judged = predictions.filter(pl.col(WINDOW) == EVALUATION)
-    models = [
-        name
-        for name in (CHALLENGER, INCUMBENT, BASELINE)
-        if score_column(name) in predictions.columns
-    ]
-    checks = [question.check for question in specs.values()]
-    task = config.data.task
-    metrics = [config.data.metric, monitoring_loss(config.data.metric, task)]
-    metrics += [check.metric for check in checks if check.metric]
-    comparison = compare(judged, models, list(dict.fromkeys(metrics)), task)
-    columns = asked_columns(checks, config.data)
-    return dataclasses.replace(
-        comparison,
-        facts=trained.facts,
-        metric=config.data.metric,
-        loss=row_loss_for(config.data.metric, task),
-        classes=trained.classes,
-        unknown_classes=trained.unknown_classes,
-        rows_judged=_with_features(config, judged, trained, columns),
-        reference_rows=predictions.filter(pl.col(WINDOW) != EVALUATION),
-        categories=sliced_columns(config.data),
+    """The comparison with all that the checks ask for: metrics, features, reference windows, facts."""
+    predictions = with_block(config, predictions)
+    rows = predictions.filter(pl.col(WINDOW) == EVALUATION)
+    checks = [spec.check for spec in specs.values()]
+    comparison = compare_predictions(
+        config,
+        _with_features(config, rows, trained, asked_columns(checks, config.data)),
+        asked_metrics(config, specs.values()),
+        trained.classes,
+        trained.unknown_classes,
     )
+    reference = predictions.filter(pl.col(WINDOW) != EVALUATION)
+    return dataclasses.replace(comparison, facts=trained.facts, reference_rows=reference)
 
 
 def _with_features(

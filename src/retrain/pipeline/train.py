@@ -7,7 +7,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 
 from retrain import types, workspace
@@ -19,20 +18,18 @@ from retrain.data.windows import Window, Windows, batches_in, plan_references, p
 from retrain.gate.alpha_spending import to_look
 from retrain.gate.decision import gate_digest
 from retrain.gate.estimates import (
-    BASELINE,
     CHALLENGER,
     EVALUATION,
     INCUMBENT,
-    TARGET,
     WINDOW,
-    score_column,
 )
 from retrain.models.fitting import known_classes
 from retrain.models.model_files import file_digest, import_first
-from retrain.models.scoring import Model, Scored, score_rows
+from retrain.models.scoring import Model, Scored, score_rows, spread_classes
 from retrain.models.strategy import ParentModel, Strategy
 from retrain.models.training import FittedModel, measure_latency, model_digest, recipe_digest, train
 from retrain.pipeline import observe
+from retrain.pipeline.predictions import with_scores
 from retrain.registry import runs, versions
 from retrain.registry.ledger import Entry, Ledger, find_incumbent, find_parent, rolled_back
 from retrain.registry.runs import StoredModel
@@ -274,26 +271,12 @@ def _rows_to_judge(
 def _to_predictions(
     config: Config, rows: pl.DataFrame, scored: Scored, training: FittedModel
 ) -> pl.DataFrame:
-    """Window, time, keys, target and every model's scores of each row; probabilities of several classes as an array."""
+    """Window, time, keys, target and every model's scores of each row."""
     columns = list(dict.fromkeys([WINDOW, config.data.time_column, *config.data.key_columns]))
-    several = config.data.task is Task.multiclass
-    dtype = pl.Array(pl.Float64, len(scored.classes)) if several else pl.Float64
     baseline = training.baseline
-    if several:
-        baseline = np.zeros(len(scored.classes))
-        known = known_classes(training.pipeline)
-        baseline[[scored.classes.index(name) for name in known]] = training.baseline
-    return rows.select(columns).with_columns(
-        pl.Series(
-            TARGET,
-            scored.target.astype(np.float64 if config.data.task is Task.regression else np.int32),
-        ),
-        *(
-            pl.Series(score_column(name), score, dtype=dtype)
-            for name, score in scored.scores.items()
-        ),
-        pl.lit(pl.Series([baseline.tolist()], dtype=dtype)).first().alias(score_column(BASELINE)),
-    )
+    if config.data.task is Task.multiclass:
+        baseline = spread_classes(baseline, known_classes(training.pipeline), scored.classes)
+    return with_scores(config, rows.select(columns), scored, baseline)
 
 
 def _log(

@@ -1,21 +1,21 @@
-"""A replay compares as the pipeline does."""
+"""What the gate is given: scores of models on the same rows."""
 
 from __future__ import annotations
 
 import numpy as np
 import polars as pl
 
-from retrain.backtest.scored import compare_scored
 from retrain.config import Config
 from retrain.gate.checks import Outcome
 from retrain.gate.estimates import BLOCK
 from retrain.gate.guardrails import Slices
 from retrain.gate.slices import sliced_columns
 from retrain.models.scoring import Scored
+from retrain.pipeline.predictions import compare_predictions, with_scores
 
 
-def test_a_replay_slices_by_the_features_that_the_pipeline_slices_by(config: Config) -> None:
-    """Not by the target: a challenger that follows a lower share of positives is better, and worse on the positives."""
+def test_slices_are_those_of_the_features_never_of_the_target(config: Config) -> None:
+    """A challenger that follows a lower share of positives is better, and worse on positives."""
     random = np.random.default_rng(0)
     late = random.random(4000) < 0.1
     rows = pl.DataFrame(
@@ -23,7 +23,9 @@ def test_a_replay_slices_by_the_features_that_the_pipeline_slices_by(config: Con
     )
     scores = {"challenger": np.full(4000, 0.1), "incumbent": np.full(4000, 0.3)}
     scored = Scored(late.astype(np.float64), scores, ["0", "1"], {})
-    comparison = compare_scored(config, rows, scored, np.float64(0.2), [])
+    comparison = compare_predictions(
+        config, with_scores(config, rows, scored, np.array([0.2])), [config.data.metric]
+    )
     assert list(comparison.categories) == sliced_columns(config.data)
     result = Slices(None, None, 0.1, "relative", 0.95, 200, 5).judge(comparison)
     assert result.outcome is Outcome.passed and result.figures["slices"] == 2
