@@ -42,6 +42,7 @@ from retrain.monitoring.drift import (
 )
 from retrain.monitoring.observation import as_column, column_pair, separate_once
 from retrain.pipeline.predictions import compare_predictions, with_block, with_scores
+from retrain.types import ComparisonRecord
 
 # Nothing is stored in a replay, and the machine is another one.
 NOT_MEASURED = {"latency_one_row_ms": 0.0, "latency_1000_rows_ms": 0.0, "model_megabytes": 0.0}
@@ -109,11 +110,12 @@ class HistoryView:
         self.metrics = tuple(dict.fromkeys([config.data.metric, self.loss, *metrics]))
         self._rows: dict[tuple[int, bool], pl.DataFrame] = {}
         self._losses: dict[tuple[str, int, bool], Losses] = {}
-        self._difficulties: dict[tuple[int, datetime], float] = {}
+        self._difficulties: dict[int, float] = {}
         self._drift: dict[tuple[int, int, str], dict[str, float]] = {}
         self._said: dict[tuple[str, int], ColumnProfile] = {}
-        self._comparisons: dict[tuple[str, str, int], Comparison] = {}
-        self.verdicts: dict[tuple, tuple[bool, str]] = {}
+        self._expected: dict[int, float] = {}
+        self._comparisons: dict[tuple, Comparison] = {}
+        self.verdicts: dict[tuple, ComparisonRecord] = {}
 
     @functools.cached_property
     def served(self) -> dict[int, int]:
@@ -148,10 +150,6 @@ class HistoryView:
         """Whether a batch is used when another one is the newest."""
         return number <= now and self.joined[number] <= now
 
-    def place(self, number: int, now: int) -> int:
-        """The number of a batch among those that take part when another one is the newest."""
-        return max(0, sum(self.takes_part(index, now) for index in range(number + 1)) - 1)
-
     def known(self, number: int) -> tuple[Batch, ...]:
         """The labelled batches that take part when one is the newest."""
         return tuple(
@@ -185,14 +183,12 @@ class HistoryView:
             self._losses[key] = Losses(np.bincount(codes, values), np.bincount(codes), self.rooted)
         return self._losses[key]
 
-    def difficulty(self, number: int, since: datetime = datetime.min) -> float:
-        """How hard the rows of a batch are, as they arrived, from a time on."""
-        if (number, since) not in self._difficulties:
-            rows = Window(since, datetime.max).rows(
-                self.rows(number, corrupted=True), self.config.data.time_column
-            )
-            self._difficulties[number, since] = difficulty(rows, self.config)
-        return self._difficulties[number, since]
+    def difficulty(self, number: int) -> float:
+        """How hard the rows of a batch are, as they arrived."""
+        if number not in self._difficulties:
+            rows = self.rows(number, corrupted=True)
+            self._difficulties[number] = difficulty(rows, self.config)
+        return self._difficulties[number]
 
     def drift(self, number: int, reference: int, fit: CachedFit) -> dict[str, float]:
         """How often an unchanged batch would differ as much as one does from another: in any feature, in the target, in whole
@@ -241,42 +237,70 @@ class HistoryView:
             self._said[key] = profile_column(as_column(scores, fit.classes), None, None)
         return self._said[key]
 
-    def compare(self, challenger: CachedFit, incumbent: CachedFit, number: int) -> Comparison:
-        """The two on the evaluation window of a batch, as the pipeline compares them."""
-        key = (challenger.key, incumbent.key, number)
+    def window(self, number: int) -> Window:
+        """The evaluation window when a batch is the newest."""
+        return plan_windows(self.known(number), self.config.evaluation).evaluation
+
+    def _evaluated(self, number: int) -> list[int]:
+        """The batches with rows in the evaluation window of a batch."""
+        start = self.window(number).start
+        return [
+            index
+            for index in range(number + 1)
+            if self.takes_part(index, number) and self.batches[index].last_time >= start
+        ]
+
+    def _evaluation_rows(self, number: int) -> pl.DataFrame:
+        """The rows of a batch's evaluation window, as they arrived."""
+        window, time = self.window(number), self.config.data.time_column
+        parts = [
+            window.rows(self.rows(index, corrupted=True), time) for index in self._evaluated(number)
+        ]
+        return pl.concat(parts, how="diagonal_relaxed")
+
+    def expected_difficulty(self, number: int) -> float:
+        """How hard the evaluation rows of a batch are."""
+        if number not in self._expected:
+            self._expected[number] = difficulty(self._evaluation_rows(number), self.config)
+        return self._expected[number]
+
+    def compare(
+        self, challenger: CachedFit, incumbent: CachedFit | None, number: int
+    ) -> Comparison:
+        """The two on the evaluation window of a batch; without an incumbent, with the baseline."""
+        fits = {CHALLENGER: challenger} | ({INCUMBENT: incumbent} if incumbent else {})
+        key = (*(fit.key for fit in fits.values()), number)
         if key not in self._comparisons:
-            batches = self.known(number)
-            window = plan_windows(batches, self.config.evaluation).evaluation
-            time, parts, scores = self.config.data.time_column, [], {CHALLENGER: [], INCUMBENT: []}
-            for index in range(number + 1):
-                if (
-                    not self.takes_part(index, number)
-                    or self.batches[index].last_time < window.start
-                ):
-                    continue
-                rows = self.rows(index, corrupted=True)
-                parts.append(window.rows(rows, time))
-                for name, fit in ((CHALLENGER, challenger), (INCUMBENT, incumbent)):
-                    times = Window(fit.until, datetime.max).rows(rows, time)[time]
-                    scores[name].append(self.scores(fit, index)[(times >= window.start).to_numpy()])
-            rows = pl.concat(parts, how="diagonal_relaxed")
-            found = {name: np.concatenate(values) for name, values in scores.items()}
-            classes = {CHALLENGER: challenger.classes, INCUMBENT: incumbent.classes}
-            scored = to_scored(self.config, rows, found, classes)
-            constant = challenger.baseline
-            if self.config.data.task is Task.multiclass:
-                constant = spread_classes(constant, challenger.classes, scored.classes)
-            self._comparisons[key] = dataclasses.replace(
-                compare_predictions(
-                    self.config,
-                    with_scores(self.config, rows, scored, constant),
-                    self.metrics,
-                    scored.classes,
-                    scored.unknown_classes,
-                ),
-                facts=NOT_MEASURED,
+            config, start = self.config, self.window(number).start
+            rows = self._evaluation_rows(number)
+            found = {
+                name: np.concatenate(
+                    [self._scores_from(fit, index, start) for index in self._evaluated(number)]
+                )
+                for name, fit in fits.items()
+            }
+            scored = to_scored(
+                config, rows, found, {name: fit.classes for name, fit in fits.items()}
             )
+            constant = challenger.baseline
+            if config.data.task is Task.multiclass:
+                constant = spread_classes(constant, challenger.classes, scored.classes)
+            comparison = compare_predictions(
+                config,
+                with_scores(config, rows, scored, constant),
+                self.metrics,
+                scored.classes,
+                scored.unknown_classes,
+            )
+            self._comparisons[key] = dataclasses.replace(comparison, facts=NOT_MEASURED)
         return self._comparisons[key]
+
+    def _scores_from(self, fit: CachedFit, number: int, start: datetime) -> NDArray:
+        """What a model predicts for the rows of a batch, as they arrived, from a time on."""
+        time = self.config.data.time_column
+        rows = self.rows(number, corrupted=True)
+        times = Window(fit.until, datetime.max).rows(rows, time)[time]
+        return self.scores(fit, number)[(times >= start).to_numpy()]
 
     def scores(self, fit: CachedFit, number: int) -> NDArray:
         """What a model predicts for the rows of a batch as they arrived."""

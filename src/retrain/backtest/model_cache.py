@@ -78,13 +78,18 @@ class FitJob:
         """The newest batches that it knows, on whose sample rows it is asked as well where it serves."""
         return [batch for batch in self.batches if batch.first_time < self.window.end][-PAIRS - 1 :]
 
+    @property
+    def training_batches(self) -> Sequence[Batch]:
+        """The batches that the strategy asks for."""
+        strategy = build(Strategy, self.config.strategy, "strategy")
+        known = batches_in(self.batches, self.window)
+        return known if strategy.continues else strategy.select(known)
+
     @functools.cached_property
     def key(self) -> str:
         """Stands for all that shapes the model, and what it is asked."""
         config = self.config
         strategy = build(Strategy, config.strategy, "strategy")
-        known = batches_in(self.batches, self.window)
-        chosen = known if strategy.continues else strategy.select(known)
         shaping = [Schema(config.data).digest, config.data.metric, dataclasses.asdict(config.model)]
         shaping += [config.seed, code_digest()]
         if (
@@ -97,7 +102,7 @@ class FitJob:
         ]
         rows = [
             [batch.period, batch.content, str(self.corruptions.get(batch.period, ""))]
-            for batch in chosen
+            for batch in self.training_batches
         ]
         text = json.dumps(
             [shaping, rows, told, self.window.end.isoformat(), self.base],

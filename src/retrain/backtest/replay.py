@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -18,13 +18,28 @@ import numpy as np
 from retrain.backtest.history_view import HistoryView, Losses
 from retrain.backtest.model_cache import CachedFit, FitJob
 from retrain.config import Config, GateConfig, build
-from retrain.gate.alpha_spending import unseen_share
+from retrain.data.manifest import CONTENT_DIGITS
+from retrain.data.windows import batches_in
+from retrain.errors import PromotionError
+from retrain.gate.alpha_spending import to_look
 from retrain.gate.comparison import jackknife
-from retrain.gate.decision import Verdict, build_checks, judge
-from retrain.gate.estimates import CHALLENGER, INCUMBENT, Comparison, Estimate
-from retrain.models.scoring import difficulty
+from retrain.gate.decision import GateDecision, Verdict, build_checks
+from retrain.gate.estimates import INCUMBENT, Comparison, Estimate
 from retrain.models.strategy import Strategy
-from retrain.monitoring.policy import Policy, PolicyContext, RetrainingGain, Score
+from retrain.monitoring.policy import Policy, PolicyContext, Score
+from retrain.pipeline.evaluate import check_holdouts, to_record
+from retrain.pipeline.loop import (
+    MemoryLedger,
+    TrainingPlan,
+    append,
+    decide,
+    is_refitted,
+    plan_training,
+    policy_context,
+)
+from retrain.registry.ledger import current_champion
+from retrain.registry.transitions import AuditContext
+from retrain.types import ChallengerRecord, ComparisonRecord, ModelRecord
 
 T = TypeVar("T")
 Simulation: TypeAlias = Generator[
@@ -35,18 +50,6 @@ ALWAYS_PROMOTE, BETTER_POINT_ESTIMATE = (
     "higher metric wins",
 )  # what a gate has to be worth
 MATERIAL = 0.01  # of the loss: a promotion that makes it worse by less was not wrong
-
-
-@dataclass(frozen=True)
-class Champion:
-    """A model that serves, or might have: what it was trained through, and the challenger that earned it its place."""
-
-    strategy: str
-    number: int
-    serving: CachedFit
-    challenger: CachedFit
-    loss: float  # of the challenger, on the rows that it was promoted on
-    difficulty: float  # of those rows
 
 
 @dataclass
@@ -151,6 +154,32 @@ class _OnDemand(Mapping[str, float]):
         return len(self._figures)
 
 
+class CachedModels:
+    """The versions of one replay: fits from the cache, numbered as they are registered."""
+
+    def __init__(self) -> None:
+        self._versions: list[tuple[ModelRecord, CachedFit]] = []
+
+    def register(self, fit: CachedFit, job: FitJob) -> ModelRecord:
+        """A new version for a fit."""
+        used = job.training_batches
+        record = ModelRecord(
+            len(self._versions) + 1,
+            job.window.start.isoformat(),
+            fit.until.isoformat(),
+            [batch.period for batch in used],
+            {batch.period: batch.content[:CONTENT_DIGITS] for batch in used},
+        )
+        self._versions.append((record, fit))
+        return record
+
+    def record(self, version: int) -> ModelRecord:
+        return self._versions[version - 1][0]
+
+    def load(self, version: int) -> CachedFit:
+        return self._versions[version - 1][1]
+
+
 class Replay:
     """Lives through a history with one combination."""
 
@@ -166,32 +195,34 @@ class Replay:
         self.specs = (
             build_checks(plan.gate, True, self.config.data) if plan.gate is not None else {}
         )
-        self.looked_until: list[datetime] = []  # ends of the evaluation windows that were looked at
+        self.ledger, self.models = MemoryLedger(), CachedModels()
 
     def run(self) -> Simulation[Outcome]:
-        """From the first champion to the last batch. Yields the job of each model that it needs, and is sent its fit."""
+        """From the first champion to the last batch.
+
+        Yields the job of each model that it needs, and is sent its fit.
+        """
         history = self.history
         outcome = Outcome(*self.plan.names)
-        champion = yield from self._first()
-        attempts, gains, decided = [history.first], [], history.first
+        yield from self._first()
+        decided = history.first
         for served, newest in history.served.items():
             if newest > decided and history.takes_part(newest, newest):
                 decided = newest
-                situation = self._situation(newest, champion, attempts, gains)
-                event, champion, gain = yield from self._decide(situation, champion, newest)
-                if gain is not None:
-                    attempts.append(newest)
-                    gains.append(gain)
-                outcome.events.append(event)
+                outcome.events.append((yield from self._retrain(newest)))
+            champion = self._champion()
             outcome.periods.append(history.batches[served].period)
-            outcome.served.append(history.losses(champion.serving, served))
+            outcome.served.append(history.losses(champion, served))
             outcome.ages.append(served - champion.number)
         return outcome
 
     def job(self, number: int, refit: bool, base: str | None = None) -> FitJob:
-        """The job of a challenger, or of its refit. A challenger that will be refitted predicts no further than it may be asked."""
+        """The job of a challenger, or of its refit.
+
+        A challenger that will be refitted predicts no further than it may be asked.
+        """
         history = self.history
-        # A continued one that is kept back is never refitted: the next batch shows by itself what it was worth.
+        # A continued one that is not promoted is never refitted: the next batch shows its worth.
         reach = max(1, history.reach) if self.continues else history.reach
         serves = refit or not self.refits
         predicts = history.batches[: None if serves else number + reach + 1]
@@ -225,110 +256,154 @@ class Replay:
             for refit in kinds
         ]
 
-    def _first(self) -> Simulation[Champion]:
-        """Trained on the first batches, and put in place without a gate."""
-        number = self.history.first
-        job = self.job(number, refit=False)
-        self.looked_until.append(job.windows.evaluation.end)
-        challenger = yield job
-        serving = (yield self.refit(challenger)) if self.refits else challenger
-        loss = self.history.losses(challenger, number).value
-        hard = self.history.difficulty(number, challenger.until)
-        return Champion(self.plan.names[1], number, serving, challenger, loss, hard)
+    def _champion(self) -> CachedFit:
+        serving = current_champion(self.ledger.entries())
+        assert serving is not None and serving.champion is not None
+        return self.models.load(serving.champion)
 
-    def _situation(
-        self, newest: int, champion: Champion, attempts: list[int], gains: list[RetrainingGain]
-    ) -> PolicyContext:
-        history = self.history
-        numbers = [
-            n for n in range(champion.number + 1, newest + 1) if history.takes_part(n, newest)
-        ]
+    def _context(self, newest: int) -> PolicyContext:
+        history, champion = self.history, self._champion()
         scores = []
-        for number in numbers:
-            losses = history.losses(champion.serving, number, corrupted=True)
-            hard = history.difficulty(number)
-            scores.append(
-                Score(
-                    history.batches[number].period,
-                    losses.value,
-                    blocks=losses.blocks(),
-                    difficulty=hard,
+        for number in range(champion.number + 1, newest + 1):
+            if history.takes_part(number, newest):
+                losses = history.losses(champion, number, corrupted=True)
+                scores.append(
+                    Score(
+                        history.batches[number].period,
+                        losses.value,
+                        blocks=losses.blocks(),
+                        difficulty=history.difficulty(number),
+                    )
                 )
-            )
-        return PolicyContext(
-            period=history.batches[newest].period,
-            newest=history.place(newest, newest),
-            trained_through=history.place(champion.number, newest),
-            new_rows=sum(history.batches[number].rows for number in numbers),
-            attempts=tuple(history.place(number, newest) for number in attempts),
-            scores=tuple(scores),
-            expected=champion.loss,
-            expected_difficulty=champion.difficulty,
-            drift=_OnDemand(lambda: history.drift(newest, champion.number, champion.serving)),
-            false_alarm_rate=self.config.monitoring.false_alarm_rate,
-            gains=tuple(gains),
+        return policy_context(
+            self.config,
+            history.known(newest),
+            self.ledger.entries(),
+            scores,
+            _OnDemand(lambda: history.drift(newest, champion.number, champion)),
+            history.expected_difficulty(champion.number),
         )
 
-    def _decide(
-        self, situation: PolicyContext, champion: Champion, newest: int
-    ) -> Simulation[tuple[Event, Champion, RetrainingGain | None]]:
-        decision = self.policy.decide_within_limits(situation)
-        event = Event(situation.period, decision.retrain, decision.reason)
+    def _plan(self, number: int) -> TrainingPlan[CachedFit]:
+        known, entries = self.history.known(number), self.ledger.entries()
+        return plan_training(self.config, known, entries, self.models, self.continues)
+
+    def _first(self) -> Simulation[None]:
+        """The first champion: trained on the first batches, and promoted without a gate."""
+        plan, job = self._plan(self.history.first), self.job(self.history.first, refit=False)
+        challenger = yield job
+        trained = self._trained(plan, job, challenger, None)
+        refit = self.refit(challenger)
+        serving = (yield refit) if self.refits else challenger
+        self._promote(trained, self._evaluate(plan, trained, challenger), serving, refit)
+
+    def _retrain(self, newest: int) -> Simulation[Event]:
+        """A batch has arrived: ask the policy, train, compare, and carry the verdict out."""
+        history, champion = self.history, self._champion()
+        context = self._context(newest)
+        decision = self.policy.decide_within_limits(context)
+        event = Event(context.period, decision.retrain, decision.reason)
         if not decision.retrain:
-            return event, champion, None
-        history = self.history
-        job = self.job(newest, refit=False, base=champion.serving.key if self.continues else None)
+            return event
+        try:
+            plan = self._plan(newest)
+        except PromotionError as error:  # nothing can be compared with the champion
+            return Event(context.period, False, str(error))
+        parent = self.models.load(plan.parent).key if plan.parent is not None else None
+        job = self.job(newest, refit=False, base=parent)
         challenger = yield job
         event.seconds = challenger.seconds
-        incumbent = (
-            champion.serving
-            if champion.serving.until <= job.windows.evaluation.start
-            else champion.challenger
-        )
-        window = job.windows.evaluation
-        unseen = unseen_share(self.looked_until, window.start, window.end)
-        self.looked_until.append(window.end)
-        comparison = dataclasses.replace(
-            history.compare(challenger, incumbent, newest), unseen=unseen
-        )
-        event.promoted, event.gate = self._verdict(
-            comparison, (challenger.key, incumbent.key, newest)
-        )
-        refits = self.refits and (event.promoted or not self.continues)
-        new_version = (yield self.refit(challenger, job.base)) if refits else challenger
-        if event.promoted and self.refits:
+        trained = self._trained(plan, job, challenger, context.decay)
+        compared = self._evaluate(plan, trained, challenger)
+        event.promoted, event.gate = compared.verdict == Verdict.promote.value, compared.reason
+        new_version, refit = challenger, self.refit(challenger, parent)
+        if self.refits and (event.promoted or not self.continues):  # also to know what was missed
+            new_version = yield refit
+        if is_refitted(compared.verdict, self.refits):
             event.seconds += new_version.seconds
-        before = history.losses(champion.serving, newest + 1).value
+        self._promote(trained, compared, new_version, refit)
+        before = history.losses(champion, newest + 1).value
         after = history.losses(new_version, newest + 1).value
         event.wrong = event.promoted and after > before * (1 + MATERIAL)
         event.missed = not event.promoted and after < before * (1 - MATERIAL)
-        brought = -comparison.differences[INCUMBENT, history.loss].value
-        known = history.place(champion.number, newest) + 1
-        gain = RetrainingGain(
-            known, history.place(newest, newest) + 1 - known, brought, situation.decay
-        )
-        if event.promoted:
-            loss = comparison.scores[CHALLENGER, history.loss].value
-            hard = difficulty(comparison.rows_judged, self.config)
-            champion = Champion(self.plan.names[1], newest, new_version, challenger, loss, hard)
-        return event, champion, gain
+        return event
 
-    def _verdict(self, comparison: Comparison, key: tuple) -> tuple[bool, str]:
-        gate = self.plan.names[2]
-        if self.plan.gate is None:
-            better = comparison.worsening(INCUMBENT, self.history.loss).value < 0
-            return (
-                gate == ALWAYS_PROMOTE or better,
-                "promoted whatever it is"
-                if gate == ALWAYS_PROMOTE
-                else f"its {self.history.loss} is the lower one",
-            )
+    def _trained(
+        self,
+        plan: TrainingPlan[CachedFit],
+        job: FitJob,
+        challenger: CachedFit,
+        decay: float | None,
+    ) -> ChallengerRecord:
+        """What stage `train` writes."""
+        window, incumbent = plan.windows.evaluation, plan.incumbent
+        judging = batches_in(job.batches, window)
+        content = f"{challenger.key} {incumbent.model.key if incumbent else ''} {window}"
+        return ChallengerRecord(
+            True,
+            "",
+            snapshot="",
+            newest_batch=job.batches[-1].period,
+            challenger=self.models.register(challenger, job),
+            incumbent=incumbent.record if incumbent else None,
+            evaluation_start=window.start.isoformat(),
+            evaluation_end=window.end.isoformat(),
+            evaluation_batches={b.period: b.content[:CONTENT_DIGITS] for b in judging},
+            decay=decay,
+            ledger_length=len(self.ledger.entries()),
+            predictions=hashlib.sha256(content.encode()).hexdigest(),
+        )
+
+    def _evaluate(
+        self, plan: TrainingPlan[CachedFit], trained: ChallengerRecord, challenger: CachedFit
+    ) -> ComparisonRecord:
+        """What stage `evaluate` writes; computed once for all that ask the same."""
+        look = self.ledger.record_look(to_look(trained, self.plan.names[2]))
         known = self.history.verdicts
-        key = (*key, comparison.unseen)
-        if (gate, key) not in known:
-            decision = judge(comparison, self.specs)
-            known[gate, key] = decision.verdict is Verdict.promote, decision.reason
-        return known[gate, key]
+        key = (self.plan.names[2], trained.predictions, look.look, look.unseen)
+        if key not in known:
+            incumbent = plan.incumbent.model if plan.incumbent else None
+            comparison = self.history.compare(challenger, incumbent, challenger.number)
+            if incumbent is None or self.plan.gate is None:
+                decision = self._without_gate(comparison, incumbent is None)
+            elif refusal := self._holdout_refusal(trained, comparison):
+                decision = GateDecision(Verdict.keep, refusal, {})
+            else:
+                comparison, decision = decide(comparison, look, self.specs)
+            known[key] = to_record(comparison, decision, self.specs)
+        return dataclasses.replace(known[key], gate=look.gate)
+
+    def _holdout_refusal(self, trained: ChallengerRecord, comparison: Comparison) -> str:
+        """Why it can't be shown that both are compared on rows that they were not trained on."""
+        assert comparison.rows_judged is not None
+        try:
+            check_holdouts(comparison.rows_judged[self.config.data.time_column], trained)
+        except PromotionError as error:
+            return str(error)
+        return ""
+
+    def _without_gate(self, comparison: Comparison, first: bool) -> GateDecision:
+        if first or self.plan.names[2] == ALWAYS_PROMOTE:
+            return GateDecision(Verdict.promote, "promoted whatever it is", {})
+        loss = self.history.loss
+        better = comparison.worsening(INCUMBENT, loss).value < 0
+        verdict = Verdict.promote if better else Verdict.keep
+        return GateDecision(verdict, f"its {loss} is the lower one", {})
+
+    def _promote(
+        self,
+        trained: ChallengerRecord,
+        compared: ComparisonRecord,
+        new_version: CachedFit,
+        refit: FitJob,
+    ) -> None:
+        """What stage `promote` does."""
+        version = trained.challenger
+        assert version is not None
+        if is_refitted(compared.verdict, self.refits):
+            version = self.models.register(new_version, refit)
+        audit = AuditContext(trained.predictions[:16], "", None)
+        append(self.ledger, trained, compared, version, audit)
 
 
 def simulate(

@@ -65,7 +65,6 @@ class DeployedModel:
     unrefitted: Model
     unrefitted_until: datetime
     digest: str  # of its file
-    loss: float | None = None  # on the rows that it was promoted on
     promoted_on: Window | None = None  # the time of those rows
     stand_in_version: int | None = None  # None where the champion stands in for itself
 

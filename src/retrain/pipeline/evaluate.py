@@ -7,6 +7,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Mapping
+from datetime import datetime
 
 import polars as pl
 
@@ -16,7 +17,7 @@ from retrain.data.snapshot import SnapshotStore
 from retrain.errors import PromotionError
 from retrain.gate.alpha_spending import to_look
 from retrain.gate.comparison import bootstrap_interval
-from retrain.gate.decision import CheckSpec, GateDecision, build_checks, gate_digest, judge
+from retrain.gate.decision import CheckSpec, GateDecision, build_checks, gate_digest
 from retrain.gate.estimates import (
     BASELINE,
     CHALLENGER,
@@ -29,7 +30,10 @@ from retrain.gate.estimates import (
 from retrain.gate.holdout import check_holdout
 from retrain.gate.slices import asked_columns
 from retrain.models.metrics import ROW_LOSSES
+from retrain.pipeline.loop import decide
 from retrain.pipeline.predictions import asked_metrics, compare_predictions, with_block
+from retrain.registry.ledger import Ledger
+from retrain.registry.store import open_store
 from retrain.report import formatting
 from retrain.types import ChallengerRecord, CheckRecord, ComparisonRecord, FigureRecord
 
@@ -53,12 +57,19 @@ def run(config: Config) -> None:
             "Run `dvc repro` to train for that task."
         )
     predictions = _read_predictions(trained)
-    provenance = check_holdouts(predictions, config.data.time_column, trained)
+    evaluated = predictions.filter(pl.col(WINDOW) == EVALUATION)
+    provenance = check_holdouts(evaluated[config.data.time_column], trained)
     specs = build_checks(config.gate, trained.incumbent is not None, config.data)
     comparison = compare_stored(config, predictions, trained, specs)
     gate = gate_digest(config, trained.incumbent is not None)
     comparison, decision = _judge_once(config, trained, gate, comparison, specs)
     record = to_record(comparison, decision, specs)
+    other = INCUMBENT if INCUMBENT in record.scores else BASELINE
+    for metric in record.scores[CHALLENGER]:
+        if metric not in ROW_LOSSES:
+            continue
+        interval = bootstrap_interval(comparison.rows_judged, other, metric)
+        record.bootstrap[metric] = list(interval) if all(map(math.isfinite, interval)) else []
     warning = worse_than_constant(config, comparison)
     if warning:
         log.warning("%s", warning)
@@ -106,20 +117,17 @@ def _judge_once(
     Of the configured gate train has recorded it, with the store open. Only for another one MLflow is loaded, for 2 s or 3.
     """
 
-    def judged(look: int, unseen: float) -> tuple[Comparison, GateDecision]:
-        seen = dataclasses.replace(comparison, look=look, unseen=unseen)
-        return seen, judge(seen, specs)
-
     if gate in trained.looks:
-        return judged(trained.looks[gate], trained.unseen)
-    from retrain.registry.ledger import Ledger
-    from retrain.registry.store import open_store
-
+        look = dataclasses.replace(
+            to_look(trained, gate), look=trained.looks[gate], unseen=trained.unseen
+        )
+        return decide(comparison, look, specs)
     ledger = Ledger.open(open_store(config))
-    recorded = ledger.record_look(
-        to_look(trained, gate), lambda look: judged(look.look, look.unseen)[1].verdict.value
+    look = ledger.record_look(
+        to_look(trained, gate),
+        lambda found: decide(comparison, found, specs)[1].verdict.value,
     )
-    return judged(recorded.look, recorded.unseen)
+    return decide(comparison, look, specs)
 
 
 def _show(record: ComparisonRecord) -> None:
@@ -151,12 +159,13 @@ def _read_predictions(trained: ChallengerRecord) -> pl.DataFrame:
     return predictions
 
 
-def check_holdouts(
-    predictions: pl.DataFrame, time_column: str, trained: ChallengerRecord
-) -> dict[str, str]:
-    """Why neither model can have been trained on a row that judges it. Raises PromotionError when that can't be shown."""
-    first = predictions.filter(pl.col(WINDOW) == EVALUATION)[time_column].min()
-    first_row = first.isoformat() if first is not None else trained.evaluation_start
+def check_holdouts(times: pl.Series, trained: ChallengerRecord) -> dict[str, str]:
+    """By model why it can't have been trained on an evaluation row, of which `times` are.
+
+    Raises PromotionError when that can't be shown.
+    """
+    first = times.min()
+    first_row = first.isoformat() if isinstance(first, datetime) else trained.evaluation_start
     models = {CHALLENGER: trained.challenger, INCUMBENT: trained.incumbent}
     return {
         name: check_holdout(name, model, first_row, trained.evaluation_batches)
@@ -228,12 +237,6 @@ def to_record(
         record.scores.setdefault(model, {})[metric] = _figure(estimate)
     for (other, metric), estimate in comparison.differences.items():
         record.differences.setdefault(other, {})[metric] = _figure(estimate)
-    other = INCUMBENT if INCUMBENT in record.scores else BASELINE
-    for metric in record.scores[CHALLENGER]:
-        if metric not in ROW_LOSSES:
-            continue
-        interval = bootstrap_interval(comparison.rows_judged, other, metric)
-        record.bootstrap[metric] = list(interval) if all(map(math.isfinite, interval)) else []
     return record
 
 

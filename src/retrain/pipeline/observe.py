@@ -15,7 +15,8 @@ from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, plan_windows
 from retrain.errors import DataError
 from retrain.models.metrics import monitoring_loss
-from retrain.monitoring.policy import Decision, Policy, PolicyContext, RetrainingGain
+from retrain.monitoring.policy import Decision, Policy, PolicyContext
+from retrain.pipeline.loop import find_promotion, policy_context
 from retrain.registry.store import Store, open_store, store_exists
 from retrain.types import ChangeRecord, DecisionRecord, ScoreRecord
 from retrain.workspace import MONITORING_CACHE, SNAPSHOT
@@ -70,7 +71,15 @@ def look(
             _nothing_new(config, manifest, store, entries) if store is not None else None
         ) or FIRST
     else:
-        situation = find_context(config, manifest, watched, entries, observation)
+        drift = observation.drift.families if observation.drift else {}
+        situation = policy_context(
+            config,
+            manifest.labelled,
+            entries,
+            observation.scores,
+            {name: change.p_value for name, change in drift.items()},
+            observation.expected_difficulty,
+        )
         decision = _learnt_broken(manifest, watched) or _nothing_new(
             config, manifest, store, entries
         )
@@ -99,22 +108,12 @@ def _watched(
         twin_version = champion.challenger
         unrefitted = load_version(store, twin_version, config.trusted_types, entries)
         unrefitted_until = datetime.fromisoformat(champion.challenger_trained_until)
-    # What a person brought back was judged by the gate once, earlier.
-    figure = f"{monitoring_loss(config.data.metric, config.data.task)}/challenger"
-    judged = [
-        entry
-        for entry in entries
-        if entry.challenger == champion.challenger and figure in entry.figures
-    ]
-    loss, window = None, None
-    if judged:
-        loss = judged[-1].figures[figure]
-        window = Window(
-            *(
-                datetime.fromisoformat(t)
-                for t in (judged[-1].evaluation_start, judged[-1].evaluation_end)
-            )
-        )
+    # A version that was brought back was compared once, earlier.
+    loss = monitoring_loss(config.data.metric, config.data.task)
+    promotion, window = find_promotion(entries, champion, loss), None
+    if promotion is not None:
+        span = promotion.evaluation_start, promotion.evaluation_end
+        window = Window(*map(datetime.fromisoformat, span))
     return DeployedModel(
         champion.champion,
         model,
@@ -122,63 +121,8 @@ def _watched(
         unrefitted,
         unrefitted_until,
         digest,
-        loss,
         window,
         twin_version,
-    )
-
-
-def find_context(
-    config: Config,
-    manifest: Manifest,
-    watched: DeployedModel,
-    entries: Sequence[Entry],
-    observation: Observation,
-) -> PolicyContext:
-    """What a policy may look at, from ledger and observation."""
-    from retrain.registry.ledger import DECAY, VERDICT
-
-    labelled = manifest.labelled
-    numbers = {batch.period: number for number, batch in enumerate(labelled)}
-
-    def through(until: str | None) -> int:
-        """The newest batch with rows before a time."""
-        known = [
-            number
-            for number, batch in enumerate(labelled)
-            if until and batch.first_time.isoformat() < until
-        ]
-        return max(known, default=0)
-
-    trained = {entry.champion: entry.trained_until for entry in entries if entry.champion}
-    trained |= {entry.challenger: entry.challenger_trained_until for entry in entries}
-    loss = monitoring_loss(config.data.metric, config.data.task)
-    verdicts = [
-        entry for entry in entries if entry.kind == VERDICT and entry.newest_batch in numbers
-    ]
-    gains = []
-    for entry in verdicts:
-        known = through(trained.get(entry.incumbent)) + 1
-        if entry.incumbent is not None and f"{loss}/minus_incumbent" in entry.figures:
-            added = numbers[entry.newest_batch] + 1 - known
-            brought = -entry.figures[f"{loss}/minus_incumbent"]
-            gains.append(RetrainingGain(known, added, brought, entry.figures.get(DECAY)))
-    trained_through = through(watched.trained_until.isoformat())
-    drift = observation.drift
-    return PolicyContext(
-        period=labelled[-1].period,
-        newest=len(labelled) - 1,
-        trained_through=trained_through,
-        new_rows=sum(batch.rows for batch in labelled[trained_through + 1 :]),
-        attempts=tuple(sorted({numbers[entry.newest_batch] for entry in verdicts})),
-        scores=tuple(
-            score for score in observation.scores if numbers[score.period] > trained_through
-        ),
-        expected=watched.loss,
-        expected_difficulty=observation.expected_difficulty,
-        drift={name: change.p_value for name, change in drift.families.items()} if drift else {},
-        false_alarm_rate=config.monitoring.false_alarm_rate,
-        gains=tuple(gains),
     )
 
 

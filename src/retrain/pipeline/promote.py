@@ -12,13 +12,13 @@ from retrain.config import Approval, Config, to_yaml
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window
 from retrain.errors import PromotionError
-from retrain.gate.decision import Verdict
 from retrain.models.model_files import import_first
 from retrain.models.training import model_digest, train, with_selected_strategy
+from retrain.pipeline.loop import append, is_refitted
 from retrain.registry import runs, versions
 from retrain.registry.ledger import Entry, Ledger
 from retrain.registry.store import Store, open_store
-from retrain.registry.transitions import AuditContext, Refused, next_entry, plan_refusal
+from retrain.registry.transitions import AuditContext
 from retrain.report import publish
 from retrain.report.best_effort import best_effort
 from retrain.types import (
@@ -63,7 +63,7 @@ def run(config: Config) -> None:
             f"{COMPARISON} is about other predictions than those of challenger version {trained.challenger.version}: stage `evaluate` "
             "has not judged it yet. Run `dvc repro`. Nothing was changed."
         )
-    refits = Verdict(compared.verdict) is Verdict.promote and config.gate.refit
+    refits = is_refitted(compared.verdict, config.gate.refit)
     if refits:
         import_first()
     store = open_store(config)
@@ -130,33 +130,3 @@ def refit(
     tags |= {"refit_of": str(trained.challenger.version), "strategy_choice": choice}
     version = versions.register(store, stored.model_id, trained.run_id, tags)
     return versions.model_record(versions.get_version(store, version))
-
-
-def append(
-    ledger: Ledger,
-    trained: ChallengerRecord,
-    compared: ComparisonRecord,
-    new_version: ModelRecord,
-    circumstances: AuditContext,
-) -> Entry:
-    """Write the verdict to the ledger, unless this very verdict is there already; returns its entry.
-
-    Raises Refused, and writes that down as well, when it was overtaken: the verdict was about another champion.
-    """
-    while True:
-        entries = ledger.entries()
-        try:
-            planned = next_entry(
-                entries, trained, compared, new_version, circumstances, ledger.looks()
-            )
-        except Refused as refused:
-            refusal = plan_refusal(
-                entries, trained, compared, new_version, circumstances, str(refused)
-            )
-            if refusal is None or ledger.append(refusal, len(entries)):
-                raise
-            continue
-        if planned.seq < len(entries):  # written by a run that died before it could say so
-            return planned
-        if ledger.append(planned, len(entries)):
-            return ledger.entries()[len(entries)]

@@ -14,7 +14,7 @@ from retrain.config import Config, Task, build, class_name, feature_types
 from retrain.data.manifest import CONTENT_DIGITS, Manifest
 from retrain.data.schema import Schema
 from retrain.data.snapshot import SnapshotStore
-from retrain.data.windows import Window, Windows, batches_in, plan_references, plan_windows
+from retrain.data.windows import Window, Windows, batches_in, plan_references
 from retrain.gate.alpha_spending import to_look
 from retrain.gate.decision import gate_digest
 from retrain.gate.estimates import (
@@ -29,9 +29,10 @@ from retrain.models.scoring import Model, Scored, score_rows, spread_classes
 from retrain.models.strategy import ParentModel, Strategy
 from retrain.models.training import FittedModel, measure_latency, model_digest, recipe_digest, train
 from retrain.pipeline import observe
+from retrain.pipeline.loop import Incumbent, TrainingPlan, plan_training
 from retrain.pipeline.predictions import with_scores
 from retrain.registry import runs, versions
-from retrain.registry.ledger import Entry, Ledger, find_incumbent, find_parent, rolled_back
+from retrain.registry.ledger import Entry, Ledger, rolled_back
 from retrain.registry.runs import StoredModel
 from retrain.registry.store import Store, open_store
 from retrain.types import ChallengerRecord, DecisionRecord, LedgerPointer, ModelRecord
@@ -41,11 +42,19 @@ log = logging.getLogger("retrain")
 
 
 @dataclass(frozen=True)
-class Incumbent:
-    """The champion to compare with, loaded."""
+class Registry:
+    """The versions of MLflow's registry. Raises PromotionError where tags and ledger disagree."""
 
-    record: ModelRecord
-    model: Model
+    config: Config
+    store: Store
+    entries: Sequence[Entry]
+
+    def record(self, version: int) -> ModelRecord:
+        return versions.checked_record(versions.get_version(self.store, version), self.entries)
+
+    def load(self, version: int) -> Model:
+        trusted = self.config.trusted_types
+        return versions.load_version(self.store, version, trusted, self.entries)
 
 
 def run(config: Config) -> None:
@@ -66,7 +75,6 @@ def run(config: Config) -> None:
     if not decision.retrain:
         _decline(decision.reason, manifest, decision)
         return
-    windows = plan_windows(manifest.labelled, config.evaluation)
     recipe = recipe_digest(config, manifest)
     rollback = rolled_back(history, recipe)
     if rollback is not None:
@@ -78,11 +86,15 @@ def run(config: Config) -> None:
         _decline(reason, manifest, decision)
         return
     # Loaded before the fit: an incumbent that can't be loaded must not cost a training first.
-    incumbent = _load_incumbent(
-        config, store, find_incumbent(history, windows.evaluation.start.isoformat()), history
+    plan = plan_training(
+        config,
+        manifest.labelled,
+        history,
+        Registry(config, store, history),
+        build(Strategy, config.strategy, "strategy").continues,
     )
-    base = _load_parent(config, store, history, windows)
-    record = _train(config, store, snapshot, windows, incumbent, base, recipe, decision)
+    base = versions.load_parent(config, store, plan.parent, history) if plan.parent else None
+    record = _train(config, store, snapshot, plan, base, recipe, decision)
     record.reason, record.decay, record.ledger_length = (
         decision.reason,
         decision.decay,
@@ -136,41 +148,17 @@ def _decline(reason: str, manifest: Manifest, decision: DecisionRecord) -> None:
         log.info("No challenger: %s", reason)
 
 
-def _load_incumbent(
-    config: Config, store: Store, record: ModelRecord | None, history: Sequence[Entry]
-) -> Incumbent | None:
-    """Raises PromotionError when the version's tags and the ledger disagree about its training rows: one was changed."""
-    if record is None:
-        return None
-    tagged = versions.checked_record(versions.get_version(store, record.version), history)
-    return Incumbent(
-        tagged, versions.load_version(store, record.version, config.trusted_types, history)
-    )
-
-
-def _load_parent(
-    config: Config, store: Store, history: Sequence[Entry], windows: Windows
-) -> ParentModel | None:
-    """The version that the strategy continues from; None for one that doesn't, or before there is one."""
-    strategy = build(Strategy, config.strategy, "strategy")
-    version = (
-        find_parent(history, windows.evaluation.start.isoformat()) if strategy.continues else None
-    )
-    return versions.load_parent(config, store, version, history) if version is not None else None
-
-
 def _train(
     config: Config,
     store: Store,
     snapshot: SnapshotStore,
-    windows: Windows,
-    incumbent: Incumbent | None,
+    plan: TrainingPlan[Model],
     base: ParentModel | None,
     recipe: str,
     decision: DecisionRecord,
 ) -> ChallengerRecord:
     """Fit, predict and register in one MLflow run."""
-    manifest = snapshot.manifest()
+    manifest, windows, incumbent = snapshot.manifest(), plan.windows, plan.incumbent
     newest = manifest.labelled[-1].period
     tags = _tags(config, manifest, windows, incumbent) | {
         "policy": decision.policy,
@@ -230,7 +218,7 @@ def _train(
 
 
 def _tags(
-    config: Config, manifest: Manifest, windows: Windows, incumbent: Incumbent | None
+    config: Config, manifest: Manifest, windows: Windows, incumbent: Incumbent[Model] | None
 ) -> dict[str, str]:
     periods = [batch.period for batch in manifest.labelled]
     return {
@@ -246,7 +234,7 @@ def _tags(
 
 
 def _rows_to_judge(
-    config: Config, snapshot: SnapshotStore, evaluation: Window, incumbent: Incumbent | None
+    config: Config, snapshot: SnapshotStore, evaluation: Window, incumbent: Incumbent[Model] | None
 ) -> pl.DataFrame:
     """The evaluation rows, then those of the reference windows while there is an incumbent; `window` tells them apart.
 

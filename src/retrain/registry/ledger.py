@@ -148,7 +148,8 @@ class Ledger:
 
         Raises StoreError for everything else that can go wrong, so that trying again after False always ends.
         """
-        stamped = dataclasses.replace(entry, reason=mask(entry.reason), **_stamp())
+        figures = {name: float(f"{value:.6g}") for name, value in entry.figures.items()}
+        stamped = dataclasses.replace(entry, reason=mask(entry.reason), figures=figures, **_stamp())
         content = dataclasses.asdict(stamped)
         del content["seq"]
         # In ASCII a character is a byte, and one that every database takes.

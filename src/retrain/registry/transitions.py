@@ -128,7 +128,7 @@ def _verdict_entry(
         models=_model_files(trained.challenger, new_version, trained.incumbent),
         checks={name: check.outcome for name, check in compared.checks.items()},
         figures={
-            name: float(f"{value:.6g}")
+            name: value
             for name, value in (
                 compared.flat() | ({} if trained.decay is None else {DECAY: trained.decay})
             ).items()
