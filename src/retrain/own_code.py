@@ -22,12 +22,22 @@ ENGINE = {
         "data/windows.py",
         "models",
         "monitoring",
+        "pipeline/loop.py",
         "pipeline/observe.py",
+        "pipeline/predictions.py",
         "pipeline/train.py",
         "registry",
     ),
-    "evaluate": ("data/windows.py", "gate", "models/metrics.py", "pipeline/evaluate.py"),
-    "promote": ("gate", "pipeline/promote.py", "report"),
+    "evaluate": (
+        "data/windows.py",
+        "gate",
+        "models/metrics.py",
+        "models/scoring.py",
+        "pipeline/evaluate.py",
+        "pipeline/loop.py",
+        "pipeline/predictions.py",
+    ),
+    "promote": ("gate", "pipeline/loop.py", "pipeline/promote.py", "report"),
 }
 
 
