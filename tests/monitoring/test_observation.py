@@ -43,7 +43,7 @@ def test_a_labelled_batch_is_scored_compared_and_ranked(grown: Project) -> None:
     )
     report = (grown.root / "reports/report.html").read_text()
     assert (
-        "Log loss of champion version 2" in report
+        "the champion before its refit" in report
         and f"{seen['scores'][-1]['value']:.4f} [" in report
     )
     assert "Drift of batch 2013-06 against 2013-03" in report and "<td>whole rows</td>" in report
