@@ -296,7 +296,7 @@ def test_a_margin_may_be_relative_to_the_incumbent() -> None:
 
 
 def test_a_relative_margin_of_everything_is_refused() -> None:
-    with pytest.raises(ConfigError, match="share of at most 0.5"):
+    with pytest.raises(ConfigError, match=r"share of at most 0\.5"):
         NonInferiority("log_loss", 5, "relative", 0.95)
     NonInferiority("rmse", 5, "absolute", 0.95)
 
