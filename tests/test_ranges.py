@@ -55,7 +55,7 @@ def unchecked(hint: Any) -> Iterator[Any]:
 
 def shipped_classes() -> list[type]:
     for module in pkgutil.walk_packages(retrain.__path__, "retrain."):
-        if module.name.split(".")[1] in ("monitoring", "modeling", "promotion", "data"):
+        if module.name.split(".")[1] in ("monitoring", "models", "gate", "data"):
             importlib.import_module(module.name)
 
     def below(base: type) -> Iterator[type]:

@@ -48,11 +48,11 @@ def test_a_batch_on_hold_gives_its_reason_once_and_status_says_what_to_do(grown:
     grown.arrive("2013-04")
     output = plain(grown.repro()).lower()
     assert (
-        output.count(why) == 1 and "batch 2013-04 is held back, and nothing else has come" in output
+        output.count(why) == 1 and "batch 2013-04 is on hold, and nothing else has come" in output
     )
     monitored = grown.run("retrain", "monitor")
     seen = plain(monitored.stdout + monitored.stderr)
-    assert seen.count(f"Batch 2013-04 is held back: {why}") == 1
+    assert seen.count(f"Batch 2013-04 is on hold: {why}") == 1
     status = plain(grown.run("retrain", "status").stdout)
     assert f"Held back 2013-04: {why}" in status
     assert "Next batch 2013-04 is on hold: take it off `monitoring.hold` to use it" in status

@@ -83,7 +83,9 @@ def known_mean(
         by, known_at, (pl.col(value).cum_sum() / pl.col(value).cum_count()).over(by).alias("mean")
     )
     numbered = rows.select(by, known_at).with_row_index("row").sort(known_at)
-    joined = numbered.join_asof(means, on=known_at, by=by, allow_exact_matches=False)
+    joined = numbered.join_asof(
+        means, on=known_at, by=by, allow_exact_matches=False, check_sortedness=False
+    )
     return joined.sort("row")["mean"]
 
 

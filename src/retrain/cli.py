@@ -52,7 +52,7 @@ STAGES = {
     ),
     "promote": (
         "retrain.pipeline.promote",
-        "carry out the verdict, finish a half-done move; with a version: let it serve over the gate's head",
+        "carry out the verdict, finish a half-done move; with a version: let it serve although the gate has not chosen it",
         'retrain promote\n  retrain promote 7 --reason "the gate was wrong about the strike"',
     ),
 }

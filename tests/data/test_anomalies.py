@@ -167,11 +167,11 @@ def test_what_is_held_back_does_not_depend_on_what_was_released_before(project: 
     said: list[str] = []
     held = state("")
     assert (
-        "Batch 2013-07 looks broken and is held back" in said[-1]
+        "Batch 2013-07 looks broken and is on hold" in said[-1]
         and "Batch 2013-08 as well" in said[-1]
     )
     released = state("2013-07")
-    assert "held back" not in said[-1], "the second one is like the first"
+    assert "on hold" not in said[-1], "the second one is like the first"
     assert state("") == held
     shutil.rmtree(project.root / "data/snapshot")
     assert state("2013-07") == released and state("") == held
@@ -182,7 +182,7 @@ def test_a_broken_batch_neither_trains_nor_judges_until_it_is_released(project: 
     project.arrive(*(f"2013-0{number}" for number in range(4, 7)))
     project.arrive("2013-07", change=lambda rows: flip_labels(rows, "late", 1.0, seed=1))
     output = project.repro()
-    assert "Batch 2013-07 looks broken and is held back" in output and "turned around" in output
+    assert "Batch 2013-07 looks broken and is on hold" in output and "turned around" in output
     assert "batches 2013-01 to 2013-06" in output
     project.arrive("2013-08")
     assert (
@@ -220,8 +220,8 @@ def test_a_batch_that_is_held_back_after_the_champion_learnt_from_it_stops_no_pi
     project.edit("conf/config.yaml", "hold_anomalies: false", "hold_anomalies: true ")
     output = project.repro()
     assert (
-        f"No retraining: Batch 2013-07 is held back, and champion version {version} has learnt "
-        "from it" in output
+        f"No retraining: Batch 2013-07 is on hold, and champion version {version} was trained "
+        "on it" in output
     )
     assert project.run("retrain", "history").stdout == served and project.stages_run() == []
 
@@ -241,7 +241,7 @@ def test_without_a_champion_a_batch_on_hold_trains_no_challenger_a_second_time(
     project.arrive("2013-06", change=lambda rows: flip_labels(rows, "late", 1.0, seed=1))
     output = project.repro()
     assert (
-        "Batch 2013-06 is held back" in output
+        "Batch 2013-06 is on hold" in output
         and "got the verdict keep" in output
         and "Challenger version" not in output
     )

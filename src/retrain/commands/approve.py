@@ -1,4 +1,4 @@
-"""`retrain approve`: a person's yes to the version that passed the gate and waits as alias `candidate`."""
+"""`retrain approve`: manual approval of the version that passed the gate and waits as alias `candidate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`retrain promote VERSION --reason "..."`: a person lets a version serve, over the gate's head. Recorded as an override."""
+"""`retrain promote VERSION --reason "..."`: a person overrides the gate: this version serves. Recorded as an override."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Look:
 # Most windows are looked at once: the first look keeps most of the level.
 FIRST_LOOK_SHARE = 0.8
 # Windows that reach back over earlier batches overlap. With level * unseen^(2/3) those within one window's length promote a challenger that
-# lies on the margin in at most alpha of the cases, whatever the overlap (`tests/promotion/test_looks.py` simulates it).
+# lies on the margin in at most alpha of the cases, whatever the overlap (`tests/gate/test_alpha_spending.py` simulates it).
 UNSEEN_POWER = 2 / 3
 
 

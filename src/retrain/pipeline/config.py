@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from retrain.config import Config, build, load_params, to_yaml
+import yaml
+
+from retrain.config import Config, build, to_container, to_yaml
 from retrain.data.periods import parse_delay, parse_period
 from retrain.errors import ConfigError, DataError
 from retrain.gate.decision import build_checks
@@ -12,6 +14,7 @@ from retrain.models.metrics import SHOWN, find_metric, fits_task
 from retrain.models.strategy import Strategy
 from retrain.monitoring.policy import Policy
 from retrain.workspace import PARAMS, write_text
+from retrain.yaml_text import load
 
 log = logging.getLogger("retrain")
 
@@ -42,16 +45,14 @@ def run(config: Config) -> None:
 
 
 def _model_changed(config: Config) -> bool:
-    """Whether the model has to be looked at again. That imports its library, which takes longer than all else here."""
+    """Whether the model has to be looked at again. That imports its library, the longest part."""
     try:
-        known = load_params()
-    except Exception:  # missing, or of an earlier version
-        return True
-    return (known.model, known.code, known.data.task) != (
-        config.model,
-        config.code,
-        config.data.task,
-    )
+        known = load(PARAMS.read_text(encoding="utf-8"))
+        of_model = [known["model"], known["code"], known["data"]["task"]]
+    except (OSError, UnicodeError, yaml.YAMLError, LookupError, TypeError):
+        return True  # missing, damaged, or of an earlier version
+    wanted = to_container(config)
+    return of_model != [wanted["model"], wanted["code"], wanted["data"]["task"]]
 
 
 def _check_periods(config: Config) -> None:

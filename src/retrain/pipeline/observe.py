@@ -46,7 +46,7 @@ def run(config: Config) -> None:
     decision = look(config, manifest, store, entries)
     show(decision)
     for period, why in decision.held_back.items():
-        log.info("Batch %s is held back: %s", period, why)
+        log.info("Batch %s is on hold: %s", period, why)
 
 
 def look(
@@ -57,7 +57,7 @@ def look(
 
     if not manifest.labelled:
         held = [batch.period for batch in manifest.batches if batch.on_hold]
-        why = f" (held back: {', '.join(held)})" if held else ""
+        why = f" (on hold: {', '.join(held)})" if held else ""
         raise DataError(
             f"The snapshot has no labelled row{why}. Set `data.as_of` to a period whose labels are known; then `dvc repro`."
         )
@@ -80,7 +80,7 @@ def look(
             {name: change.p_value for name, change in drift.items()},
             observation.expected_difficulty,
         )
-        decision = _learnt_broken(manifest, watched) or _nothing_new(
+        decision = _trained_on_hold(manifest, watched) or _nothing_new(
             config, manifest, store, entries
         )
         decision = decision or policy.decide_within_limits(situation)
@@ -126,8 +126,8 @@ def _watched(
     )
 
 
-def _learnt_broken(manifest: Manifest, watched: DeployedModel) -> Decision | None:
-    """A no, whatever the policy: the champion has learnt from a batch that is held back by now, so what came before can't judge it."""
+def _trained_on_hold(manifest: Manifest, watched: DeployedModel) -> Decision | None:
+    """A no, whatever the policy: the champion was trained on a batch that is on hold by now, so what came before can't judge it."""
     newest = manifest.batches[-1]
     if (
         not newest.on_hold
@@ -137,8 +137,8 @@ def _learnt_broken(manifest: Manifest, watched: DeployedModel) -> Decision | Non
         return None
     return Decision(
         False,
-        f"Batch {newest.period} is held back, and champion version {watched.version} has learnt from it: mend it, list it under "
-        f"`monitoring.accept`, or `retrain rollback`. `retrain status` says why it is held back.",
+        f"Batch {newest.period} is on hold, and champion version {watched.version} was trained on it: mend it, list it under "
+        f"`monitoring.accept`, or `retrain rollback`. `retrain status` says why it is on hold.",
     )
 
 
@@ -168,7 +168,7 @@ def _nothing_new(
     ):
         return None
     if newest.on_hold:
-        reason = f"Batch {newest.period} is held back, and nothing else has come since the last verdict. `retrain status` says why."
+        reason = f"Batch {newest.period} is on hold, and nothing else has come since the last verdict. `retrain status` says why."
     else:
         reason = f"The labels of batch {newest.period} are not there yet, and nothing else has come since the last verdict."
     if last.champion is None:

@@ -104,7 +104,7 @@ def how_to_accept(batches: Sequence[Batch], accept_after: int | None) -> list[st
     else:
         way_out = f"Mend it at its source, or, if it is right, list it under `monitoring.accept` in conf/config.yaml: [{first.period}]"
     lines = [
-        f"Batch {first.period} {'is' if first.held_by_hand else 'looks broken and is'} held back: it neither trains nor judges. "
+        f"Batch {first.period} {'is' if first.held_by_hand else 'looks broken and is'} on hold: it neither trains nor judges. "
         f"{why[0].upper()}{why[1:]} {way_out}; then `dvc repro`."
     ]
     lines += [f"Batch {batch.period} as well: {batch.why_on_hold}" for batch in others]

@@ -62,7 +62,7 @@ def rows_of(result: Result, outcomes: Sequence[Outcome]) -> list[list[str]]:
 
 
 def drill_rows(result: Result) -> tuple[list[str], list[list[str]]]:
-    header = ["broken batch", "combination", "monitor", "held back", "promoted", "loss", "to clean"]
+    header = ["broken batch", "combination", "monitor", "on hold", "promoted", "loss", "to clean"]
     rows = [
         [
             drill.kind,
