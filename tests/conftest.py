@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -89,7 +90,17 @@ class Project:
             )
 
     def copy(self, root: Path) -> Project:
-        shutil.copytree(self.root, root, symlinks=True)
+        """A copy of the files. The database is copied by SQLite: to close a file by other means takes its locks
+        away from clients in this process, which then read a damaged one."""
+        database = self.root / "mlflow.db"
+        whole = shutil.ignore_patterns("mlflow.db*") if database.is_file() else None
+        shutil.copytree(self.root, root, symlinks=True, ignore=whole)
+        if whole:
+            with (
+                contextlib.closing(sqlite3.connect(database)) as made,
+                contextlib.closing(sqlite3.connect(root / "mlflow.db")) as copy,
+            ):
+                made.backup(copy)
         return Project(root)
 
     def client(self):

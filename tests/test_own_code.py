@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Project
 
 import retrain
 from retrain import own_code
@@ -88,3 +88,15 @@ def test_an_engine_that_is_installed_has_the_digests_of_the_one_in_the_project(
     shutil.copytree(Path(own_code.__file__).parent, installed)
     monkeypatch.setattr(own_code, "__file__", str(installed / "own_code.py"))
     assert code_digests({}, REPOSITORY) == here
+
+
+def test_the_package_of_the_project_one_stands_in_is_used_whatever_the_environment_holds(
+    project: Project,
+) -> None:
+    def digest() -> str:
+        project.run("retrain", "config", PYTHONPATH=str(REPOSITORY / "src"))
+        return yaml.safe_load((project.root / "params.yaml").read_text())["code"]["model"]
+
+    before = digest()
+    project.edit("src/project/features.py", "from __future__", "# Ours.\nfrom __future__")
+    assert before and digest() not in ("", before)

@@ -103,7 +103,7 @@ QUESTIONS = {
 }
 INIT = (
     "retrain.commands.init",
-    "look at your own data, guess its contract, write conf/data/<name>.yaml",
+    "look at your own data, guess its schema, write conf/data/<name>.yaml",
     "retrain init sales.csv --target amount --time sold_at\n"
     "  retrain init 'data/incoming/*.parquet' --target churned --time day --period week\n"
     '  retrain init DATABASE_URL --query "select * from orders" --target late --time ordered_at',
@@ -500,9 +500,8 @@ def run(options: argparse.Namespace) -> None:
         importlib.import_module(NEW[0]).run(options)
         return
     os.chdir(find_root())
-    sys.path.append(
-        str(Path("src").resolve())
-    )  # the project's own package, under an installed engine
+    # The package of this very project comes first, also where the environment is another clone's.
+    sys.path.insert(0, str(Path("src").resolve()))
     if options.verb == "init":
         importlib.import_module(INIT[0]).run(options)
         return
