@@ -100,3 +100,14 @@ def test_the_package_of_the_project_one_stands_in_is_used_whatever_the_environme
     before = digest()
     project.edit("src/project/features.py", "from __future__", "# Ours.\nfrom __future__")
     assert before and digest() not in ("", before)
+
+
+def test_the_package_in_the_projects_src_counts_not_one_of_the_same_name_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("mine", "another"):
+        (tmp_path / folder / "src/shop").mkdir(parents=True)
+        (tmp_path / folder / "src/shop/__init__.py").write_text("class Full: ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "another/src"))
+    content = {"strategy": {"_target_": "shop.Full"}}
+    assert code_digests(content, tmp_path / "mine")["strategy"]

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def defined_names(modules: Mapping[str, Path]) -> list[str]:
 def _modules_on_the_way(name: str, root: Path) -> Iterator[tuple[str, Path]]:
     """The package that a dotted name begins with, those inside it, and the module where the name ends."""
     package, *rest = name.split(".")
-    path = _origin(package) if package.isidentifier() and package != PACKAGE else None
+    path = _origin(package, root) if package.isidentifier() and package != PACKAGE else None
     if path is None or not path.is_relative_to(root.resolve()) or _is_installed(path):
         return
     if path.is_file():
@@ -155,10 +156,16 @@ def _parsed(path: Path) -> ast.Module:
         return ast.Module([], [])
 
 
-def _origin(package: str) -> Path | None:
-    """Where a top-level package or module lies, None when it can't be found: building it says why."""
+def _origin(package: str, root: Path) -> Path | None:
+    """Where a top-level package or module lies, None when it can't be found: building it says why.
+
+    The project's `src/` comes first, as on the path of every command: an environment may hold the
+    package of another clone under the same name.
+    """
     try:
-        spec = importlib.util.find_spec(package)
+        spec = PathFinder.find_spec(package, [str(root / "src")])
+        if spec is None or spec.origin is None:
+            spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         return None
     if spec is None:
