@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from retrain.gate.checks import Check, CheckResult, Outcome
     from retrain.gate.estimates import Comparison, Estimate
     from retrain.models import encodings
-    from retrain.models.metrics import Metric
+    from retrain.models.metrics import Metric, RowLoss, sum_by_block
     from retrain.models.strategy import FitResult, ParentModel, Strategy, TrainingSet
     from retrain.monitoring.policy import Decision, Policy, PolicyContext, RetrainingGain, Score
 
@@ -31,7 +31,7 @@ _HOME = {
     "gate.checks": ("Check", "CheckResult", "Outcome"),
     "gate.estimates": ("Comparison", "Estimate"),
     "models": ("encodings",),
-    "models.metrics": ("Metric",),
+    "models.metrics": ("Metric", "RowLoss", "sum_by_block"),
     "models.strategy": ("FitResult", "ParentModel", "Strategy", "TrainingSet"),
     "monitoring.policy": ("Decision", "Policy", "PolicyContext", "RetrainingGain", "Score"),
 }
@@ -57,6 +57,7 @@ __all__ = [
     "PolicyContext",
     "RetrainError",
     "RetrainingGain",
+    "RowLoss",
     "Score",
     "Source",
     "Strategy",
@@ -64,6 +65,7 @@ __all__ = [
     "Task",
     "TrainingSet",
     "encodings",
+    "sum_by_block",
 ]
 
 

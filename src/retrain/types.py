@@ -186,9 +186,6 @@ class ComparisonRecord(Strict):
     provenance: dict[str, str] = field(
         default_factory=dict
     )  # model -> why it can't have seen the evaluation rows
-    bootstrap: dict[str, list[float]] = field(
-        default_factory=dict
-    )  # row loss -> interval of the difference that counts
     checks: dict[str, CheckRecord] = field(default_factory=dict)
     scores: dict[str, dict[str, FigureRecord]] = field(default_factory=dict)  # by model and metric
     differences: dict[str, dict[str, FigureRecord]] = field(

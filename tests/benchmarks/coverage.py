@@ -10,7 +10,7 @@ larger by day than by row. Days are independent of one another and have heavy ta
 Three parts (`--part`):
 
 - coverage: of every simulated evaluation window some intervals for the difference are asked whether they hold the true
-  one: the project's (jackknife by day with Student's t), its bootstrap-t of whole days (mean losses only), the percentile
+  one: the project's (jackknife by day with Student's t), the percentile
   bootstrap of days, and the usual one that takes rows for independent (for the ROC AUC: DeLong, DeLong and
   Clarke-Pearson 1988);
 - looks: one window is looked at again and again, each time with a new challenger that is no better: how often is any of
@@ -37,7 +37,7 @@ from scipy.special import expit
 from scipy.stats import norm, rankdata
 
 from retrain.gate.checks import NonInferiority, Outcome, Superiority
-from retrain.gate.comparison import bootstrap_t, compare, jackknife
+from retrain.gate.comparison import compare, jackknife
 from retrain.gate.estimates import (
     BLOCK,
     CHALLENGER,
@@ -48,11 +48,12 @@ from retrain.gate.estimates import (
     score_column,
 )
 from retrain.models.metrics import METRICS as PROJECT_METRICS
-from retrain.models.metrics import mean_replicates, row_log_loss
+from retrain.models.metrics import find_metric, find_row_loss, leave_one_out, mean
 
+row_log_loss = find_row_loss("log_loss")
 DAYS = (7, 10, 30, 90)
 METRICS = ("log_loss", "roc_auc")
-METHODS = ("jackknife-t by day", "bootstrap-t by day", "percentile bootstrap", "normal by row")
+METHODS = ("jackknife-t by day", "percentile bootstrap", "normal by row")
 LOOKS = (1, 5, 20, 100)
 LOOKED_AT_DAYS = 10
 CONFIDENCE = 0.95
@@ -237,8 +238,6 @@ def run_trial(case: Case, days: int, truth: dict[str, float], random: np.random.
     sample = simulate(case, days, random)
     comparison = compare(sample.frame(), [CHALLENGER, INCUMBENT])
     bootstrap, by_row = bootstrap_intervals(sample, random), row_estimates(sample)
-    sums, rows = np.bincount(sample.day, sample.loss_difference()), np.bincount(sample.day)
-    studentized = {"log_loss": bootstrap_t(sums, rows, CONFIDENCE, RESAMPLES)}
     width = norm.ppf(1 - (1 - CONFIDENCE) / 2)
     covered, promoted, ratio = {}, {}, {}
     for metric in METRICS:
@@ -247,15 +246,10 @@ def run_trial(case: Case, days: int, truth: dict[str, float], random: np.random.
         by_row_interval = value - width * error, value + width * error
         intervals = (
             estimate.interval(CONFIDENCE),
-            studentized.get(metric),
             bootstrap[metric],
             by_row_interval,
         )
-        held = [
-            low <= truth[metric] <= high if interval else None
-            for interval in intervals
-            for low, high in [interval or (0, 0)]
-        ]
+        held = [low <= truth[metric] <= high for low, high in intervals]
         covered[metric] = dict(zip(METHODS, held, strict=True))
         promoted[metric] = promotions(comparison, metric, error)
         ratio[metric] = estimate.standard_error / error
@@ -285,9 +279,7 @@ def promotions_by_loss(sample: Sample) -> dict[str, bool]:
     rows, loss = np.bincount(sample.day), sample.loss_difference()
     scores = {CHALLENGER: sample.challenger, INCUMBENT: sample.incumbent}
     replicates = {
-        (model, "log_loss"): mean_replicates(
-            np.bincount(sample.day, row_log_loss(sample.target, score)), rows
-        )
+        (model, "log_loss"): find_metric("log_loss").replicates(sample.target, score, sample.day)
         for model, score in scores.items()
     }
     difference = replicates[CHALLENGER, "log_loss"] - replicates[INCUMBENT, "log_loss"]
@@ -319,7 +311,7 @@ def look_at_one_window(random: np.random.Generator) -> dict[str, NDArray]:
     differences = losses[1:] - losses[0]
     rows = np.bincount(day)
     sums = np.add.reduceat(differences, np.r_[0, np.cumsum(rows)[:-1]], axis=1)
-    estimates = [jackknife(mean_replicates(by_day, rows)) for by_day in sums]
+    estimates = [jackknife(leave_one_out(mean, np.stack([by_day, rows]).T)) for by_day in sums]
     gate = Superiority("log_loss", minimum_gain=0.0, confidence=CONFIDENCE)
     row_errors = differences.std(axis=1, ddof=1) / math.sqrt(len(day))
     return {
@@ -340,10 +332,8 @@ def _passes(gate: Superiority, estimate: Estimate, look: int) -> bool:
     return gate.judge(comparison).outcome is Outcome.passed
 
 
-def share(answers: Sequence[bool | None]) -> str:
+def share(answers: Sequence[bool]) -> str:
     """Percentage with its Monte Carlo standard error."""
-    if answers[0] is None:
-        return ""
     mean = sum(answers) / len(answers)
     return f"{100 * mean:5.1f} % ±{100 * math.sqrt(mean * (1 - mean) / len(answers)):.1f}"
 

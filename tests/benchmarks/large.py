@@ -84,7 +84,7 @@ def main() -> None:
     for name, check in record.checks.items():
         print(f"{check.outcome:<15}{name}: {check.reason}")
     print(
-        f"\n{rows:,} rows: intervals {compared - started:.1f} s, guardrails and bootstrap {ended - compared:.1f} s, ",
+        f"\n{rows:,} rows: intervals {compared - started:.1f} s, guardrails {ended - compared:.1f} s, ",
         end="",
     )
     print(

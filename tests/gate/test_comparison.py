@@ -15,10 +15,11 @@ from retrain.config import Task, compose
 from retrain.errors import PromotionError
 from retrain.gate.comparison import compare
 from retrain.gate.estimates import BLOCK, EVALUATION, TARGET, WINDOW, score_column
-from retrain.models.metrics import monitoring_loss, row_brier, row_log_loss
+from retrain.models.metrics import find_row_loss, monitoring_loss
 from retrain.pipeline.evaluate import compare_stored
 from retrain.types import ChallengerRecord
 
+row_log_loss, row_brier = map(find_row_loss, ("log_loss", "brier"))
 MODELS = ["challenger", "incumbent"]
 NEW, OLD = map(score_column, MODELS)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -9,8 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from retrain.config import Task
 from retrain.errors import ConfigError
-from retrain.models.metrics import METRICS, find_metric
+from retrain.models.metrics import (
+    METRICS,
+    Metric,
+    RowLoss,
+    find_metric,
+    find_row_loss,
+    fits_task,
+    lower_is_better,
+    row_loss_for,
+    sum_by_block,
+)
 
 SIZE, BLOCKS = 60, 4
 scores = arrays(np.float64, SIZE, elements=st.sampled_from([0.0, 0.1, 0.25, 0.25, 0.5, 0.9, 1.0]))
@@ -74,3 +88,61 @@ def test_any_scorer_of_scikit_learn_is_a_metric() -> None:
     )
     with pytest.raises(ConfigError, match="nor a scorer of scikit-learn"):
         find_metric("acuracy")
+
+
+class ShareOfAlarms(Metric):
+    """As a user would write it."""
+
+    lower_is_better = False
+    tasks = frozenset({Task.binary})
+
+    def block_sums(self, target: np.ndarray, score: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+        return sum_by_block(blocks, score >= 0.5)
+
+    def finish(self, totals: np.ndarray) -> np.ndarray:
+        return totals[:, 0] / totals[:, -1]
+
+
+class MissedCost(RowLoss):
+    def __init__(self, cost: float = 3) -> None:
+        self.cost = cost
+
+    def rows(self, target: np.ndarray, score: np.ndarray) -> np.ndarray:
+        return self.cost * target * (1 - score)
+
+
+COSTLY, NO_METRIC = MissedCost(10), 7
+
+
+@given(targets, scores, codes)
+def test_a_metric_of_ones_own_gets_its_interval_from_two_short_methods(
+    target: np.ndarray, score: np.ndarray, codes: np.ndarray
+) -> None:
+    metric = find_metric(f"{__name__}.ShareOfAlarms")
+    expected = [np.mean(score >= 0.5)]
+    expected += [np.mean(score[codes != block] >= 0.5) for block in range(BLOCKS)]
+    assert metric.replicates(target, score, codes) == pytest.approx(expected)
+
+
+def test_a_metric_of_ones_own_is_named_by_its_dotted_path() -> None:
+    own, costly = f"{__name__}.ShareOfAlarms", f"{__name__}.COSTLY"
+    assert not lower_is_better(own) and lower_is_better(costly)
+    assert fits_task(own, Task.binary) and not fits_task(own, Task.regression)
+    assert row_loss_for(own, Task.binary) == "log_loss"
+    assert row_loss_for(costly, Task.binary) == costly
+    assert find_row_loss(costly)(np.ones(1), np.full(1, 0.5)) == pytest.approx([5.0])
+    for wrong, said in (
+        (f"{__name__}.Nothing", "can't be imported"),
+        ("no_such_module.Thing", "can't be imported"),
+        (f"{__name__}.NO_METRIC", "no retrain.Metric"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            find_metric(wrong)
+
+
+def test_a_scorer_is_told_from_a_loss_without_loading_scikit_learn() -> None:
+    code = (
+        "import sys; from retrain.config import Task; from retrain.models import metrics as m; "
+        "m.row_loss_for('f1', Task.binary), m.lower_is_better('f1'); assert 'sklearn' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,10 +13,12 @@ from conftest import Project
 
 from retrain import types
 from retrain.errors import DataError
-from retrain.models.metrics import row_brier, row_log_loss
+from retrain.models.metrics import find_row_loss
 from retrain.monitoring.drift import Change, Drift
 from retrain.monitoring.observation import Cache, Observation, _measured, expected_loss
 from retrain.types import DecisionRecord
+
+row_log_loss, row_brier = map(find_row_loss, ("log_loss", "brier"))
 
 
 def decision(project: Project) -> dict:

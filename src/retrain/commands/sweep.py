@@ -21,8 +21,7 @@ from retrain import config as configuration
 from retrain.commands import candidate
 from retrain.config import Config, DataConfig
 from retrain.errors import ConfigError, RetrainError
-from retrain.gate.estimates import lower_is_better
-from retrain.models.metrics import shown_metrics
+from retrain.models.metrics import lower_is_better, shown_metrics
 from retrain.origins import OVERLAYS, check_choices, list_groups, without_null
 from retrain.registry.names import fit_text
 from retrain.registry.store import CANDIDATES, Store, ensure_experiment, open_store

@@ -10,7 +10,8 @@ from typing import Literal
 
 from retrain.errors import ConfigError
 from retrain.gate.alpha_spending import alpha_at
-from retrain.gate.estimates import BASELINE, CHALLENGER, INCUMBENT, Comparison, lower_is_better
+from retrain.gate.estimates import BASELINE, CHALLENGER, INCUMBENT, Comparison
+from retrain.models.metrics import lower_is_better
 from retrain.ranges import Confidence, Finite, NonNegative, PositiveCount
 
 

@@ -26,7 +26,7 @@ from retrain.gate.estimates import (
     Estimate,
     score_column,
 )
-from retrain.models.metrics import find_metric, find_row_loss, shown_metrics
+from retrain.models.metrics import find_metric, shown_metrics
 
 
 def compare(
@@ -100,50 +100,3 @@ def jackknife(replicates: NDArray) -> Estimate:
         return Estimate(float(replicates[0]), math.nan, 0)
     variance = (blocks - 1) / blocks * np.sum((left_out - left_out.mean()) ** 2)
     return Estimate(float(replicates[0]), float(np.sqrt(variance)), blocks - 1)
-
-
-def bootstrap_interval(
-    predictions: pl.DataFrame,
-    other: str,
-    metric: str,
-    confidence: float = 0.95,
-    resamples: int = 4000,
-) -> tuple[float, float]:
-    """The interval of challenger - other for a mean of row losses from drawing whole blocks with replacement.
-
-    Bootstrap-t: each draw's difference is divided by its own standard error (Davison and Hinkley 1997, section 5.2.1),
-    since the plain percentile interval is too narrow with few blocks. The draws are seeded. NaN with one block.
-    """
-    target, codes = to_target(predictions), block_codes(predictions)
-    loss = find_row_loss(metric)
-    challenger, score = (predictions[score_column(name)].to_numpy() for name in (CHALLENGER, other))
-    difference = loss(target, challenger) - loss(target, score)
-    return bootstrap_t(np.bincount(codes, difference), np.bincount(codes), confidence, resamples)
-
-
-def bootstrap_t(
-    sums: NDArray, rows: NDArray, confidence: float, resamples: int
-) -> tuple[float, float]:
-    """The bootstrap-t interval of a mean, from each block's sum and number of rows, both of shape (blocks,)."""
-    blocks = len(sums)
-    if blocks < 2:
-        return math.nan, math.nan
-    drawn = np.random.default_rng(0).multinomial(
-        blocks, np.full(blocks, 1 / blocks), size=resamples
-    )
-
-    def mean_and_error(times: NDArray) -> tuple[NDArray, NDArray]:
-        count = times @ rows
-        mean = times @ sums / count
-        squares = times * (sums - mean[:, None] * rows) ** 2
-        return mean, np.sqrt(squares.sum(axis=1) * blocks / (blocks - 1)) / count
-
-    value, error = (figure[0] for figure in mean_and_error(np.ones((1, blocks))))
-    means, errors = mean_and_error(drawn)
-    usable = errors > 1e-12 * max(error, 1e-300)  # a draw of one and the same block has none
-    studentized = (means[usable] - value) / errors[usable]
-    if not len(studentized):
-        return value, value
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(studentized, [tail, 1 - tail])
-    return float(value - high * error), float(value - low * error)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from retrain.columns import own_column
 from retrain.config import Task
 from retrain.errors import PromotionError
+from retrain.models.metrics import find_metric, lower_is_better
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,29 +21,11 @@ CHALLENGER, INCUMBENT, BASELINE = "challenger", "incumbent", "baseline"
 # evaluation rows are a reference.
 TARGET, BLOCK, WINDOW = own_column("target"), own_column("block"), own_column("window")
 EVALUATION = "evaluation"
-_LOWER_IS_BETTER = {"log_loss", "brier", "calibration_error", "rmse", "mae", "mse"}
 
 
 def score_column(model: str) -> str:
     """The column that holds what a model (challenger, incumbent, baseline) says about the rows."""
     return own_column(model)
-
-
-# Scores that are 1 less a loss relative to the constant's, without a lower bound: a share of such a score means nothing.
-_ONE_MINUS_A_LOSS = {"r2", "explained_variance"}
-
-
-def relative_base(metric: str, score: float | NDArray) -> float | NDArray:
-    """What a relative margin is a share of: the score; of R squared and its like the loss that they are 1 less.
-
-    R squared may be 0 or negative, and near 1 five percent of it are many times what is left to explain.
-    """
-    return 1 - score if metric in _ONE_MINUS_A_LOSS or metric.startswith("d2_") else score
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether less of a metric is better. Of scikit-learn's scorers, more always is."""
-    return metric in _LOWER_IS_BETTER or metric.startswith("pinball_")
 
 
 class NotEnoughRows(PromotionError):
@@ -133,7 +116,7 @@ class Comparison:
     ) -> tuple[Estimate, float]:
         """By how much the worsening against `other` exceeds a margin, and the margin in units of the metric.
 
-        A relative margin is a share of `relative_base`, which is estimated on the same rows as the worsening is. So its error
+        A relative margin is a share of `Metric.margin_base`, which is estimated on the same rows as the worsening is. So its error
         counts too: the estimate is that of challenger - (1 + margin) * other, from one set of replicates. Where the score is
         negative the margin is a share of its distance from 0; if its sign is in doubt, this errs against the challenger.
         Raises as `score` does.
@@ -141,7 +124,8 @@ class Comparison:
         worsening, score = self.worsening(other, metric), self.score(other, metric)
         if margin_is == "absolute":
             return worsening.shifted(-margin), margin
-        base = relative_base(metric, score.value)
+        margin_base = find_metric(metric, self.task).margin_base
+        base = margin_base(score.value)
         sign = math.copysign(1, base)
         found = [self.replicates.get((model, metric)) for model in (CHALLENGER, other)]
         if any(
@@ -151,9 +135,7 @@ class Comparison:
         from retrain.gate.comparison import jackknife
 
         worse = (1 if lower_is_better(metric) else -1) * (found[0] - found[1])
-        return jackknife(worse - margin * sign * relative_base(metric, found[1])), margin * abs(
-            base
-        )
+        return jackknife(worse - margin * sign * margin_base(found[1])), margin * abs(base)
 
 
 def _finite(estimates: dict[tuple[str, str], Estimate], model: str, metric: str) -> Estimate:

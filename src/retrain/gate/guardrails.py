@@ -17,7 +17,6 @@ from retrain.gate.estimates import (
     TARGET,
     WINDOW,
     Comparison,
-    lower_is_better,
     score_column,
 )
 from retrain.gate.slices import (
@@ -29,6 +28,7 @@ from retrain.gate.slices import (
     row_losses,
     sums_by_block,
 )
+from retrain.models.metrics import lower_is_better
 from retrain.ranges import Confidence, NonNegative, Positive, PositiveCount, Share
 
 __all__ = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 from annotated_types import Ge, MinLen
 
 from retrain.columns import PREFIX, own_column
@@ -197,12 +198,12 @@ def beyond_margin(
     A relative margin is a share of the incumbent's mean loss on the same rows, and as uncertain as that is.
     """
     from retrain.gate.comparison import jackknife
-    from retrain.models.metrics import mean_replicates
+    from retrain.models.metrics import leave_one_out, mean
 
     rows, worsening = sums["len"].to_numpy(), sums[_WORSENING].to_numpy()
     allowed = margin * (sums[REFERENCE].to_numpy() if margin_is == "relative" else rows)
     size = rows.sum()
-    beyond = jackknife(mean_replicates(worsening - allowed, rows))
+    beyond = jackknife(leave_one_out(mean, np.stack([worsening - allowed, rows]).T))
     return beyond, float(worsening.sum() / size), float(allowed.sum() / size)
 
 

@@ -1,10 +1,10 @@
 """Metrics of stored predictions, in numpy: the gate reads predictions and loads no model library.
 
-Each metric also gives its values when one block of rows after the other is left out, in closed form: ten million rows in
-a hundred blocks then cost one pass, not a hundred.
+A metric is made of sums over rows. So its value without one block of rows is what it makes of the
+total less that block's sums: ten million rows in a hundred blocks cost one pass, not a hundred.
 
-What `target` and `score` hold depends on the task, everywhere. `codes` is the number of each row's block, from 0
-without gaps, of shape (rows,).
+What `target` and `score` hold depends on the task, everywhere. `blocks` is the number of each row's
+block of time, int64 from 0 without gaps, of shape (rows,).
 
 | task | target, float64 of shape (rows,) | score, float64 |
 |---|---|---|
@@ -16,10 +16,12 @@ without gaps, of shape (rows,).
 from __future__ import annotations
 
 import functools
+import math
+import pkgutil
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,156 +32,314 @@ from retrain.errors import ConfigError
 # Probabilities of exactly 0 and 1 are clipped as scikit-learn's log_loss does for float64.
 EPSILON = np.finfo(np.float64).eps
 CALIBRATION_BINS = 10
+Array = NDArray[Any]
 PINBALL = "pinball_"  # followed by the quantile: pinball_0.9
-RowLoss = Callable[[NDArray, NDArray], NDArray]
+CLASSIFICATION = frozenset({Task.binary, Task.multiclass})
+REGRESSION = frozenset({Task.regression})
 
 
-def row_log_loss(target: NDArray, score: NDArray) -> NDArray:
-    """Negative log likelihood in nats of each row, shape (rows,)."""
-    if score.ndim == 2:
-        likelihood = np.take_along_axis(score, target.astype(np.int64)[:, None], axis=1)[:, 0]
-    else:
-        likelihood = np.where(target == 1, score, 1 - score)
-    likelihood = np.clip(likelihood, EPSILON, 1)
-    return -np.log(likelihood, out=likelihood)
+class Metric:
+    """One number for many rows, and its value when any block of them is left out.
 
+    A metric of your own gives `block_sums` and `finish`, and gets its confidence interval from them.
+    The configuration names it by its dotted path: `data.metric: project.extensions.CostOfAlarms`,
+    or as the `metric` of a check. A path may also lead to an instance, for a metric with parameters.
+    A loss that each row has by itself is better a `RowLoss`.
 
-def row_brier(target: NDArray, score: NDArray) -> NDArray:
-    """Squared error of each row's probabilities, shape (rows,) (Brier 1950, Monthly Weather Review 78; halved for two
-    classes, as is usual)."""
-    if score.ndim == 1:
-        return (score - target) ** 2
-    hit = np.take_along_axis(score, target.astype(np.int64)[:, None], axis=1)[:, 0]
-    return (score**2).sum(axis=1) - 2 * hit + 1
+    Attributes
+    ----------
+    lower_is_better
+        Whether less of it is better.
+    tasks
+        The tasks that it means anything for.
 
+    Examples
+    --------
+    The mean cost of a row, where a missed positive costs ten times what a false alarm costs:
 
-def row_absolute_error(target: NDArray, score: NDArray) -> NDArray:
-    """Distance of each row's prediction, shape (rows,), in units of the target."""
-    return np.abs(target - score)
+    >>> class CostOfAlarms(Metric):
+    ...     tasks = frozenset({Task.binary})
+    ...
+    ...     def block_sums(self, target, score, blocks):
+    ...         alarm = score >= 0.1
+    ...         return sum_by_block(blocks, np.where(alarm, 1 - target, 10 * target))
+    ...
+    ...     def finish(self, totals):
+    ...         return totals[:, 0] / totals[:, -1]
+    >>> CostOfAlarms().value(np.array([0.0, 1.0]), np.array([0.2, 0.05]))
+    5.5
+    """
 
+    lower_is_better: ClassVar[bool] = True
+    tasks: ClassVar[frozenset[Task]] = frozenset(Task)
 
-def row_squared_error(target: NDArray, score: NDArray) -> NDArray:
-    """Squared distance of each row's prediction, shape (rows,), in squared units of the target."""
-    return (target - score) ** 2
+    def block_sums(self, target: Array, score: Array, blocks: Array) -> Array:
+        """What the metric is made of, summed over the rows of each block.
 
+        Parameters
+        ----------
+        target, score, blocks
+            As the table above says.
 
-def row_pinball(target: NDArray, score: NDArray, quantile: float) -> NDArray:
-    """Pinball loss of each row's predicted quantile, shape (rows,) (Koenker and Bassett 1978, Econometrica 46)."""
-    error = target - score
-    return np.maximum(quantile * error, (quantile - 1) * error)
-
-
-ROW_LOSSES: dict[str, RowLoss] = {
-    "log_loss": row_log_loss,
-    "brier": row_brier,
-    "mae": row_absolute_error,
-    "mse": row_squared_error,
-}
-
-
-class Metric(ABC):
-    """One figure for many rows."""
-
-    @abstractmethod
-    def replicates(self, target: NDArray, score: NDArray, codes: NDArray) -> NDArray:
-        """The metric on all rows, then without each block in turn: float64 of shape (1 + blocks,).
-
-        NaN where the rows that are left can't tell, as when they hold one class only.
+        Returns
+        -------
+        Shape (number of blocks, k), with any k; `sum_by_block` makes it of columns.
         """
+        raise NotImplementedError
 
-    def value(self, target: NDArray, score: NDArray) -> float:
+    def finish(self, totals: Array) -> Array:
+        """The values, of shape (n,), from n totals of block sums, of shape (n, k). NaN where the rows can't tell."""
+        raise NotImplementedError
+
+    def replicates(self, target: Array, score: Array, blocks: Array) -> Array:
+        """The metric on all rows, then without each block in turn: float64 of shape (1 + blocks,)."""
+        return leave_one_out(self.finish, self.block_sums(target, score, blocks))
+
+    def value(self, target: Array, score: Array) -> float:
         """The metric on all rows."""
         return float(self.replicates(target, score, np.zeros(len(target), dtype=np.int64))[0])
 
+    def fits(self, task: Task) -> bool:
+        """Whether the metric means anything for a task."""
+        return task in self.tasks
 
-class RowMean(Metric):
-    """The mean of a loss of single rows."""
+    def best_constant(self, target: Array) -> float:
+        """The constant prediction that does best on rows with this target: the mean, if not said otherwise."""
+        return float(np.mean(target))
 
-    def __init__(self, row_loss: RowLoss) -> None:
-        self.row_loss = row_loss
+    def margin_base(self, value: Array | float) -> Array | float:
+        """What a relative margin is a share of: the value itself, if not said otherwise."""
+        return value
 
-    def replicates(self, target: NDArray, score: NDArray, codes: NDArray) -> NDArray:
-        return mean_replicates(np.bincount(codes, self.row_loss(target, score)), np.bincount(codes))
+
+def sum_by_block(blocks: Array, *columns: Array) -> Array:
+    """The sum of each column, of shape (rows,), and last the number of rows, in each block: (blocks, columns + 1)."""
+    return np.stack([*(np.bincount(blocks, column) for column in columns), np.bincount(blocks)]).T
+
+
+def leave_one_out(finish: Callable[[Array], Array], sums: Array) -> Array:
+    """`finish` of the total of block sums, of shape (blocks, k), and of the total without each block: (1 + blocks,)."""
+    total = np.ascontiguousarray(sums.T).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return finish(np.vstack([total, total - sums]))
+
+
+def mean(totals: Array) -> Array:
+    """The mean of the first column of `sum_by_block`: a `finish`."""
+    return totals[:, 0] / totals[:, -1]
+
+
+class RowLoss(Metric, ABC):
+    """The mean of a loss that each row has by itself: parts of the rows, such as slices, can be compared by it."""
+
+    @abstractmethod
+    def rows(self, target: Array, score: Array) -> Array:
+        """The loss of each row, shape (rows,)."""
+
+    def block_sums(self, target: Array, score: Array, blocks: Array) -> Array:
+        return sum_by_block(blocks, self.rows(target, score))
+
+    def finish(self, totals: Array) -> Array:
+        return mean(totals)
+
+
+class LogLoss(RowLoss):
+    """Negative log likelihood in nats."""
+
+    tasks = CLASSIFICATION
+
+    def rows(self, target: Array, score: Array) -> Array:
+        if score.ndim == 2:
+            likelihood = np.take_along_axis(score, target.astype(np.int64)[:, None], axis=1)[:, 0]
+        else:
+            likelihood = np.where(target == 1, score, 1 - score)
+        likelihood = np.clip(likelihood, EPSILON, 1)
+        return -np.log(likelihood, out=likelihood)
+
+
+class Brier(RowLoss):
+    """Squared error of the probabilities, halved for two classes, as is usual.
+
+    References
+    ----------
+    Brier 1950, "Verification of forecasts expressed in terms of probability", Monthly Weather Review 78.
+    """
+
+    tasks = CLASSIFICATION
+
+    def rows(self, target: Array, score: Array) -> Array:
+        if score.ndim == 1:
+            return (score - target) ** 2
+        hit = np.take_along_axis(score, target.astype(np.int64)[:, None], axis=1)[:, 0]
+        return (score**2).sum(axis=1) - 2 * hit + 1
+
+
+class AbsoluteError(RowLoss):
+    """Distance of the prediction, in units of the target."""
+
+    tasks = REGRESSION
+
+    def rows(self, target: Array, score: Array) -> Array:
+        return np.abs(target - score)
+
+    def best_constant(self, target: Array) -> float:
+        return float(np.median(target))
+
+
+class SquaredError(RowLoss):
+    """Squared distance of the prediction, in squared units of the target."""
+
+    tasks = REGRESSION
+
+    def rows(self, target: Array, score: Array) -> Array:
+        return (target - score) ** 2
+
+
+class Pinball(RowLoss):
+    """Loss of a predicted quantile.
+
+    References
+    ----------
+    Koenker and Bassett 1978, "Regression quantiles", Econometrica 46.
+    """
+
+    tasks = REGRESSION
+
+    def __init__(self, quantile: float) -> None:
+        self.quantile = quantile
+
+    def rows(self, target: Array, score: Array) -> Array:
+        error = target - score
+        return np.maximum(self.quantile * error, (self.quantile - 1) * error)
+
+    def best_constant(self, target: Array) -> float:
+        return float(np.quantile(target, self.quantile))
 
 
 class RootMeanSquaredError(Metric):
     """The square root of the mean squared error, in units of the target."""
 
-    def replicates(self, target: NDArray, score: NDArray, codes: NDArray) -> NDArray:
-        return np.sqrt(RowMean(row_squared_error).replicates(target, score, codes))
+    tasks = REGRESSION
+
+    def block_sums(self, target: Array, score: Array, blocks: Array) -> Array:
+        return sum_by_block(blocks, (target - score) ** 2)
+
+    def finish(self, totals: Array) -> Array:
+        return np.sqrt(mean(totals))
 
 
 class Determination(Metric):
     """The coefficient of determination R squared: the share of the target's variance that the prediction explains."""
 
-    def replicates(self, target: NDArray, score: NDArray, codes: NDArray) -> NDArray:
+    tasks = REGRESSION
+    lower_is_better = False
+
+    def block_sums(self, target: Array, score: Array, blocks: Array) -> Array:
         centred = target - target.mean()  # for precision: the variance does not change
-        rows = np.bincount(codes)
-        mean = mean_replicates(np.bincount(codes, centred), rows)
-        variance = mean_replicates(np.bincount(codes, centred**2), rows) - mean**2
-        error = mean_replicates(np.bincount(codes, row_squared_error(target, score)), rows)
-        return 1 - np.divide(error, variance, out=np.full(len(error), np.nan), where=variance > 0)
+        return sum_by_block(blocks, (target - score) ** 2, centred, centred**2)
+
+    def finish(self, totals: Array) -> Array:
+        error, first, second = (totals[:, :3] / totals[:, 3:]).T
+        variance = second - first**2
+        return np.where(variance > 0, 1 - error / variance, np.nan)
+
+    def margin_base(self, value: Array | float) -> Array | float:
+        """What is left to explain: R squared may be 0 or negative, and near 1 five percent of it are many times that."""
+        return 1 - value
 
 
 class MacroF1(Metric):
     """The F1 score of each class, averaged over those that occur or are predicted; the most probable class is predicted."""
 
-    def replicates(self, target: NDArray, score: NDArray, codes: NDArray) -> NDArray:
+    tasks = CLASSIFICATION
+    lower_is_better = False
+
+    def block_sums(self, target: Array, score: Array, blocks: Array) -> Array:
         score = score if score.ndim == 2 else np.column_stack([1 - score, score])
-        classes, blocks = score.shape[1], int(codes.max()) + 1
-        cells = (codes * classes + target.astype(np.int64)) * classes + score.argmax(axis=1)
-        of_block = np.bincount(cells, minlength=blocks * classes**2).reshape(
-            blocks, classes, classes
-        )
-        confusion = of_block.sum(axis=0) - np.concatenate(
-            [np.zeros((1, classes, classes)), of_block]
-        )
+        classes, count = score.shape[1], int(blocks.max()) + 1
+        cells = (blocks * classes + target.astype(np.int64)) * classes + score.argmax(axis=1)
+        return np.bincount(cells, minlength=count * classes**2).reshape(count, -1)
+
+    def finish(self, totals: Array) -> Array:
+        classes = math.isqrt(totals.shape[1])
+        confusion = totals.reshape(-1, classes, classes)
         hits = np.diagonal(confusion, axis1=1, axis2=2)
         occurring = confusion.sum(axis=2) + confusion.sum(axis=1)
-        seen = occurring > 0
-        f1 = np.divide(2 * hits, occurring, out=np.zeros(hits.shape), where=seen)
-        return _divide(f1.sum(axis=1), seen.sum(axis=1))
+        f1 = np.where(occurring > 0, 2 * hits / occurring, 0.0)
+        return f1.sum(axis=1) / (occurring > 0).sum(axis=1)
+
+
+class CalibrationError(Metric):
+    """Expected calibration error: mean distance of predicted from observed share over equal-width bins, weighted by
+    their rows. With several classes, of the most probable one.
+
+    References
+    ----------
+    Naeini, Cooper and Hauskrecht 2015, "Obtaining well calibrated probabilities using Bayesian binning", AAAI.
+    Guo, Pleiss, Sun and Weinberger 2017, "On calibration of modern neural networks", ICML.
+    """
+
+    tasks = CLASSIFICATION
+
+    def block_sums(self, target: Array, score: Array, blocks: Array) -> Array:
+        target, score = top_label(target, score)
+        bins = np.minimum((score * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+        rows = np.bincount(blocks)
+        cells = blocks * CALIBRATION_BINS + bins
+        gaps = np.bincount(cells, score - target, minlength=len(rows) * CALIBRATION_BINS)
+        return np.column_stack([gaps.reshape(len(rows), -1), rows])
+
+    def finish(self, totals: Array) -> Array:
+        return np.abs(totals[:, :-1]).sum(axis=1) / totals[:, -1]
 
 
 class RocAuc(Metric):
     """Probability that a positive row scores above a negative one, ties count half.
 
-    With several classes, the mean over them of one against the rest (Provost and Domingos 2000), of those that occur and
-    of which no single block holds all rows.
+    With several classes, the mean over them of one against the rest, of those that occur and of which no single block
+    holds all rows.
 
-    A block is left out by taking away the pairs that it has a part in. Those are sums of placement values (how many rows
-    of the other class a row is on the right side of; DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44), less the
+    It counts pairs of rows, so it is no sum over blocks. A block is left out by taking away the pairs that it has a part
+    in. Those are sums of placement values (how many rows of the other class a row is on the right side of), less the
     pairs within the block, which would be taken away twice. Two sorts in all, and exact.
+
+    References
+    ----------
+    DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more correlated receiver operating
+    characteristic curves", Biometrics 44 (placement values).
+    Provost and Domingos 2000, "Well-trained PETs", CeDER working paper IS-00-04 (several classes).
     """
 
-    def replicates(self, target: NDArray, score: NDArray, codes: NDArray) -> NDArray:
-        if score.ndim == 1:
-            return self._of_two(target, score, codes)
-        classes = [
-            self._of_two(target == index, score[:, index], codes) for index in range(score.shape[1])
-        ]
-        blocks = int(codes.max()) + 1
-        known = [
-            values for values in classes if np.isfinite(values if blocks > 1 else values[0]).all()
-        ]
-        return np.mean(known, axis=0) if known else np.full(blocks + 1, np.nan)
+    tasks = CLASSIFICATION
+    lower_is_better = False
 
-    def _of_two(self, target: NDArray, score: NDArray, codes: NDArray) -> NDArray:
+    def replicates(self, target: Array, score: Array, blocks: Array) -> Array:
+        if score.ndim == 1:
+            return self._of_two(target == 1, score, blocks)
+        classes = [
+            self._of_two(target == index, score[:, index], blocks)
+            for index in range(score.shape[1])
+        ]
+        count = len(classes[0]) - 1
+        known = [
+            values for values in classes if np.isfinite(values if count > 1 else values[0]).all()
+        ]
+        return np.mean(known, axis=0) if known else np.full(count + 1, np.nan)
+
+    def _of_two(self, positive: Array, score: Array, blocks: Array) -> Array:
         order = np.argsort(score)
-        score, positive, codes = score[order], target[order] == 1, codes[order]
-        blocks = int(codes.max()) + 1
+        score, positive, blocks = score[order], positive[order], blocks[order]
+        rows_of = np.bincount(blocks)
         below = _other_class_below(score, positive)
-        positives_of = np.bincount(codes[positive], minlength=blocks)
-        negatives_of = np.bincount(codes, minlength=blocks) - positives_of
+        positives_of = np.bincount(blocks[positive], minlength=len(rows_of))
+        negatives_of = rows_of - positives_of
         positives, negatives = positives_of.sum(), negatives_of.sum()
         # A negative row is on the right side of the positives that do not lie below it.
-        right = np.where(positive, below, positives - below)
-        involved = np.bincount(codes, right, minlength=blocks)
-        by_block = np.argsort(codes, kind="stable")
-        score, positive, codes = score[by_block], positive[by_block], codes[by_block]
-        within = np.bincount(
-            codes[positive], _other_class_below(score, positive, codes)[positive], minlength=blocks
-        )
+        involved = np.bincount(blocks, np.where(positive, below, positives - below))
+        by_block = np.argsort(blocks, kind="stable")
+        score, positive, blocks = score[by_block], positive[by_block], blocks[by_block]
+        below = _other_class_below(score, positive, blocks)
+        within = np.bincount(blocks[positive], below[positive], minlength=len(rows_of))
         ordered = involved.sum() / 2  # each pair was counted from both of its rows
         left = np.r_[ordered, ordered - involved + within]
         pairs = np.r_[
@@ -188,62 +348,49 @@ class RocAuc(Metric):
         return np.divide(left, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 
-class CalibrationError(Metric):
-    """Expected calibration error: mean distance of predicted from observed share over equal-width bins, weighted by
-    their rows (Naeini, Cooper and Hauskrecht 2015). With several classes, of the most probable one (Guo et al. 2017)."""
-
-    def replicates(self, target: NDArray, score: NDArray, codes: NDArray) -> NDArray:
-        target, score = top_label(target, score)
-        bins = np.minimum((score * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
-        rows = np.bincount(codes)
-        cells = codes.astype(np.int64) * CALIBRATION_BINS + bins
-        gaps = np.bincount(cells, score - target, minlength=len(rows) * CALIBRATION_BINS).reshape(
-            len(rows), -1
-        )
-        left = gaps.sum(axis=0) - np.vstack([np.zeros(CALIBRATION_BINS), gaps])
-        return _divide(np.abs(left).sum(axis=1), rows.sum() - np.r_[0, rows])
-
-
 class ScikitLearnScorer(Metric):
-    """Any scorer that scikit-learn knows by name, such as `average_precision` or `f1`; higher is better for all of them.
+    """Any scorer that scikit-learn knows by name, such as `average_precision` or `f1`; more of it is better.
 
     The most probable class is predicted. Computed anew without each block, so slower than the metrics above.
     """
+
+    lower_is_better = False
 
     def __init__(self, name: str, task: Task) -> None:
         from sklearn.metrics import get_scorer
 
         self.name, self.scorer, self.task = name, get_scorer(name), task
 
-    def replicates(self, target: NDArray, score: NDArray, codes: NDArray) -> NDArray:
-        left = [
-            np.ones(len(codes), dtype=bool),
-            *(codes != block for block in range(int(codes.max()) + 1)),
-        ]
-        return np.array([self._score(score[keep], target[keep]) for keep in left])
+    def replicates(self, target: Array, score: Array, blocks: Array) -> Array:
+        without = [blocks != block for block in range(int(blocks.max()) + 1)]
+        kept = [np.ones(len(blocks), dtype=bool), *without]
+        return np.array([self._score(score[keep], target[keep]) for keep in kept])
 
     @functools.cache  # noqa: B019  the scorers themselves are kept for ever
-    def fits(self) -> bool:
-        """Whether it is for this task, and can be computed: of one for two classes, such as `f1`, scikit-learn tells only then."""
+    def fits(self, task: Task) -> bool:
+        """Whether it is for this task, and can be computed: of a scorer for two classes, such as `f1`, only a try shows it."""
         for_numbers = self.scorer._score_func.__module__.endswith("_regression")
-        if for_numbers != (self.task is Task.regression):
+        if task is not self.task or for_numbers != (task is Task.regression):
             return False
-        classes = 3 if self.task is Task.multiclass else 2
+        classes = 3 if task is Task.multiclass else 2
         target = np.arange(12.0) % classes
         score = np.eye(classes)[target.astype(np.int64)] * 0.5 + 0.5 / classes
-        if self.task is not Task.multiclass:
-            score = score[:, 1]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self._score(score, target)
+                self._score(score if task is Task.multiclass else score[:, 1], target)
         except ConfigError:
             return False
         return True
 
-    def _score(self, score: NDArray, target: NDArray) -> float:
+    def margin_base(self, value: Array | float) -> Array | float:
+        """A score that is 1 less a loss relative to the constant's has no lower bound: a share of the loss."""
+        one_less_loss = self.name == "explained_variance" or self.name.startswith("d2_")
+        return 1 - value if one_less_loss else value
+
+    def _score(self, score: Array, target: Array) -> float:
         if len(np.unique(target)) < 2:
-            return float("nan")
+            return math.nan
         try:
             if self.task is Task.regression:
                 return float(self.scorer(_stored_values(), score, target))
@@ -256,14 +403,14 @@ class ScikitLearnScorer(Metric):
 
 
 METRICS: dict[str, Metric] = {
-    "log_loss": RowMean(row_log_loss),
+    "log_loss": LogLoss(),
     "roc_auc": RocAuc(),
-    "brier": RowMean(row_brier),
+    "brier": Brier(),
     "calibration_error": CalibrationError(),
     "macro_f1": MacroF1(),
     "rmse": RootMeanSquaredError(),
-    "mae": RowMean(row_absolute_error),
-    "mse": RowMean(row_squared_error),
+    "mae": AbsoluteError(),
+    "mse": SquaredError(),
     "r2": Determination(),
 }
 # Measured in every comparison, whatever the gate asks for.
@@ -272,60 +419,91 @@ SHOWN: dict[Task, tuple[str, ...]] = {
     Task.multiclass: ("log_loss", "macro_f1", "roc_auc", "brier", "calibration_error"),
     Task.regression: ("rmse", "mae", "r2"),
 }
-_CLASSIFICATION = ("log_loss", "roc_auc", "brier", "calibration_error", "macro_f1")
 
 
 @functools.cache
 def find_metric(name: str, task: Task = Task.binary) -> Metric:
-    """A metric by name: of this project, or a scorer of scikit-learn. Raises ConfigError with the names that there are."""
-    if name in METRICS:
-        return METRICS[name]
-    if name.startswith(PINBALL):
-        return RowMean(find_row_loss(name))
+    """A metric by name: of the engine, of your own by its dotted path, or a scorer of scikit-learn.
+
+    Raises ConfigError with the names that there are.
+    """
+    found = _own_or_ours(name)
+    if found is not None:
+        return found
     from sklearn.metrics import get_scorer_names
 
     if name not in get_scorer_names():
         raise ConfigError(
-            f"`metric` is {name!r}, which is neither one of {', '.join(METRICS)}, {PINBALL}<quantile> nor a scorer of scikit-learn. "
-            "`python -c 'import sklearn.metrics as m; print(m.get_scorer_names())'` lists those."
+            f"`metric` is {name!r}, which is neither one of {', '.join(METRICS)}, {PINBALL}<quantile>, nor a scorer of "
+            "scikit-learn, nor the dotted path of a metric of your own. "
+            "`python -c 'import sklearn.metrics as m; print(m.get_scorer_names())'` lists the scorers."
         )
     return ScikitLearnScorer(name, task)
 
 
-def find_row_loss(name: str) -> RowLoss:
-    """A loss of single rows by name. Raises ConfigError with the names that there are."""
-    if name in ROW_LOSSES:
-        return ROW_LOSSES[name]
+def _own_or_ours(name: str) -> Metric | None:
+    """None for what can only be a scorer of scikit-learn, which takes long to import."""
+    if name.startswith(PINBALL):
+        return _pinball(name)
+    return METRICS.get(name) or (_own_metric(name) if "." in name else None)
+
+
+def _pinball(name: str) -> Pinball:
     try:
-        quantile = float(name.removeprefix(PINBALL)) if name.startswith(PINBALL) else -1.0
+        quantile = float(name.removeprefix(PINBALL))
     except ValueError:
-        quantile = -1.0
+        quantile = math.nan
     if not 0 < quantile < 1:
+        raise ConfigError(f"`metric` is {name!r}, but must be {PINBALL}<quantile between 0 and 1>.")
+    return Pinball(quantile)
+
+
+def _own_metric(path: str) -> Metric:
+    try:
+        found = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"`metric` is {path!r}, which can't be imported: {error}.") from error
+    metric = found() if isinstance(found, type) else found
+    if not isinstance(metric, Metric):
+        raise ConfigError(f"`metric` is {path!r}, which is no retrain.Metric.")
+    return metric
+
+
+def find_row_loss(name: str) -> Callable[[Array, Array], Array]:
+    """The function that gives the loss of each row. Raises ConfigError for a metric that has none."""
+    metric = _own_or_ours(name)
+    if not isinstance(metric, RowLoss):
+        known = ", ".join(name for name, metric in METRICS.items() if isinstance(metric, RowLoss))
         raise ConfigError(
-            f"`metric` is {name!r}, but must be a loss of single rows: {', '.join(ROW_LOSSES)}, or {PINBALL}<quantile between 0 and 1>."
+            f"`metric` is {name!r}, but must be a loss of single rows: {known}, {PINBALL}<quantile between 0 and 1>, or a "
+            "retrain.RowLoss of your own."
         )
-    return functools.partial(row_pinball, quantile=quantile)
+    return metric.rows
 
 
 def fits_task(name: str, task: Task) -> bool:
     """Whether a metric means anything for a task. Of one that nobody knows, `find_metric` has more to say: yes."""
-    if name in METRICS or name.startswith(PINBALL):
-        return (name in _CLASSIFICATION) == (task is not Task.regression)
     try:
-        return find_metric(name, task).fits()
+        return find_metric(name, task).fits(task)
     except ConfigError:
         return True
 
 
+def lower_is_better(name: str) -> bool:
+    """Whether less of a metric is better. Of scikit-learn's scorers, more always is."""
+    found = _own_or_ours(name)
+    return found is not None and found.lower_is_better
+
+
 def row_loss_for(metric: str, task: Task) -> str:
-    """The loss of single rows that stands in for a metric where parts of the rows are judged: itself, if it is one."""
-    if metric in ROW_LOSSES or metric.startswith(PINBALL):
+    """The loss of single rows that stands in for a metric where parts of the rows are compared: itself, if it is one."""
+    if isinstance(_own_or_ours(metric), RowLoss):
         return metric
     return "mse" if task is Task.regression else "log_loss"
 
 
 def monitoring_loss(metric: str, task: Task) -> str:
-    """The loss that a model is watched by over time: the metric itself if less of it is better, else the loss beside it."""
+    """The loss that a model is watched by over time: RMSE itself, of all others `row_loss_for`."""
     return metric if metric == "rmse" else row_loss_for(metric, task)
 
 
@@ -334,44 +512,31 @@ def shown_metrics(task: Task, also: Iterable[str] = ()) -> list[str]:
     return list(dict.fromkeys([*SHOWN[task], *(name for name in also if fits_task(name, task))]))
 
 
-def baseline_score(target: NDArray, metric: str, task: Task, classes: int) -> NDArray:
-    """The best constant prediction for rows with this target: shares of the classes, mean, median or quantile.
+def baseline_score(target: Array, metric: str, task: Task, classes: int) -> NDArray[np.float64]:
+    """The best constant prediction for rows with this target.
 
-    Shape () for binary and regression, (classes,) for multiclass.
+    Shape () for binary and regression; for multiclass the shares of the classes, shape (classes,).
     """
     if task is Task.multiclass:
         return np.bincount(target.astype(np.int64), minlength=classes) / len(target)
-    if metric == "mae":
-        return np.median(target)
-    if metric.startswith(PINBALL):
-        return np.quantile(target, float(metric.removeprefix(PINBALL)))
-    return np.mean(target)
+    return np.float64((_own_or_ours(metric) or Metric()).best_constant(target))
 
 
-def top_label(target: NDArray, score: NDArray) -> tuple[NDArray, NDArray]:
+def top_label(target: Array, score: Array) -> tuple[Array, Array]:
     """Whether the most probable class is the right one, and its probability; as they are with two classes."""
     if score.ndim == 1:
         return target, score
     return (score.argmax(axis=1) == target).astype(np.float64), score.max(axis=1)
 
 
-def mean_replicates(sums: NDArray, rows: NDArray) -> NDArray:
-    """A mean over all rows, then without each block in turn, from each block's sum and number of rows: (1 + blocks,)."""
-    return _divide(sums.sum() - np.r_[0, sums], rows.sum() - np.r_[0, rows])
-
-
-def _divide(sums: NDArray, rows: NDArray) -> NDArray:
-    return np.divide(sums, rows, out=np.full(len(rows), np.nan), where=rows > 0)
-
-
-def _other_class_below(score: NDArray, positive: NDArray, codes: NDArray | None = None) -> NDArray:
+def _other_class_below(score: Array, positive: Array, blocks: Array | None = None) -> Array:
     """For each row the number of rows of the other class that score lower, ties count half: float64 of shape (rows,).
 
-    The rows are sorted by `score`; with `codes` by block and then score, and only rows of the same block count.
+    The rows are sorted by `score`; with `blocks` by block and then score, and only rows of the same block count.
     """
     first = np.r_[True, score[1:] != score[:-1]]
-    if codes is not None:
-        first[1:] |= codes[1:] != codes[:-1]
+    if blocks is not None:
+        first[1:] |= blocks[1:] != blocks[:-1]
     starts = np.flatnonzero(first)
     positives = np.add.reduceat(positive, starts, dtype=np.float64)
     negatives = np.diff(np.r_[starts, len(score)]) - positives
@@ -379,8 +544,8 @@ def _other_class_below(score: NDArray, positive: NDArray, codes: NDArray | None 
         np.cumsum(positives) - positives / 2,
         np.cumsum(negatives) - negatives / 2,
     )
-    if codes is not None:
-        opens = np.flatnonzero(np.r_[True, codes[starts][1:] != codes[starts][:-1]])
+    if blocks is not None:
+        opens = np.flatnonzero(np.r_[True, blocks[starts][1:] != blocks[starts][:-1]])
         lengths = np.diff(np.r_[opens, len(starts)])
         positives_below -= np.repeat((np.cumsum(positives) - positives)[opens], lengths)
         negatives_below -= np.repeat((np.cumsum(negatives) - negatives)[opens], lengths)
@@ -396,10 +561,10 @@ def _stored_predictions(classes: int) -> Any:
     class StoredPredictions(ClassifierMixin, BaseEstimator):
         classes_ = np.arange(classes)
 
-        def predict_proba(self, score: NDArray) -> NDArray:
+        def predict_proba(self, score: Array) -> Array:
             return score if score.ndim == 2 else np.column_stack([1 - score, score])
 
-        def predict(self, score: NDArray) -> NDArray:
+        def predict(self, score: Array) -> Array:
             return score.argmax(axis=1) if score.ndim == 2 else (score >= 0.5).astype(np.int64)
 
     return StoredPredictions()
@@ -411,7 +576,7 @@ def _stored_values() -> Any:
     from sklearn.base import BaseEstimator, RegressorMixin
 
     class StoredValues(RegressorMixin, BaseEstimator):
-        def predict(self, score: NDArray) -> NDArray:
+        def predict(self, score: Array) -> Array:
             return score
 
     return StoredValues()

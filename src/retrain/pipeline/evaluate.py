@@ -16,7 +16,6 @@ from retrain.config import Config, Task, class_name
 from retrain.data.snapshot import SnapshotStore
 from retrain.errors import PromotionError
 from retrain.gate.alpha_spending import to_look
-from retrain.gate.comparison import bootstrap_interval
 from retrain.gate.decision import CheckSpec, GateDecision, build_checks, gate_digest
 from retrain.gate.estimates import (
     BASELINE,
@@ -29,7 +28,6 @@ from retrain.gate.estimates import (
 )
 from retrain.gate.holdout import check_holdout
 from retrain.gate.slices import asked_columns
-from retrain.models.metrics import ROW_LOSSES
 from retrain.pipeline.loop import decide
 from retrain.pipeline.predictions import asked_metrics, compare_predictions, with_block
 from retrain.registry.ledger import Ledger
@@ -64,12 +62,6 @@ def run(config: Config) -> None:
     gate = gate_digest(config, trained.incumbent is not None)
     comparison, decision = _judge_once(config, trained, gate, comparison, specs)
     record = to_record(comparison, decision, specs)
-    other = INCUMBENT if INCUMBENT in record.scores else BASELINE
-    for metric in record.scores[CHALLENGER]:
-        if metric not in ROW_LOSSES:
-            continue
-        interval = bootstrap_interval(comparison.rows_judged, other, metric)
-        record.bootstrap[metric] = list(interval) if all(map(math.isfinite, interval)) else []
     warning = worse_than_constant(config, comparison)
     if warning:
         log.warning("%s", warning)

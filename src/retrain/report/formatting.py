@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from retrain.gate.estimates import lower_is_better
+from retrain.models.metrics import lower_is_better
 from retrain.types import (
     ChallengerRecord,
     CheckRecord,
