@@ -1,14 +1,16 @@
-"""One worked example each of a policy, a strategy and a check. Keep what you use, delete the rest.
+"""One worked example each of a policy, a strategy, a check and a metric. Keep what you use, delete the rest.
 
 Each is there to be chosen, and not chosen: `policy: in_months`, `strategy: same_season`, `gate: own_check` in
-conf/config.yaml. The arguments of `__init__` are keys in the YAML; their types say which values are allowed.
+conf/config.yaml, `metric: project.extensions.CostOfAlarms` in conf/data/flights.yaml. The arguments of `__init__` are
+keys in the YAML; their types say which values are allowed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 from annotated_types import Ge, Le
 
 from retrain import (
@@ -21,9 +23,14 @@ from retrain import (
     ParentModel,
     Policy,
     PolicyContext,
+    RowLoss,
     Strategy,
+    Task,
     ranges,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Month = Annotated[int, Ge(1), Le(12)]
 
@@ -63,3 +70,17 @@ class NewEnough(Check):
         enough = comparison.unseen >= self.minimum_share
         reason = f"{comparison.unseen:.0%} of the evaluation window is new"
         return CheckResult(Outcome.passed if enough else Outcome.insufficient, reason)
+
+
+class CostOfAlarms(RowLoss):
+    """The mean cost of a row: a late flight that was not announced, or an announced one that was on time.
+
+    An alarm is raised where it costs less than none, as far as the model knows.
+    """
+
+    tasks = frozenset({Task.binary})
+    missed, false_alarm = 5.0, 1.0
+
+    def rows(self, target: NDArray[np.float64], score: NDArray[np.float64]) -> NDArray[np.float64]:
+        alarm = self.missed * score > self.false_alarm * (1 - score)
+        return np.where(alarm, self.false_alarm * (1 - target), self.missed * target)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY
 
-from project.extensions import InMonths, NewEnough, SameSeason
+from project.extensions import CostOfAlarms, InMonths, NewEnough, SameSeason
 from retrain import Check, Outcome, Policy, PolicyContext, Strategy
 from retrain.config import build, compose
 
@@ -32,10 +33,23 @@ def test_the_check_waits_for_new_rows(unseen: float, outcome: Outcome) -> None:
     assert NewEnough(minimum_share=0.5).judge(comparison).outcome is outcome
 
 
+def test_the_metric_is_the_mean_cost_of_the_cheaper_decision() -> None:
+    late, probability = np.array([1.0, 1.0, 0.0, 0.0]), np.array([0.9, 0.1, 0.9, 0.1])
+    assert CostOfAlarms().rows(late, probability) == pytest.approx([0, 5, 1, 0])
+    assert CostOfAlarms().value(late, probability) == pytest.approx(1.5)
+
+
 def test_each_can_be_chosen_in_conf() -> None:
     config = compose(
-        REPOSITORY / "conf", ["policy=in_months", "strategy=same_season", "gate=own_check"]
+        REPOSITORY / "conf",
+        [
+            "policy=in_months",
+            "strategy=same_season",
+            "gate=own_check",
+            "data.metric=project.extensions.CostOfAlarms",
+        ],
     )
     assert isinstance(build(Policy, config.policy, "policy"), Policy)
     assert isinstance(build(Strategy, config.strategy, "strategy"), Strategy)
     assert isinstance(build(Check, config.gate.checks["new_rows"], "gate.checks"), Check)
+    assert config.data.metric == "project.extensions.CostOfAlarms"
