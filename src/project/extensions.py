@@ -1,8 +1,11 @@
-"""One worked example each of a policy, a strategy, a check and a metric. Keep what you use, delete the rest.
+"""A worked example each of a policy, a strategy, a check and a metric.
 
-Each is there to be chosen, and not chosen: `policy: in_months`, `strategy: same_season`, `gate: own_check` in
-conf/config.yaml, `metric: project.extensions.CostOfAlarms` in conf/data/flights.yaml. The arguments of `__init__` are
-keys in the YAML; their types say which values are allowed.
+Keep what you use, delete the rest. Each is there to be chosen, and not chosen:
+
+- `policy: in_months`, `strategy: same_season`, `gate: own_check` in conf/config.yaml,
+- `metric: project.extensions.CostOfAlarms` in conf/data/flights.yaml.
+
+The arguments of `__init__` are keys in the YAML; their types say which values are allowed.
 """
 
 from __future__ import annotations
@@ -36,7 +39,10 @@ Month = Annotated[int, Ge(1), Le(12)]
 
 
 class InMonths(Policy):
-    """Retrain when the newest batch is of one of these months, such as those in which a timetable changes."""
+    """Retrain when the newest batch is of one of these months.
+
+    Such as those in which a timetable changes.
+    """
 
     def __init__(self, months: list[Month], **limits: Any) -> None:
         super().__init__(**limits)
@@ -48,7 +54,7 @@ class InMonths(Policy):
 
 
 class SameSeason(Strategy):
-    """Train on the newest `recent` batches and on those of the same season, every `cycle` batches before."""
+    """The newest `recent` batches, and those of the same season, `cycle` batches apart."""
 
     def __init__(self, recent: ranges.PositiveCount, cycle: ranges.PositiveCount) -> None:
         self.recent, self.cycle = recent, cycle
@@ -61,7 +67,7 @@ class SameSeason(Strategy):
 
 
 class NewEnough(Check):
-    """At least a share of the evaluation window was in no earlier window: else wait for more rows."""
+    """A share of the evaluation window was in no earlier window: else wait for more rows."""
 
     def __init__(self, minimum_share: ranges.ShareOrAll) -> None:
         self.minimum_share = minimum_share
@@ -73,7 +79,7 @@ class NewEnough(Check):
 
 
 class CostOfAlarms(RowLoss):
-    """The mean cost of a row: a late flight that was not announced, or an announced one that was on time.
+    """The mean cost of a flight: a late one not announced, or one announced that was on time.
 
     An alarm is raised where it costs less than none, as far as the model knows.
     """

@@ -1,8 +1,10 @@
-"""From columns to the numbers that an estimator takes. `model.preprocessing` in a file of conf/model/ names a function.
+"""From columns to the numbers that an estimator takes.
 
-Each function is given the names of the features by type (`categorical`, `numeric`, `datetime`, `text`, `sparse`; flags
-count as numeric) and the values in the YAML, and returns a scikit-learn transformer. It is stored with the model, so
-training and serving compute the same. scikit-learn is imported inside: these signatures are read by every command.
+`model.preprocessing` in a file of conf/model/ names a function. It is given the names of the
+features by type (`categorical`, `numeric`, `datetime`, `text`, `sparse`; flags count as numeric)
+and the values in the YAML, and returns a scikit-learn transformer. That is stored with the model,
+so training and serving compute the same. scikit-learn is imported inside the functions: every
+command reads their signatures.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def ordinal(
 
 
 def one_hot(minimum_frequency: ranges.PositiveCount, **columns: list[str]) -> ColumnTransformer:
-    """For linear models and neural networks: a column for each frequent level, numbers standardized."""
+    """For linear models and neural networks: a column a frequent level, numbers standardized."""
     return encodings.combine(_wide(minimum_frequency), columns)
 
 
@@ -73,10 +75,11 @@ def on_circle(values: ArrayLike, period: float) -> NDArray[np.float64]:
 def known_mean(
     rows: pl.DataFrame, history: pl.DataFrame, by: str, value: str, known_at: str
 ) -> pl.Series:
-    """A feature from other rows: the mean of `value` over the rows of `history` with the same `by` that were known before.
+    """A feature from other rows: the mean of `value` known before, of rows with the same `by`.
 
-    For a source's `read` and for serving alike (docs/extending.md). `known_at` is a time column of both: in `history` when
-    a value became known, in `rows` when the prediction is made. Null where nothing was known.
+    For a source's `read` and for serving alike (docs/extending.md). `known_at` is a time column of
+    both: in `history` when a value became known, in `rows` when the prediction is made. Null where
+    nothing was known.
     """
     known = history.filter(pl.col(value).is_not_null()).sort(known_at)
     means = known.select(

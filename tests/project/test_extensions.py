@@ -1,4 +1,4 @@
-"""What to test of extensions of one's own: what each decides, and that its file in conf/ can be chosen."""
+"""What to test of extensions of one's own: what each decides, and that it can be chosen."""
 
 from __future__ import annotations
 

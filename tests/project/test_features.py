@@ -1,4 +1,4 @@
-"""What to test of features of one's own: the values, missing ones, and that the model can be stored and loaded."""
+"""What to test of features of one's own: values, missing ones, and that a model can be stored."""
 
 from __future__ import annotations
 
