@@ -6,7 +6,6 @@ import argparse
 
 from retrain.commands.manual_promotion import carry_out, confirm, try_out
 from retrain.config import Config
-from retrain.models.model_files import import_first
 from retrain.registry import versions
 from retrain.registry.ledger import Ledger
 from retrain.registry.store import open_store
@@ -15,7 +14,6 @@ from retrain.registry.transitions import plan_approval, waiting_candidate
 
 def run(config: Config, options: argparse.Namespace) -> None:
     """Raises PromotionError when no version waits, or another than the one named."""
-    import_first()
     store = open_store(config)
     ledger = Ledger.open(store)
     entries = ledger.entries()

@@ -23,7 +23,6 @@ from retrain.masking import mask
 from retrain.models import training
 from retrain.models.fitting import build_pipeline
 from retrain.models.metrics import find_metric, shown_metrics
-from retrain.models.model_files import import_first
 from retrain.models.scoring import Model, score_rows
 from retrain.models.strategies import Full
 from retrain.models.strategy import ParentModel, Strategy, TrainingSet
@@ -60,7 +59,6 @@ def train(config: Config, parent: str | None = None, name: str = "candidate") ->
 
     Whatever goes wrong after the store has opened leaves a failed run behind, so that no job of a sweep is lost.
     """
-    import_first()
     import mlflow
 
     store = open_store(config)

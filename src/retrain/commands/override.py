@@ -6,7 +6,6 @@ import argparse
 
 from retrain.commands.manual_promotion import carry_out, confirm, find_origin, try_out
 from retrain.config import Config
-from retrain.models.model_files import import_first
 from retrain.registry.ledger import OVERRIDE, Ledger
 from retrain.registry.store import open_store
 from retrain.registry.transitions import plan_choice
@@ -14,7 +13,6 @@ from retrain.registry.transitions import plan_choice
 
 def run(config: Config, options: argparse.Namespace) -> None:
     """Raises PromotionError when the version serves already, or the champion has moved in the meantime."""
-    import_first()
     store = open_store(config)
     ledger = Ledger.open(store)
     entries = ledger.entries()

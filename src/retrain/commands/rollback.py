@@ -8,7 +8,6 @@ from retrain.commands.manual_promotion import carry_out, confirm, find_origin, t
 from retrain.commands.status import first_or_lost
 from retrain.config import Config
 from retrain.errors import PromotionError
-from retrain.models.model_files import import_first
 from retrain.registry.ledger import ROLLBACK, Ledger, current_champion
 from retrain.registry.store import open_store
 from retrain.registry.transitions import plan_choice, rollback_target
@@ -16,7 +15,6 @@ from retrain.registry.transitions import plan_choice, rollback_target
 
 def run(config: Config, options: argparse.Namespace) -> None:
     """Raises PromotionError when there is nothing to go back to, ModelError when that version doesn't work."""
-    import_first()
     store = open_store(config)
     ledger = Ledger.open(store)
     entries = ledger.entries()

@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from retrain.errors import ModelError
+from retrain.lazy import skops, sklearn
 from retrain.renamed import all_names
-
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
 
 MODEL_FILE = "model.skops"
 
 
-def import_first() -> None:
-    """Import skops before MLflow. It looks through every module that is loaded by then, which costs a second afterwards."""
-    import skops.io  # noqa: F401
-
-
 def unlisted_types(path: Path, trusted: Sequence[str]) -> list[str]:
     """Types in a model file that neither skops nor the list trusts. Nothing of the file is executed."""
-    import skops.io
-
     return sorted(set(skops.io.get_untrusted_types(file=path)) - set(all_names(trusted)))
 
 
-def load_model(path: Path, trusted: Sequence[str], sha256: str | None) -> Pipeline:
+def load_model(path: Path, trusted: Sequence[str], sha256: str | None) -> sklearn.pipeline.Pipeline:
     """The Pipeline in a skops file.
 
     `sha256` is what the registry recorded. Raises ModelError when the file is missing, is not skops, is not the
     registered one, or holds a type that `trusted` does not list. The list inside the file is never consulted.
     """
-    import zipfile
-
-    import skops.io
-
     if not path.is_file():
         raise ModelError(f"The model file {path.name} is gone from {path.parent}.")
     if sha256 is not None and file_digest(path) != sha256:

@@ -37,10 +37,8 @@ def run(config: Config) -> None:
     manifest = read_manifest(SNAPSHOT)
     store, entries = None, []
     if store_exists(config.tracking):
-        from retrain.models.model_files import import_first
         from retrain.registry.ledger import Ledger
 
-        import_first()
         store = open_store(config)
         entries = Ledger.open(store).entries()
     decision = look(config, manifest, store, entries)

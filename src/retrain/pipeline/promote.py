@@ -12,7 +12,6 @@ from retrain.config import Approval, Config, to_yaml
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window
 from retrain.errors import PromotionError
-from retrain.models.model_files import import_first
 from retrain.models.training import model_digest, train, with_selected_strategy
 from retrain.pipeline.loop import append, is_refitted
 from retrain.registry import runs, versions
@@ -64,8 +63,6 @@ def run(config: Config) -> None:
             "has not judged it yet. Run `dvc repro`. Nothing was changed."
         )
     refits = is_refitted(compared.verdict, config.gate.refit)
-    if refits:
-        import_first()
     store = open_store(config)
     ledger = Ledger.open(store)
     new_version = refit(config, store, trained, ledger.entries()) if refits else trained.challenger

@@ -24,7 +24,7 @@ from retrain.gate.estimates import (
     WINDOW,
 )
 from retrain.models.fitting import known_classes
-from retrain.models.model_files import file_digest, import_first
+from retrain.models.model_files import file_digest
 from retrain.models.scoring import Model, Scored, score_rows, spread_classes
 from retrain.models.strategy import ParentModel, Strategy
 from retrain.models.training import FittedModel, measure_latency, model_digest, recipe_digest, train
@@ -60,7 +60,6 @@ class Registry:
 def run(config: Config) -> None:
     snapshot = SnapshotStore(workspace.SNAPSHOT)
     manifest = snapshot.manifest()
-    import_first()
     store = open_store(config)
     ledger = Ledger.open(store)
     versions.follow_ledger(store, ledger)
