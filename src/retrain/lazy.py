@@ -30,8 +30,8 @@ __all__ = [
     "river",
     "ruamel",
     "scipy",
-    "skops",
     "sklearn",
+    "skops",
     "sqlalchemy",
     "threadpoolctl",
     "yaml",
@@ -99,9 +99,9 @@ if TYPE_CHECKING:
     import scipy.sparse
     import scipy.special
     import scipy.stats
+    import sklearn
     import skops
     import skops.io
-    import sklearn
     import sqlalchemy
     import sqlalchemy.engine
     import sqlalchemy.exc

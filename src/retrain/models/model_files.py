@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retrain.errors import ModelError
-from retrain.lazy import skops, sklearn
+from retrain.lazy import sklearn, skops
 from retrain.renamed import all_names
 
 MODEL_FILE = "model.skops"
