@@ -32,7 +32,6 @@ ALLOWED = {
     "data/anomalies.py": 2,
     "data/inference/explained.py": 1,
     "data/periods.py": 1,
-    "data/reading/files.py": 2,
     "data/sources.py": 1,
     "gate/estimates.py": 3,
     "gate/slices.py": 11,

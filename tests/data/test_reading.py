@@ -97,9 +97,7 @@ def source_of(guess: Guess, path: Path, data: DataConfig = DATA) -> Source:
 
 
 def guessed(path: Path, time_format: str | None = None, **said: str) -> Guess:
-    dialect = Dialect.checked(
-        said.get("separator"), said.get("decimal"), said.get("encoding"), None
-    )
+    dialect = Dialect(said.get("separator"), said.get("decimal"), said.get("encoding"), None)
     return read_and_guess(str(path), dialect, "late", "when", time_format)
 
 

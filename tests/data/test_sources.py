@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, instantiate
 from retrain.data.periods import parse_delay, parse_period
 from retrain.data.reading.dialect import Dialect
+from retrain.data.reading.parts import PLACE
 from retrain.data.reading.table import read_table
 from retrain.data.reading.time_column import parse_times
 from retrain.data.snapshot import SnapshotStore
@@ -63,7 +64,7 @@ def write(frame: pl.DataFrame, path: Path) -> Path:
 
 
 def read_files(paths: str) -> pl.DataFrame:
-    return read_table(paths, Dialect(), {})
+    return read_table(paths, Dialect(), {}).drop(PLACE)
 
 
 class Frame(Table):

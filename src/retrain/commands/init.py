@@ -118,9 +118,7 @@ def _read(
     """The node of the source without what it takes from the rest of the schema, and the whole
     table."""
     _refuse_secrets(paths, options.query)
-    dialect = Dialect.checked(
-        options.separator, options.decimal, options.encoding, None, date_formats
-    )
+    dialect = Dialect(options.separator, options.decimal, options.encoding, None, date_formats)
     if not options.query:
         node = {
             "_target_": "retrain.data.sources.Files",

@@ -19,8 +19,9 @@ from retrain.config import ColumnType, Config, Task
 from retrain.data.reading.conversions import KINDS, first_of, to_feature, without_misfits
 from retrain.data.reading.dialect import Dialect
 from retrain.data.reading.files import refuse_other_kinds
+from retrain.data.reading.parts import split_problems
 from retrain.data.reading.schema_casters import schema_casters
-from retrain.data.reading.table import PLACE, read_one, split_problems
+from retrain.data.reading.table import read_one
 from retrain.errors import DataError, ModelError, PromotionError
 from retrain.registry.store import open_store
 from retrain.workspace import atomic_write
@@ -101,20 +102,16 @@ def read_input(config: Config, path: Path, features: Mapping[str, ColumnType]) -
         key: node.get(key)
         for key in ("separator", "decimal", "encoding", "day_first", "date_formats")
     }
-    dialect = Dialect.checked(**said)
+    dialect = Dialect(**said)
     casters = schema_casters(config.data, dialect, node.get("time_format"))
-    rows = read_one(
-        path, dialect, {name: casters[name] for name in features if name in casters}, whole=features
-    )
+    named = {name: casters[name] for name in features if name in casters}
+    # The place goes into a column of the output, which travels.
+    rows = read_one(path, dialect, named, whole=features, shown=path.name)
     if not rows.width:
         raise DataError(
             f"{path.name} is empty, without even a header, so there is nothing to score."
         )
-    # The place goes into a column of the output, which travels.
-    return rows.with_columns(
-        pl.col(name).str.replace(str(path), path.name, literal=True)
-        for name in {PLACE} & {*rows.columns}
-    )
+    return rows
 
 
 def score(

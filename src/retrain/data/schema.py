@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NoReturn
@@ -25,7 +25,7 @@ from retrain.data.reading.conversions import (
     to_times,
     without_misfits,
 )
-from retrain.data.reading.table import split_problems
+from retrain.data.reading.parts import add_places, find_places, split_problems
 from retrain.errors import DataError
 
 REASON, ROW = own_column("quarantine_reason"), own_column("row")
@@ -36,7 +36,6 @@ PAIRS = r"^(\S+:[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?( |$))*$"
 # be quiet.
 SUSPICIOUSLY_CONSTANT = 500
 SHOWN_ROWS = 3  # of those that a message names
-Locate = Callable[[Sequence[int]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -82,25 +81,22 @@ class Schema:
         ]
         return hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:16]
 
-    def check(
-        self, batch: pl.DataFrame, period: Period, locate: Locate | None = None
-    ) -> CheckedBatch:
-        """Sort a batch's rows into labelled, unlabelled and quarantined. `locate` says where some
-        of its rows lie.
+    def check(self, batch: pl.DataFrame, period: Period) -> CheckedBatch:
+        """Sort a batch's rows into labelled, unlabelled and quarantined.
 
         Raises DataError when the batch breaks the schema as a whole: no rows, a missing column, a
         wrong type, rows outside the period, repeated keys, a constant target, or too many broken
         rows.
         """
-        locate = locate or _by_number
-        batch, unread = split_problems(batch)
+        arrived = batch
+        batch, unread = split_problems(arrived)
         batch, misfits = without_misfits(batch, column_kinds(self.data))
-        batch, slips = self._without_slips(batch, period, locate)
+        batch, slips = self._without_slips(batch, period, arrived)
         batch = self._typed(batch, period)
         known = first_of(
-            unread, _placed(first_of(slips, misfits), locate), self._outside(batch, period)
+            unread, add_places(first_of(slips, misfits), arrived), self._outside(batch, period)
         )
-        self._check_keys(batch, known.is_null(), period, locate)
+        self._check_keys(batch, known.is_null(), period, arrived)
         reasons = first_of(known, self._broken_rules(batch))
         quarantined = batch.with_columns(reasons.alias(REASON)).filter(reasons.is_not_null())
         share = len(quarantined) / len(batch)
@@ -178,7 +174,7 @@ class Schema:
         return found
 
     def _without_slips(
-        self, batch: pl.DataFrame, period: Period, locate: Locate
+        self, batch: pl.DataFrame, period: Period, arrived: pl.DataFrame
     ) -> tuple[pl.DataFrame, pl.Series]:
         """The batch without the few words of its target that are neither of its two classes, and
         why, for each row.
@@ -207,7 +203,7 @@ class Schema:
         tolerated = self.data.maximum_quarantine_share * len(negatives)
         if slips.sum() > tolerated or slips[0] == counts["rows"][0]:
             shown = [
-                f"{text} ({self._named_rows((words == word).fill_null(False), locate)})"
+                f"{text} ({self._named_rows((words == word).fill_null(False), arrived)})"
                 for word, text, _ in counts.head(SHOWN_ROWS).rows()
             ]
             more = f" and {len(counts) - SHOWN_ROWS:,} more" if len(counts) > SHOWN_ROWS else ""
@@ -221,13 +217,13 @@ class Schema:
         return batch.with_columns(batch[name].set(odd, None)), why.set(~odd, None)
 
     @staticmethod
-    def _named_rows(which: pl.Series, locate: Locate) -> str:
+    def _named_rows(which: pl.Series, arrived: pl.DataFrame) -> str:
         """How many rows, and where the first of them lie."""
         rows = which.arg_true().to_list()
         more = ", ..." if len(rows) > SHOWN_ROWS else ""
         return (
             f"{len(rows):,} row{'s' if len(rows) != 1 else ''}: "
-            f"{'; '.join(locate(rows[:SHOWN_ROWS]))}{more}"
+            f"{'; '.join(find_places(arrived, rows[:SHOWN_ROWS]))}{more}"
         )
 
     def _outside(self, batch: pl.DataFrame, period: Period) -> pl.Series:
@@ -243,7 +239,7 @@ class Schema:
         return batch.select(why.alias(name)).to_series()
 
     def _check_keys(
-        self, batch: pl.DataFrame, sound: pl.Series, period: Period, locate: Locate
+        self, batch: pl.DataFrame, sound: pl.Series, period: Period, arrived: pl.DataFrame
     ) -> None:
         """Raises DataError, with the first keys that come more than once and where, for rows that
         share their key."""
@@ -259,7 +255,7 @@ class Schema:
         for *values, places in groups.rows():
             more = ", ..." if len(places) > SHOWN_ROWS else ""
             key = dict(zip(names, values, strict=True))
-            told.append(f"{key} ({'; '.join(locate(places[:SHOWN_ROWS]))}{more})")
+            told.append(f"{key} ({'; '.join(find_places(arrived, places[:SHOWN_ROWS]))}{more})")
         self._refuse(
             period,
             f"{len(shared):,} of its {len(rows):,} rows share their key, such as {', '.join(told)}",
@@ -295,16 +291,3 @@ def _rules(values: pl.Series, column: Column) -> Iterator[tuple[str, pl.Series]]
         yield "not names with values", ~values.str.contains(PAIRS)
     if column.levels is not None:
         yield "not one of its levels", ~values.is_in(column.levels)
-
-
-def _by_number(rows: Sequence[int]) -> list[str]:
-    return [f"row {row + 1}" for row in rows]
-
-
-def _placed(reasons: pl.Series, locate: Locate) -> pl.Series:
-    """Reasons with the places of their rows."""
-    rows = reasons.is_not_null().arg_true()
-    if locate is _by_number or rows.is_empty():
-        return reasons
-    places = pl.Series(locate(rows.to_list()), dtype=pl.String)
-    return reasons.scatter(rows, reasons.gather(rows) + " (" + places + ")")

@@ -19,17 +19,10 @@ from retrain.data.periods import period_keys
 from retrain.data.reading.casting import Caster
 from retrain.data.reading.conversions import is_time
 from retrain.data.reading.dialect import Dialect
-from retrain.data.reading.files import SUFFIXES, Part, read_parts, readable, stamp_files
+from retrain.data.reading.files import SUFFIXES, readable, stamp_files
+from retrain.data.reading.parts import PLACE, PROBLEM, add_problem, find_places
 from retrain.data.reading.schema_casters import date_columns, schema_casters, typed_columns
-from retrain.data.reading.table import (
-    PLACE,
-    PROBLEM,
-    cast_texts,
-    load_parts,
-    locate_rows,
-    read_one,
-    read_table,
-)
+from retrain.data.reading.table import read_one, read_table, with_problems
 from retrain.data.reading.time_column import with_times
 from retrain.errors import ConfigError, DataError
 from retrain.ranges import PositiveCount
@@ -40,7 +33,6 @@ _PERIOD, _FILLED, _OF_LABEL = (
     own_column("filled_time"),
     own_column("of_label"),
 )
-_ORIGIN = own_column("origin")  # the row's number in the table as it was loaded
 
 
 class Source(ABC):
@@ -64,11 +56,6 @@ class Source(ABC):
     def read(self, period: str) -> pl.DataFrame:
         """One row for each thing to predict: keys, time, features and target of the schema."""
 
-    def locate(self, period: str, rows: Sequence[int]) -> list[str]:
-        """Where some rows of a batch lie, counted from 0, for a person who has to mend them. Asked
-        only for rows that are wrong."""
-        return [f"row {row + 1} of the batch" for row in rows]
-
 
 class BatchFiles(Source):
     """One CSV, Parquet or JSON Lines file a batch, its name the period key.
@@ -89,7 +76,7 @@ class BatchFiles(Source):
         date_formats: dict[str, str] | None = None,
     ) -> None:
         self.folder, self.time_format = Path(folder), time_format
-        self.dialect = Dialect.checked(separator, decimal, encoding, day_first, date_formats)
+        self.dialect = Dialect(separator, decimal, encoding, day_first, date_formats or {})
         self.casters: dict[str, Caster] = {}
         self.data: DataConfig | None = None
 
@@ -122,9 +109,6 @@ class BatchFiles(Source):
         if self.time_format and time in table.columns and not is_time(table.schema[time]):
             table = with_times(table, time, self.time_format, self.dialect.day_first)
         return table
-
-    def locate(self, period: str, rows: Sequence[int]) -> list[str]:
-        return locate_rows(rows, read_parts(self._path(period), None, self.dialect, self.casters))
 
     def _path(self, period: str) -> Path:
         for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
@@ -185,7 +169,7 @@ class Table(Source):
         return self._stamp
 
     def read(self, period: str) -> pl.DataFrame:
-        rows = self._batches.slice(*self._spans[period]).drop(_PERIOD, _ORIGIN)
+        rows = self._batches.slice(*self._spans[period]).drop(_PERIOD)
         return rows.with_row_index(self.row_number) if self.row_number else rows
 
     @functools.cached_property
@@ -222,9 +206,7 @@ class Table(Source):
                 "`number_rows` away to use the "
                 "column as it is."
             )
-        table = with_times(
-            table, self.time_column, self.time_format, self.day_first
-        ).with_row_index(_ORIGIN)
+        table = with_times(table, self.time_column, self.time_format, self.day_first)
         # A row without a time goes to quarantine in the batch of the rows beside it.
         table = table.with_columns(
             table[self.time_column].forward_fill().backward_fill().alias(_FILLED)
@@ -259,7 +241,7 @@ class Files(Table):
     ) -> None:
         super().__init__(day_first=day_first, date_formats=date_formats, **table)
         self.paths = paths
-        self.dialect = Dialect.checked(separator, decimal, encoding, day_first, date_formats)
+        self.dialect = Dialect(separator, decimal, encoding, day_first, date_formats or {})
 
     def load(self) -> pl.DataFrame:
         casters = schema_casters(self.data, self.dialect, self.time_format)
@@ -267,16 +249,6 @@ class Files(Table):
 
     def stamp(self) -> str:
         return stamp_files(self.paths)
-
-    def locate(self, period: str, rows: Sequence[int]) -> list[str]:
-        origin = self._batches[_ORIGIN].slice(*self._spans[period])
-        return locate_rows([origin[row] for row in rows], self._parts)
-
-    @functools.cached_property
-    def _parts(self) -> list[Part]:
-        return load_parts(
-            self.paths, self.dialect, schema_casters(self.data, self.dialect, self.time_format)
-        ).filled
 
 
 class SqlQuery(Table):
@@ -314,13 +286,9 @@ class SqlQuery(Table):
         table = read_query(uri, self.query)
         # Some databases, such as SQLite, keep times and flags as text.
         texts = [name for name in typed_columns(self.data) if table.schema.get(name) == pl.String]
-        return cast_texts(
-            table, {name: caster for name, caster in self._casters().items() if name in texts}
-        )
-
-    def _casters(self) -> dict[str, Caster]:
-        dialect = Dialect.checked(None, None, None, self.day_first, self.date_formats)
-        return schema_casters(self.data, dialect, self.time_format)
+        dialect = Dialect(day_first=self.day_first, date_formats=self.date_formats or {})
+        casters = schema_casters(self.data, dialect, self.time_format)
+        return with_problems(table, {name: casters[name](table[name]) for name in texts})
 
 
 class WithLabels(Source):
@@ -355,14 +323,16 @@ class WithLabels(Source):
                     frame.with_columns(frame[name].cast(pl.String)) for frame in (rows, known)
                 )
         joined = rows.join(known, on=self.key_columns, how="left", suffix=_OF_LABEL)
-        both = [name for name in (PROBLEM, PLACE) if name + _OF_LABEL in joined.columns]
-        joined = joined.with_columns(
-            joined[name].fill_null(joined[name + _OF_LABEL]) for name in both
-        )
-        return joined.drop(name + _OF_LABEL for name in both)
-
-    def locate(self, period: str, rows: Sequence[int]) -> list[str]:
-        return self.source.locate(period, rows)
+        problem, place = (name + _OF_LABEL for name in (PROBLEM, PLACE))
+        if problem not in joined.columns:
+            return joined
+        wrong = joined[problem].is_not_null()
+        if PROBLEM in rows.columns:
+            wrong &= joined[PROBLEM].is_null()
+        if PLACE in rows.columns:
+            places = pl.when(wrong).then(pl.col(place)).otherwise(pl.col(PLACE))
+            joined = joined.with_columns(places.alias(PLACE))
+        return add_problem(joined, wrong, joined[problem]).drop(problem, place)
 
     @functools.cached_property
     def _stamp(self) -> str:
@@ -382,20 +352,20 @@ class WithLabels(Source):
             raise DataError(
                 f"The labels have no column {', '.join(missing)} (`data.source.labels`)."
             )
-        told = [name for name in (PROBLEM, PLACE) if name in labels.columns]
-        labels = labels.select(*self.key_columns, self.target_column, *told)
         repeated = labels.select(self.key_columns).is_duplicated()
         if repeated.any():
             rows = repeated.arg_true().head(3).to_list()
             keys = labels.select(self.key_columns)[rows].to_dicts()
-            where = locate_rows(rows, load_parts(self.labels, dialect, casters).filled)
-            shown = ", ".join(f"{key} ({place})" for key, place in zip(keys, where, strict=True))
+            places = find_places(labels, rows)
+            shown = ", ".join(f"{key} ({place})" for key, place in zip(keys, places, strict=True))
             raise DataError(
                 "The labels name some keys more than once (`data.source.labels`), in "
                 f"{repeated.sum():,} rows such as {shown}: "
                 "keep the newest of each."
             )
-        return labels
+        problems = [pl.col(name).alias(name + _OF_LABEL) for name in (PROBLEM, PLACE)]
+        told = problems if PROBLEM in labels.columns else []
+        return labels.select(*self.key_columns, self.target_column, *told)
 
 
 def read_query(uri: str, query: str) -> pl.DataFrame:

@@ -45,9 +45,6 @@ class SparseColumns(Source):
         rows = self.source.read(period).drop(self.leave_out, strict=False)
         return to_sparse(rows, numeric_columns(rows, self.named), self.into)
 
-    def locate(self, period: str, rows: Sequence[int]) -> list[str]:
-        return self.source.locate(period, rows)
-
 
 def numeric_columns(rows: pl.DataFrame, except_for: set[str]) -> list[str]:
     """Columns of numbers and flags, in order."""

@@ -3,7 +3,6 @@ only."""
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from retrain.config import DataConfig, MonitoringConfig
 from retrain.data.holds import decide_holds
 from retrain.data.manifest import Batch, Manifest
 from retrain.data.periods import Period, parse_delay, parse_period
-from retrain.data.reading.table import PROBLEM
+from retrain.data.reading.parts import PROBLEM
 from retrain.data.schema import Schema
 from retrain.data.snapshot import SnapshotStore, content_digest, typed_digest
 from retrain.data.source_code import source_code
@@ -112,7 +111,7 @@ def _update(
             continue
         changed = before is not None and content != before.content
         revision = 1 if before is None else before.revision + changed
-        checked = schema.check(arrived, period, functools.partial(source.locate, period.key))
+        checked = schema.check(arrived, period)
         batches.append(store.stage(period.key, revision, content, checked, data))
         if changed and store.intact(before):
             row_changes[period.key] = count_changes(

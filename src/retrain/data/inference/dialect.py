@@ -11,7 +11,7 @@ import polars as pl
 
 from retrain.data.reading.casting import Cast
 from retrain.data.reading.dialect import Dialect
-from retrain.data.reading.files import Part
+from retrain.data.reading.parts import PLACE, Part
 from retrain.data.reading.table import Parts, text_columns
 
 _SAMPLE = 5000  # values of a column
@@ -46,14 +46,14 @@ class Guess:
 
 
 def note_files(guess: Guess, parts: Parts, dialect: Dialect) -> None:
-    texts = [part for part in parts.filled if part.text is not None]
-    unsure = [part for part in texts if not part.text.sure_encoding]
+    texts = [part for part in parts.filled if part.separator]
+    unsure = [part for part in texts if not part.sure_encoding]
     by_bytes = "since it is not UTF-8" if unsure else "by its first bytes"
     for key, usual, what, why in (
         ("separator", ",", "columns are separated by", "as in the header"),
         ("encoding", "utf-8", "text is", by_bytes),
     ):
-        given, values = getattr(dialect, key), sorted({getattr(part.text, key) for part in texts})
+        given, values = getattr(dialect, key), sorted({getattr(part, key) for part in texts})
         if values in ([], [usual]) and not given:
             continue
         for value in values:
@@ -63,7 +63,7 @@ def note_files(guess: Guess, parts: Parts, dialect: Dialect) -> None:
             guess.settings[key] = values[0]
     if unsure:
         guess.unsure.append(
-            f"{unsure[0].place} is not UTF-8 and was read as {unsure[0].text.encoding}: if accents "
+            f"{unsure[0].place} is not UTF-8 and was read as {unsure[0].encoding}: if accents "
             "and umlauts look "
             f"wrong{_odd_word(unsure[0])}, say --encoding."
         )
@@ -77,7 +77,7 @@ def note_files(guess: Guess, parts: Parts, dialect: Dialect) -> None:
 
 def _odd_word(part: Part) -> str:
     """A word of the file that another encoding would change."""
-    for values in part.frame:
+    for values in part.frame.drop(PLACE):
         odd = values.filter(values.str.contains(r"[^\x00-\x7f]"))
         if len(odd):
             return f" (such as `{odd[0][:30]}` in `{values.name}`)"
@@ -106,7 +106,7 @@ def decide_decimal(
     points = _columns_with(frame, [*names, *plain], _DECIMALS.format(r"\.", ","))
     name = (commas or either)[0]
     example = frame[name].filter(frame[name].str.contains(_ONE_COMMA)).drop_nulls()[0].strip()
-    by_comma = any(part.text is not None and part.text.separator == "," for part in parts)
+    by_comma = any(part.separator == "," for part in parts)
     decimal = ","
     if len(commas) > len(points):
         guess.found.append(f"decimals follow a comma, such as {example} in `{name}`")

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from retrain.columns import refuse_reserved
 from retrain.data.inference.dialect import Guess, decide_decimal, note_files, note_marks
 from retrain.data.inference.excel import refuse_serial_dates
 from retrain.data.reading.casting import (
@@ -29,15 +28,8 @@ from retrain.data.reading.casting import (
     without_case,
 )
 from retrain.data.reading.dialect import Dialect
-from retrain.data.reading.files import Part
-from retrain.data.reading.table import (
-    join,
-    load_parts,
-    places,
-    split_problems,
-    text_columns,
-    with_problems,
-)
+from retrain.data.reading.parts import PLACE, Part, find_places, split_problems
+from retrain.data.reading.table import join, load_parts, text_columns, with_problems
 from retrain.data.reading.times import MISSING_MARKS, ReadTimes
 from retrain.errors import DataError
 
@@ -58,12 +50,10 @@ def read_and_guess(
     parts = load_parts(paths, dialect, (target, time))
     guess = Guess(pl.DataFrame())
     note_files(guess, parts, dialect)
-    for part in parts.filled:
-        refuse_reserved(part.frame.columns, part.place)
     text_parts = [part for part in parts.filled if part.is_text]
-    frames = [part.frame for part in parts.filled if not part.is_text]
+    frames: list[Part | pl.DataFrame] = [part for part in parts.filled if not part.is_text]
     if text_parts:
-        frame = join([part.frame for part in text_parts], text_parts)
+        frame = join(text_parts)
         # Of most columns nothing is open, and there may be thousands.
         numbers = set(frame.columns) - {time, target, *dialect.date_formats}
         plain = plain_numbers(frame, numbers) if dialect.decimal != "," else {}
@@ -71,12 +61,12 @@ def read_and_guess(
         frame = frame.with_columns(plain.values()) if dialect.decimal == "." else frame
         casts = _guess_columns(guess, frame, dialect, target, time, time_format)
         for name, cast in casts.items():
-            _note_unread(guess, frame[name], cast, text_parts)
+            _note_unread(guess, frame, name, cast)
         note_marks(guess, frame, casts, target)
-        typed, problems = split_problems(with_problems(frame, casts, text_parts))
+        typed, problems = split_problems(with_problems(frame, casts))
         # What goes to quarantine says nothing about its columns.
         frames.insert(0, typed.filter(problems.is_null()))
-    guess.table = join(frames, parts.filled)
+    guess.table = join(frames).drop(PLACE, strict=False)
     return guess
 
 
@@ -300,12 +290,11 @@ def _guess_target(guess: Guess, text: pl.Series, cast: Cast) -> Cast:
     return replace(words, values=words.values.replace(same))
 
 
-def _note_unread(guess: Guess, text: pl.Series, cast: Cast, parts: Sequence[Part]) -> None:
-    rows = cast.unread.arg_true().cast(pl.Int64)
-    if len(rows):
-        where = places(rows.head(1), parts)[0]
+def _note_unread(guess: Guess, frame: pl.DataFrame, name: str, cast: Cast) -> None:
+    rows = cast.unread.arg_true().to_list()
+    if rows:
         guess.unsure.append(
-            f"{len(rows):,} of {len(text):,} values of `{text.name}` are not {cast.kind}, such as "
-            f"'{text[int(rows[0])][:40]}' "
-            f"({where}): those rows go to quarantine."
+            f"{len(rows):,} of {len(frame):,} values of `{name}` are not {cast.kind}, such as "
+            f"'{frame[name][rows[0]][:40]}' ({find_places(frame, rows[:1])[0]}): those rows go to "
+            "quarantine."
         )

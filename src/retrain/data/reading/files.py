@@ -3,19 +3,20 @@ them before types are decided."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from retrain.data.reading.dialect import Dialect, TextTable, read_text
+from retrain.data.reading.dialect import Dialect, read_text
+from retrain.data.reading.parts import Part, with_places
 from retrain.errors import DataError
+from retrain.lazy import fsspec
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zip": "zip"}
 PARQUET, TEXT, JSON = (".parquet", ".pq"), (".csv", ".tsv"), (".jsonl", ".ndjson")
@@ -26,22 +27,6 @@ SUFFIXES = (
     *(kind + packed for kind in (*TEXT, *JSON) for packed in COMPRESSIONS),
     ".zip",
 )
-
-
-@dataclass(frozen=True)
-class Part:
-    """One file, or one member of a zip: its rows, and where they lie. `text` holds how a CSV was
-    read."""
-
-    place: str
-    frame: pl.DataFrame
-    is_text: bool
-    text: TextTable | None = None
-
-    def where(self, rows: pl.Series) -> pl.Series:
-        """Places of some rows, for a person who looks for them."""
-        lines = self.text.lines(rows) if self.text else rows + 1
-        return self.place + (", line " if self.is_text else ", row ") + lines.cast(pl.String)
 
 
 @dataclass(frozen=True)
@@ -79,8 +64,6 @@ def refuse_other_kinds(path: Path | str) -> None:
 
 def find_files(paths: str | Sequence[str]) -> Found:
     """Raises DataError when a path names no file, or its file system is not installed."""
-    import fsspec
-
     found = Found([])
     for path in [paths] if isinstance(paths, str) else paths:
         try:
@@ -113,119 +96,85 @@ def stamp_files(paths: str | Sequence[str]) -> str:
     marks = []
     for filesystem, path in find_files(paths).files:
         info = filesystem.info(path)
-        marks.append(
-            [
-                path,
-                info.get("size"),
-                *(str(info.get(key)) for key in ("mtime", "LastModified", "ETag")),
-            ]
-        )
+        times = (str(info.get(key)) for key in ("mtime", "LastModified", "ETag"))
+        marks.append([path, info.get("size"), *times])
     return hashlib.sha256(repr(marks).encode()).hexdigest()[:32]
 
 
 def read_parts(
-    path: Path | str,
-    filesystem: Any = None,
-    dialect: Dialect | None = None,
+    path: str,
+    dialect: Dialect,
     needed: Collection[str] = (),
+    filesystem: Any = None,
     whole: Collection[str] = (),
+    shown: str | None = None,
 ) -> list[Part]:
     """The tables of one file: one, or each member of a zip; `needed` and `whole` are those of
     `read_text`. Raises DataError when it is missing or can't be read."""
-    name = str(path)
-    refuse_other_kinds(name)
+    refuse_other_kinds(path)
+    parts = []
     try:
-        parts = list(
-            _open(
-                name,
-                filesystem,
-                functools.partial(_part, dialect=dialect or Dialect(), needed=needed, whole=whole),
-            )
-        )
+        for place, name, content in _contents(path, filesystem or fsspec.filesystem("file")):
+            place = f"{shown or _shown(path)}{place}"
+            if name.endswith((*PARQUET, *JSON)):
+                parts.append(_typed_part(place, name, content))
+            else:
+                parts.append(read_text(content, dialect, place, needed, whole))
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.") from None
     except (pl.exceptions.PolarsError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path} can't be read: {(str(error).splitlines() or [type(error).__name__])[0]}. Is "
-            "it whole, and what its name "
-            "says? Put it there again."
+            "it whole, and what its name says? Put it there again."
         ) from error
     if not parts:
         raise DataError(f"{path} holds no table: none of its members ends in {', '.join(FORMATS)}.")
     return parts
 
 
-def _open(name: str, filesystem: Any, part: Callable[..., Part]) -> Iterator[Part]:
-    import fsspec
-
-    lower = name.lower()
-    packed = next((kind for suffix, kind in COMPRESSIONS.items() if lower.endswith(suffix)), None)
-    if packed == "zip":
-        with (
-            (filesystem or fsspec.filesystem("file")).open(name, "rb") as file,
-            zipfile.ZipFile(file) as archive,
-        ):
-            for member in _members(archive, lower):
-                kind = member if member.lower().endswith(FORMATS) else lower.removesuffix(".zip")
-                yield part(
-                    f"{_shown(name)}/{member}", lambda member=member: archive.read(member), kind
-                )
+def _contents(path: str, filesystem: Any) -> Iterator[tuple[str, str, bytes]]:
+    """For each table in a file its name in there, in small letters its name for its kind, and its
+    bytes."""
+    name = path.lower()
+    packed = next((kind for suffix, kind in COMPRESSIONS.items() if name.endswith(suffix)), None)
+    inner = str(Path(name).with_suffix("")) if packed else name
+    if packed != "zip":
+        with filesystem.open(path, "rb", compression=packed) as file:
+            yield "", inner, file.read()
         return
-    if filesystem is None and packed is None:
-        yield part(_shown(name), Path(name).read_bytes)
-        return
-    with (filesystem or fsspec.filesystem("file")).open(name, "rb", compression=packed) as file:
-        yield part(_shown(name), file.read, str(Path(lower).with_suffix("")) if packed else lower)
+    with filesystem.open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        for member in _members(archive, inner):
+            kind = member.lower() if member.lower().endswith(FORMATS) else inner
+            yield f"/{member}", kind, archive.read(member)
 
 
-def _shown(name: str) -> str:
-    """A file as messages and quarantine name it: from the project's root where it lies inside, the
-    same in every clone."""
-    path = Path(name)
-    return (
-        str(path.relative_to(Path.cwd()))
-        if path.is_absolute() and path.is_relative_to(Path.cwd())
-        else name
-    )
-
-
-def _members(archive: zipfile.ZipFile, name: str) -> list[str]:
+def _members(archive: zipfile.ZipFile, inner: str) -> list[str]:
     """The tables in a zip, without what operating systems put beside them. One alone may be called
     anything."""
-    inner = name.removesuffix(".zip")
-    names = [member.filename for member in archive.infolist() if not member.is_dir()]
     names = [
-        one
-        for one in names
-        if not any(part.startswith((".", "__MACOSX")) for part in one.split("/"))
+        member.filename
+        for member in archive.infolist()
+        if not member.is_dir()
+        and not any(part.startswith((".", "__MACOSX")) for part in member.filename.split("/"))
     ]
-    tables = sorted(one for one in names if one.lower().endswith(FORMATS))
+    tables = sorted(name for name in names if name.lower().endswith(FORMATS))
     return tables or (names if len(names) == 1 and inner.endswith(FORMATS) else [])
 
 
-def _part(
-    place: str,
-    read: Callable[[], bytes],
-    name: str | None = None,
-    *,
-    dialect: Dialect,
-    needed: Collection[str],
-    whole: Collection[str],
-) -> Part:
-    lower = (name or place).lower()
-    if lower.endswith(PARQUET):
-        # From a path Polars maps the file into memory rather than copying it.
-        frame = (
-            pl.read_parquet(place, glob=False)
-            if name is None
-            else pl.read_parquet(io.BytesIO(read()))
-        )
-        return Part(place, frame, is_text=False)
-    if lower.endswith(JSON):
-        content = read()
-        frame = (
-            pl.read_ndjson(content, infer_schema_length=None) if content.strip() else pl.DataFrame()
-        )
-        return Part(place, frame, is_text=True)
-    text = read_text(read(), dialect, place, needed, whole)
-    return Part(place, text.frame, is_text=True, text=text)
+def _shown(path: str) -> str:
+    """A file as messages and quarantine name it: from the project's root where it lies inside, the
+    same in every clone."""
+    root = Path.cwd()
+    return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
+
+
+def _typed_part(place: str, name: str, content: bytes) -> Part:
+    text, frame = name.endswith(JSON), pl.DataFrame()
+    if not text:
+        frame = pl.read_parquet(io.BytesIO(content))
+    elif content.strip():
+        frame = pl.read_ndjson(content, infer_schema_length=None)
+    if frame.width:
+        numbers = pl.int_range(1, len(frame) + 1, eager=True)
+        frame = with_places(frame, f"{place}, {'line' if text else 'row'}", numbers)
+    return Part(place, frame, text)

@@ -6,7 +6,8 @@ import polars as pl
 
 from retrain.data.reading.casting import cast_times
 from retrain.data.reading.conversions import to_times
-from retrain.data.reading.table import PROBLEM, add_problem, refuse_undecided
+from retrain.data.reading.parts import PROBLEM, add_problem
+from retrain.data.reading.table import refuse_undecided
 from retrain.data.reading.times import EPOCH_UNITS, read_times
 from retrain.errors import DataError
 
