@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import (
-    ConfigKeyError,
-    MissingMandatoryValue,
-    OmegaConfBaseException,
-    ValidationError,
-)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, Strict
 
 from retrain.config_checks import check_values
 from retrain.errors import ConfigError
@@ -38,16 +33,18 @@ from retrain.own_code import code_digests, defined_names, named_code, own_module
 from retrain.ranges import (
     Count,
     Finite,
+    Flag,
+    Misfit,
     Name,
     NonNegative,
     PositiveCount,
     Seed,
     Share,
     ShareOrAll,
-    Written,
-    describe,
+    Text,
+    adapter,
     find_misfits,
-    fits,
+    like,
     node_misfits,
 )
 from retrain.renamed import current_overrides, with_current_names
@@ -58,15 +55,15 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 read_as_written()
-_QUESTION_MARKS = (
-    "\ue000???"  # stands for a text `???`, which OmegaConf would take for a missing value
-)
 MOST_SHOWN = 5  # mistakes in one message
 Built = TypeVar("Built")
-BlockHours = Annotated[int, Ge(1), Le(24 * 366 * 100)]  # a table may have one time in several years
+# A table may have one time in several years.
+BlockHours = Annotated[int, Strict(), Ge(1), Le(24 * 366 * 100)]
 Variable = Annotated[
-    str, Written(r"[A-Za-z_][A-Za-z0-9_]*", "MLFLOW_TRACKING_URI (the name of a variable)")
+    str, like(r"[A-Za-z_][A-Za-z0-9_]*", "MLFLOW_TRACKING_URI (the name of a variable)")
 ]
+# One file of `conf/` for each, such as a policy: a `_target_` and its arguments.
+Node = dict[str, Any]
 
 
 class Task(enum.Enum):
@@ -106,126 +103,129 @@ class Approval(enum.Enum):
     required = "required"
 
 
+class _Section:
+    """A part of the configuration: keys that it does not know are mistakes."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid", "allow_inf_nan": False}
+
+
 @dataclass
-class Column:
+class Column(_Section):
     """The contract of one feature."""
 
-    type: ColumnType = MISSING
-    nullable: bool = False
+    type: ColumnType
+    nullable: Flag = False
     minimum: Finite | None = None
     maximum: Finite | None = None
-    levels: Annotated[list[str], MinLen(1)] | None = None
+    levels: Annotated[list[Text], MinLen(1)] | None = None
 
 
-@dataclass
-class DataConfig:
+@dataclass(kw_only=True)
+class DataConfig(_Section):
     """Where batches come from and what they must look like."""
 
-    name: Name = MISSING
+    name: Name
     task: Task = Task.binary
     metric: Name = "log_loss"
-    source: dict[str, Any] = MISSING
-    period: PeriodKind = MISSING
-    as_of: str | None = None
-    label_delay: str | None = None
-    time_column: Name = MISSING
-    key_columns: Annotated[list[Name], MinLen(1)] = MISSING
-    target_column: Name = MISSING
-    positive_label: str | None = None
+    source: Node
+    period: PeriodKind
+    as_of: Text | None = None
+    label_delay: Text | None = None
+    time_column: Name
+    key_columns: Annotated[list[Name], MinLen(1)]
+    target_column: Name
+    positive_label: Text | None = None
     block_hours: BlockHours = 24
-    features: dict[str, Column] = MISSING
+    features: dict[Text, Column]
     maximum_quarantine_share: ShareOrAll = 0.05
 
 
-@dataclass
-class ModelConfig:
+@dataclass(kw_only=True)
+class ModelConfig(_Section):
     """The recipe of the challenger: how columns are encoded, and the estimator."""
 
-    preprocessing: dict[str, Any] = MISSING
-    estimator: dict[str, Any] = MISSING
-    for_regression: dict[str, Any] = field(
-        default_factory=dict
-    )  # replaces parts of the estimator for that task
-    # With fewer rows of the rarest class (for numbers: of half of the rows) later training rows choose the number of iterations.
+    preprocessing: Node
+    estimator: Node
+    # Replaces parts of the estimator for that task.
+    for_regression: Node = field(default_factory=dict)
+    # With fewer rows of the rarest class (for numbers: of half of the rows) later training rows
+    # choose the number of iterations.
     choose_iterations_below: Count = 0
 
 
-@dataclass
-class EvaluationConfig:
-    """Which rows judge, and how they are resampled."""
+@dataclass(kw_only=True)
+class EvaluationConfig(_Section):
+    """Which rows both models are scored on, and how those are resampled."""
 
-    share_of_newest_batch: Share = MISSING
-    minimum_blocks: PositiveCount = MISSING
+    share_of_newest_batch: Share
+    minimum_blocks: PositiveCount
     block_hours: BlockHours | None = None  # null: the data set's
     reference_windows: Count = 0
     minimum_rows: Count = 0
     minimum_rare_rows: Count = 0  # of all classes but the commonest
 
 
-@dataclass
-class GateConfig:
+@dataclass(kw_only=True)
+class GateConfig(_Section):
     """The checks that a challenger must pass, by name, and what follows a promotion."""
 
-    checks: dict[str, Any] = MISSING
-    first_champion: dict[str, Any] = MISSING
-    refit: bool = True
+    checks: Node
+    first_champion: Node
+    refit: Flag = True
     approval: Approval = Approval.automatic
 
 
-@dataclass
-class MonitoringConfig:
+@dataclass(kw_only=True)
+class MonitoringConfig(_Section):
     """What is noticed about a new batch, and what follows."""
 
-    false_alarm_rate: Annotated[float, Gt(0), Lt(0.5)] = (
-        0.05  # of batches in which nothing has changed
-    )
-    hold_anomalies: bool = True  # a batch that looks broken takes no part until it is accepted
-    accept: list[str] = field(
-        default_factory=list
-    )  # periods of such batches that a person has looked at
+    # Of batches in which nothing has changed.
+    false_alarm_rate: Annotated[float, Strict(), Gt(0), Lt(0.5)] = 0.05
+    hold_anomalies: Flag = True  # a batch that looks broken takes no part until it is accepted
+    # Periods of such batches that a person has looked at.
+    accept: list[Text] = field(default_factory=list)
     # Later batches that agree with one on hold, and not with the past; null: never.
-    accept_after: Annotated[int, Ge(1)] | None = 3
-    hold: list[str] = field(default_factory=list)  # periods of batches that a person puts on hold
+    accept_after: PositiveCount | None = 3
+    hold: list[Text] = field(default_factory=list)  # periods of batches that a person puts on hold
 
 
-@dataclass
-class BacktestConfig:
+@dataclass(kw_only=True)
+class BacktestConfig(_Section):
     """What `retrain backtest` tries with each other, as names of files in `conf/`."""
 
-    strategies: Annotated[list[Name], MinLen(1)] = field(default_factory=list)
-    policies: Annotated[list[Name], MinLen(1)] = field(default_factory=list)
-    gates: Annotated[list[Name], MinLen(1)] = field(default_factory=list)
+    strategies: Annotated[list[Name], MinLen(1)]
+    policies: Annotated[list[Name], MinLen(1)]
+    gates: Annotated[list[Name], MinLen(1)]
     retraining_cost: NonNegative = 0.0  # in units of the loss, over one batch
     workers: PositiveCount | None = None  # null: one for each core
 
 
-@dataclass
-class TrackingConfig:
+@dataclass(kw_only=True)
+class TrackingConfig(_Section):
     """Where MLflow keeps runs and models. The address itself never enters the config: it may hold a password."""
 
     uri_from_env: Variable | None = None
-    experiment: Name = MISSING
-    registered_model: Name = MISSING
+    experiment: Name
+    registered_model: Name
 
 
-@dataclass
-class Config:
+@dataclass(kw_only=True)
+class Config(_Section):
     """Everything under `conf/`."""
 
-    seed: Seed = MISSING
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    strategy: dict[str, Any] = MISSING
-    policy: dict[str, Any] = MISSING
-    gate: GateConfig = field(default_factory=GateConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    seed: Seed
+    data: DataConfig
+    model: ModelConfig
+    strategy: Node
+    policy: Node
+    gate: GateConfig
+    evaluation: EvaluationConfig
     monitoring: MonitoringConfig = field(default_factory=MonitoringConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    backtest: BacktestConfig = field(default_factory=BacktestConfig)
-    trusted_types: list[str] = MISSING
-    code: dict[str, str] = field(
-        default_factory=dict
-    )  # digests of what `_target_` names, by group; made, not configured
+    tracking: TrackingConfig
+    backtest: BacktestConfig
+    trusted_types: list[Text]
+    # Digests of what `_target_` names, by group; made, not configured.
+    code: dict[str, str] = field(default_factory=dict)
 
 
 def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:
@@ -235,7 +235,7 @@ def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:
     """
     overrides = current_overrides(overrides)
     composed = compose_raw(conf, overrides)
-    return check(composed, conf, OmegaConf.to_container(composed.hydra.runtime.choices), overrides)
+    return check(composed, conf, dict(composed.hydra.runtime.choices), overrides)
 
 
 def compose_raw(conf: Path, overrides: Sequence[str] = ()) -> DictConfig:
@@ -294,39 +294,22 @@ def swept_values(override: Override) -> list[str]:
 
 
 def check(
-    composed: DictConfig, conf: Path, choices: Mapping[str, str], overrides: Sequence[str]
+    composed: DictConfig, conf: Path, choices: Mapping[str, Any], overrides: Sequence[str]
 ) -> Config:
     """Typed form of a composed config. Raises ConfigError naming key, value and file."""
     choices = all_choices(choices, overrides, conf)
     where = functools.partial(find_origin, conf=conf, choices=choices, overrides=overrides)
     folders = folders_of(conf, _searchpath(composed))
     check_choices(choices, conf, folders)
-    refuse_several({group: choices.get(group) for group in _groups()}, conf)
-    content = _without_empty_overlays(composed)
-    try:
-        _gather_trusted_types(content, conf, where)
-        plain = with_current_names(OmegaConf.to_container(content, resolve=True), overrides)
-        _check_ranges(plain, where)
-        config = _typed(plain)
-    except (ConfigKeyError, ValidationError, MissingMandatoryValue) as error:
-        key = error.full_key or str(error.key)
-        value = OmegaConf.select(content, key, throw_on_missing=False)
-        if isinstance(error, MissingMandatoryValue):
-            what = f"`{key}` has no value"
-        elif isinstance(error, ConfigKeyError):
-            explain_foreign_key(key, conf, choices)
-            what = f"`{key}` (value {value!r}) is not a key that this project knows"
-        else:
-            what = f"`{key}` has a value that does not fit, {value!r}: {first_lines(error)}"
-        raise ConfigError(
-            f"{where(key)}: {what}. Mend it there, then run the command again."
-        ) from error
-    except OmegaConfBaseException as error:
-        key = error.full_key or str(error.key)
-        raise ConfigError(
-            f"{where(key)}: `{key}` refers to another value by `${{...}}`, which can't be found: {first_lines(error)}. Mend the "
-            "reference, or give that value."
-        ) from error
+    refuse_several({one.name: choices.get(one.name) for one in fields(Config)}, conf)
+    content = _resolved(composed, where)
+    _gather_trusted_types(content, conf, where)
+    content = with_current_names(content, overrides)
+    misfits = [*find_misfits(Config, content), *node_misfits(content)]
+    for misfit in misfits:
+        explain_foreign_key(misfit.key, conf, choices)
+    _refuse_misfits(misfits, where)
+    config: Config = adapter(Config).validate_python(content)
     check_values(config, where, folders)
     if config.evaluation.block_hours is None:
         config.evaluation.block_hours = config.data.block_hours
@@ -335,6 +318,26 @@ def check(
     config.model.for_regression = {}
     config.code = code_digests(to_container(config), conf.parent)
     return config
+
+
+def _resolved(composed: DictConfig, where: Callable[[str], str]) -> Node:
+    """Plain content without Hydra's part, and without what an overlay file that holds nothing leaves behind."""
+    empty = [group for group in OVERLAYS if group in composed and composed[group] in ({}, None)]
+    kept = OmegaConf.masked_copy(
+        composed, [str(key) for key in composed if key not in ("hydra", *empty)]
+    )
+    try:
+        missing = sorted(OmegaConf.missing_keys(kept))
+        resolved = OmegaConf.to_container(kept, resolve=True)
+    except OmegaConfBaseException as error:
+        key = error.full_key or str(error.key)
+        raise ConfigError(
+            f"{where(key)}: `{key}` refers to another value by `${{...}}`, which can't be found: {first_lines(error)}",
+            hint="mend the reference, or give that value",
+        ) from error
+    for key in missing:
+        raise ConfigError(f"{where(key)}: `{key}` has no value.", hint="give it one there")
+    return cast(Node, resolved)
 
 
 def _searchpath(composed: DictConfig) -> list[str]:
@@ -347,61 +350,42 @@ def _searchpath(composed: DictConfig) -> list[str]:
     return [str(place) for place in found or []]
 
 
-def _gather_trusted_types(content: DictConfig, conf: Path, where: Callable[[str], str]) -> None:
+def _gather_trusted_types(content: Node, conf: Path, where: Callable[[str], str]) -> None:
     """Add to the one list what models trust in their own files, and what the user's own modules that they name define.
 
     Of all files in conf/model/, not of the chosen one alone: the champion may be a model that was chosen before. It leaves
     `model`, since it shapes no model: a version stays continuable when the list grows.
     """
-    chosen = OmegaConf.to_container(content).get("model") or {}
-    models = [(where("model.trusted_types"), chosen)]
+    chosen = content.get("model")
+    chosen = chosen if isinstance(chosen, dict) else {}
+    own = own_modules(named_code(chosen), conf.parent)
+    listed = chosen.pop("trusted_types", [])
+    models = [(where("model.trusted_types"), listed, defined_names(own))]
     for path in sorted((conf / "model").glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
         own = own_modules(re.findall(r"_target_:\s*([\w.]+)", text), conf.parent)
-        listed = OmegaConf.load(path) if "trusted_types" in text else {}
-        models.append(
-            (f"In {path.relative_to(conf.parent)}", {**listed, "own": defined_names(own)})
-        )
-    trusted = defined_names(own_modules(named_code(chosen), conf.parent))
-    for origin, model in models:
-        types = model.get("trusted_types")
-        types = OmegaConf.to_container(types) if OmegaConf.is_config(types) else types
-        if types is not None and not fits(list[str], types):
-            raise ConfigError(
-                f"{origin}: `model.trusted_types` is {types!r}, but must be {describe(list[str])}. Mend it there."
-            )
-        trusted += [*(types or []), *model.get("own", [])]
-    if "model" in content:
-        OmegaConf.set_struct(content, False)
-        content.model.pop("trusted_types", None)
-    if isinstance(content.get("trusted_types"), ListConfig):
-        content.trusted_types = list(dict.fromkeys([*content.trusted_types, *trusted]))
+        listed = load(text).get("trusted_types", []) if "trusted_types" in text else []
+        models.append((f"In {path.relative_to(conf.parent)}", listed, defined_names(own)))
+    trusted: list[str] = []
+    for place, types, names in models:
+        _refuse_misfits(find_misfits(list[Text], types, "model.trusted_types"), place)
+        trusted += [*types, *names]
+    if isinstance(content.get("trusted_types"), list):
+        content["trusted_types"] = list(dict.fromkeys([*content["trusted_types"], *trusted]))
 
 
-def _check_ranges(content: Mapping[str, Any], where: Callable[[str], str]) -> None:
-    """Raises ConfigError for every value outside of its range."""
-    misfits = [f"{where(misfit.key)}: {misfit}" for misfit in find_misfits(Config, content)]
+def _refuse_misfits(misfits: Sequence[Misfit], where: Callable[[str], str] | str) -> None:
+    """Raises ConfigError that names the places of the first few."""
     if misfits:
+        shown = [
+            f"{where if isinstance(where, str) else where(misfit.key)}: {misfit}"
+            for misfit in misfits[:MOST_SHOWN]
+        ]
         more = f" (and {len(misfits) - MOST_SHOWN} more)" if len(misfits) > MOST_SHOWN else ""
-        raise ConfigError(
-            f"{'. '.join(misfits[:MOST_SHOWN])}{more}. Mend it there, then run the command again."
-        )
+        raise ConfigError(f"{'. '.join(shown)}{more}.", hint="mend it there")
 
 
-def _groups() -> set[str]:
-    """The parts of the config that one file of `conf/` fills: two of them would be merged into one that nobody wrote."""
-    return {one.name for one in fields(Config)}
-
-
-def _without_empty_overlays(composed: DictConfig) -> DictConfig:
-    """The config without Hydra's part, and without what an overlay file that holds nothing leaves behind."""
-    empty = [group for group in OVERLAYS if group in composed and composed[group] in ({}, None)]
-    return OmegaConf.masked_copy(
-        composed, [key for key in composed if key not in ("hydra", *empty)]
-    )
-
-
-def first_lines(error: Exception) -> str:
+def first_lines(error: BaseException) -> str:
     """An error of Hydra or OmegaConf without the lines that only its developers need."""
     noise = (
         "full_key:",
@@ -454,7 +438,7 @@ def build(kind: type[Built], node: Any, key: str) -> Built:
 
 def class_name(node: Mapping[str, Any]) -> str:
     """The class that a `_target_` node names, without its module."""
-    return node["_target_"].rsplit(".", 1)[-1]
+    return str(node["_target_"]).rpartition(".")[2]
 
 
 def feature_types(config: Config) -> dict[str, ColumnType]:
@@ -462,9 +446,10 @@ def feature_types(config: Config) -> dict[str, ColumnType]:
     return {name: column.type for name, column in config.data.features.items()}
 
 
-def to_container(config: Config) -> dict[str, Any]:
+def to_container(config: Config) -> Node:
     """Plain dictionaries, lists and scalars, as written to `params.yaml`."""
-    return _plain(dataclasses.asdict(config))
+    plain: Node = adapter(Config).dump_python(config, mode="json")
+    return plain
 
 
 def to_yaml(config: Config) -> str:
@@ -472,35 +457,10 @@ def to_yaml(config: Config) -> str:
 
 
 def load_params(path: Path = PARAMS) -> Config:
-    """The config that the `config` stage resolved. Raises ConfigError when it is not there."""
+    """The config that the `config` stage resolved. Raises ConfigError when it is not there, or of no use."""
     if not path.is_file():
-        raise ConfigError(f"{path} is missing. Run `dvc repro config` to make it from conf/.")
-    config = _typed(
-        _swap(with_current_names(load(path.read_text(encoding="utf-8"))), MISSING, _QUESTION_MARKS)
-    )
-    return _swap(config, _QUESTION_MARKS, MISSING)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value.name if isinstance(value, enum.Enum) else value
-
-
-def _typed(content: dict[str, Any]) -> Config:
-    """Plain content as it is: what looks like an interpolation is none."""
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), literal(content)))
-
-
-def _swap(content: Any, old: str, new: str) -> Any:
-    """The content with another text in place of one. OmegaConf takes `???` for a value that is missing."""
-    if isinstance(content, dict):
-        return {key: _swap(value, old, new) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_swap(value, old, new) for value in content]
-    if is_dataclass(content):
-        for one in fields(content):
-            setattr(content, one.name, _swap(getattr(content, one.name), old, new))
-    return new if isinstance(content, str) and content == old else content
+        raise ConfigError(f"{path} is missing.", hint="`dvc repro config` makes it from conf/")
+    content = with_current_names(load(path.read_text(encoding="utf-8")))
+    _refuse_misfits(find_misfits(Config, content), f"In {path}")
+    config: Config = adapter(Config).validate_python(content)
+    return config

@@ -6,271 +6,173 @@ those of a class of your own. All of them are checked when `conf/` is composed, 
 
 from __future__ import annotations
 
-import enum
 import functools
 import inspect
 import logging
-import math
 import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
 from importlib.util import find_spec
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from omegaconf import MISSING
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.errors import PydanticUserError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+Kind = TypeVar("Kind")
 
 
-@dataclass(frozen=True)
-class Written:
-    """A text has to match a pattern; `like` shows it to a person."""
-
-    pattern: str
-    like: str
+def _whole_number_as_text(value: Any) -> Any:
+    """YAML reads 2024 as a number: where a text is meant, it is one. NO or 1e3 can't be told any more, and are refused."""
+    return str(value) if type(value) is int else value
 
 
-Count = Annotated[int, Ge(0)]
-PositiveCount = Annotated[int, Ge(1)]
-Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
-Finite = Annotated[float, Ge(-sys.float_info.max), Le(sys.float_info.max)]
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
-Share = Annotated[float, Gt(0), Lt(1)]  # neither nothing nor everything
-ShareOrAll = Annotated[float, Ge(0), Le(1)]
-Confidence = Annotated[float, Ge(0.5), Lt(1)]
-Name = Annotated[str, MinLen(1)]
+def like(pattern: str, example: str) -> AfterValidator:
+    """Demands of a text that it matches a pattern; the example shows it to a person."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise PydanticCustomError(
+                "like", "Input should be like {example}", {"example": example}
+            )
+        return text
+
+    return AfterValidator(check)
+
+
+Flag = Annotated[bool, Strict()]
+Count = Annotated[int, Strict(), Ge(0), Le(10**12)]  # more than any table has rows
+PositiveCount = Annotated[int, Strict(), Ge(1), Le(10**12)]
+Seed = Annotated[int, Strict(), Ge(0), Le(2**32 - 1)]
+Finite = Annotated[float, Strict(), Ge(-sys.float_info.max), Le(sys.float_info.max)]
+Positive = Annotated[float, Strict(), Gt(0)]
+NonNegative = Annotated[float, Strict(), Ge(0)]
+Share = Annotated[float, Strict(), Gt(0), Lt(1)]  # neither nothing nor everything
+ShareOrAll = Annotated[float, Strict(), Ge(0), Le(1)]
+Confidence = Annotated[float, Strict(), Ge(0.5), Lt(1)]
+Text = Annotated[str, Strict(), BeforeValidator(_whole_number_as_text)]
+Name = Annotated[str, Strict(), MinLen(1), BeforeValidator(_whole_number_as_text)]
 # As long as the calendar allows, counted back from any date that a table may hold.
 _DURATION = r"\s*0*(?:[1-9]\d{0,5}h|[1-9]\d{0,4}d|[1-9]\d{0,3}w)\s*"
-Duration = Annotated[str, Written(_DURATION, "12h, 90d or 8w, of at most 999999h, 99999d or 9999w")]
-
+Duration = Annotated[str, like(_DURATION, "12h, 90d or 8w, of at most 999999h, 99999d or 9999w")]
 
 # What may stand in a node beside the arguments of its class: what the gate makes of a check's answer.
 BESIDE = {"on_failure", "skip_if_unfit"}
 
 
-@dataclass(frozen=True)
-class Misfit:
+class Misfit(NamedTuple):
     """A configured value outside of what its key may hold."""
 
     key: str
-    value: Any
-    demand: str
+    problem: str
 
     def __str__(self) -> str:
-        written_out = (
-            isinstance(self.value, float)
-            and self.value.is_integer()
-            and "whole number" in self.demand
-        )
-        as_number = f" (write {self.value:.0f}, without `.` or `e`)" if written_out else ""
-        said = "null" if self.value is None else repr(self.value)
-        return f"`{self.key}` is {said}, but must be {self.demand}{as_number}"
+        return f"`{self.key}` {self.problem}"
 
 
-def find_misfits(schema: type, content: Mapping[str, Any], key: str = "") -> Iterator[Misfit]:
-    """Every value that does not fit, of a dataclass given as plain content and of all `_target_` nodes inside it."""
-    hints = _hints(schema)
-    for field in fields(schema):
-        if field.name in content:
-            inner = f"{key}.{field.name}" if key else field.name
-            yield from _field_misfits(hints[field.name], content[field.name], inner)
+class Arguments(NamedTuple):
+    """What a class or function takes by name, with its type; `others`: whether it takes any name beside those."""
+
+    types: Mapping[str, Any]
+    others: bool
 
 
-def node_misfits(node: Any, key: str) -> Iterator[Misfit]:
-    """As `find_misfits`, for a `_target_` node and those inside it. Classes of libraries check their arguments themselves."""
+def find_misfits(hint: Any, value: Any, key: str = "") -> list[Misfit]:
+    """What in a plain value is not of a type and in its range. Types that say nothing about plain values take any."""
+    try:
+        adapter(hint).validate_python(value)
+    except PydanticUserError:
+        return []
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        if len(details) > 1 and typing.get_origin(hint) in (types.UnionType, typing.Union):
+            said = " or ".join(dict.fromkeys(one["msg"] for one in details))
+            return [Misfit(key, f"is {value!r}: {said}")]
+        return [Misfit(_inner(key, one["loc"]), _describe(one)) for one in details]
+    return []
+
+
+def node_misfits(node: Any, key: str = "") -> Iterator[Misfit]:
+    """The arguments that do not fit, of a `_target_` node and those inside it. Classes of libraries check theirs themselves."""
     if isinstance(node, Mapping):
-        target = _load(node["_target_"]) if "_target_" in node else None
-        hints = parameters(target) if target is not None else {}
-        known = taken(target) if target is not None else None
+        taken = arguments(str(node["_target_"])) if "_target_" in node else None
         for name, value in node.items():
-            if (
-                known is not None
-                and name not in known
-                and not name.startswith("_")
-                and name not in BESIDE
-            ):
-                takes = (
-                    f"{target.__name__} takes {', '.join(sorted(known))}"
-                    if known
-                    else f"{target.__name__} takes nothing"
-                )
-                yield Misfit(f"{key}.{name}", value, f"left out: {takes}")
-            elif name in hints and not fits(hints[name], value):
-                yield Misfit(f"{key}.{name}", value, describe(hints[name]))
-            else:
-                yield from node_misfits(value, f"{key}.{name}")
-    elif isinstance(node, (list, tuple)):
+            inner = _inner(key, [str(name)])
+            found = _argument_misfits(str(name), value, taken, inner) if taken else []
+            yield from found or node_misfits(value, inner)
+    elif isinstance(node, list):
         for number, value in enumerate(node):
-            yield from node_misfits(value, f"{key}[{number}]")
+            yield from node_misfits(value, _inner(key, [number]))
+
+
+def _argument_misfits(name: str, value: Any, taken: Arguments, key: str) -> list[Misfit]:
+    if name in taken.types:
+        return find_misfits(taken.types[name], value, key)
+    if taken.others or name.startswith("_") or name in BESIDE:
+        return []
+    known = ", ".join(sorted(taken.types)) or "nothing"
+    return [Misfit(key, f"is {value!r}, but must be left out: its class takes {known}")]
+
+
+def _inner(key: str, path: Iterable[int | str]) -> str:
+    for part in path:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
+    return key
+
+
+def _describe(error: ErrorDetails) -> str:
+    value = error["input"]
+    if error["type"] == "missing":
+        return "has no value"
+    if error["type"] == "unexpected_keyword_argument":
+        return f"(value {value!r}) is not a key that this project knows"
+    quotes = ", in quotes where YAML reads it as something else"
+    said = error["msg"] + (quotes if error["type"] == "string_type" else "")
+    return f"is {'null' if value is None else repr(value)}: {said}"
 
 
 @functools.cache
-def taken(target: Callable[..., Any]) -> frozenset[str] | None:
-    """The names that a class or function takes, None when it takes any."""
-    names: set[str] = set()
-    for function in _initializers(target) if inspect.isclass(target) else [target]:
-        try:
-            found = inspect.signature(function).parameters.values()
-        except (TypeError, ValueError):
-            return None
-        names |= {
-            one.name for one in found if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
-        }
-        if not any(one.kind is one.VAR_KEYWORD for one in found):
-            return frozenset(names - {"self"})
-    return None if names else frozenset()
+def adapter(hint: type[Kind]) -> TypeAdapter[Kind]:
+    """What checks plain values against a type: a section of the configuration, or the type of an argument.
+
+    Raises PydanticUserError for a class, which no plain value is.
+    """
+    strict: ConfigDict = {"strict": True, "allow_inf_nan": False}
+    return TypeAdapter(hint, config=None if is_dataclass(hint) else strict)
 
 
 @functools.cache
-def parameters(target: Callable[..., Any]) -> dict[str, Any]:
-    """The types of what a class or function takes by name, those of its base classes included where it passes `**` on to them."""
+def arguments(target: str) -> Arguments | None:
+    """What the class or function of a dotted name takes, with what its base classes take where it passes `**` on to them.
+
+    None for one of a library, and for what can't be loaded: building it says why.
+    """
+    found = _load(target)
     hints: dict[str, Any] = {}
-    for function in _initializers(target) if inspect.isclass(target) else [target]:
+    if found is None:
+        return None
+    for function in _initializers(found) if inspect.isclass(found) else [found]:
         try:
-            taken = inspect.signature(function).parameters.values()
+            parameters = inspect.signature(function).parameters.values()
         except (TypeError, ValueError):  # built in
-            break
-        for one in taken:
-            if (
-                one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
-                and one.annotation is not one.empty
-            ):
+            return Arguments(hints, True)
+        for one in parameters:
+            if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) and one.name != "self":
                 hints.setdefault(one.name, _evaluate(one.annotation, function))
-        if not any(one.kind is one.VAR_KEYWORD for one in taken):
-            break
-    return hints
-
-
-def fits(hint: Any, value: Any) -> bool:
-    """Whether a plain value is of a type and in its range. True for types that say nothing about plain values."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        return fits(inner[0], value) and all(_meets(value, demand) for demand in inner[1:])
-    if origin in (Union, types.UnionType):
-        return any(fits(one, value) for one in inner)
-    if origin is Literal:
-        return any(value == one and type(value) is type(one) for one in inner)
-    if typing.is_typeddict(hint):
-        known = _hints(hint)
-        return (
-            isinstance(value, Mapping)
-            and set(value) == set(known)
-            and all(fits(known[name], value[name]) for name in known)
-        )
-    if origin in (list, Sequence):
-        return isinstance(value, (list, tuple)) and all(fits(inner[0], one) for one in value)
-    if origin in (dict, Mapping):
-        return isinstance(value, Mapping) and all(fits(inner[1], one) for one in value.values())
-    if inspect.isclass(hint) and issubclass(hint, enum.Enum):
-        return isinstance(value, hint) or value in hint.__members__
-    if is_dataclass(hint):
-        return isinstance(value, Mapping)
-    if hint in (int, float, str, bool, type(None)):
-        return _is_plain(hint, value)
-    return True
-
-
-def describe(hint: Any) -> str:
-    """What a type demands, in words that go after "must be"."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated and typing.get_origin(inner[0]) in (list, Sequence):
-        several = (
-            " that is not empty" if any(isinstance(demand, MinLen) for demand in inner[1:]) else ""
-        )
-        return f"a list{several}, each {describe(typing.get_args(inner[0])[0])}"
-    if origin is Annotated:
-        finite = inner[1:] == typing.get_args(Finite)[1:]
-        demands = [] if finite else [_say(demand) for demand in inner[1:]]
-        said = " and ".join(filter(None, demands)).replace(" and of ", " and ")
-        return " ".join(filter(None, [describe(inner[0]), said]))
-    if origin in (Union, types.UnionType):
-        said = sorted((describe(one) for one in inner), key=lambda text: text == "null")
-        return (", or " if any(" or " in one or "," in one for one in said) else " or ").join(said)
-    if origin is Literal:
-        return ("one of " if len(inner) > 1 else "") + ", ".join(map(str, inner))
-    if typing.is_typeddict(hint):
-        known = _hints(hint)
-        return " and ".join(f"`{name}:` {describe(one)}" for name, one in known.items())
-    if origin in (list, Sequence):
-        return f"a list, each {describe(inner[0])}"
-    if origin in (dict, Mapping):
-        return "keys with values" + (f", each {describe(inner[1])}" if inner[1] is not Any else "")
-    if inspect.isclass(hint) and issubclass(hint, enum.Enum):
-        return f"one of {', '.join(hint.__members__)}"
-    if is_dataclass(hint):
-        return f"keys with values ({', '.join(one.name for one in fields(hint))})"
-    names = {
-        int: "a whole number",
-        float: "a finite number",
-        str: "a text (in quotes where YAML would read it as something else)",
-        bool: "true or false",
-        type(None): "null",
-    }
-    return names.get(hint, getattr(hint, "__name__", str(hint)))
-
-
-@functools.cache
-def _hints(schema: Any) -> dict[str, Any]:
-    return typing.get_type_hints(schema, include_extras=True)
-
-
-def _field_misfits(hint: Any, value: Any, key: str) -> Iterator[Misfit]:
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if is_dataclass(hint) and isinstance(value, Mapping):
-        yield from find_misfits(hint, value, key)
-    elif origin is dict and is_dataclass(inner[1]) and isinstance(value, Mapping):
-        for name, one in value.items():
-            yield from _field_misfits(inner[1], one, f"{key}.{name}")
-    elif value != MISSING:  # of those OmegaConf says that they are missing
-        if not fits(hint, value):
-            yield Misfit(key, value, describe(hint))
-        else:
-            yield from node_misfits(value, key)
-
-
-def _is_plain(kind: type, value: Any) -> bool:
-    if kind is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    if (
-        kind is str
-    ):  # YAML reads 2024 as a number: where a text is meant, it is one; but NO or 1e3 can't be told any more
-        return type(value) in (str, int)
-    return type(value) is kind
-
-
-def _meets(value: Any, demand: Any) -> bool:
-    if isinstance(demand, Ge):
-        return value >= demand.ge
-    if isinstance(demand, Gt):
-        return value > demand.gt
-    if isinstance(demand, Le):
-        return value <= demand.le
-    if isinstance(demand, Lt):
-        return value < demand.lt
-    if isinstance(demand, MinLen):
-        return len(str(value) if isinstance(value, int) else value) >= demand.min_length
-    return not isinstance(demand, Written) or bool(re.fullmatch(demand.pattern, str(value)))
-
-
-def _say(demand: Any) -> str:
-    if isinstance(demand, MinLen):
-        return (
-            "that is not empty"
-            if demand.min_length == 1
-            else f"with at least {demand.min_length} values"
-        )
-    if isinstance(demand, Written):
-        return f"like {demand.like}"
-    words = {
-        Ge: "of at least {0.ge}",
-        Gt: "above {0.gt}",
-        Le: "of at most {0.le}",
-        Lt: "below {0.lt}",
-    }
-    return words[type(demand)].format(demand) if type(demand) in words else ""
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+            return Arguments(hints, False)
+    return Arguments(hints, bool(hints))
 
 
 def _initializers(target: type) -> Iterator[Callable[..., Any]]:
@@ -280,7 +182,9 @@ def _initializers(target: type) -> Iterator[Callable[..., Any]]:
 
 
 def _evaluate(annotation: Any, function: Callable[..., Any]) -> Any:
-    """An annotation as a type; Any for one that only type checkers can see."""
+    """An annotation as a type; Any for none, and for one that only type checkers can see."""
+    if annotation is inspect.Parameter.empty:
+        return Any
     stub = types.SimpleNamespace(__annotations__={"value": annotation})
     try:
         return typing.get_type_hints(
@@ -294,20 +198,18 @@ def _silent(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Error getting")
 
 
-@functools.cache
-def _load(target: Any) -> Callable[..., Any] | None:
-    """What a `_target_` names, if it is the project's own; None for a library's, which can take seconds to import, and for what
-    can't be loaded: building it says why."""
+def _load(target: str) -> Callable[..., Any] | None:
+    """What a `_target_` names, if it is the project's own: a library can take seconds to import."""
     from hydra.utils import get_object
 
-    logging.getLogger("hydra.utils").addFilter(
-        _silent
-    )  # it would say in three lines what building says in one
-    package = str(target).partition(".")[0]
+    # It would say in three lines what building says in one.
+    logging.getLogger("hydra.utils").addFilter(_silent)
+    package = target.partition(".")[0]
     try:
         found = find_spec(package)
         if found is None or (package != "retrain" and "site-packages" in str(found.origin)):
             return None
-        return get_object(str(target))
+        loaded: Callable[..., Any] = get_object(target)
+        return loaded
     except (ImportError, ValueError):  # Hydra makes one of these of whatever importing raises
         return None

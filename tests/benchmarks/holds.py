@@ -6,8 +6,10 @@ many batches with a fault are noticed, and how many of those are accepted since 
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import polars as pl
 
@@ -21,6 +23,7 @@ from retrain.config import (
     MonitoringConfig,
     PeriodKind,
     Task,
+    compose,
 )
 from retrain.data.anomalies import FEWEST_EARLIER
 from retrain.data.holds import decide_holds
@@ -45,18 +48,17 @@ def configure(table: pl.DataFrame, target: str, time: str, task: Task) -> Config
         for name, dtype in table.schema.items()
         if name not in (target, time)
     }
-    return Config(
-        data=DataConfig(
-            name="b",
-            task=task,
-            source={},
-            period=PeriodKind.rows,
-            time_column=time,
-            key_columns=[],
-            target_column=target,
-            features=features,
-        )
+    data = DataConfig(
+        name="b",
+        task=task,
+        source={},
+        period=PeriodKind.rows,
+        time_column=time,
+        key_columns=[],
+        target_column=target,
+        features=features,
     )
+    return dataclasses.replace(compose(Path("conf")), data=data)
 
 
 def entry(number: int, rows: pl.DataFrame, time: str, content: str) -> Batch:

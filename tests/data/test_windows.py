@@ -42,7 +42,11 @@ def histories(draw: st.DrawFn) -> tuple[list[Batch], pl.DataFrame]:
 
 
 def evaluation(share: float, block: timedelta = DAY, minimum_blocks: int = 1) -> EvaluationConfig:
-    return EvaluationConfig(share, minimum_blocks, int(block / timedelta(hours=1)))
+    return EvaluationConfig(
+        share_of_newest_batch=share,
+        minimum_blocks=minimum_blocks,
+        block_hours=int(block / timedelta(hours=1)),
+    )
 
 
 def plan(batches: list[Batch], share: float, block: timedelta) -> Windows:
