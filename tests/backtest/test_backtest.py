@@ -369,7 +369,7 @@ def test_ageing_and_learning_are_read_off_the_matrix() -> None:
     for trained, served in itertools.combinations(range(6), 2):
         matrix[trained, served] = 0.5 + 0.03 * (served - trained - 1) + 0.2 / (trained + 1)
     found = forecast_in_hindsight(matrix)
-    assert (found.ageing, found.learning) == (
+    assert (found.staleness_rate, found.value_of_data) == (
         pytest.approx(0.03, rel=1e-3),
         pytest.approx(0.2, rel=1e-3),
     )

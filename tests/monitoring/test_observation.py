@@ -1,4 +1,5 @@
-"""What the pipeline sees and writes down about a new batch, on real flights: labelled, and with its labels still on the way."""
+"""What the pipeline sees and writes down about a new batch, on real flights: labelled, and with its
+labels still on the way."""
 
 from __future__ import annotations
 
@@ -14,8 +15,10 @@ from conftest import Project
 from retrain import types
 from retrain.errors import DataError
 from retrain.models.metrics import find_row_loss
+from retrain.monitoring.cache import Cache
 from retrain.monitoring.drift import Change, Drift
-from retrain.monitoring.observation import Cache, Observation, _measured, expected_loss
+from retrain.monitoring.observation import Observation, _measured
+from retrain.monitoring.performance import expected_loss
 from retrain.types import DecisionRecord
 
 row_log_loss, row_brier = map(find_row_loss, ("log_loss", "brier"))
@@ -80,7 +83,8 @@ def test_the_score_of_the_champion_is_that_of_scikit_learn_on_what_it_predicts(
     assert seen["scores"][-1]["value"] == pytest.approx(
         log_loss(late, pl.read_parquet(scored)["prediction"])
     )
-    # What it may lose: its loss at promotion, 22 to 31 March, adjusted to how hard the rows are for a constant.
+    # What it may lose: its loss at promotion, 22 to 31 March, adjusted to how hard the rows are for
+    # a constant.
     march = pl.read_parquet(grown.root / "data/snapshot/batch=2013-03/part.parquet")
     judged = march.filter(pl.col("scheduled_departure") >= pl.datetime(2013, 3, 22))["late"]
     april_to_march = log_loss(late, np.full(len(late), late.mean())) / log_loss(
@@ -229,7 +233,8 @@ def test_a_record_keeps_whatever_names_the_data_have(tmp_path: Path) -> None:
 
 
 def test_what_is_remembered_of_a_batch_names_its_metric(grown: Project) -> None:
-    """The same champion on the same batch: another metric is another figure, whatever the cache holds."""
+    """The same champion on the same batch: another metric is another figure, whatever the cache
+    holds."""
     seen = [
         grown.run("retrain", "monitor", f"data.metric={metric}").stderr
         for metric in ("log_loss", "brier", "log_loss")

@@ -1,4 +1,5 @@
-"""Each policy on situations that are easy to judge; the limits that all share; and that a no is explained as well as a yes."""
+"""Each policy on situations that are easy to judge; the limits that all share; and that a no is
+explained as well as a yes."""
 
 from __future__ import annotations
 
@@ -44,14 +45,16 @@ QUIET = PolicyContext(
 )
 
 
-def scores(*values: float, blocks: int = 10, difficulty: float = float("nan")) -> tuple[Score, ...]:
+def scores(
+    *values: float, blocks: int = 10, baseline_loss: float = float("nan")
+) -> tuple[Score, ...]:
     random = np.random.default_rng(0)
     return tuple(
         Score(
             f"b{number}",
             value,
             blocks=tuple(random.normal(value, 0.01, blocks)),
-            difficulty=difficulty,
+            baseline_loss=baseline_loss,
         )
         for number, value in enumerate(values)
     )
@@ -85,20 +88,20 @@ CASES = {
     "decay: not tried yet": (OnDecay(), QUIET, False),
     "decay: two batches that are hard for everybody": (
         OnDecay(),
-        changed(scores=scores(0.6, 0.5, 0.6, difficulty=0.72), expected_difficulty=0.6),
+        changed(scores=scores(0.6, 0.5, 0.6, baseline_loss=0.72), expected_baseline_loss=0.6),
         False,
     ),
     "decay: no worse than before, but on two easy batches": (
         OnDecay(),
-        changed(scores=scores(0.5, 0.5, 0.5, difficulty=0.5), expected_difficulty=0.6),
+        changed(scores=scores(0.5, 0.5, 0.5, baseline_loss=0.5), expected_baseline_loss=0.6),
         True,
     ),
     "decay: rows of one class only say nothing about how hard a batch is": (
         OnDecay(),
         changed(
-            scores=scores(0.002, 0.002, 0.002, difficulty=2e-16),
+            scores=scores(0.002, 0.002, 0.002, baseline_loss=2e-16),
             expected=0.05,
-            expected_difficulty=0.1,
+            expected_baseline_loss=0.1,
         ),
         False,
     ),
@@ -160,7 +163,8 @@ def test_decisions(name: str) -> None:
 
 
 def test_the_cost_aware_cycle_is_the_cheapest_one() -> None:
-    """Against the average cost a batch of every cycle length, with a loss that grows by 0.01 a batch of age."""
+    """Against the average cost a batch of every cycle length, with a loss that grows by 0.01 a
+    batch of age."""
     ageing = 0.01
     for cost in (0.001, 0.01, 0.05, 0.2, 0.5):
         policy = CostAware(cost, horizon_batches=200)
@@ -178,7 +182,7 @@ def test_the_cost_aware_cycle_is_the_cheapest_one() -> None:
 
 
 def test_the_plan_is_the_cheapest_of_all() -> None:
-    forecast, horizon = Forecast(ageing=0.004, learning=0.3, lasting=0.5), 6
+    forecast, horizon = Forecast(staleness_rate=0.004, value_of_data=0.3, persistence=0.5), 6
     for known, come, decay, cost in itertools.product(
         (1, 3), (4, 5), (0.0, 0.1), (0.0, 0.01, 0.05, 0.2)
     ):
@@ -200,11 +204,11 @@ def test_the_plan_is_the_cheapest_of_all() -> None:
 
 
 def test_a_forecast_is_learnt_from_what_retrainings_brought() -> None:
-    true = Forecast(ageing=0.002, learning=0.1, lasting=0.6)
+    true = Forecast(staleness_rate=0.002, value_of_data=0.1, persistence=0.6)
 
     def gain(known: int, added: int, decay: float, noise: float = 0.0) -> RetrainingGain:
         brought = true.excess(known, known + added) - true.excess(known + added, known + added)
-        return RetrainingGain(known, added, brought + true.lasting * decay + noise, decay)
+        return RetrainingGain(known, added, brought + true.persistence * decay + noise, decay)
 
     gains = [
         gain(*values) for values in itertools.product(range(1, 9), range(1, 4), (0.0, 0.02, 0.1))
@@ -227,18 +231,18 @@ def test_a_forecast_is_learnt_from_what_retrainings_brought() -> None:
 def test_what_has_not_been_seen_yet_stays_possible() -> None:
     prior, noise = Forecast(0.01, 0.2, 0.5), 0.05
     assert astuple(fit_forecast([], prior, prior, noise)) == pytest.approx(astuple(prior), rel=1e-3)
-    assert fit_forecast([], Forecast(0, 0, 0), prior, noise).ageing > 0, (
+    assert fit_forecast([], Forecast(0, 0, 0), prior, noise).staleness_rate > 0, (
         "a prior that was measured as zero is not certain"
     )
     ageing = [
-        fit_forecast([RetrainingGain(9, 1, -0.1)] * count, prior, prior, noise).ageing
+        fit_forecast([RetrainingGain(9, 1, -0.1)] * count, prior, prior, noise).staleness_rate
         for count in (0, 1, 5, 20, 80, 320)
     ]
     assert ageing == sorted(ageing, reverse=True) and 0 < ageing[-1] < 0.001, (
         "the less the more has been seen"
     )
     brought = [
-        fit_forecast([RetrainingGain(9, 1, value)] * 20, prior, prior, noise).ageing
+        fit_forecast([RetrainingGain(9, 1, value)] * 20, prior, prior, noise).staleness_rate
         for value in (0, 0.02, 0.1, 0.5, 5)
     ]
     assert brought == sorted(brought) and brought[-1] > 1, "the more the more a retraining brought"
@@ -246,7 +250,7 @@ def test_what_has_not_been_seen_yet_stays_possible() -> None:
         [RetrainingGain(9, 1, 0.0)] * 20 + [RetrainingGain(9, 1, 1.0)], prior, prior, noise
     )
     steady = fit_forecast([RetrainingGain(9, 1, 0.0)] * 21, prior, prior, noise)
-    assert surprised.ageing > 2 * steady.ageing, (
+    assert surprised.staleness_rate > 2 * steady.staleness_rate, (
         "one retraining that brought much makes the next one likely to"
     )
 
@@ -285,7 +289,9 @@ def test_decay_is_how_much_worse_than_at_its_promotion_a_champion_is() -> None:
     assert changed(scores=scores(0.5, 0.9, 0.6, 0.8), expected=0.6).decay == pytest.approx(
         (0 + 0.2) / 2
     )
-    harder = changed(scores=scores(0.9, difficulty=0.9), expected=0.6, expected_difficulty=0.6)
+    harder = changed(
+        scores=scores(0.9, baseline_loss=0.9), expected=0.6, expected_baseline_loss=0.6
+    )
     assert harder.decay == pytest.approx(0), "a batch that is hard for everybody"
     assert changed(scores=(), expected=0.6).decay is changed(expected=None).decay is None
 

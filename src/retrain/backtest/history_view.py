@@ -25,12 +25,13 @@ from retrain.backtest.model_cache import (
 from retrain.config import Config, Task
 from retrain.data.manifest import Batch
 from retrain.data.periods import parse_delay
-from retrain.data.profiles import BatchProfile, ColumnProfile, profile_column, sample_places
+from retrain.data.profiles import BatchProfile, ColumnProfile, sample_places
 from retrain.data.windows import Window, plan_windows
 from retrain.gate.comparison import block_codes, jackknife
 from retrain.gate.estimates import CHALLENGER, INCUMBENT, Comparison
 from retrain.models.metrics import find_row_loss, monitoring_loss, row_loss_for
 from retrain.models.scoring import difficulty, spread_classes, to_scored
+from retrain.monitoring.domain_classifier import separate_once
 from retrain.monitoring.drift import (
     HISTORY,
     PAIRS,
@@ -38,9 +39,10 @@ from retrain.monitoring.drift import (
     ROWS,
     Pair,
     against_neighbours,
+    column_pair,
     compare_batches,
+    predicted_column,
 )
-from retrain.monitoring.observation import as_column, column_pair, separate_once
 from retrain.pipeline.predictions import compare_predictions, with_block, with_scores
 from retrain.types import ComparisonRecord
 
@@ -234,7 +236,7 @@ class HistoryView:
             if scores is None:
                 scores = self.scores(fit, number)
                 scores = scores[sample_places(len(scores))]
-            self._said[key] = profile_column(as_column(scores, fit.classes), None, None)
+            self._said[key] = predicted_column(scores, fit.classes)
         return self._said[key]
 
     def window(self, number: int) -> Window:

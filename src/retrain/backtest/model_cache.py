@@ -37,8 +37,8 @@ from retrain.models.scoring import Model
 from retrain.models.strategy import ParentModel, Strategy
 from retrain.models.training import fit as fit_recipe
 from retrain.models.training import with_selected_strategy
+from retrain.monitoring.cache import Cache
 from retrain.monitoring.drift import PAIRS
-from retrain.monitoring.observation import Cache
 from retrain.workspace import atomic_write
 
 INFO, KNOWN = "fit.json", "known.npz"

@@ -272,7 +272,7 @@ class Replay:
                         history.batches[number].period,
                         losses.value,
                         blocks=losses.blocks(),
-                        difficulty=history.difficulty(number),
+                        baseline_loss=history.difficulty(number),
                     )
                 )
         return policy_context(

@@ -201,8 +201,8 @@ def adopt(config: Config, result: Result) -> None:
     if result.forecast is not None and policy.is_file():
         text = policy.read_text(encoding="utf-8")
         measured = {
-            "prior_staleness_rate": result.forecast.ageing,
-            "prior_value_of_data": result.forecast.learning,
+            "prior_staleness_rate": result.forecast.staleness_rate,
+            "prior_value_of_data": result.forecast.value_of_data,
             "retraining_cost": result.retraining_cost,
         }
         for key, value in measured.items():

@@ -63,6 +63,11 @@ class Batch:
         return self.held_by_hand or (bool(self.anomalies) and not cleared)
 
     @property
+    def takes_part(self) -> bool:
+        """Whether it has rows, labelled or not, and is not on hold."""
+        return not self.on_hold and self.rows + self.unlabelled_rows > 0
+
+    @property
     def why_on_hold(self) -> str:
         """The reasons, clauses after one another."""
         listed = ["it is listed under `monitoring.hold`"] if self.held_by_hand else []

@@ -50,6 +50,11 @@ class ColumnProfile:
     def null_share(self) -> float:
         return self.nulls / self.rows if self.rows else 0.0
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether there is one value, in all rows that have any."""
+        return len(self.levels) == 1 or len({*self.quantiles[:1], *self.quantiles[-1:]}) == 1
+
 
 @dataclass(frozen=True)
 class ShiftMetrics:

@@ -1,13 +1,17 @@
-"""What a model will lose by not being retrained: forecast from what earlier retrainings brought, and the plan that it makes cheapest."""
+"""What a model will lose by not being retrained: forecast from what earlier retrainings brought,
+and the plan that it makes cheapest."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from retrain.lazy import scipy
 from retrain.monitoring.policy import RetrainingGain
 
 NOISE_COUNTS = 3  # the noise that is taken for granted weighs as much as so many retrainings
@@ -16,42 +20,46 @@ TRUNCATED = 1.2876  # mean of a normal value with mean and deviation 1 that is a
 
 @dataclass(frozen=True)
 class Forecast:
-    """The loss of a model that knows `known` batches of those that have come, above what endless and fresh data would give:
+    """The loss of a model that knows `known` batches of those that have come, above what endless
+    and fresh data would give:
 
-        ageing * (batches that it does not know) + learning / known + lasting * decay
+        staleness_rate * (batches that it does not know) + value_of_data / known
+            + persistence * decay
 
-    The first part is drift, linear as in Mahadevan and Mathioudakis (2024, "Cost-aware retraining for machine learning"); the
-    second is the learning curve of a model that sees more data (1/n: Amari, Fujita and Shinomoto 1992, "Four types of learning
-    curves", Neural Computation 4); the third what the serving model has been seen to lose of late. `ageing` and `learning` are in
-    units of the loss, `lasting` is a share.
+    The first part is drift, linear as in Mahadevan and Mathioudakis (2024, "Cost-aware retraining
+    for machine learning"); the second is the learning curve of a model that sees more data (1/n:
+    Amari, Fujita and Shinomoto 1992, "Four types of learning curves", Neural Computation 4); the
+    third what the serving model has been seen to lose of late. The first two are in units of the
+    loss, `persistence` is a share.
     """
 
-    ageing: float
-    learning: float
-    lasting: float = 0.0
+    staleness_rate: float
+    value_of_data: float
+    persistence: float = 0.0
 
     def excess(self, known: int, come: int) -> float:
         """On the batch that comes after `come` of them, without decay."""
-        return self.ageing * (come - known) + self.learning / known
+        return self.staleness_rate * (come - known) + self.value_of_data / known
 
 
 def fit_forecast(
     gains: Sequence[RetrainingGain], prior: Forecast, spread: Forecast, noise: float
 ) -> Forecast:
-    """Bayesian linear regression (Bishop 2006, "Pattern recognition and machine learning", 3.3) of what retrainings brought.
+    """Bayesian linear regression (Bishop 2006, "Pattern recognition and machine learning", 3.3) of
+    what retrainings brought.
 
-    Each coefficient is normal, but not negative, with mean `prior` and a standard deviation in the same proportion, though at
-    least that of a coefficient of mean `spread`. What is returned are the means of the marginals: what has not been seen yet
-    stays possible, the less the more has been seen. `noise` is the standard deviation of a gain, until the gains say more.
+    Each coefficient is normal, but not negative, with mean `prior` and a standard deviation in the
+    same proportion, though at least that of a coefficient of mean `spread`. What is returned are
+    the means of the marginals: what has not been seen yet stays possible, the less the more has
+    been seen. `noise` is the standard deviation of a gain, until the gains say more.
     """
     inputs, values = _equations(gains)
     # A normal value whose mean is its deviation, cut off at zero, has the mean 1.29.
-    centre = np.array(astuple(prior)) / TRUNCATED
-    precision = np.diag(np.maximum(centre, np.array(astuple(spread)) / TRUNCATED) ** -2.0)
+    centre, least = (np.array(astuple(part)) / TRUNCATED for part in (prior, spread))
+    precision = np.diag(np.maximum(centre, least) ** -2.0)
     freedom = max(0, len(values) - len(centre))
-    variance = (NOISE_COUNTS * noise**2 + _least_squares(inputs, values)[1]) / (
-        NOISE_COUNTS + freedom
-    )
+    squares = NOISE_COUNTS * noise**2 + _least_squares(inputs, values)[1]
+    variance = squares / (NOISE_COUNTS + freedom)
     covariance = np.linalg.inv(precision + inputs.T @ inputs / variance)
     centre = covariance @ (precision @ centre + inputs.T @ values / variance)
     return Forecast(*_truncated_mean(centre, np.sqrt(np.diag(covariance))).tolist())
@@ -63,8 +71,8 @@ def measure_forecast(gains: Sequence[RetrainingGain]) -> Forecast:
 
 
 def usable(gains: Sequence[RetrainingGain]) -> list[RetrainingGain]:
-    """Those that say something: after a rollback a challenger may have known fewer batches than the model it was compared with, and
-    of some models it isn't known how much worse they had become."""
+    """Those that say something: after a rollback a challenger may have known fewer batches than the
+    model it was compared with, and of some models it isn't known how much worse they had become."""
     return [
         gain
         for gain in gains
@@ -72,8 +80,9 @@ def usable(gains: Sequence[RetrainingGain]) -> list[RetrainingGain]:
     ]
 
 
-def _equations(gains: Sequence[RetrainingGain]) -> tuple[np.ndarray, np.ndarray]:
-    """What each retraining adds to the coefficients, shape (gains, 3), and what it brought, shape (gains,)."""
+def _equations(gains: Sequence[RetrainingGain]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What each retraining adds to the coefficients, shape (gains, 3), and what it brought, shape
+    (gains,)."""
     gains = usable(gains)
     rows = [
         [gain.added, 1 / gain.known - 1 / (gain.known + gain.added), gain.decay] for gain in gains
@@ -81,45 +90,41 @@ def _equations(gains: Sequence[RetrainingGain]) -> tuple[np.ndarray, np.ndarray]
     return np.array(rows).reshape(-1, 3), np.array([gain.value for gain in gains])
 
 
-def _least_squares(inputs: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, float]:
+def _least_squares(inputs: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], float]:
     """Coefficients that are not negative, shape (3,), and the sum of squares that they leave."""
-    from scipy.optimize import nnls
-
     if not len(values):
         return np.zeros(inputs.shape[1]), 0.0
-    coefficients, residual = nnls(inputs, values)
+    coefficients, residual = scipy.optimize.nnls(inputs, values)
     return coefficients, residual**2
 
 
-def _truncated_mean(centre: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+def _truncated_mean(centre: NDArray[Any], deviation: NDArray[Any]) -> NDArray[Any]:
     """Of normal values that are not negative."""
-    from scipy.special import log_ndtr
-
     above = centre / deviation
-    hazard = np.exp(-(above**2) / 2 - log_ndtr(above)) / math.sqrt(2 * math.pi)
-    return np.maximum(centre + deviation * hazard, 0)
+    hazard = np.exp(-(above**2) / 2 - scipy.special.log_ndtr(above)) / math.sqrt(2 * math.pi)
+    return np.asarray(np.maximum(centre + deviation * hazard, 0.0))
 
 
 def plan_ahead(
     forecast: Forecast, known: int, come: int, decay: float, cost: float, horizon: int
 ) -> tuple[float, float]:
-    """The least cost of the next `horizon` batches when the model is kept now, and when it is retrained now; free to retrain
-    after every later batch (a receding horizon, by dynamic programming backwards). `decay` is that of the model that serves."""
-    to_come = dict.fromkeys(
-        [known, *range(come, come + horizon)], 0.0
-    )  # by batches that the model knows
+    """The least cost of the next `horizon` batches when the model is kept now, and when it is
+    retrained now; free to retrain after every later batch (a receding horizon, by dynamic
+    programming backwards). `decay` is that of the model that serves."""
+    to_come = dict.fromkeys([known, *range(come, come + horizon)], 0.0)  # by batches that it knows
     keep = retrain = 0.0
 
     def lost(batches: int, now: int) -> float:
-        return forecast.excess(batches, now) + (
-            forecast.lasting * decay if batches == known else 0.0
-        )
+        lasting = forecast.persistence * decay if batches == known else 0.0
+        return forecast.excess(batches, now) + lasting
 
     for now in reversed(range(come, come + horizon)):
-        retrain = cost + forecast.excess(now, now) + to_come[now]
+        fresh = forecast.excess(now, now)
+        retrain = cost + fresh + to_come[now]
         keep = lost(known, now) + to_come[known]
-        earlier = [batches for batches in to_come if batches < now]
         to_come = {
-            batches: min(lost(batches, now) + to_come[batches], retrain) for batches in earlier
-        } | {now: forecast.excess(now, now) + to_come[now]}
+            batches: min(lost(batches, now) + left, retrain)
+            for batches, left in to_come.items()
+            if batches < now
+        } | {now: fresh + to_come[now]}
     return keep, retrain

@@ -1,17 +1,18 @@
-"""When to retrain. A policy of your own is a subclass of `Policy` and a YAML in `conf/policy/` that names it."""
+"""When to retrain. A policy of your own is a subclass of `Policy` and a YAML in `conf/policy/`
+that names it."""
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import astuple
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, MinLen
 
 from retrain.config import build
 from retrain.errors import ConfigError
+from retrain.lazy import river
 from retrain.monitoring.forecast import Forecast, fit_forecast, plan_ahead, usable
 from retrain.monitoring.policy import Decision, Policy, PolicyContext
 from retrain.ranges import NonNegative, PositiveCount, Share
@@ -20,17 +21,19 @@ Family = Literal["features", "target", "predictions", "whole rows"]
 
 
 class Always(Policy):
-    """A challenger for every snapshot. Simplest, and right while a retraining is cheap and the gate is trusted."""
+    """A challenger for every snapshot. Simplest, and right while a retraining is cheap and the gate
+    is trusted."""
 
     def decide(self, context: PolicyContext) -> Decision:
         return Decision(
             True,
-            f"Batch {context.period} is the newest, and policy `always` retrains on every snapshot.",
+            f"Batch {context.period} is the newest, and policy `always` retrains on every "
+            "snapshot.",
         )
 
 
 class Never(Policy):
-    """The first champion for ever: shows how a model ages. What any other policy has to be worth."""
+    """The first champion for ever: shows how a model ages. The baseline of all other policies."""
 
     def decide(self, context: PolicyContext) -> Decision:
         return Decision(
@@ -39,21 +42,26 @@ class Never(Policy):
 
 
 class Every(Policy):
-    """Every so many batches, whatever happens. Predictable costs; blind to what the batches say."""
+    """Every so many batches, whatever happens. Predictable costs; blind to what the batches
+    say."""
 
     def __init__(self, batches: PositiveCount, **limits: Any) -> None:
         super().__init__(**limits)
         self.batches = batches
 
     def decide(self, context: PolicyContext) -> Decision:
-        since = context.newest - max(context.attempts, default=context.trained_through)
-        reason = f"{since} batches since the last retraining, and policy `every` waits for {self.batches}."
+        since = context.since_attempt
+        reason = (
+            f"{since} batches since the last retraining, and policy `every` waits for "
+            f"{self.batches}."
+        )
         return Decision(since >= self.batches, reason, {"batches_since": since})
 
 
 class OnDrift(Policy):
-    """When the inputs, the target or the predictions have moved. Needs no labels; pays for changes that do not hurt, and misses
-    changes of the relation itself. `families`: those that count, of features, target, predictions and whole rows; null: all."""
+    """When the inputs, the target or the predictions have moved. Needs no labels; pays for changes
+    that do not hurt, and misses changes of the relation itself. `families`: those that count, of
+    features, target, predictions and whole rows; null: all."""
 
     def __init__(
         self, families: Annotated[list[Family], MinLen(1)] | None = None, **limits: Any
@@ -68,31 +76,31 @@ class OnDrift(Policy):
             if not self.families or name in self.families
         }
         level = context.false_alarm_rate / max(1, len(drift))
-        alarms = [name for name, value in drift.items() if value < level]
+        alarms = [f"{name} ({value:.2g})" for name, value in drift.items() if value < level]
         figures = {f"drift {name}": value for name, value in drift.items() if value == value}
         if not figures:
-            return Decision(False, "There are too few batches yet to say what is drift.", figures)
-        if alarms:
-            shown = ", ".join(f"{name} ({drift[name]:.2g})" for name in alarms)
-            return Decision(
-                True,
-                f"Drift of {shown}: an unchanged batch differs so much less often than {level:.2g}.",
-                figures,
+            reason = "There are too few batches yet to say what is drift."
+        elif alarms:
+            reason = (
+                f"Drift of {', '.join(alarms)}: an unchanged batch differs so much less often than "
+                f"{level:.2g}."
             )
-        least = min(figures.values())
-        return Decision(
-            False,
-            f"No drift: an unchanged batch would differ as much with probability {least:.2g}.",
-            figures,
-        )
+        else:
+            reason = (
+                "No drift: an unchanged batch would differ as much with probability "
+                f"{min(figures.values()):.2g}."
+            )
+        return Decision(bool(alarms), reason, figures)
 
 
 class OnDecay(Policy):
-    """When the champion has become worse. Sees only what matters, but only when labels show it, and not what fresher data would bring.
+    """When the champion has become worse. Sees only what matters, but only when labels show it, and
+    not what fresher data would bring.
 
-    `detector`: `k_of_n` (its loss was above `tolerance` times that at its promotion on `k` of the newest `n` batches), or `adwin`
-    or `page_hinkley` on the losses of single blocks of time (Bifet and Gavalda 2007; Page 1954), by river. For `k_of_n` the loss
-    at promotion is adjusted to how hard a batch is: one that is hard for everybody is no decay.
+    `detector`: `k_of_n` (its loss was above `tolerance` times that at its promotion on `k` of the
+    newest `n` batches), or `adwin` or `page_hinkley` on the losses of single blocks of time (Bifet
+    and Gavalda 2007; Page 1954), by river. For `k_of_n` the loss at promotion is adjusted to each
+    batch's baseline loss: one on which a constant prediction loses more as well is no decay.
     """
 
     def __init__(
@@ -107,7 +115,8 @@ class OnDecay(Policy):
         super().__init__(**limits)
         if k > n:
             raise ConfigError(
-                f"`policy.k` is {k}, but must be at most `policy.n`, {n}: {k} of {n} batches can't be worse."
+                f"`policy.k` is {k}, but must be at most `policy.n`, {n}: {k} of {n} batches can't "
+                "be worse."
             )
         self.detector, self.tolerance, self.delta = detector, tolerance, delta
         self.k, self.n = k, n
@@ -115,78 +124,63 @@ class OnDecay(Policy):
     def decide(self, context: PolicyContext) -> Decision:
         if not context.scores:
             return Decision(False, "The champion has not been tried on a labelled batch yet.")
-        newest = context.scores[-1].value
-        figures = {"score": newest} | (
-            {"expected": context.expected} if context.expected is not None else {}
-        )
-        return (
-            self._k_of_n(context, figures)
-            if self.detector == "k_of_n"
-            else self._stream(context, figures)
-        )
-
-    def _k_of_n(self, context: PolicyContext, figures: dict[str, float]) -> Decision:
+        figures = {"score": context.scores[-1].value}
+        if context.expected is not None:
+            figures["expected"] = context.expected
+        if self.detector != "k_of_n":
+            return self._stream(context, figures)
         if context.expected is None:
-            return Decision(
-                False,
-                "The champion's loss at its promotion is not known, so decay can't be told.",
-                figures,
-            )
+            return Decision(False, "The champion's loss at its promotion is not known.", figures)
         newest = context.scores[-self.n :]
         limits = [self.tolerance * context.expected_on(score) for score in newest]
         worse = sum(score.value > limit for score, limit in zip(newest, limits, strict=True))
         reason = (
-            f"On {worse} of the newest {len(newest)} batches the champion lost more than {self.tolerance:g} times its loss at "
-            f"promotion, {context.expected:.4f}, adjusted to how hard each batch is ({limits[-1]:.4f} on the newest one, where it "
-            f"lost {newest[-1].value:.4f}); {self.k} of {self.n} are needed."
+            f"On {worse} of the newest {len(newest)} batches the champion lost more than "
+            f"{self.tolerance:g} times its loss at promotion, {context.expected:.4f}, adjusted to "
+            f"the baseline loss of each batch ({limits[-1]:.4f} on the newest one, where it lost "
+            f"{newest[-1].value:.4f}); {self.k} of {self.n} are needed."
         )
-        return Decision(
-            worse >= self.k, reason, figures | {"worse_batches": worse, "limit": limits[-1]}
-        )
+        figures |= {"worse_batches": worse, "limit": limits[-1]}
+        return Decision(worse >= self.k, reason, figures)
 
     def _stream(self, context: PolicyContext, figures: dict[str, float]) -> Decision:
-        from river.drift import ADWIN, PageHinkley
-
         losses = [loss for score in context.scores for loss in (score.blocks or (score.value,))]
-        if self.detector == "adwin":
-            detector = ADWIN(delta=self.delta, clock=1, min_window_length=3, grace_period=5)
-        else:
-            detector = PageHinkley(
+        detector: Any = (
+            river.drift.ADWIN(delta=self.delta, clock=1, min_window_length=3, grace_period=5)
+            if self.detector == "adwin"
+            else river.drift.PageHinkley(
                 min_instances=5, delta=0.005, threshold=self.delta * 50, mode="up"
             )
+        )
         found, before = None, 0.0
         for number, loss in enumerate(losses):
             detector.update(loss)
             if detector.drift_detected and loss >= before:
                 found = number
             before = (before * number + loss) / (number + 1)
-        reason = (
-            f"{self.detector} found the champion's loss risen at block {found + 1} of {len(losses)}."
-            if found is not None
-            else f"{self.detector} found no rise in the champion's losses over {len(losses)} blocks."
-        )
+        what = "no rise" if found is None else f"a rise at block {found + 1}"
+        reason = f"{self.detector} found {what} of the champion's loss in {len(losses)} blocks."
         return Decision(found is not None, reason, figures | {"blocks": len(losses)})
 
 
 class CostAware(Policy):
-    """When a retraining costs less than staying stale. `retraining_cost` is what a retraining must save to be worth it, in units of
-    the loss over one batch; put in what your computing, reviewing and risk are worth.
+    """When a retraining costs less than staying stale. `retraining_cost` is what a retraining must
+    save to be worth it, in units of the loss over one batch; put in what your computing, reviewing
+    and risk are worth.
 
-    What staying stale costs is forecast (`retrain.monitoring.forecast`) from how old the champion is, how much more a new model
-    would know, and how much worse the champion has become; how much each counts is learnt from what earlier retrainings brought.
-    `prior_staleness_rate` (loss a batch of age; null: AGEING times the champion's loss) and `prior_value_of_data` (loss times batches; null:
-    LEARNING times) are what it begins with; `retrain backtest --adopt` measures them. Of all plans for the next
-    `horizon_batches` the cheapest is followed for one batch, then planned again. Batches known are those that have come, also for
-    strategies that use a part of them. Costs are those of Mahadevan and Mathioudakis (2024, "Cost-aware retraining for machine
-    learning") and of Regol et al. (ICML 2025, "When to retrain a machine learning model").
+    What staying stale costs is forecast (`retrain.monitoring.forecast`) from how old the champion
+    is, how much more a new model would know, and how much worse the champion has become; how much
+    each counts is estimated from what earlier retrainings brought. `prior_staleness_rate` (loss a
+    batch of age; null: STALENESS_RATE times the champion's loss) and `prior_value_of_data` (loss
+    times batches; null: VALUE_OF_DATA times) are what it begins with; `retrain backtest --adopt`
+    measures them. Of all plans for the next `horizon_batches` the cheapest is followed for one
+    batch, then planned again. Batches known are those that have come, also for strategies that use
+    a part of them. Costs are those of Mahadevan and Mathioudakis (2024, "Cost-aware retraining for
+    machine learning") and of Regol et al. (ICML 2025, "When to retrain a machine learning model").
     """
 
-    AGEING, LEARNING, LASTING, NOISE = (
-        0.0064,
-        0.386,
-        0.644,
-        0.05,
-    )  # chosen on the histories in docs/backtests.md
+    # Chosen on the histories in docs/backtests.md.
+    STALENESS_RATE, VALUE_OF_DATA, PERSISTENCE, NOISE = 0.0064, 0.386, 0.644, 0.05
     LEAST_SPREAD = 0.2  # of these: a prior that was measured as zero is not certain
 
     def __init__(
@@ -199,68 +193,57 @@ class CostAware(Policy):
     ) -> None:
         super().__init__(**limits)
         self.retraining_cost, self.horizon = retraining_cost, horizon_batches
-        self.prior_staleness_rate, self.prior_value_of_data = (
-            prior_staleness_rate,
-            prior_value_of_data,
-        )
+        self.priors = prior_staleness_rate, prior_value_of_data
 
     def decide(self, context: PolicyContext) -> Decision:
         forecast = self.forecast(context)
         if forecast is None:
-            return Decision(
-                False,
-                "No loss of the champion is known that is above zero, so nothing can be forecast.",
-            )
+            return Decision(False, "No loss of the champion is known that is above zero.")
         known, come, decay = context.trained_through + 1, context.newest + 1, context.decay
         keep, retrain = plan_ahead(
             forecast, known, come, decay or 0.0, self.retraining_cost, self.horizon
         )
-        figures = {
-            "ageing": forecast.ageing,
-            "learning": forecast.learning,
-            "lasting": forecast.lasting,
+        figures = asdict(forecast) | {
             "cost_kept": keep,
             "cost_retrained": retrain,
             "retraining_cost": self.retraining_cost,
-        } | ({} if decay is None else {"decay": decay})
-        count = len(usable(context.gains))
-        decayed = (
-            "how much worse the champion has become is not known"
-            if decay is None
-            else f"of the {decay:.4f} by which the champion has become worse {decay * forecast.lasting:.4f} would last"
-        )
+        }
+        decayed = "how much worse the champion has become is not known"
+        if decay is not None:
+            figures["decay"] = decay
+            decayed = (
+                f"of the {decay:.4f} by which the champion has become worse "
+                f"{decay * forecast.persistence:.4f} would last"
+            )
+        more_data = forecast.value_of_data / known - forecast.value_of_data / come
         reason = (
-            f"The cheapest plan for the next {self.horizon} batches that retrains now costs {retrain:.4f} by forecast, the cheapest that "
-            f"waits {keep:.4f}. A batch of age costs {forecast.ageing:.5f}, a model that knows {come} batches instead of {known} loses "
-            f"{forecast.learning / known - forecast.learning / come:.5f} less, and {decayed}, by the priors and {count} earlier "
-            f"retraining{'' if count == 1 else 's'}."
+            f"The cheapest plan for the next {self.horizon} batches that retrains now costs "
+            f"{retrain:.4f} by forecast, the cheapest that waits {keep:.4f}. A batch of age costs "
+            f"{forecast.staleness_rate:.5f}, a model that knows {come} batches instead of {known} "
+            f"loses {more_data:.5f} less, and {decayed}, by the priors and "
+            f"{len(usable(context.gains))} earlier retraining(s)."
         )
         return Decision(retrain < keep, reason, figures)
 
     def forecast(self, context: PolicyContext) -> Forecast | None:
         """From prior and gains; None without anything that says how large a loss is here."""
         losses = [context.expected, *(score.value for score in reversed(context.scores))]
-        scale = next(
-            (
-                abs(loss)
-                for loss in losses
-                if loss is not None and math.isfinite(loss) and loss != 0
-            ),
-            None,
-        )
+        known = (abs(loss) for loss in losses if loss and math.isfinite(loss))
+        scale = next(known, None)
         if scale is None:
             return None
-        usual = Forecast(self.AGEING * scale, self.LEARNING * scale, self.LASTING)
-        prior = Forecast(
-            usual.ageing if self.prior_staleness_rate is None else self.prior_staleness_rate,
-            usual.learning if self.prior_value_of_data is None else self.prior_value_of_data,
-            usual.lasting,
-        )
-        spread = Forecast(*(self.LEAST_SPREAD * value for value in astuple(usual)))
-        return fit_forecast(context.gains, prior, spread, self.NOISE * scale)
+        usual = (self.STALENESS_RATE * scale, self.VALUE_OF_DATA * scale, self.PERSISTENCE)
+        prior = [
+            default if given is None else given
+            for given, default in zip((*self.priors, None), usual, strict=True)
+        ]
+        spread = Forecast(*(self.LEAST_SPREAD * value for value in usual))
+        return fit_forecast(context.gains, Forecast(*prior), spread, self.NOISE * scale)
 
 
 class _Combined(Policy):
+    combine: Callable[[Iterable[bool]], bool]
+
     def __init__(self, policies: Annotated[Mapping[str, Any], MinLen(1)], **limits: Any) -> None:
         super().__init__(**limits)
         self.policies = {
@@ -274,36 +257,26 @@ class _Combined(Policy):
         decisions = {
             name: policy.decide_within_limits(context) for name, policy in self.policies.items()
         }
-        shown = " ".join(
+        reasons = [
             f"{name}: {'yes' if decision.retrain else 'no'}, {decision.reason}"
             for name, decision in decisions.items()
-        )
+        ]
         figures = {
             f"{name} {key}": value
             for name, decision in decisions.items()
             for key, value in decision.figures.items()
         }
-        return Decision(
-            self.combine([decision.retrain for decision in decisions.values()]), shown, figures
-        )
-
-    @staticmethod
-    @abstractmethod
-    def combine(answers: list[bool]) -> bool:
-        """One answer of several."""
+        retrain = self.combine(decision.retrain for decision in decisions.values())
+        return Decision(retrain, " ".join(reasons), figures)
 
 
 class AnyOf(_Combined):
     """When one of several policies says so. Misses least, costs most."""
 
-    @staticmethod
-    def combine(answers: list[bool]) -> bool:
-        return any(answers)
+    combine = staticmethod(any)
 
 
 class AllOf(_Combined):
     """When all of several policies say so: drift that also hurts, for instance."""
 
-    @staticmethod
-    def combine(answers: list[bool]) -> bool:
-        return all(answers)
+    combine = staticmethod(all)

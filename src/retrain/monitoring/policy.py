@@ -1,10 +1,11 @@
-"""What a policy is told, what it says, and the limits that all policies keep to.
+"""What a policy may look at, what it decides, and the limits that all policies keep to.
 
 Batches are counted from 0, the oldest; only labelled ones count.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,31 +15,50 @@ from typing_extensions import TypedDict
 from retrain.errors import ConfigError
 from retrain.ranges import Count, PositiveCount
 
-EASIEST = 1e-6  # loss of a constant: below it a batch is as good as without variation
+SMALLEST = 1e-6  # a baseline loss: below it a batch is as good as without variation
 NEWEST = 2  # batches that decay is measured on
 
 
 @dataclass(frozen=True)
 class Score:
-    """The champion's loss on a batch that it has not learnt from, with its 95 % interval, and the losses of its blocks of time.
+    """The champion's loss on a batch that it was not trained on.
 
-    `difficulty` is the loss of the best constant prediction for the same rows. `version` is whose loss it is, where that is not
-    the champion but its version from before the refit.
+    Attributes
+    ----------
+    period
+        The batch.
+    value, low, high
+        The loss and its two-sided 95 % interval; NaN where that is not known.
+    blocks
+        The losses of the batch's blocks of time, oldest first.
+    baseline_loss
+        The loss of the best constant prediction for the same rows.
+    version
+        Whose loss it is, where that is not the champion but its version from before the refit.
     """
 
     period: str
     value: float
-    low: float = float("nan")
-    high: float = float("nan")
+    low: float = math.nan
+    high: float = math.nan
     blocks: tuple[float, ...] = ()
-    difficulty: float = float("nan")
+    baseline_loss: float = math.nan
     version: int | None = None
 
 
 @dataclass(frozen=True)
 class RetrainingGain:
-    """What a retraining brought: how many batches the champion knew, how many more the challenger, and by how much less it lost.
-    `decay` is how much worse the champion had become by then; None: not known."""
+    """What an earlier retraining brought.
+
+    Attributes
+    ----------
+    known, added
+        How many batches the champion knew, and how many more the challenger.
+    value
+        By how much less the challenger lost on the evaluation window.
+    decay
+        How much worse the champion had become by then; None where that is not known.
+    """
 
     known: int
     added: int
@@ -48,50 +68,90 @@ class RetrainingGain:
 
 @dataclass(frozen=True)
 class PolicyContext:
-    """All that a policy may look at. `newest` is the number of the newest labelled batch, `trained_through` that of the newest
-    one that the champion has learnt from, `attempts` those at which challengers were trained, promoted or not."""
+    """All that a policy may look at.
+
+    Attributes
+    ----------
+    period, newest
+        Key and number of the newest labelled batch.
+    trained_through
+        The number of the newest batch that the champion was trained on.
+    new_rows
+        Labelled rows that have come since.
+    attempts
+        The numbers of the batches at which challengers were trained, promoted or not.
+    scores
+        The champion's losses on the batches after `trained_through`, oldest first.
+    expected, expected_baseline_loss
+        The champion's loss on the rows that it was promoted on, None where that is not known; and
+        the loss of the best constant prediction for them.
+    drift
+        By family (features, target, predictions, whole rows), how often an unchanged batch would
+        differ as much: a p-value, NaN where the history is too short.
+    false_alarm_rate
+        The share of unchanged batches that may count as drift (`monitoring.false_alarm_rate`).
+    gains
+        What earlier retrainings brought, oldest first.
+    """
 
     period: str
     newest: int
     trained_through: int
-    new_rows: int  # labelled ones that have come since
+    new_rows: int
     attempts: tuple[int, ...] = ()
-    scores: tuple[Score, ...] = ()  # of the batches after `trained_through`, oldest first
-    expected: float | None = None  # the champion's loss on the rows that it was promoted on
-    expected_difficulty: float = float("nan")  # the loss of the best constant on them
-    drift: Mapping[str, float] = field(
-        default_factory=dict
-    )  # family -> how often an unchanged batch differs as much
+    scores: tuple[Score, ...] = ()
+    expected: float | None = None
+    expected_baseline_loss: float = math.nan
+    drift: Mapping[str, float] = field(default_factory=dict)
     false_alarm_rate: float = 0.05
     gains: tuple[RetrainingGain, ...] = ()
 
     @property
     def age(self) -> int:
-        """Batches that have come since the champion learnt."""
+        """Batches that have come since the champion was trained."""
         return self.newest - self.trained_through
 
     @property
+    def since_attempt(self) -> int:
+        """Batches that have come since the last retraining, promoted or not."""
+        return self.newest - max(self.attempts, default=self.trained_through)
+
+    @property
     def decay(self) -> float | None:
-        """By how much more than at its promotion the champion lost on the newest batches, 0 where it lost less; their mean. None:
-        not known."""
+        """By how much more than at its promotion the champion lost on the newest batches, 0 where
+        it lost less; their mean. None where that is not known."""
         if self.expected is None or not self.scores:
             return None
         newest = self.scores[-NEWEST:]
-        return sum(max(0.0, score.value - self.expected_on(score)) for score in newest) / len(
-            newest
-        )
+        excess = sum(max(0.0, score.value - self.expected_on(score)) for score in newest)
+        return excess / len(newest)
 
     def expected_on(self, score: Score) -> float:
-        """The loss at promotion, adjusted to how hard a batch is: relative to that of the best constant on the same rows, as a
-        skill score is (Murphy 1988, Monthly Weather Review 116). Rows that a constant gets right altogether, as those of one class,
-        say nothing about how hard they are."""
-        known = score.difficulty > EASIEST and self.expected_difficulty > EASIEST
-        return self.expected * (score.difficulty / self.expected_difficulty if known else 1.0)
+        """The loss at promotion, adjusted to a batch's baseline loss.
+
+        Relative to that of the best constant prediction on the same rows, as a skill score is
+        (Murphy 1988, Monthly Weather Review 116). Rows that a constant gets right altogether, as
+        those of one class, need no adjustment. `expected` must be known.
+        """
+        assert self.expected is not None
+        known = score.baseline_loss > SMALLEST and self.expected_baseline_loss > SMALLEST
+        ratio = score.baseline_loss / self.expected_baseline_loss if known else 1.0
+        return self.expected * ratio
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether to train a challenger, and why, with the figures that it was decided by: also when the answer is no."""
+    """A policy's decision.
+
+    Attributes
+    ----------
+    retrain
+        Whether to train a challenger.
+    reason
+        Why, or why not: full sentences, for a person.
+    figures
+        What it was decided by, as numbers: also when the answer is no.
+    """
 
     retrain: bool
     reason: str
@@ -106,11 +166,27 @@ class Budget(TypedDict):
 
 
 class Policy(ABC):
-    """Decides on a new snapshot. Never asked before there is a champion: the first one is always trained.
+    """Decides whether a new snapshot is worth a retraining. Subclass it, write `decide`, and name
+    the class in a file of conf/policy/.
 
-    Whatever a policy wants, it waits for `cooldown_batches` after the last retraining, promoted or not, and for
-    `minimum_new_rows` labelled rows that the champion has not learnt from, spends at most `budget: {retrainings, batches}`,
-    and lets no champion grow older than `maximum_age_batches`.
+    It is never asked before there is a champion: the first one is always trained.
+
+    Parameters
+    ----------
+    cooldown_batches
+        No retraining for so many batches after the last one, promoted or not.
+    maximum_age_batches
+        A champion of this age is retrained, whatever `decide` says.
+    minimum_new_rows
+        No retraining before so many labelled rows have come that the champion was not trained on.
+    budget
+        At most `retrainings` within `batches`.
+
+    Examples
+    --------
+    >>> class Weekly(Policy):
+    ...     def decide(self, context: PolicyContext) -> Decision:
+    ...         return Decision(context.age >= 7, f"The champion is {context.age} days old.")
     """
 
     def __init__(
@@ -122,43 +198,59 @@ class Policy(ABC):
     ) -> None:
         if budget is not None and budget["retrainings"] > budget["batches"]:
             raise ConfigError(
-                f"`policy.budget` allows {budget['retrainings']} retrainings within {budget['batches']} batches, more than one a "
-                "batch: it would never be used up. Lower `retrainings`, or leave the budget out."
+                f"`policy.budget` allows {budget['retrainings']} retrainings within "
+                f"{budget['batches']} batches, more than one a batch: it would never be used up",
+                hint="lower `retrainings`, or leave the budget out",
             )
         self.cooldown_batches, self.maximum_age_batches = cooldown_batches, maximum_age_batches
         self.minimum_new_rows, self.budget = minimum_new_rows, budget
 
     def decide_within_limits(self, context: PolicyContext) -> Decision:
-        """The decision, its limits considered, with its reason, full sentences."""
-        wanted = self.decide(context)
+        """The decision, its limits considered."""
+        wanted, limit = self.decide(context), self._limit(context)
+        retrain, reason, oldest = wanted.retrain, wanted.reason, self.maximum_age_batches
+        if limit:
+            wish = "It would retrain" if retrain else "It would not retrain either"
+            retrain, reason = False, f"{limit} {wish}: {reason}"
+        elif not retrain and oldest and context.age >= oldest:
+            retrain = True
+            reason = (
+                f"The champion is {context.age} batches old, and `maximum_age_batches` is "
+                f"{oldest}. But for that: {reason}"
+            )
         figures = {"age_batches": context.age, "new_rows": context.new_rows} | wanted.figures
-        held = self._held(context)
-        if held:
-            wish = "It would retrain" if wanted.retrain else "It would not retrain either"
-            return Decision(False, f"{held} {wish}: {wanted.reason}", figures)
-        if (
-            not wanted.retrain
-            and self.maximum_age_batches
-            and context.age >= self.maximum_age_batches
-        ):
-            reason = f"The champion is {context.age} batches old, and `maximum_age_batches` is {self.maximum_age_batches}."
-            return Decision(True, f"{reason} But for that: {wanted.reason}", figures)
-        return Decision(wanted.retrain, wanted.reason, figures)
+        return Decision(retrain, reason, figures)
 
-    def _held(self, context: PolicyContext) -> str:
+    def _limit(self, context: PolicyContext) -> str:
         """Why there can be no retraining now, empty if there can."""
-        since = context.newest - max(context.attempts, default=context.trained_through)
-        if since <= self.cooldown_batches and self.cooldown_batches:
-            return f"The last retraining was {since} batches ago, within `cooldown_batches` {self.cooldown_batches}."
+        if self.cooldown_batches and context.since_attempt <= self.cooldown_batches:
+            return (
+                f"The last retraining was {context.since_attempt} batches ago, within "
+                f"`cooldown_batches` {self.cooldown_batches}."
+            )
         if context.new_rows < self.minimum_new_rows:
-            return f"{context.new_rows:,} new rows are fewer than `minimum_new_rows` {self.minimum_new_rows:,}."
+            return (
+                f"{context.new_rows:,} new rows are fewer than `minimum_new_rows` "
+                f"{self.minimum_new_rows:,}."
+            )
         if self.budget:
-            first = context.newest - self.budget["batches"] + 1
-            spent = sum(attempt >= first for attempt in context.attempts)
+            batches = self.budget["batches"]
+            spent = sum(attempt > context.newest - batches for attempt in context.attempts)
             if spent >= self.budget["retrainings"]:
-                return f"{spent} retrainings within {self.budget['batches']} batches have used up the budget."
+                return f"{spent} retrainings within {batches} batches have used up the budget."
         return ""
 
     @abstractmethod
     def decide(self, context: PolicyContext) -> Decision:
-        """What the policy would do without its limits."""
+        """What the policy would do without its limits.
+
+        Parameters
+        ----------
+        context
+            The newest batch, the champion's losses, drift, and what earlier retrainings brought.
+
+        Returns
+        -------
+        Decision
+            With its reason, full sentences, and the figures that it was decided by.
+        """

@@ -114,7 +114,7 @@ def policy_context(
     entries: Sequence[Entry],
     scores: Sequence[Score],
     drift: Mapping[str, float],
-    expected_difficulty: float,
+    expected_baseline_loss: float,
 ) -> PolicyContext:
     """What a policy may look at. There must be a champion.
 
@@ -126,7 +126,7 @@ def policy_context(
         The champion's losses on batches, oldest first; those that it was trained on are left out.
     drift
         By family, the p-value of the newest batch's change.
-    expected_difficulty
+    expected_baseline_loss
         The loss of the best constant on the rows that the champion was promoted on.
     """
     champion = current_champion(entries)
@@ -156,7 +156,7 @@ def policy_context(
         attempts=tuple(sorted({numbers[entry.newest_batch] for entry in verdicts})),
         scores=tuple(score for score in scores if numbers[score.period] > trained_through),
         expected=promotion.figures[_challenger(loss)] if promotion else None,
-        expected_difficulty=expected_difficulty,
+        expected_baseline_loss=expected_baseline_loss,
         drift=drift,
         false_alarm_rate=config.monitoring.false_alarm_rate,
         gains=tuple(gains),

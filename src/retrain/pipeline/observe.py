@@ -15,7 +15,7 @@ from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, plan_windows
 from retrain.errors import DataError
 from retrain.models.metrics import monitoring_loss
-from retrain.monitoring.policy import Decision, Policy, PolicyContext
+from retrain.monitoring.policy import Decision, Policy, PolicyContext, Score
 from retrain.pipeline.loop import find_promotion, policy_context
 from retrain.registry.store import Store, open_store, store_exists
 from retrain.types import ChangeRecord, DecisionRecord, ScoreRecord
@@ -23,7 +23,8 @@ from retrain.workspace import MONITORING_CACHE, SNAPSHOT
 
 if TYPE_CHECKING:
     from retrain.monitoring.drift import Change
-    from retrain.monitoring.observation import DeployedModel, Observation
+    from retrain.monitoring.observation import Observation
+    from retrain.monitoring.performance import DeployedModel
     from retrain.registry.ledger import Entry
 
 log = logging.getLogger("retrain")
@@ -76,7 +77,7 @@ def look(
             entries,
             observation.scores,
             {name: change.p_value for name, change in drift.items()},
-            observation.expected_difficulty,
+            observation.expected_baseline_loss,
         )
         decision = _trained_on_hold(manifest, watched) or _nothing_new(
             config, manifest, store, entries
@@ -88,7 +89,7 @@ def look(
 def _watched(
     config: Config, store: Store, entries: Sequence[Entry], manifest: Manifest
 ) -> DeployedModel | None:
-    from retrain.monitoring.observation import DeployedModel
+    from retrain.monitoring.performance import DeployedModel
     from retrain.registry.ledger import current_champion
     from retrain.registry.versions import get_version, load_version
 
@@ -208,18 +209,8 @@ def _record(
         new_rows=situation.new_rows if situation else newest.rows,
         champion_version=watched.version if watched else None,
         loss=monitoring_loss(config.data.metric, config.data.task),
-        scores=[
-            ScoreRecord(
-                score.period, score.value, _finite(score.low), _finite(score.high), score.version
-            )
-            for score in observation.scores
-        ],
-        expected=[
-            ScoreRecord(
-                found.period, found.value, None, None, watched.stand_in_version if watched else None
-            )
-            for found in observation.expected
-        ],
+        scores=[_score(score) for score in observation.scores],
+        expected=[_score(score) for score in observation.expected],
         decay=situation.decay if situation else None,
         watched_batch=drift.batch if drift else "",
         reference_batch=drift.reference if drift else "",
@@ -235,13 +226,19 @@ def _record(
         }
         if drift
         else {},
-        news=drift.news if drift else [],
+        news=drift.schema_changes if drift else [],
         held_back=held,
     )
 
 
 def _change(change: Change) -> ChangeRecord:
     return ChangeRecord(change.distance, _finite(change.usual), _finite(change.p_value))
+
+
+def _score(score: Score) -> ScoreRecord:
+    return ScoreRecord(
+        score.period, score.value, _finite(score.low), _finite(score.high), score.version
+    )
 
 
 def _finite(value: float) -> float | None:
