@@ -30,7 +30,6 @@ ALLOWED = {
     "commands/sweep.py": 1,
     "config.py": 8,
     "data/anomalies.py": 2,
-    "data/inference/explained.py": 1,
     "data/periods.py": 1,
     "data/sources.py": 1,
     "gate/estimates.py": 3,

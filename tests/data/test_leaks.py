@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from retrain.config import ColumnType, Task
-from retrain.data.inference.explained import explained_entropy, explained_variance
+from retrain.data.inference.explained import explained_share
 from retrain.data.inference.leaks import SUSPICIOUS, Leaks, find_leaks
 
 ROWS = 2000
@@ -67,7 +67,7 @@ def test_every_monotone_copy_of_an_amount_is_a_leak_however_skewed_and_rounded(
     copy = pl.Series(
         np.where(random.random(rows) < missing, np.nan, shape(rounded) * scale)
     ).fill_nan(None)
-    assert explained_variance(copy, amount) > SUSPICIOUS[Task.regression]
+    assert explained_share(copy, pl.Series(amount), Task.regression) > SUSPICIOUS[Task.regression]
 
 
 @pytest.mark.parametrize("rows", [500, 2000, 100_000])
@@ -80,8 +80,8 @@ def test_an_honest_predictor_with_an_auc_of_98_is_no_leak(rows: int, share: floa
         steep = 10 * random.normal(size=rows)
         drawn = random.random(rows) < 1 / (1 + np.exp(-(steep + 10 * norm.ppf(share))))
         limit = SUSPICIOUS[Task.binary]
-        assert explained_entropy(pl.Series(normal), late.astype(int)) < limit
-        assert explained_entropy(pl.Series(steep), drawn.astype(int)) < limit
+        assert explained_share(pl.Series(normal), pl.Series(late), Task.binary) < limit
+        assert explained_share(pl.Series(steep), pl.Series(drawn), Task.binary) < limit
 
 
 @pytest.mark.parametrize("rows", [500, 2000, 100_000])
@@ -91,7 +91,10 @@ def test_an_honest_predictor_with_an_r2_of_96_is_no_leak(rows: int, skew: float)
         random = np.random.default_rng(seed)
         amount = random.lognormal(sigma=skew, size=rows)
         honest = np.log(amount) + 0.2 * skew * random.normal(size=rows)
-        assert explained_variance(pl.Series(honest), amount) < SUSPICIOUS[Task.regression]
+        assert (
+            explained_share(pl.Series(honest), pl.Series(amount), Task.regression)
+            < SUSPICIOUS[Task.regression]
+        )
 
 
 @settings(max_examples=30, deadline=None)
@@ -109,9 +112,13 @@ def test_chance_tells_nothing(seed: int, rows: int, classes: int, levels: int) -
         pl.Series(random.normal(size=rows)),
         pl.Series(random.integers(0, levels, rows)).cast(pl.String),
     )
-    assert explained_entropy(numbers, outcome) < 0.5 and explained_entropy(names, outcome) < 0.5
-    assert explained_variance(numbers, outcome.astype(float)) < 0.5
-    assert explained_variance(names, random.lognormal(size=rows)) < 0.5
+    for values in (numbers, names):
+        for target, task in (
+            (outcome, Task.multiclass),
+            (outcome, Task.regression),
+            (random.lognormal(size=rows), Task.regression),
+        ):
+            assert explained_share(values, pl.Series(target), task) < 0.5
 
 
 def test_yesterdays_value_is_known_today_and_a_copy_of_todays_is_not() -> None:
@@ -190,8 +197,6 @@ def test_two_columns_that_make_up_the_target_are_leaks() -> None:
     assert set(made.why) == {"price", "quantity"}
     made = leaks(Task.regression, registered - casual, casual=casual, registered=registered)
     assert set(made.why) == {"casual", "registered"}
-    made = leaks(Task.regression, (price / quantity * 1e4).round(1), price=price, quantity=quantity)
-    assert not made.why and "`price` / `quantity` is the target" in made.doubts[0]
     noisy = casual + registered + random.normal(size=ROWS)
     assert not leaks(Task.regression, noisy, casual=casual, registered=registered).why
 

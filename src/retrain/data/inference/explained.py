@@ -1,147 +1,77 @@
-"""How much of the target one column alone explains.
+"""How much of the target one column alone explains: a share of the variance of classes, of amounts
+or of their ranks.
 
-Of classes, the share of the target's entropy; of amounts, the share of the variance of their ranks,
-or of themselves. No row is predicted from itself, and a tree pays for each of its leaves, so that
-chance explains nothing.
+No row is predicted from itself, so that chance explains nothing.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from retrain.config import Task
+
+Floats = NDArray[np.float64]
 MOST_LEVELS = 100  # a number with no more different values than this may stand for levels
-LEAVES = 8  # of the tree over one column, beside one for each class
-NATS_PER_LEAF = 1.5  # what a leaf can gain by chance: it has one threshold and one probability
 SHRUNK_BY = 1.0  # rows at the overall mean that each level is given beside its own
 FEW_KNOWN = 200
 SEED = 0
 
 
-def explained_entropy(values: pl.Series, classes: NDArray[np.int64]) -> float:
-    """The share of the entropy of `classes` (from 0) explained by a column's levels, or by
-    intervals of its values."""
-    levels = _levels(values)
-    by_levels = 0.0 if levels is None else entropy_by_levels(levels, classes)
-    return max(by_levels, entropy_by_intervals(values, classes))
-
-
-def explained_variance(values: pl.Series, amounts: NDArray[np.float64]) -> float:
-    """The share of the variance of `amounts`, or of their ranks, explained by whatever function of
-    a column.
-
-    Infinite amounts have no variance: their rows are left out.
-    """
-    finite = np.isfinite(amounts)
-    values, amounts = values.filter(pl.Series(finite)), amounts[finite]
-    if not len(amounts):
+def explained_share(values: pl.Series, target: pl.Series, task: Task) -> float:
+    """The share of a target, of which each value is there and finite, that whatever function of a
+    column explains."""
+    if task is Task.regression and values.dtype.is_numeric():
+        known = values.cast(pl.Float64).is_finite().fill_null(False)
+        if known.sum() < min(FEW_KNOWN, len(values) / 2):
+            return 0.0
+        values, target = values.filter(known), target.filter(known)
+    if target.is_empty():
         return 0.0
-    ranks = pl.Series(amounts).rank("average").to_numpy()
-    shares = [0.0]
-    if (levels := _levels(values)) is not None:
-        shares.append(_variance_by_levels(levels, ranks))
-    if (numbers := _numbers(values)) is not None:
-        known = np.isfinite(numbers)
-        if known.sum() >= min(FEW_KNOWN, len(numbers) / 2):
-            shares += [_variance_by_neighbours(numbers[known], y[known]) for y in (ranks, amounts)]
-    return max(shares)
+    outcomes = to_outcomes(target, task)
+    shares = explained(values, outcomes)
+    if task is Task.regression:
+        return float(shares.max())
+    weights = outcomes.var(axis=0)
+    return float((shares * weights).sum() / weights.sum()) if weights.any() else 0.0
 
 
-def indicator_levels(values: pl.Series) -> NDArray[np.int64]:
-    """The levels of a flag or a category; of other numbers whether they are missing, or their most
-    common value, such as a fee that most rows lack."""
-    groups = _levels(values)
-    if groups is not None and (values.n_unique() <= 2 or not _is_number(values)):
-        return groups
-    common = values.drop_nulls().mode().min()
-    return (
-        pl.select(pl.when(values.is_null()).then(0).when(values == common).then(1).otherwise(2))
-        .to_series()
-        .to_numpy()
-        .astype(np.int64)
-    )
+def to_outcomes(target: pl.Series, task: Task) -> Floats:
+    """Ranks and amounts, shape (rows, 2), or 0 and 1 for each class in order of its name."""
+    if task is Task.regression:
+        return np.column_stack([target.rank(), target.cast(pl.Float64)])
+    codes = target.cast(pl.String).rank("dense").to_numpy().astype(np.int64) - 1
+    return np.eye(int(codes.max()) + 1)[codes]
 
 
-def entropy_by_levels(levels: NDArray[np.int64], classes: NDArray[np.int64]) -> float:
+def explained(values: pl.Series, outcomes: Floats) -> Floats:
+    """The share of the variance of each outcome that a column explains by its levels, or as a
+    number. Missing is a level, and a number of its own."""
+    number = values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Datetime, pl.Date)
+    shares = np.zeros(outcomes.shape[1])
+    if not number or values.n_unique() <= MOST_LEVELS:
+        shares = np.maximum(shares, explained_by_levels(values, outcomes))
+    if number:
+        numbers = values.to_physical().cast(pl.Float64).fill_nan(None)
+        smallest = numbers.min()
+        lowest = float(smallest) - 1 if isinstance(smallest, float) else 0.0
+        shares = np.maximum(shares, _by_neighbours(numbers.fill_null(lowest).to_numpy(), outcomes))
+    return shares
+
+
+def explained_by_levels(values: pl.Series, outcomes: Floats) -> Floats:
     """Each row is predicted from the other rows of its level, and a little from all: a level of one
     row explains nothing."""
-    width, height = int(classes.max()) + 1, int(levels.max()) + 1
-    counts = np.bincount(levels * width + classes, minlength=height * width).reshape(height, width)
-    counts = counts[counts.any(axis=1)]
-    totals = counts.sum(axis=0)
-    others = counts.sum(axis=1, keepdims=True) - 1
-    predicted = (counts - 1 + SHRUNK_BY * totals / totals.sum()) / (others + SHRUNK_BY)
-    there = counts > 0
-    return _share(-float((counts[there] * np.log(predicted[there])).sum()), totals)
+    levels = values.cast(pl.String).fill_null("\0").rank("dense").to_numpy().astype(np.int64)
+    rows, mean = np.bincount(levels)[levels][:, None], outcomes.mean(axis=0)
+    sums = np.zeros((levels.max() + 1, outcomes.shape[1]))
+    np.add.at(sums, levels, outcomes)
+    predicted = (sums[levels] - outcomes + SHRUNK_BY * mean) / (rows - 1 + SHRUNK_BY)
+    return _share((outcomes - predicted) ** 2, outcomes)
 
 
-def entropy_by_intervals(values: pl.Series, classes: NDArray[np.int64]) -> float:
-    """By a tree over one column: intervals of its values, and one group of the rows that lack it. 0
-    for texts."""
-    from sklearn.tree import DecisionTreeClassifier
-
-    numbers = _numbers(values)
-    if numbers is None or not (known := np.isfinite(numbers)).any():
-        return 0.0
-    totals = np.bincount(classes)
-    count, missing = int(known.sum()), np.bincount(classes[~known], minlength=len(totals))
-    tree = DecisionTreeClassifier(
-        criterion="entropy",
-        max_leaf_nodes=LEAVES + len(totals),
-        min_impurity_decrease=NATS_PER_LEAF / count / math.log(2),
-    )
-    # Ranks, since the tree holds numbers in single precision.
-    ranks = pl.Series(numbers[known]).rank("dense").to_numpy()
-    nodes = tree.fit(ranks[:, None], classes[known]).tree_
-    leaves = nodes.children_left < 0
-    bits = float((nodes.impurity * nodes.n_node_samples)[leaves].sum())
-    cost = NATS_PER_LEAF * (leaves.sum() - 1)
-    return _share(_loss(missing) + bits * math.log(2) + cost, totals)
-
-
-def _loss(totals: NDArray[np.int64]) -> float:
-    """Log loss of rows of several classes, predicted by the shares of these."""
-    there = totals[totals > 0]
-    return -float((there * np.log(there / there.sum())).sum())
-
-
-def _share(loss: float, totals: NDArray[np.int64]) -> float:
-    """What is explained, where `totals` are the rows of each class and `loss` is what remains."""
-    entropy = _loss(totals)
-    return 1 - loss / entropy if entropy > 0 else 0.0
-
-
-def _levels(values: pl.Series) -> NDArray[np.int64] | None:
-    """The number of its level for each row; None for numbers with too many of them."""
-    if _is_number(values) and values.n_unique() > MOST_LEVELS:
-        return None
-    return values.cast(pl.String).fill_null("\0").rank("dense").to_numpy().astype(np.int64) - 1
-
-
-def _is_number(values: pl.Series) -> bool:
-    return values.dtype.is_numeric() or values.dtype.is_temporal() or values.dtype == pl.Boolean
-
-
-def _numbers(values: pl.Series) -> NDArray[np.float64] | None:
-    """Numbers, flags and times as floats, missing ones NaN; None for anything else."""
-    if not _is_number(values):
-        return None
-    return values.to_physical().cast(pl.Float64).fill_null(float("nan")).to_numpy()
-
-
-def _variance_by_levels(levels: NDArray[np.int64], outcome: NDArray[np.float64]) -> float:
-    """Each row is predicted from the other rows of its level, and a little from all."""
-    center = outcome.mean()
-    rows, sums = np.bincount(levels)[levels], np.bincount(levels, weights=outcome)[levels]
-    predicted = (sums - outcome + SHRUNK_BY * center) / (rows - 1 + SHRUNK_BY)
-    variance = ((outcome - center) ** 2).sum()
-    return 1 - float(((outcome - predicted) ** 2).sum() / variance) if variance > 0 else 0.0
-
-
-def _variance_by_neighbours(numbers: NDArray[np.float64], outcome: NDArray[np.float64]) -> float:
+def _by_neighbours(numbers: Floats, outcomes: Floats) -> Floats:
     """Each row is predicted from the two beside it in the order of the column, on the straight line
     between them.
 
@@ -150,10 +80,14 @@ def _variance_by_neighbours(numbers: NDArray[np.float64], outcome: NDArray[np.fl
     """
     order = np.random.default_rng(SEED).permutation(len(numbers))
     order = order[np.argsort(numbers[order], kind="stable")]
-    x, y = numbers[order], outcome[order]
+    x, y = numbers[order][:, None], outcomes[order]
     gap = x[2:] - x[:-2]
     weight = np.where(gap > 0, (x[1:-1] - x[:-2]) / np.where(gap > 0, gap, 1), 0.5)
     left_over = y[1:-1] - (1 - weight) * y[:-2] - weight * y[2:]
-    noise = (left_over**2 / (1 + weight**2 + (1 - weight) ** 2)).sum()
-    variance = ((y[1:-1] - y[1:-1].mean()) ** 2).sum()
-    return 1 - float(noise / variance) if variance > 0 else 0.0
+    return _share(left_over**2 / (1 + weight**2 + (1 - weight) ** 2), y[1:-1])
+
+
+def _share(noise: Floats, outcomes: Floats) -> Floats:
+    """1 where all of an outcome's variance is explained; 0 where it has none."""
+    variance = ((outcomes - outcomes.mean(axis=0)) ** 2).sum(axis=0)
+    return np.where(variance > 0, 1 - noise.sum(axis=0) / np.where(variance > 0, variance, 1), 0)

@@ -4,32 +4,32 @@ explain the target alone."""
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 
+from retrain.columns import own_column
 from retrain.config import ColumnType, Task
 from retrain.data.inference.explained import (
-    entropy_by_intervals,
-    entropy_by_levels,
-    explained_entropy,
-    explained_variance,
-    indicator_levels,
+    explained,
+    explained_by_levels,
+    explained_share,
+    to_outcomes,
 )
 
 ROWS_LOOKED_AT = 50_000
-CLASS_ROWS = 5000  # for intervals of single classes, of which there may be many
-# Of entropy, or variance of ranks.
+# Of the variance of classes, or of ranks.
 SUSPICIOUS = {Task.binary: 0.95, Task.multiclass: 0.95, Task.regression: 0.99}
 FOLLOWS_TARGET = 0.95
 SAME_SPAN = 0.99
 MOST_SPANS = 5
 MOST_PARTS, PART_ROWS, FEWEST_PART_ROWS = 100, 500, 50
 SAME_SUM = 1e-9  # of the largest target
-SAME_QUOTIENT = 1e-3  # of the usual target: rates are rounded
 A_COPY = 1e-9  # what a correlation of 1 may lack
+_BEFORE = own_column("before")
 AFTER = "known only after the event?"
 
 
@@ -100,50 +100,28 @@ def _find_spans(
     for first, second in itertools.combinations(moments, 2):
         span = (sample[second] - sample[first]).dt.total_microseconds().cast(pl.Float64)
         for name in numbers:
-            both = span.is_not_null() & sample[name].cast(pl.Float64).is_finite().fill_null(False)
-            amounts = span.filter(both).to_numpy()
-            if explained_variance(sample[name].filter(both), amounts) > SAME_SPAN:
+            both = span.is_not_null() & sample[name].is_not_null()
+            values = sample[name].filter(both)
+            if explained_share(values, span.filter(both), Task.regression) > SAME_SPAN:
                 found.why[name] = f"it is the time between `{first}` and `{second}`: {AFTER}"
 
 
 def _find_parts(found: Leaks, sample: pl.DataFrame, names: Sequence[str], target: str) -> None:
     """Pairs of numbers that make up the target exactly, such as casual and registered riders, or
-    price and quantity; or but for a factor, such as cases for each thousand people."""
-    rows = pl.DataFrame(
-        [sample[name].cast(pl.Float64).alias(str(k)) for k, name in enumerate([target, *names])]
-    )
-    rows = rows.filter(rows["0"].is_not_null())
-    values = rows.gather_every(max(1, len(rows) // PART_ROWS)).fill_null(float("nan")).to_numpy()
-    amounts, parts = values[:, :1], values[:, 1:]
-    sizes = np.abs(amounts[np.isfinite(amounts) & (amounts != 0)])
-    if not len(sizes):
-        return
-    exactly, nearly = SAME_SUM * sizes.max(), SAME_QUOTIENT * np.median(sizes)
-    for k, name in enumerate(names):
-        one = parts[:, k : k + 1]
-        for sign, made in (("+", one + parts), ("-", one - parts), ("*", one * parts)):
-            for other in _equal(made, amounts, exactly):
-                if other != k:
-                    why = f"`{name}` {sign} `{names[other]}` is the target"
-                    found.why = {name: why, names[other]: why} | found.why
-        with np.errstate(divide="ignore", invalid="ignore"):
-            quotients = np.where(parts != 0, one / parts, np.nan)
-            factors = np.where(quotients != 0, amounts / quotients, np.nan)
-        usual = pl.DataFrame(factors).fill_nan(None).median().to_numpy().astype(float)
-        for other in _equal(usual * quotients, amounts, nearly):
-            if other != k and not {name, names[other]} & found.why.keys():
-                found.doubts.append(
-                    f"`{name}` / `{names[other]}` is the target, but for a factor: are both known "
-                    "when one predicts?"
-                )
-
-
-def _equal(made: np.ndarray, amounts: np.ndarray, nearly: float) -> np.ndarray:
-    """Numbers of the columns that equal the amounts, shape (rows, 1), in all rows of enough where
-    they are there."""
-    apart = np.abs(made - amounts)
-    enough = np.isfinite(apart).sum(axis=0) >= FEWEST_PART_ROWS
-    return np.flatnonzero((np.fmax.reduce(apart, axis=0) <= nearly) & enough)
+    price and quantity."""
+    rows = sample.filter(sample[target].is_not_null())
+    rows = rows.gather_every(max(1, len(rows) // PART_ROWS))
+    columns = [rows[name].cast(pl.Float64).fill_null(math.nan).to_numpy() for name in names]
+    amounts = rows[target].cast(pl.Float64).to_numpy()
+    nearly = SAME_SUM * np.abs(amounts[np.isfinite(amounts)]).max(initial=0)
+    for one, other in itertools.permutations(range(len(names)), 2):
+        first, second = columns[one], columns[other]
+        for sign, made in (("+", first + second), ("-", first - second), ("*", first * second)):
+            apart = np.abs(made - amounts)
+            apart = apart[np.isfinite(apart)]
+            if len(apart) >= FEWEST_PART_ROWS and apart.max() <= nearly:
+                why = f"`{names[one]}` {sign} `{names[other]}` is the target"
+                found.why = {names[one]: why, names[other]: why} | found.why
 
 
 class _Labelled:
@@ -153,69 +131,41 @@ class _Labelled:
     def __init__(
         self, table: pl.DataFrame, target: str, time: str, task: Task, keys: Sequence[str]
     ) -> None:
-        before = _before(table, target, time, keys)
-        known = table[target].is_not_null()
-        self.rows = _some(table.filter(known))
-        self.before = _some(before.filter(known).to_frame()).to_series()
-        self.time, self.task, self.limit, self.target = (
-            time,
-            task,
-            SUSPICIOUS[task],
-            self.rows[target],
-        )
-        if task is Task.regression:
-            self.target, self.before = (
-                one.cast(pl.Float64).fill_nan(None) for one in (self.target, self.before)
-            )
-        else:
-            self.names = self.target.cast(pl.String).unique().sort()
-            self.target, self.before = (
-                one.cast(pl.String).cast(pl.Enum(self.names), strict=False).to_physical()
-                for one in (self.target, self.before)
-            )
+        self.time, self.task, self.limit = time, task, SUSPICIOUS[task]
+        known = _usable(table[target], task)
+        rows = table.with_columns(_before(table, target, time, keys).alias(_BEFORE))
+        self.rows = _some(rows.filter(known))
+        self.target, self.before = self.rows[target], self.rows[_BEFORE]
 
     def check(self, found: Leaks, name: str) -> None:
         values = self.rows[name]
         if values.dtype.is_temporal():
-            values = (values - self.rows[self.time]).dt.total_microseconds()
-        share = self._explained(values, self.target)
+            values = (values - self.rows[self.time]).dt.total_microseconds().alias(name)
+        share = explained_share(values, self.target, self.task)
         if share > self.limit:
             if not self._known_before(values, share):
                 found.why[name] = f"it alone tells the target almost perfectly ({share:.4f} of 1)"
         elif self.task is Task.multiclass:
-            self._check_classes(found, values.alias(name))
+            self._check_classes(found, values)
 
     def _check_classes(self, found: Leaks, values: pl.Series) -> None:
         """A flag or fee of one class is a leak; limits of a number may be honest: petals of iris
         setosa are short."""
-        classes, levels = self.target.to_numpy(), indicator_levels(values)
-        flags = [(classes == k).astype(np.int64) for k in range(len(self.names))]
-        shares = [entropy_by_levels(levels, flag) for flag in flags]
-        best = int(np.argmax(shares))
-        if shares[best] > self.limit:
-            one = f"class `{self.names[best]}` of the target"
+        outcomes, flags = to_outcomes(self.target, self.task), values
+        if values.dtype.is_numeric() and values.n_unique() > 2:  # such as a fee that most rows lack
+            flags = values == values.drop_nulls().mode().min()
+        by_flag, by_limit = explained_by_levels(flags, outcomes), explained(values, outcomes)
+        best = int(np.argmax(by_flag if by_flag.max() > self.limit else by_limit))
+        one = f"class `{self.target.cast(pl.String).unique().sort()[best]}` of the target"
+        if by_flag[best] > self.limit:
             found.why[values.name] = (
-                f"it alone tells the {one} almost perfectly ({shares[best]:.4f} of 1)"
+                f"it alone tells the {one} almost perfectly ({by_flag[best]:.4f} of 1)"
             )
-            return
-        step = -(-len(values) // CLASS_ROWS)
-        for k, flag in enumerate(flags):
-            if entropy_by_intervals(values.gather_every(step), flag[::step]) > self.limit:
-                found.doubts.append(
-                    f"`{values.name}` alone tells the class `{self.names[k]}` of the target from "
-                    "all others: is it known when "
-                    "one predicts?"
-                )
-                return
-
-    def _explained(self, values: pl.Series, target: pl.Series) -> float:
-        known = target.is_not_null()
-        if not known.any():
-            return 0.0
-        values, outcome = values.filter(known), target.filter(known).to_numpy()
-        if self.task is Task.regression:
-            return explained_variance(values, outcome)
-        return explained_entropy(values, outcome.astype(np.int64))
+        elif by_limit[best] > self.limit:
+            found.doubts.append(
+                f"`{values.name}` alone tells the {one} from all others: is it known when one "
+                "predicts?"
+            )
 
     def _known_before(self, values: pl.Series, share: float) -> bool:
         """Whether the target just goes on as it was, and the column explains no more than its past,
@@ -225,11 +175,20 @@ class _Labelled:
             correlation = pl.select(pl.corr(values.cast(pl.Float64), self.target)).item()
             if correlation is not None and abs(correlation) > 1 - A_COPY:
                 return False  # the target itself in another unit
-        if self._explained(values, self.before) >= share:
+        known = _usable(self.before, self.task)
+        before = self.before.filter(known)
+        if explained_share(values.filter(known), before, self.task) >= share:
             return True
         numbers = values.drop_nulls()
         grows = numeric and (numbers.is_sorted() or numbers.is_sorted(descending=True))
-        return grows and self._explained(self.rows[self.time], self.target) > self.limit
+        return grows and explained_share(self.rows[self.time], self.target, self.task) > self.limit
+
+
+def _usable(target: pl.Series, task: Task) -> pl.Series:
+    """Which rows have a label; an infinite amount is none."""
+    if task is not Task.regression:
+        return target.is_not_null()
+    return target.cast(pl.Float64).is_finite().fill_null(False)
 
 
 def _before(table: pl.DataFrame, target: str, time: str, keys: Sequence[str]) -> pl.Series:
