@@ -3,7 +3,10 @@ value."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,39 +19,51 @@ EPOCH_UNITS = {"epoch_s": "s", "epoch_ms": "ms", "epoch_us": "us"}
 # `casting`.
 MISSING_MARKS = (
     "",
-    "NA",
-    "N/A",
-    "n/a",
-    "#N/A",
-    "<NA>",
-    "NaN",
-    "nan",
-    "NaT",
-    "null",
-    "NULL",
-    "None",
-    "?",
-    ".",
-    "-",
+    *[
+        "NA",
+        "N/A",
+        "n/a",
+        "#N/A",
+        "<NA>",
+        "NaN",
+        "nan",
+        "NaT",
+        "null",
+        "NULL",
+        "None",
+        "?",
+        ".",
+        "-",
+    ],
 )
 _MOST_SHAPES = 20
-# As far as whole numbers are meant as seconds since 1970: from 1973 on, so that 20230131 is a date.
-_EPOCHS = ((9, 10, "epoch_s"), (12, 13, "epoch_ms"), (15, 16, "epoch_us"))
-_DIGITS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
-_ZONE = re.compile(
-    r"(?<=\d)(\s?)(Z|[+-]\d{2}(?::?\d{2})?)$|(?<=\d)(\s?(?:UTC|GMT))$"
-    r"|(?<=[AaPp][Mm])(\s?(?:UTC|GMT))$"
+_PATTERNS = {
+    "%Y": r"\d{4}",
+    "%y": r"\d{2}",
+    "%b": "[A-Za-z]{3}",
+    "%B": "[A-Za-z]{4,9}",
+    "%a": "[A-Za-z]{3}",
+    "%A": "[A-Za-z]{6,9}",
+    "%p": "[AaPp][Mm]",
+    "%.f": r"(\.\d+)?",
+    "%,f": r",\d+",
+    "%#z": r"(Z|[+-]\d{2}(:?\d{2})?)",
+    # From 1973 on, so that 20230131 is a date.
+    "epoch_s": r"\d{9,10}(\.\d+)?",
+    "epoch_ms": r"\d{12,13}(\.\d+)?",
+    "epoch_us": r"\d{15,16}(\.\d+)?",
+}
+# The ways to write a date; where several fit a text, the day comes first, then the month, the year.
+_NUMBERS = "%d-%m-%Y|%m-%d-%Y|%d-%m-%y|%m-%d-%y|%y-%m-%d|%Y-%m-%d"
+_WORDS = (
+    "%d %b %Y|%d-%b-%Y|%d/%b/%Y|%d.%b.%Y|%d%b%Y|%d. %b %Y|%d. %b. %Y|%d %b, %Y"
+    "|%d %b %y|%d-%b-%y|%d/%b/%y|%d.%b.%y|%d%b%y|%b %d, %Y|%b %d %Y|%b. %d, %Y|%b-%d-%Y"
 )
-_CLOCK = re.compile(r"(T| T|,? +|:|_)(\d{1,2}):(\d{2})(:\d{2}([.,]\d+)?)?( ?[AaPp][Mm])?$")
-_COMPACT = re.compile(r"^(\d{8})([T ])(\d{6}|\d{4})$")
-_YEAR_FIRST = re.compile(r"^\d{4}([-/.])\d{1,2}\1\d{1,2}$")
-_YEAR_LAST = re.compile(r"^(\d{1,2})([-/.])(\d{1,2})\2(\d{4}|\d{2})$")
-_WRITTEN = re.compile(
-    r"^([A-Za-z]{3,9},? )?(\d{1,2})([- ./]?)([A-Za-z]{3,9})(\.?,?[- ./]?)(\d{4}|\d{2})$"
-)
-_WRITTEN_MONTH_FIRST = re.compile(
-    r"^([A-Za-z]{3,9},? )?([A-Za-z]{3,9})(\.? |-)(\d{1,2})(,? |-)(\d{4})$"
-)
+_DIGITS = "%Y|%Y%m|%Y-%m|%Y%m%d|%Y%m%d%H%M%S|epoch_s|epoch_ms|epoch_us"
+# What may stand before the time of day, such times, and their zones.
+_BEFORE = "T|| T|| ||  ||, ||,||:||_"
+_CLOCKS = "%H:%M|%H:%M:%S%.f|%H:%M:%S%,f|%I:%M%p|%I:%M %p|%I:%M:%S%p|%I:%M:%S %p|%H%M|%H%M%S"
+_ZONES = "|%#z| %#z|UTC| UTC|GMT| GMT"
 
 
 @dataclass(frozen=True)
@@ -153,7 +168,7 @@ def read_times(
             left = left.filter(~left["text"].str.contains(_shape(left["text"][0])))
             continue
         name = candidates[0]
-        if len(candidates) == 2:
+        if len(candidates) > 1:
             order, name = _choose(left["text"], candidates, day_first, order)
         times = _parse(left["text"], name)
         fits = times.is_not_null()
@@ -189,13 +204,9 @@ def _parse(text: pl.Series, time_format: str) -> pl.Series:
         )
     zone = "UTC" if "%z" in time_format or "%#z" in time_format else None
     try:
-        times = text.str.to_datetime(
-            time_format.replace("%z", "%#z"),
-            strict=False,
-            time_unit="us",
-            time_zone=zone,
-            ambiguous="earliest",
-        ).dt.replace_time_zone(None)
+        name = time_format.replace("%z", "%#z")
+        times = text.str.to_datetime(name, time_unit="us", time_zone=zone, strict=False)
+        times = times.dt.replace_time_zone(None)
     except pl.exceptions.PolarsError as error:
         raise DataError(
             f"{time_format!r} is no format of times: {str(error).splitlines()[0]}",
@@ -207,60 +218,42 @@ def _parse(text: pl.Series, time_format: str) -> pl.Series:
 
 
 def _formats(example: str) -> list[str]:
-    """The formats in which a text may be meant: none, one, or day-first and month-first."""
-    if re.fullmatch(r"\d+(\.\d+)?", example):
-        return _numeric_formats(example.split(".")[0], "." in example)
-    zone = ""
-    if found := _ZONE.search(example):
-        text = example[: found.start()]
-        if found[2] is None:
-            zone, example = found[3] or found[4], text
-        elif ":" in text or re.search(r"T\d{4,6}$", text):
-            zone, example = f"{found[1]}%#z", text
-    if found := _COMPACT.match(example):
-        return [f"%Y%m%d{found[2]}{'%H%M%S' if len(found[3]) == 6 else '%H%M'}{zone}"]
-    clock = ""
-    if found := _CLOCK.search(example):
-        hour = "%I" if found[6] else "%H"
-        fraction = "%,f" if "," in (found[5] or "") else "%.f"
-        seconds = ("" if not found[4] else ":%S") + ("" if not found[4] or found[6] else fraction)
-        half = found[6].replace(found[6].strip(), "%p") if found[6] else ""
-        clock, example = f"{found[1]}{hour}:%M{seconds}{half}", example[: found.start()]
-    return [date + clock + zone for date in _date_formats(example)]
+    """The formats in which a text may be meant: none, one, or day-first and month-first, and with
+    the year first where it has two digits."""
+    dates, times = _known_formats()
+    formats = []
+    for date, pattern in dates.items():
+        if found := pattern.match(example):
+            rest = example[found.end() :]
+            formats += [date + time for time, form in times.items() if form.fullmatch(rest)][:1]
+    return formats
 
 
-def _numeric_formats(digits: str, fraction: bool) -> list[str]:
-    if len(digits) in _DIGITS and not fraction:
-        return [_DIGITS[len(digits)]]
-    return [name for low, high, name in _EPOCHS if low <= len(digits) <= high][:1]
+@functools.cache
+def _known_formats() -> tuple[dict[str, re.Pattern[str]], dict[str, re.Pattern[str]]]:
+    """Formats of dates, and of what may follow them."""
+    numbers = [_NUMBERS.replace("-", sign) for sign in "-/."]
+    words = [
+        weekday + name
+        for weekday in ("", "%a, ", "%a ", "%A, ", "%A ")
+        for written in (_WORDS, _WORDS.replace("%b", "%B"))
+        for name in written.split("|")
+    ]
+    dates = [*"|".join([*numbers, _DIGITS]).split("|"), *words]
+    times = itertools.product(_BEFORE.split("||"), _CLOCKS.split("|"), _ZONES.split("|"))
+    return _compiled(dates), _compiled(["", *map("".join, times)])
 
 
-def _date_formats(example: str) -> list[str]:
-    if found := _YEAR_FIRST.match(example):
-        return [f"%Y{found[1]}%m{found[1]}%d"]
-    if re.fullmatch(r"\d{4}-\d{2}", example):
-        return ["%Y-%m"]
-    if found := _YEAR_LAST.match(example):
-        sign, year = found[2], "%Y" if len(found[4]) == 4 else "%y"
-        return [f"%d{sign}%m{sign}{year}", f"%m{sign}%d{sign}{year}"]
-    if found := _WRITTEN.match(example):
-        month = "%b" if len(found[4]) == 3 else "%B"
-        return [
-            _weekday(found[1])
-            + f"%d{found[3]}{month}{found[5]}"
-            + ("%Y" if len(found[6]) == 4 else "%y")
-        ]
-    if found := _WRITTEN_MONTH_FIRST.match(example):
-        month = "%b" if len(found[2]) == 3 else "%B"
-        return [_weekday(found[1]) + f"{month}{found[3]}%d{found[5]}%Y"]
-    return []
+def _compiled(formats: Iterable[str]) -> dict[str, re.Pattern[str]]:
+    def pattern(found: re.Match[str]) -> str:
+        together = found.start() > 1 and found.string[found.start() - 2] == "%"
+        return _PATTERNS.get(found[0], r"\d{2}" if together else r"\d{1,2}")
 
-
-def _weekday(text: str | None) -> str:
-    if not text:
-        return ""
-    name = text.rstrip(", ")
-    return text.replace(name, "%a" if len(name) == 3 else "%A")
+    directives = r"%[#.,]?\w|epoch_\w+"
+    return {
+        name: re.compile(re.sub(directives, pattern, re.sub(r"\.(?!f)", r"\.", name)))
+        for name in formats
+    }
 
 
 def _choose(
@@ -269,12 +262,11 @@ def _choose(
     """The order of day, month and year, from all values of one form, and the format that it
     means."""
     order = before
-    if before is None or not before.doubt:
+    if order is None or not order.doubt:
         order = _settle(text, formats, day_first, before)
-    order = _settle_year(text, formats, day_first) or order
-    if order.year_first:
-        return order, _year_first(formats[0])
-    return order, formats[0 if order.day_first else 1]
+    if len(formats) == 3 and text.str.contains(r"^\d{2}\D\d{2}\D\d{2}(\D|$)").all():
+        order = _settle_year(text, formats, day_first) or order
+    return order, formats[2 if order.year_first else 0 if order.day_first else 1]
 
 
 def _settle(
@@ -283,57 +275,42 @@ def _settle(
     """Whether the day or the month comes first."""
     if day_first is not None:
         return Order(day_first, "it was said so (`day_first`)")
-    by_day, by_month = (_parse(text, name) for name in formats)
-    if before is not None and by_day.count() == by_month.count():
-        return before
-    first, second = (
-        text.str.extract(r"^(\d+)\D(\d+)", group).cast(pl.Int64, strict=False) for group in (1, 2)
-    )
+    by_day, by_month = (_parse(text, name) for name in formats[:2])
     if by_day.count() != by_month.count():
-        more = by_day.count() > by_month.count()
-        contradicted = min((first > 12).sum(), (second > 12).sum()) > 0
-        why = (
-            f"the {'first' if more else 'second'} number goes up to "
-            f"{(first if more else second).max()}"
-        )
-        return Order(more, why + (" in most of them" if contradicted else ""), doubt=contradicted)
+        day = by_day.count() > by_month.count()
+        more, fewer = (by_day, by_month) if day else (by_month, by_day)
+        contradicted = bool((more.is_null() & fewer.is_not_null()).any())
+        return Order(day, f"only then {'most' if contradicted else 'all'} are dates", contradicted)
+    if before is not None:
+        return before
     sign = formats[0][2]
     if sign == ".":
         return Order(True, "dates with points are written so", doubt=True)
-    day, month = bool(_in_order(by_day)), bool(_in_order(by_month))
-    same = [len(text) > 1 and numbers.n_unique() == 1 for numbers in (first, second)]
-    if day != month:
-        return Order(day, "the rows are then in order of time", True, True)
-    if text.n_unique() > 1 and same[0] != same[1]:
-        return Order(same[0], "the other number then is the same day of every month", True, True)
+    orders, same = (_in_order(by_day), _in_order(by_month)), [False, False]
+    if text.n_unique() > 1:
+        same = [times.dt.day().n_unique() == 1 for times in (by_day, by_month)]
+    if orders[0] != orders[1]:
+        return Order(bool(orders[0]), "the rows are then in order of time", True, True)
+    if same[0] != same[1]:
+        return Order(same[0], "it then is the same day of every month", True, True)
     return Order(sign != "/", f"dates with `{sign}` are mostly written so", True, True)
-
-
-def _year_first(name: str) -> str:
-    """The format with the year first, of one with a year of two digits last."""
-    return re.sub(r"^%d(.)%m.%y", r"%y\1%m\1%d", name)
 
 
 def _settle_year(text: pl.Series, formats: list[str], day_first: bool | None) -> Order | None:
     """Whether a year of two digits comes first; None where it comes last."""
-    if "%y" not in formats[0] or not text.str.contains(r"^\d{2}\D\d{2}\D\d{2}(\D|$)").all():
-        return None
-    first = _parse(text, _year_first(formats[0]))
-    last = min((_parse(text, name) for name in formats), key=lambda one: (-one.count(), _span(one)))
+    *lasts, first = (_parse(text, name) for name in formats)
+    last = min(lasts, key=lambda one: (-one.count(), _span(one)))
     if first.count() != last.count():
         why = "only then all are dates"
         return Order(False, why, year_first=True) if first.count() > last.count() else None
-    signs = {
-        int(4 * _span(first) < _span(last)) - int(4 * _span(last) < _span(first)),
-        _in_order(first) - _in_order(last),
-        _ahead(last) - _ahead(first),
-    } - {0}
-    if signs == {1}:
+    closer = int(4 * _span(first) < _span(last)) - int(4 * _span(last) < _span(first))
+    votes = closer + _in_order(first) - _in_order(last) + _ahead(last) - _ahead(first)
+    if votes > 0:
         return Order(False, "the times then lie closer, in order or not ahead", year_first=True)
-    if signs == {-1} or day_first is not None:
+    if votes < 0 or day_first is not None:
         return None
     order = _settle(text, formats, None, None)
-    return Order(order.day_first, order.why, True, True, other=_year_first(formats[0]))
+    return Order(order.day_first, order.why, True, True, other=formats[2])
 
 
 def _span(times: pl.Series) -> float:
