@@ -195,39 +195,23 @@ def _all_match(text: pl.Series, pattern: str) -> bool:
 def plain_numbers(frame: pl.DataFrame, names: Collection[str]) -> dict[str, pl.Series]:
     """The text columns whose every value is a number and written as one, of thousands of columns at
     once."""
-    schema = frame.schema  # made anew at each look, which takes its time where there are thousands
-    names = [name for name in names if schema[name] == pl.String]
-    if not names:
-        return {}
-    texts = _only(frame, names)
-    numbers = texts.select(pl.all().cast(pl.Float64, strict=False))
-    given, read = texts.null_count().row(0), numbers.null_count().row(0)
-    kept = [
-        name
-        for name, lost, left in zip(names, given, read, strict=True)
-        if lost == left < len(frame)
-    ]
-    kept = _where(
-        _only(numbers, kept), ~pl.all().is_nan().any() & (pl.all().abs().max() < _LARGEST_EXACT)
-    )
-    kept = _where(_only(texts, kept), ~pl.all().str.contains(LEADING_ZERO).any())
-    whole = _where(_only(numbers, kept), (pl.all() == pl.all().floor()).all())
-    whole = set(_where(_only(texts, whole), ~pl.all().str.contains(r"[.eE]").any()))
-    return {name: numbers[name].cast(pl.Int64) if name in whole else numbers[name] for name in kept}
-
-
-def _only(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
-    """Some columns; by an empty list Polars would select rows."""
-    return pl.DataFrame([frame[name] for name in names])
+    texts, every = frame.select(names), pl.all()
+    numbers = texts.select(every.cast(pl.Float64, strict=False))
+    lost = zip(names, texts.null_count().row(0), numbers.null_count().row(0), strict=True)
+    kept = [name for name, before, after in lost if before == after < len(frame)] if names else []
+    exact = every.is_not_nan().all() & (every.abs().max() < _LARGEST_EXACT)
+    kept = _where(numbers.select(kept), exact)
+    kept = _where(texts.select(kept), ~every.str.contains(LEADING_ZERO).any())
+    whole = _where(numbers.select(kept), (every == every.floor()).all())
+    whole = _where(texts.select(whole), ~every.str.contains("[.eE]").any())
+    return numbers.select(kept).cast(dict.fromkeys(whole, pl.Int64)).to_dict()
 
 
 def _where(frame: pl.DataFrame, condition: pl.Expr) -> list[str]:
     """Names of the columns for which a condition over all columns holds."""
-    return (
-        [name for name, holds in frame.select(condition).row(0, named=True).items() if holds]
-        if frame.width
-        else []
-    )
+    if not frame.width:
+        return []
+    return [name for name, holds in frame.select(condition).row(0, named=True).items() if holds]
 
 
 def cast_as_found(text: pl.Series) -> Cast:
