@@ -55,8 +55,9 @@ def read_and_guess(
     if text_parts:
         frame = join(text_parts)
         # Of most columns nothing is open, and there may be thousands.
-        numbers = set(frame.columns) - {time, target, *dialect.date_formats}
-        plain = plain_numbers(frame, numbers) if dialect.decimal != "," else {}
+        decided = {time, target, *dialect.date_formats}
+        open_ = [name for name in text_columns(frame) if name not in decided]
+        plain = plain_numbers(frame, open_) if dialect.decimal != "," else {}
         dialect = decide_decimal(guess, frame, dialect, text_parts, plain)
         frame = frame.with_columns(plain.values()) if dialect.decimal == "." else frame
         casts = _guess_columns(guess, frame, dialect, target, time, time_format)
