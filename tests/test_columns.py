@@ -106,7 +106,7 @@ def test_a_feature_with_one_of_our_words_is_sliced_and_leaves_the_comparison_as_
     compared = compare(judged, models)
     assert compared.scores == plain.scores and compared.differences == plain.differences
     compared = dataclasses.replace(compared, rows_judged=judged)
-    result = Slices(None, None, 0.1, "relative", 0.95, 200, 5).judge(compared)
+    result = Slices(None, None, 0.1, "relative", 0.95, 200, 5).evaluate(compared)
     assert result.figures["slices"] == 2 and f"{name}=a" in result.reason
 
 

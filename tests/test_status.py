@@ -12,8 +12,9 @@ import pytest
 from conftest import Project
 
 from retrain import types
+from retrain.gate.comparison import Comparison
 from retrain.report import html
-from retrain.types import ChallengerRecord, ComparisonRecord, DecisionRecord, PromotionRecord
+from retrain.types import ChallengerRecord, DecisionRecord, PromotionRecord
 
 
 def plain(text: str) -> str:
@@ -130,7 +131,7 @@ def page(champion_project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable
         folder = Path("reports")
         decision = types.load(folder / "decision.json", DecisionRecord, "train")
         trained = types.load(folder / "challenger.json", ChallengerRecord, "train")
-        compared = types.load(folder / "comparison.json", ComparisonRecord, "evaluate")
+        compared = types.load(folder / "comparison.json", Comparison, "evaluate")
         promotion = types.load(folder / "promotion.json", PromotionRecord, "promote")
         return plain(
             html.render(decision, trained, dataclasses.replace(compared, **changes), promotion, {})

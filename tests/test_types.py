@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,12 @@ from hypothesis import strategies as st
 
 from retrain import types
 from retrain.errors import RetrainError
+from retrain.gate.comparison import CheckResult, Comparison, Outcome, Verdict
+from retrain.gate.estimates import Estimate
 from retrain.types import (
     ChallengerRecord,
     ChangeRecord,
-    CheckRecord,
-    ComparisonRecord,
     DecisionRecord,
-    FigureRecord,
     ModelRecord,
 )
 
@@ -45,12 +45,11 @@ def test_any_name_comes_back(path: Path, name: str) -> None:
         unknown_classes={"challenger": {name: 3}},
         new_levels={name: 1},
     )
-    figure = FigureRecord(1.0, None, 2.0)
-    compared = ComparisonRecord(
-        "keep",
-        name,
-        checks={name: CheckRecord("passed", name)},
-        scores={"challenger": {name: figure}},
+    compared = Comparison(
+        verdict=Verdict.keep,
+        reason=name,
+        checks={name: CheckResult(Outcome.passed, name, {name: 1.0})},
+        scores={"challenger": {name: Estimate(1.0, 0.5, 9)}},
     )
     decision = DecisionRecord(
         False,
@@ -84,3 +83,36 @@ def test_a_record_of_another_shape_is_refused_with_the_key(path: Path, change: d
     path.write_text(json.dumps(content | change))
     with pytest.raises(RetrainError, match=f"`{next(iter(change))}"):
         types.load(path, ChallengerRecord, "train")
+
+
+def test_a_comparison_keeps_its_interval_for_readers_and_its_error_for_itself(path: Path) -> None:
+    unknown = Estimate(0.5, math.nan, 0)
+    scores = {"challenger": {"log_loss": Estimate(0.4, 0.1, 9), "roc_auc": unknown}}
+    types.save(path, Comparison(verdict=Verdict.promote, scores=scores, metric="roc_auc"))
+    stored = json.loads(path.read_text())
+    assert stored["verdict"] == "promote" and "metric" not in stored
+    low = Estimate(0.4, 0.1, 9).interval()[0]
+    assert stored["scores"]["challenger"]["log_loss"]["low"] == low
+    assert stored["scores"]["challenger"]["roc_auc"]["high"] is None
+    found = types.load(path, Comparison, "evaluate").scores["challenger"]
+    assert found["log_loss"] == scores["challenger"]["log_loss"]
+    assert math.isnan(found["roc_auc"].standard_error) and found["roc_auc"].value == 0.5
+
+
+def test_a_comparison_of_an_earlier_version_is_read_with_its_intervals(path: Path) -> None:
+    figures = {"value": 0.4, "low": 0.3, "high": 0.5}
+    unknown = {"value": 0.7, "low": None, "high": None}
+    content = {
+        "verdict": "keep",
+        "reason": "worse",
+        "rows": 10,
+        "bootstrap": {"log_loss": [0.1, 0.2]},
+        "checks": {"primary": {"outcome": "failed", "reason": "worse", "blocks": True}},
+        "scores": {"challenger": {"log_loss": figures, "roc_auc": unknown}},
+    }
+    path.write_text(json.dumps(content))
+    found = types.load(path, Comparison, "evaluate")
+    assert found.verdict is Verdict.keep and found.checks["primary"].outcome is Outcome.failed
+    scores = found.scores["challenger"]
+    assert scores["log_loss"].interval() == pytest.approx((0.3, 0.5))
+    assert all(map(math.isnan, scores["roc_auc"].interval()))

@@ -72,7 +72,7 @@ class NewEnough(Check):
     def __init__(self, minimum_share: ranges.ShareOrAll) -> None:
         self.minimum_share = minimum_share
 
-    def judge(self, comparison: Comparison) -> CheckResult:
+    def evaluate(self, comparison: Comparison) -> CheckResult:
         enough = comparison.unseen >= self.minimum_share
         reason = f"{comparison.unseen:.0%} of the evaluation window is new"
         return CheckResult(Outcome.passed if enough else Outcome.insufficient, reason)

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from retrain.data.manifest import Batch
     from retrain.data.sources import Source, Table
     from retrain.errors import ConfigError, DataError, ModelError, RetrainError
-    from retrain.gate.checks import Check, CheckResult, Outcome
-    from retrain.gate.estimates import Comparison, Estimate
+    from retrain.gate.checks import Check
+    from retrain.gate.comparison import CheckResult, Comparison, Outcome
+    from retrain.gate.estimates import Estimate
     from retrain.models import encodings
     from retrain.models.metrics import Metric, RowLoss, sum_by_block
     from retrain.models.strategy import FitResult, ParentModel, Strategy, TrainingSet
@@ -28,8 +29,9 @@ _HOME = {
     "data.manifest": ("Batch",),
     "data.sources": ("Source", "Table"),
     "errors": ("ConfigError", "DataError", "ModelError", "RetrainError"),
-    "gate.checks": ("Check", "CheckResult", "Outcome"),
-    "gate.estimates": ("Comparison", "Estimate"),
+    "gate.checks": ("Check",),
+    "gate.comparison": ("CheckResult", "Comparison", "Outcome"),
+    "gate.estimates": ("Estimate",),
     "models": ("encodings",),
     "models.metrics": ("Metric", "RowLoss", "sum_by_block"),
     "models.strategy": ("FitResult", "ParentModel", "Strategy", "TrainingSet"),

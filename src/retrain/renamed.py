@@ -141,6 +141,13 @@ def with_original_names(content: Any, path: str = "") -> Any:
     return written
 
 
+def renamed_method(owner: type, old: str, new: str) -> None:
+    """Call a class's own method `new` where it still has the old name."""
+    if old in vars(owner) and new not in vars(owner):
+        _warn(f"{owner.__name__}.{old}", f"{owner.__name__}.{new}")
+        setattr(owner, new, vars(owner)[old])
+
+
 def _current_override(override: str) -> str:
     match = _OVERRIDE.fullmatch(override)
     if match is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 from dataclasses import dataclass, field
@@ -152,59 +151,6 @@ class ChallengerRecord(Strict):
 
 
 @dataclass
-class FigureRecord(Strict):
-    """An estimate with its two-sided 95 % interval; null where the rows can't tell."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-@dataclass
-class CheckRecord(Strict):
-    """One check of the gate."""
-
-    outcome: str
-    reason: str
-    blocks: bool = True
-    figures: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class ComparisonRecord(Strict):
-    """Written by evaluate. `verdict` is null when there was no challenger to judge."""
-
-    verdict: str | None
-    reason: str
-    rows: int = 0
-    blocks: int = 0
-    target_mean: float | None = None
-    look: int = 1
-    unseen: float = 1.0  # share of the window that no look at an earlier one has seen
-    gate: str = ""  # digest of what was asked
-    predictions: str = ""  # sha256 of the predictions that were judged
-    provenance: dict[str, str] = field(
-        default_factory=dict
-    )  # model -> why it can't have seen the evaluation rows
-    checks: dict[str, CheckRecord] = field(default_factory=dict)
-    scores: dict[str, dict[str, FigureRecord]] = field(default_factory=dict)  # by model and metric
-    differences: dict[str, dict[str, FigureRecord]] = field(
-        default_factory=dict
-    )  # by other model and metric
-
-    def flat(self) -> dict[str, float]:
-        """`<metric>/<model>`, and `<metric>/minus_<other>` with its interval (`_low`, `_high`), where they are known."""
-        flat: dict[str, float | None] = {}
-        for model, figures in self.scores.items():
-            flat |= {f"{metric}/{model}": figure.value for metric, figure in figures.items()}
-        for other, figures in self.differences.items():
-            for metric, figure in figures.items():
-                name = f"{metric}/minus_{other}"
-                flat |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
-        return {name: value for name, value in flat.items() if value is not None}
-
-
-@dataclass
 class PromotionRecord(Strict):
     """Written by promote: who serves now. `candidate` waits for approval."""
 
@@ -226,7 +172,7 @@ class LedgerPointer:
 
 
 def save(path: Path, record: Any) -> None:
-    write_json(path, dataclasses.asdict(record))
+    write_json(path, _reader(type(record)).dump_python(record, mode="json"))
 
 
 def load(path: Path, kind: type[Record], made_by: str) -> Record:

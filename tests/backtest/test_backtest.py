@@ -22,7 +22,7 @@ from retrain.backtest.replay import Replay
 from retrain.commands.backtest import CONF, read_history
 from retrain.config import compose
 from retrain.data.snapshot import SnapshotStore
-from retrain.gate.decision import judge
+from retrain.gate.decision import decide
 from retrain.gate.guardrails import Forgetting, ResourceLimit
 from retrain.workspace import SNAPSHOT
 
@@ -149,7 +149,7 @@ def test_a_replayed_gate_decides_as_the_pipeline_does_check_by_check(
         job, models.cache, models.snapshot
     )  # a replay ends before it, since nobody would be served
     champion, challenger = models.get(replay.job(2, refit=True)), models.get(job)
-    decision = judge(history.compare(challenger, champion, 5), replay.specs)
+    decision = decide(history.compare(challenger, champion, 5), replay.specs)
     assert (decision.verdict.value, set(decision.checks)) == (seen["verdict"], set(seen["checks"]))
     for name, result in decision.checks.items():
         check = replay.specs[name].check

@@ -36,15 +36,15 @@ from rich.table import Table
 from scipy.special import expit
 from scipy.stats import norm, rankdata
 
-from retrain.gate.checks import NonInferiority, Outcome, Superiority
-from retrain.gate.comparison import compare, jackknife
+from retrain.gate.checks import NonInferiority, Superiority
+from retrain.gate.comparison import Comparison, Outcome, compare
 from retrain.gate.estimates import (
     BLOCK,
     CHALLENGER,
     INCUMBENT,
     TARGET,
-    Comparison,
     Estimate,
+    jackknife,
     score_column,
 )
 from retrain.models.metrics import METRICS as PROJECT_METRICS
@@ -241,7 +241,7 @@ def run_trial(case: Case, days: int, truth: dict[str, float], random: np.random.
     width = norm.ppf(1 - (1 - CONFIDENCE) / 2)
     covered, promoted, ratio = {}, {}, {}
     for metric in METRICS:
-        estimate = comparison.differences[INCUMBENT, metric]
+        estimate = comparison.differences[INCUMBENT][metric]
         value, error = by_row[metric]
         by_row_interval = value - width * error, value + width * error
         intervals = (
@@ -260,13 +260,13 @@ def promotions(comparison: Comparison, metric: str, row_error: float) -> dict[st
     """Whether the challenger would be promoted, by rule."""
     gain = -comparison.worsening(INCUMBENT, metric).value
     rules = {"superiority": Superiority(metric, minimum_gain=0.0, confidence=CONFIDENCE)}
-    if (INCUMBENT, metric) in comparison.scores:
+    if metric in comparison.scores.get(INCUMBENT, {}):
         for margin in (0.02, 0.05):
             rules[f"non-inferiority, {margin:.0%}"] = NonInferiority(
                 metric, margin, "relative", CONFIDENCE
             )
     verdicts = {
-        name: check.judge(comparison).outcome is Outcome.passed for name, check in rules.items()
+        name: check.evaluate(comparison).outcome is Outcome.passed for name, check in rules.items()
     }
     return verdicts | {
         "test by row": gain > norm.ppf(CONFIDENCE) * row_error,
@@ -279,16 +279,18 @@ def promotions_by_loss(sample: Sample) -> dict[str, bool]:
     rows, loss = np.bincount(sample.day), sample.loss_difference()
     scores = {CHALLENGER: sample.challenger, INCUMBENT: sample.incumbent}
     replicates = {
-        (model, "log_loss"): find_metric("log_loss").replicates(sample.target, score, sample.day)
+        model: {"log_loss": find_metric("log_loss").replicates(sample.target, score, sample.day)}
         for model, score in scores.items()
     }
-    difference = replicates[CHALLENGER, "log_loss"] - replicates[INCUMBENT, "log_loss"]
+    difference = replicates[CHALLENGER]["log_loss"] - replicates[INCUMBENT]["log_loss"]
     comparison = Comparison(
         rows=len(loss),
         blocks=len(rows),
         target_mean=float(sample.target.mean()),
-        scores={key: jackknife(values) for key, values in replicates.items()},
-        differences={(INCUMBENT, "log_loss"): jackknife(difference)},
+        scores={
+            model: {"log_loss": jackknife(found["log_loss"])} for model, found in replicates.items()
+        },
+        differences={INCUMBENT: {"log_loss": jackknife(difference)}},
         identical=False,
         replicates=replicates,
     )
@@ -327,9 +329,9 @@ def look_at_one_window(random: np.random.Generator) -> dict[str, NDArray]:
 
 
 def _passes(gate: Superiority, estimate: Estimate, look: int) -> bool:
-    differences = {(INCUMBENT, "log_loss"): estimate}
+    differences = {INCUMBENT: {"log_loss": estimate}}
     comparison = Comparison(0, LOOKED_AT_DAYS, 0.25, {}, differences, identical=False, look=look)
-    return gate.judge(comparison).outcome is Outcome.passed
+    return gate.evaluate(comparison).outcome is Outcome.passed
 
 
 def share(answers: Sequence[bool]) -> str:
@@ -430,7 +432,7 @@ def show_small(console: Console, simulations: int, random: np.random.Generator) 
             )
             made = (compare(sample.frame(), [CHALLENGER, INCUMBENT]) for sample in samples)
             answers.append(
-                share([gate.judge(comparison).outcome is Outcome.passed for comparison in made])
+                share([gate.evaluate(comparison).outcome is Outcome.passed for comparison in made])
             )
         lines.append([str(days * rows), str(days), *answers])
     title = "Promotions (non-inferiority, 5 %) in windows of few rows"

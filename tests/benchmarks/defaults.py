@@ -259,7 +259,8 @@ class Loop:
     def decide(self, known: Sequence, number: int, champion):
         from retrain.data.windows import plan_windows
         from retrain.errors import DataError, PromotionError
-        from retrain.gate.decision import Verdict, judge
+        from retrain.gate.comparison import Verdict
+        from retrain.gate.decision import decide
 
         period = self.batches[number].period
         if not known:
@@ -280,7 +281,7 @@ class Loop:
             incumbent = incumbent if incumbent.until <= window.start else None
         comparison = self.compare(known, challenger, incumbent, number, window)
         try:
-            decision = judge(comparison, self.specs[incumbent is not None])
+            decision = decide(comparison, self.specs[incumbent is not None])
             promoted, reason = decision.verdict is Verdict.promote, decision.reason
         except PromotionError as error:
             promoted, reason = False, f"ERROR {error}"

@@ -20,7 +20,7 @@ import polars as pl
 
 from retrain.config import compose
 from retrain.gate.comparison import compare
-from retrain.gate.decision import build_checks, judge
+from retrain.gate.decision import build_checks, decide
 from retrain.gate.estimates import (
     BASELINE,
     BLOCK,
@@ -31,7 +31,6 @@ from retrain.gate.estimates import (
     WINDOW,
     score_column,
 )
-from retrain.pipeline.evaluate import to_record
 
 CONF = Path(__file__).parents[2] / "conf"
 DAYS = 30
@@ -78,8 +77,7 @@ def main() -> None:
     comparison = dataclasses.replace(
         comparison, facts=facts, classes=["0", "1"], rows_judged=judged, reference_rows=reference
     )
-    decision = judge(comparison, specs)
-    record = to_record(comparison, decision, specs)
+    record = decide(comparison, specs)
     ended = time.perf_counter()
     for name, check in record.checks.items():
         print(f"{check.outcome:<15}{name}: {check.reason}")

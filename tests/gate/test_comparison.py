@@ -37,7 +37,7 @@ def simulate(generator: np.random.Generator, days: int, rows: int = 200) -> pl.D
 
 def test_with_blocks_of_equal_size_the_interval_is_student_t_of_the_daily_means() -> None:
     frame = simulate(np.random.default_rng(1), days=8)
-    estimate = compare(frame, MODELS).differences["incumbent", "brier"]
+    estimate = compare(frame, MODELS).differences["incumbent"]["brier"]
     target = frame[TARGET].to_numpy()
     daily = (
         frame.with_columns(
@@ -61,7 +61,7 @@ def test_with_blocks_of_unequal_size_it_is_close_to_the_ratio_estimator() -> Non
     frame = simulate(np.random.default_rng(2), days=40).filter(
         pl.int_range(pl.len()) % (pl.col(BLOCK) % 5 + 1) == 0
     )
-    estimate = compare(frame, MODELS).differences["incumbent", "log_loss"]
+    estimate = compare(frame, MODELS).differences["incumbent"]["log_loss"]
     target = frame[TARGET].to_numpy()
     loss = row_log_loss(target, frame[NEW].to_numpy()) - row_log_loss(target, frame[OLD].to_numpy())
     sums = np.bincount(frame[BLOCK].to_numpy(), loss - loss.mean())
@@ -80,7 +80,7 @@ def test_the_interval_covers_the_truth_when_days_move_together(metric: str) -> N
         frame = simulate(generator, days=10, rows=100)
         if metric == "log_loss":
             truth = TRUE_DIFFERENCE
-        estimate = compare(frame, MODELS).differences["incumbent", metric]
+        estimate = compare(frame, MODELS).differences["incumbent"][metric]
         low, high = estimate.interval()
         covered += low <= truth <= high
         target = frame[TARGET].to_numpy()
@@ -112,7 +112,7 @@ def test_identical_predictions_are_noticed_and_differ_by_nothing() -> None:
     frame = simulate(np.random.default_rng(5), days=5).with_columns(pl.col(NEW).alias(OLD))
     comparison = compare(frame, MODELS)
     assert comparison.identical
-    assert comparison.differences["incumbent", "log_loss"].value == 0
+    assert comparison.differences["incumbent"]["log_loss"].value == 0
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_the_loss_that_policies_watch_is_measured_under_every_metric(
     )
     found = compare_stored(config, predictions, ChallengerRecord(True, "", "", ""), {})
     loss = monitoring_loss(metric, config.data.task)
-    assert ("challenger", loss) in found.scores and ("incumbent", loss) in found.differences
+    assert loss in found.scores["challenger"] and loss in found.differences["incumbent"]
 
 
 def test_a_relative_margin_is_as_uncertain_as_the_score_that_it_is_a_share_of() -> None:

@@ -11,9 +11,10 @@ from conftest import REPOSITORY
 
 from retrain.config import Config, GateConfig, compose
 from retrain.errors import ConfigError, PromotionError
-from retrain.gate.checks import EnoughEvidence, MetricLimit, NonInferiority, Outcome
-from retrain.gate.decision import CheckSpec, Verdict, build_checks, gate_digest, judge
-from retrain.gate.estimates import BLOCK, TARGET, Comparison, Estimate, score_column
+from retrain.gate.checks import Check, EnoughEvidence, MetricLimit, NonInferiority
+from retrain.gate.comparison import CheckResult, Comparison, Outcome, Verdict
+from retrain.gate.decision import CheckSpec, build_checks, decide, gate_digest
+from retrain.gate.estimates import BLOCK, TARGET, Estimate, score_column
 
 METRICS = ("log_loss", "roc_auc", "brier", "calibration_error")
 
@@ -28,20 +29,18 @@ def comparison(
 ) -> Comparison:
     """The challenger is worse by `difference` in log loss than the incumbent, and better by `auc` in AUC."""
     differences = {
-        (other, metric): Estimate(0.0, error, blocks - 1)
+        other: dict.fromkeys(METRICS, Estimate(0.0, error, blocks - 1))
         for other in ("incumbent", "baseline")
-        for metric in METRICS
     }
-    differences["incumbent", "log_loss"] = Estimate(difference, error, blocks - 1)
-    differences["baseline", "log_loss"] = Estimate(baseline, error, blocks - 1)
-    differences["incumbent", "roc_auc"] = Estimate(auc, error, blocks - 1)
+    differences["incumbent"]["log_loss"] = Estimate(difference, error, blocks - 1)
+    differences["baseline"]["log_loss"] = Estimate(baseline, error, blocks - 1)
+    differences["incumbent"]["roc_auc"] = Estimate(auc, error, blocks - 1)
     scores = {
-        (model, metric): Estimate(0.5, error, blocks - 1)
+        model: dict.fromkeys(METRICS, Estimate(0.5, error, blocks - 1))
         for model in ("challenger", "incumbent", "baseline")
-        for metric in METRICS
     }
-    scores["baseline", "log_loss"] = Estimate(0.55, error, blocks - 1)
-    scores["challenger", "calibration_error"] = Estimate(0.02, error, blocks - 1)
+    scores["baseline"]["log_loss"] = Estimate(0.55, error, blocks - 1)
+    scores["challenger"]["calibration_error"] = Estimate(0.02, error, blocks - 1)
     return Comparison(
         rows,
         blocks,
@@ -72,16 +71,16 @@ def shipped(name: str, has_incumbent: bool = True) -> dict:
 def test_non_inferiority_lets_pass_what_is_at_most_a_margin_worse(
     difference: float, verdict: Verdict
 ) -> None:
-    assert judge(comparison(difference), shipped("non_inferiority")).verdict is verdict
+    assert decide(comparison(difference), shipped("non_inferiority")).verdict is verdict
 
 
 def test_non_inferiority_keeps_what_it_can_not_be_sure_of() -> None:
-    decision = judge(comparison(0.0, error=0.02), shipped("non_inferiority"))
+    decision = decide(comparison(0.0, error=0.02), shipped("non_inferiority"))
     assert decision.verdict is Verdict.keep and "primary" in decision.reason
 
 
 def test_a_worse_ranking_is_kept_even_if_the_loss_is_fine() -> None:
-    decision = judge(comparison(-0.01, auc=-0.05), shipped("non_inferiority"))
+    decision = decide(comparison(-0.01, auc=-0.05), shipped("non_inferiority"))
     assert (
         decision.verdict is Verdict.keep
         and "ranking" in decision.reason
@@ -94,14 +93,14 @@ def test_a_worse_ranking_is_kept_even_if_the_loss_is_fine() -> None:
     [(-0.01, Verdict.promote), (-0.001, Verdict.keep), (0.0, Verdict.keep)],
 )
 def test_superiority_wants_proof(difference: float, verdict: Verdict) -> None:
-    assert judge(comparison(difference), shipped("superiority")).verdict is verdict
+    assert decide(comparison(difference), shipped("superiority")).verdict is verdict
 
 
 @pytest.mark.parametrize(("rows", "blocks"), [(39, 10), (5000, 4)])
 def test_too_little_evidence_is_said_whatever_the_figures(rows: int, blocks: int) -> None:
     for difference in (-0.1, 0.1):
         assert (
-            judge(
+            decide(
                 comparison(difference, rows=rows, blocks=blocks), shipped("non_inferiority")
             ).verdict
             is Verdict.insufficient_evidence
@@ -116,7 +115,7 @@ def test_what_rows_can_tell_is_in_the_interval_not_in_their_number(
     rows: int, error: float, verdict: Verdict
 ) -> None:
     assert (
-        judge(comparison(0.0, error=error, rows=rows), shipped("non_inferiority")).verdict
+        decide(comparison(0.0, error=error, rows=rows), shipped("non_inferiority")).verdict
         is verdict
     )
 
@@ -124,18 +123,18 @@ def test_what_rows_can_tell_is_in_the_interval_not_in_their_number(
 def test_a_challenger_may_be_as_badly_calibrated_as_the_champion_but_not_proven_worse() -> None:
     both = comparison(-0.01)
     for model in ("challenger", "incumbent"):
-        both.scores[model, "calibration_error"] = Estimate(0.3, 0.01, 9)
-    both.differences["incumbent", "calibration_error"] = Estimate(-0.02, 0.01, 9)
-    assert judge(both, shipped("non_inferiority")).verdict is Verdict.promote
-    both.differences["incumbent", "calibration_error"] = Estimate(0.1, 0.01, 9)
-    decision = judge(both, shipped("non_inferiority"))
+        both.scores[model]["calibration_error"] = Estimate(0.3, 0.01, 9)
+    both.differences["incumbent"]["calibration_error"] = Estimate(-0.02, 0.01, 9)
+    assert decide(both, shipped("non_inferiority")).verdict is Verdict.promote
+    both.differences["incumbent"]["calibration_error"] = Estimate(0.1, 0.01, 9)
+    decision = decide(both, shipped("non_inferiority"))
     assert decision.verdict is Verdict.keep and "calibration" in decision.reason
 
 
 @pytest.mark.parametrize(("difference", "verdict"), [(-0.01, Verdict.promote), (0.0, Verdict.keep)])
 def test_the_first_champion_must_beat_the_baseline(difference: float, verdict: Verdict) -> None:
     found = comparison(baseline=difference)
-    assert judge(found, shipped("non_inferiority", has_incumbent=False)).verdict is verdict
+    assert decide(found, shipped("non_inferiority", has_incumbent=False)).verdict is verdict
 
 
 @pytest.mark.parametrize("has_incumbent", [True, False])
@@ -151,14 +150,14 @@ def with_action(action: object, name: str = "ranking") -> GateConfig:
 
 
 def test_a_check_that_warns_does_not_stop_a_promotion_but_is_said() -> None:
-    decision = judge(comparison(-0.01, auc=-0.05), build_checks(with_action("warn"), True))
+    decision = decide(comparison(-0.01, auc=-0.05), build_checks(with_action("warn"), True))
     assert decision.verdict is Verdict.promote and "Warning: ranking (roc_auc" in decision.reason
 
 
 @pytest.mark.parametrize("off", ["off", False])
 def test_a_check_that_is_off_is_not_asked(off: object) -> None:
     """YAML reads a bare `off` as false."""
-    decision = judge(comparison(-0.01, auc=-0.05), build_checks(with_action(off), True))
+    decision = decide(comparison(-0.01, auc=-0.05), build_checks(with_action(off), True))
     assert decision.verdict is Verdict.promote and "ranking" not in decision.checks
 
 
@@ -185,7 +184,7 @@ def test_a_gate_without_a_primary_check_is_refused_whatever_else_it_asks() -> No
     with pytest.raises(ConfigError, match=r"no check named `primary`.*there is: .*slices"):
         build_checks(gate, True)
     with pytest.raises(PromotionError, match="no primary check"):
-        judge(comparison(), {"evidence": CheckSpec(EnoughEvidence(500, 5))})
+        decide(comparison(), {"evidence": CheckSpec(EnoughEvidence(500, 5))})
 
 
 REGRESSION = ["data.task=regression", "data.metric=rmse"]
@@ -249,7 +248,7 @@ def test_nothing_is_promoted_whose_primary_check_gave_no_answer() -> None:
     """However it got past the config: 49 times worse, and judged by a metric of another task."""
     unfit = NonInferiority("rmse", 0.05, "relative", 0.95)
     for skip in (True, False):
-        decision = judge(
+        decision = decide(
             comparison(),
             {"primary": CheckSpec(unfit, True, skip), "evidence": CheckSpec(EnoughEvidence(1, 1))},
         )
@@ -264,8 +263,8 @@ def test_the_primary_question_is_asked_first() -> None:
 
 def test_a_second_look_at_the_same_rows_needs_more_proof_and_says_so() -> None:
     gain = comparison(-0.0025)
-    assert judge(gain, shipped("superiority")).verdict is Verdict.promote
-    again = judge(dataclasses.replace(gain, look=2), shipped("superiority"))
+    assert decide(gain, shipped("superiority")).verdict is Verdict.promote
+    again = decide(dataclasses.replace(gain, look=2), shipped("superiority"))
     assert (
         again.verdict is Verdict.keep
         and "with 99.5 % confidence (look 2 at these rows)" in again.reason
@@ -275,20 +274,20 @@ def test_a_second_look_at_the_same_rows_needs_more_proof_and_says_so() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_figure_that_is_not_a_number_passes_nothing(bad: float) -> None:
     broken = comparison()
-    broken.differences["incumbent", "log_loss"] = Estimate(bad, 0.001, 9)
-    decision = judge(broken, shipped("non_inferiority"))
+    broken.differences["incumbent"]["log_loss"] = Estimate(bad, 0.001, 9)
+    decision = decide(broken, shipped("non_inferiority"))
     assert decision.verdict is Verdict.insufficient_evidence and "not a number" in decision.reason
 
 
 def test_a_limit_is_absolute_and_runs_the_way_of_its_metric() -> None:
-    assert MetricLimit("calibration_error", 0.02).judge(comparison()).outcome is Outcome.passed
-    assert MetricLimit("calibration_error", 0.019).judge(comparison()).outcome is Outcome.failed
-    assert MetricLimit("roc_auc", 0.5).judge(comparison()).outcome is Outcome.passed
-    assert MetricLimit("roc_auc", 0.6).judge(comparison()).outcome is Outcome.failed
+    assert MetricLimit("calibration_error", 0.02).evaluate(comparison()).outcome is Outcome.passed
+    assert MetricLimit("calibration_error", 0.019).evaluate(comparison()).outcome is Outcome.failed
+    assert MetricLimit("roc_auc", 0.5).evaluate(comparison()).outcome is Outcome.passed
+    assert MetricLimit("roc_auc", 0.6).evaluate(comparison()).outcome is Outcome.failed
 
 
 def test_a_margin_may_be_relative_to_the_incumbent() -> None:
-    relative = NonInferiority("log_loss", 0.02, "relative", 0.95).judge(comparison())
+    relative = NonInferiority("log_loss", 0.02, "relative", 0.95).evaluate(comparison())
     assert relative.figures["margin"] == pytest.approx(0.01)
     assert relative.figures["bound"] == pytest.approx(
         0.001 * 1.9726, rel=1e-3
@@ -302,7 +301,7 @@ def test_a_relative_margin_of_everything_is_refused() -> None:
 
 
 def test_enough_evidence_states_its_figures() -> None:
-    result = EnoughEvidence(500, 5).judge(comparison())
+    result = EnoughEvidence(500, 5).evaluate(comparison())
     assert result.reason == "5,000 evaluation rows in 10 blocks, enough (at least 500 in 5)"
 
 
@@ -330,3 +329,14 @@ def test_the_primary_check_has_to_compare(config: Config) -> None:
     gate = dataclasses.replace(config.gate, checks=config.gate.checks | {"primary": evidence})
     with pytest.raises(ConfigError, match="compares the challenger with nothing"):
         build_checks(gate, True, config.data)
+
+
+def test_a_check_with_the_old_name_of_its_method_is_asked_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class OfEarlierDays(Check):
+        def judge(self, comparison: Comparison) -> CheckResult:
+            return CheckResult(Outcome.passed, f"{comparison.rows} rows")
+
+    assert OfEarlierDays().evaluate(comparison(rows=7)).reason == "7 rows"
+    assert "`OfEarlierDays.judge` is called `OfEarlierDays.evaluate` now" in caplog.text

@@ -11,8 +11,7 @@ from conftest import REPOSITORY
 
 from retrain.config import ColumnType, Task, compose
 from retrain.errors import ConfigError, PromotionError
-from retrain.gate.checks import Outcome
-from retrain.gate.comparison import compare
+from retrain.gate.comparison import Comparison, Outcome, compare
 from retrain.gate.decision import build_checks
 from retrain.gate.estimates import (
     BLOCK,
@@ -21,7 +20,6 @@ from retrain.gate.estimates import (
     INCUMBENT,
     TARGET,
     WINDOW,
-    Comparison,
     Estimate,
     score_column,
 )
@@ -98,12 +96,12 @@ def test_only_proven_deterioration_fails(
 ) -> None:
     """The margin is 0.01 either way: 2 % of a loss of 0.5."""
     scores = {
-        ("incumbent", "log_loss"): Estimate(0.5, 0.1, 9),
-        ("baseline", "log_loss"): Estimate(9.0, 0.1, 9),
+        "incumbent": {"log_loss": Estimate(0.5, 0.1, 9)},
+        "baseline": {"log_loss": Estimate(9.0, 0.1, 9)},
     }
-    differences = {("incumbent", "log_loss"): Estimate(worsening, error, 9)}
+    differences = {"incumbent": {"log_loss": Estimate(worsening, error, 9)}}
     made = Comparison(5000, 10, 0.2, scores, differences, identical=False, metric="log_loss")
-    result = NoProvenHarm(None, *margin, 0.95).judge(made)
+    result = NoProvenHarm(None, *margin, 0.95).evaluate(made)
     assert result.outcome is outcome
     assert ("not proven" in result.reason) == (outcome is Outcome.passed)
 
@@ -128,16 +126,16 @@ def test_who_falls_below_the_constant_where_the_incumbent_does_not_fails(
     worsening: float, error: float, incumbent: float, outcome: Outcome
 ) -> None:
     scores = {
-        ("incumbent", "log_loss"): Estimate(incumbent, 0.1, 9),
-        ("baseline", "log_loss"): Estimate(0.5, 0.1, 9),
+        "incumbent": {"log_loss": Estimate(incumbent, 0.1, 9)},
+        "baseline": {"log_loss": Estimate(0.5, 0.1, 9)},
     }
-    differences = {("baseline", "log_loss"): Estimate(worsening, error, 9)}
+    differences = {"baseline": {"log_loss": Estimate(worsening, error, 9)}}
     made = Comparison(5000, 10, 0.2, scores, differences, identical=False, metric="log_loss")
-    assert BaselineFloor(None, 0.95).judge(made).outcome is outcome
+    assert BaselineFloor(None, 0.95).evaluate(made).outcome is outcome
 
 
 def test_equal_models_pass_on_every_slice() -> None:
-    result = slices(None).judge(comparison(rows()))
+    result = slices(None).evaluate(comparison(rows()))
     assert result.outcome is Outcome.passed
     assert (
         result.figures["slices"] == 5
@@ -159,7 +157,7 @@ def test_equal_models_pass_on_every_slice() -> None:
     ],
 )
 def test_one_ruined_slice_fails_and_is_named(by: str, ruined: pl.Expr, named: str) -> None:
-    result = slices([by]).judge(comparison(rows(ruined)))
+    result = slices([by]).evaluate(comparison(rows(ruined)))
     assert (
         result.outcome is Outcome.failed and named in result.reason and result.figures["worse"] == 1
     )
@@ -173,26 +171,26 @@ def test_many_slices_of_equal_models_raise_no_more_false_alarms_than_one() -> No
         check = Slices(
             ["part"], "log_loss", 0.0, "absolute", 0.95, minimum_rows=50, minimum_blocks=5
         )
-        failed += check.judge(comparison(frame)).outcome is Outcome.failed
+        failed += check.evaluate(comparison(frame)).outcome is Outcome.failed
     assert failed <= 8
 
 
 def test_slices_without_enough_rows_or_an_incumbent_do_not_apply() -> None:
     assert (
-        slices(["rare"], minimum_rows=5000).judge(comparison(rows())).outcome
+        slices(["rare"], minimum_rows=5000).evaluate(comparison(rows())).outcome
         is Outcome.not_applicable
     )
     alone = comparison(rows().drop(score_column(INCUMBENT)))
-    assert slices(["color"]).judge(alone).outcome is Outcome.not_applicable
+    assert slices(["color"]).evaluate(alone).outcome is Outcome.not_applicable
 
 
 def test_a_slice_that_can_not_be_cut_is_an_error() -> None:
     with pytest.raises(PromotionError, match="no column `colour`"):
-        slices(["colour"]).judge(comparison(rows()))
+        slices(["colour"]).evaluate(comparison(rows()))
     with pytest.raises(ConfigError, match="no SQL expression"):
-        slices(["size >"]).judge(comparison(rows()))
+        slices(["size >"]).evaluate(comparison(rows()))
     with pytest.raises(PromotionError, match="neither a column nor true or false"):
-        slices(["size + 1"]).judge(comparison(rows()))
+        slices(["size + 1"]).evaluate(comparison(rows()))
     with pytest.raises(ConfigError, match="loss of single rows"):
         Slices(None, **(LIMITS | {"metric": "roc_auc"}), minimum_rows=1, minimum_blocks=1)
 
@@ -219,7 +217,7 @@ NAMES = [
 @pytest.mark.parametrize("null", [True, False])
 def test_a_column_is_sliced_by_whatever_it_is_called(name: str, null: bool) -> None:
     frame = rows(pl.col("color") == "blue").drop("rare").rename({"color": name})
-    result = slices(None if null else [name]).judge(comparison(frame))
+    result = slices(None if null else [name]).evaluate(comparison(frame))
     assert (
         result.outcome is Outcome.failed
         and f"{name}=blue" in result.reason
@@ -232,16 +230,16 @@ def test_a_column_is_sliced_by_whatever_it_is_called(name: str, null: bool) -> N
 )
 def test_an_expression_may_quote_such_names(by: str) -> None:
     frame = rows(pl.col("color") == "blue").rename({"color": "Loan Type"})
-    result = slices([by]).judge(comparison(frame))
+    result = slices([by]).evaluate(comparison(frame))
     assert result.outcome is Outcome.failed and by in result.reason
     assert set(slices([by]).columns_among(frame.columns)) >= {"Loan Type"}
 
 
 def test_a_quoted_name_alone_is_the_column() -> None:
     frame = rows(pl.col("color") == "blue").drop("rare").rename({"color": "Loan Type"})
-    result = slices(['"Loan Type"']).judge(comparison(frame))
+    result = slices(['"Loan Type"']).evaluate(comparison(frame))
     assert result.outcome is Outcome.failed and result.figures == pytest.approx(
-        slices(["Loan Type"]).judge(comparison(frame)).figures
+        slices(["Loan Type"]).evaluate(comparison(frame)).figures
     )
 
 
@@ -268,7 +266,7 @@ def test_by_null_stands_for_categorical_and_boolean_features_alone() -> None:
         customer=pl.int_range(pl.len()).cast(pl.String), late=pl.col(TARGET) == 1
     )
     made = comparison(frame, categories=["color"])
-    result = slices(None, minimum_rows=1).judge(made)
+    result = slices(None, minimum_rows=1).evaluate(made)
     assert result.figures["slices"] == 4 and all(
         name not in result.reason for name in ("late", "customer", "rare")
     )
@@ -276,7 +274,7 @@ def test_by_null_stands_for_categorical_and_boolean_features_alone() -> None:
 
 def test_many_levels_of_few_rows_are_only_counted() -> None:
     frame = rows().with_columns(customer=pl.int_range(pl.len()).cast(pl.String))
-    result = slices(["customer"]).judge(comparison(frame))
+    result = slices(["customer"]).evaluate(comparison(frame))
     assert result.outcome is Outcome.not_applicable and f"{len(frame)} too small" in result.reason
 
 
@@ -284,12 +282,12 @@ def test_forgetting_is_measured_on_the_reference_windows() -> None:
     old = rows(seed=1).with_columns(pl.lit("2013-01").alias(WINDOW))
     lost = rows(pl.col("color") == "red", seed=1).with_columns(pl.lit("2013-01").alias(WINDOW))
     check = Forgetting(**LIMITS)
-    assert check.judge(comparison(rows(), reference_rows=old)).outcome is Outcome.passed
-    result = check.judge(comparison(rows(), reference_rows=lost))
+    assert check.evaluate(comparison(rows(), reference_rows=old)).outcome is Outcome.passed
+    result = check.evaluate(comparison(rows(), reference_rows=lost))
     assert result.outcome is Outcome.failed and "2013-01" in result.reason
-    assert check.judge(comparison(rows())).outcome is Outcome.not_applicable
+    assert check.evaluate(comparison(rows())).outcome is Outcome.not_applicable
     assert (
-        check.judge(comparison(rows(), reference_rows=old.clear())).outcome
+        check.evaluate(comparison(rows(), reference_rows=old.clear())).outcome
         is Outcome.not_applicable
     )
 
@@ -299,21 +297,21 @@ def test_churn_counts_the_rows_that_change_sides() -> None:
         pl.lit(0.4).alias(score_column(INCUMBENT)),
         pl.when(pl.col(BLOCK) == 0).then(0.6).otherwise(0.4).alias(score_column(CHALLENGER)),
     )
-    result = Churn(0.5, 0.2).judge(comparison(frame))
+    result = Churn(0.5, 0.2).evaluate(comparison(frame))
     assert result.outcome is Outcome.passed and result.figures["flipped"] == pytest.approx(0.1)
-    assert Churn(0.5, 0.05).judge(comparison(frame)).outcome is Outcome.failed
+    assert Churn(0.5, 0.05).evaluate(comparison(frame)).outcome is Outcome.failed
     assert (
-        Churn(0.5, 0.05).judge(comparison(rows().drop(score_column(INCUMBENT)))).outcome
+        Churn(0.5, 0.05).evaluate(comparison(rows().drop(score_column(INCUMBENT)))).outcome
         is Outcome.not_applicable
     )
 
 
 def test_a_budget_is_kept_or_not_and_never_guessed() -> None:
     facts = comparison(rows(), facts={"model_megabytes": 3.0})
-    assert ResourceLimit("model_megabytes", 3).judge(facts).outcome is Outcome.passed
-    assert ResourceLimit("model_megabytes", 2).judge(facts).outcome is Outcome.failed
+    assert ResourceLimit("model_megabytes", 3).evaluate(facts).outcome is Outcome.passed
+    assert ResourceLimit("model_megabytes", 2).evaluate(facts).outcome is Outcome.failed
     with pytest.raises(PromotionError, match=r"latency_one_row_ms.*not measured.*model_megabytes"):
-        ResourceLimit("latency_one_row_ms", 2).judge(facts)
+        ResourceLimit("latency_one_row_ms", 2).evaluate(facts)
 
 
 def of_classes(counts: dict[str, int], **more: object) -> Comparison:
@@ -337,7 +335,7 @@ def of_classes(counts: dict[str, int], **more: object) -> Comparison:
 
 def test_rare_classes_are_pooled_and_said_and_stop_nothing() -> None:
     many = {"common": 300} | {f"kind {number}": 3 for number in range(47)} | {"absent": 0}
-    result = ClassCoverage(20).judge(of_classes(many))
+    result = ClassCoverage(20).evaluate(of_classes(many))
     assert result.outcome is Outcome.passed
     assert "1 of 49 classes" in result.reason and "141 rows are of rarer ones" in result.reason
     assert "kind 0 (3 rows)" in result.warning and "and 43 more" in result.warning
@@ -354,7 +352,7 @@ def test_rare_classes_are_pooled_and_said_and_stop_nothing() -> None:
 def test_rows_that_are_nearly_all_of_one_class_tell_too_little(
     counts: dict[str, int], outcome: str
 ) -> None:
-    assert ClassCoverage(20).judge(of_classes(counts)).outcome.value == outcome
+    assert ClassCoverage(20).evaluate(of_classes(counts)).outcome.value == outcome
 
 
 @pytest.mark.parametrize(
@@ -369,7 +367,7 @@ def test_rare_unknown_classes_count_together_only_against_an_incumbent_that_know
     if has_incumbent:
         judged = comparison.rows_judged.with_columns(pl.lit(0.5).alias(score_column(INCUMBENT)))
         comparison = dataclasses.replace(comparison, rows_judged=judged)
-    assert ClassCoverage(20).judge(comparison).outcome is outcome
+    assert ClassCoverage(20).evaluate(comparison).outcome is outcome
 
 
 @pytest.mark.parametrize(
@@ -393,7 +391,7 @@ def test_a_class_that_the_incumbent_knows_and_the_challenger_does_not_fails_unle
     unknown = {"challenger": {"b": rows_of_b}} | (
         {} if incumbent is None else {"incumbent": incumbent}
     )
-    result = ClassCoverage(20).judge(
+    result = ClassCoverage(20).evaluate(
         of_classes({"a": 200, "b": rows_of_b, "c": 100}, unknown_classes=unknown)
     )
     assert (

@@ -15,8 +15,8 @@ from retrain.config import Config, compose
 from retrain.data.manifest import Batch
 from retrain.data.snapshot import time_marks
 from retrain.data.windows import plan_windows
-from retrain.gate.comparison import compare
-from retrain.gate.decision import GateDecision, Verdict, build_checks, judge
+from retrain.gate.comparison import Comparison, Verdict, compare
+from retrain.gate.decision import build_checks, decide
 from retrain.gate.estimates import BASELINE, BLOCK, CHALLENGER, INCUMBENT, TARGET, score_column
 
 FACTS = {"latency_one_row_ms": 1.0, "model_megabytes": 1.0}
@@ -40,7 +40,7 @@ def judge_window(
     target: NDArray,
     scores: dict[str, NDArray],
     classes: list[str],
-) -> GateDecision:
+) -> Comparison:
     """The shipped gate's verdict on the evaluation window that the pipeline would plan."""
     window = plan_windows(batches, config.evaluation).evaluation
     inside = np.array([window.start <= time < window.end for time in times])
@@ -57,7 +57,7 @@ def judge_window(
         "facts": FACTS,
         "classes": classes,
     }
-    return judge(dataclasses.replace(made, rows_judged=frame, categories=[], **more), specs)
+    return decide(dataclasses.replace(made, rows_judged=frame, categories=[], **more), specs)
 
 
 @pytest.mark.parametrize("has_incumbent", [False, True])

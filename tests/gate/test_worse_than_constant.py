@@ -10,16 +10,17 @@ import pytest
 from conftest import REPOSITORY, Project
 
 from retrain.config import Task, compose
-from retrain.gate.estimates import BASELINE, CHALLENGER, Comparison, Estimate, score_column
+from retrain.gate.comparison import Comparison
+from retrain.gate.estimates import BASELINE, CHALLENGER, Estimate, score_column
 from retrain.pipeline.evaluate import worse_than_constant
 
 
 def comparison(metric: str, challenger: float, constant: float) -> Comparison:
     scores = {
-        (name, metric): Estimate(value, 0.01, 9)
+        name: {metric: Estimate(value, 0.01, 9)}
         for name, value in ((CHALLENGER, challenger), (BASELINE, constant))
     }
-    differences = {(BASELINE, metric): Estimate(challenger - constant, 0.01, 9)}
+    differences = {BASELINE: {metric: Estimate(challenger - constant, 0.01, 9)}}
     return Comparison(1000, 10, 0.2, scores, differences, False, metric=metric)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from retrain.config import Config
-from retrain.gate.checks import Outcome
+from retrain.gate.comparison import Outcome
 from retrain.gate.estimates import BLOCK
 from retrain.gate.guardrails import Slices
 from retrain.gate.slices import sliced_columns
@@ -27,5 +27,5 @@ def test_slices_are_those_of_the_features_never_of_the_target(config: Config) ->
         config, with_scores(config, rows, scored, np.array([0.2])), [config.data.metric]
     )
     assert list(comparison.categories) == sliced_columns(config.data)
-    result = Slices(None, None, 0.1, "relative", 0.95, 200, 5).judge(comparison)
+    result = Slices(None, None, 0.1, "relative", 0.95, 200, 5).evaluate(comparison)
     assert result.outcome is Outcome.passed and result.figures["slices"] == 2

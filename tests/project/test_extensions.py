@@ -30,7 +30,7 @@ def test_the_check_waits_for_new_rows(unseen: float, outcome: Outcome) -> None:
     from retrain import Comparison
 
     comparison = Comparison(1000, 10, 0.2, {}, {}, False, unseen=unseen)
-    assert NewEnough(minimum_share=0.5).judge(comparison).outcome is outcome
+    assert NewEnough(minimum_share=0.5).evaluate(comparison).outcome is outcome
 
 
 def test_the_metric_is_the_mean_cost_of_the_cheaper_decision() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from retrain.errors import ModelError, PromotionError, StoreError
 from retrain.gate.alpha_spending import Look
+from retrain.gate.comparison import Comparison, Verdict
 from retrain.registry import versions
 from retrain.registry.ledger import (
     Entry,
@@ -37,7 +38,7 @@ from retrain.registry.transitions import (
     plan_refusal,
     rollback_target,
 )
-from retrain.types import ChallengerRecord, CodeRecord, ComparisonRecord, ModelRecord
+from retrain.types import ChallengerRecord, CodeRecord, ModelRecord
 
 JANUARY, FEBRUARY, MARCH = "2013-01-22T00:00:00", "2013-02-19T00:00:00", "2013-03-22T00:00:00"
 FEBRUARY_ENDS, MARCH_ENDS = "2013-03-01T00:00:00", "2013-04-01T00:00:00"
@@ -105,7 +106,8 @@ def circumstances(comparison: str, approval_required: bool = False) -> AuditCont
     return AuditContext(comparison, "config", "a" * 40, approval_required)
 
 
-PROMOTE, KEEP = ComparisonRecord("promote", "all passed"), ComparisonRecord("keep", "one failed")
+PROMOTE = Comparison(verdict=Verdict.promote, reason="all passed")
+KEEP = Comparison(verdict=Verdict.keep, reason="one failed")
 REFIT = ModelRecord(2, "2013-01-01T00:00:00", FEBRUARY_ENDS)
 
 
@@ -742,7 +744,11 @@ def test_a_page_that_can_not_be_written_stops_no_rollback(
 def test_a_reason_in_any_script_is_stored_whole(store: Store) -> None:
     ledger = Ledger.open(store)
     planned = next_entry(
-        [], trained(1, 0), ComparisonRecord("keep", "\u0416" * 1500), REFIT, circumstances("digest")
+        [],
+        trained(1, 0),
+        Comparison(verdict=Verdict.keep, reason="\u0416" * 1500),
+        REFIT,
+        circumstances("digest"),
     )
     assert ledger.append(planned, 0)
     assert ledger.entries()[0].reason == "\u0416" * 1500
@@ -750,7 +756,7 @@ def test_a_reason_in_any_script_is_stored_whole(store: Store) -> None:
 
 def test_an_entry_fits_into_a_param(store: Store) -> None:
     ledger = Ledger.open(store)
-    long = ComparisonRecord("keep", "x" * 10_000)
+    long = Comparison(verdict=Verdict.keep, reason="x" * 10_000)
     planned = next_entry([], trained(1, 0), long, REFIT, circumstances("digest"))
     assert ledger.append(planned, 0)
     (stored,) = ledger.entries()

@@ -23,7 +23,8 @@ from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in, plan_windows
 from retrain.errors import DataError
 from retrain.gate.checks import NonInferiority, Superiority
-from retrain.gate.decision import CheckSpec, Verdict, judge
+from retrain.gate.comparison import Verdict
+from retrain.gate.decision import CheckSpec, decide
 from retrain.gate.estimates import CHALLENGER, INCUMBENT
 from retrain.models import fitting
 from retrain.models.metrics import baseline_score, row_loss_for
@@ -229,7 +230,7 @@ class GateCheck:
             scored.unknown_classes,
         )
         comparison = dataclasses.replace(comparison, facts=NOT_MEASURED)
-        decision = judge(comparison, self.specs)
+        decision = decide(comparison, self.specs)
         promoted = decision.verdict is Verdict.promote
         later = score_rows(models, point.later, self.config)
         losses = [later.loss(name, self.config) for name in models]

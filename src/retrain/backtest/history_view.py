@@ -27,8 +27,8 @@ from retrain.data.manifest import Batch
 from retrain.data.periods import parse_delay
 from retrain.data.profiles import BatchProfile, ColumnProfile, sample_places
 from retrain.data.windows import Window, plan_windows
-from retrain.gate.comparison import block_codes, jackknife
-from retrain.gate.estimates import CHALLENGER, INCUMBENT, Comparison
+from retrain.gate.comparison import Comparison, block_codes
+from retrain.gate.estimates import CHALLENGER, INCUMBENT, jackknife
 from retrain.models.metrics import find_row_loss, monitoring_loss, row_loss_for
 from retrain.models.scoring import difficulty, spread_classes, to_scored
 from retrain.monitoring.domain_classifier import separate_once
@@ -44,7 +44,6 @@ from retrain.monitoring.drift import (
     predicted_column,
 )
 from retrain.pipeline.predictions import compare_predictions, with_block, with_scores
-from retrain.types import ComparisonRecord
 
 # Nothing is stored in a replay, and the machine is another one.
 NOT_MEASURED = {"latency_one_row_ms": 0.0, "latency_1000_rows_ms": 0.0, "model_megabytes": 0.0}
@@ -117,7 +116,7 @@ class HistoryView:
         self._said: dict[tuple[str, int], ColumnProfile] = {}
         self._expected: dict[int, float] = {}
         self._comparisons: dict[tuple, Comparison] = {}
-        self.verdicts: dict[tuple, ComparisonRecord] = {}
+        self.verdicts: dict[tuple, Comparison] = {}
 
     @functools.cached_property
     def served(self) -> dict[int, int]:

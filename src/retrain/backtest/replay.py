@@ -22,12 +22,12 @@ from retrain.data.manifest import CONTENT_DIGITS
 from retrain.data.windows import batches_in
 from retrain.errors import PromotionError
 from retrain.gate.alpha_spending import to_look
-from retrain.gate.comparison import jackknife
-from retrain.gate.decision import GateDecision, Verdict, build_checks
-from retrain.gate.estimates import INCUMBENT, Comparison, Estimate
+from retrain.gate.comparison import Comparison, Verdict
+from retrain.gate.decision import build_checks
+from retrain.gate.estimates import INCUMBENT, Estimate, jackknife
 from retrain.models.strategy import Strategy
 from retrain.monitoring.policy import Policy, PolicyContext, Score
-from retrain.pipeline.evaluate import check_holdouts, to_record
+from retrain.pipeline.evaluate import check_holdouts
 from retrain.pipeline.loop import (
     MemoryLedger,
     TrainingPlan,
@@ -39,7 +39,7 @@ from retrain.pipeline.loop import (
 )
 from retrain.registry.ledger import current_champion
 from retrain.registry.transitions import AuditContext
-from retrain.types import ChallengerRecord, ComparisonRecord, ModelRecord
+from retrain.types import ChallengerRecord, ModelRecord
 
 T = TypeVar("T")
 Simulation: TypeAlias = Generator[
@@ -315,7 +315,7 @@ class Replay:
         event.seconds = challenger.seconds
         trained = self._trained(plan, job, challenger, context.decay)
         compared = self._evaluate(plan, trained, challenger)
-        event.promoted, event.gate = compared.verdict == Verdict.promote.value, compared.reason
+        event.promoted, event.gate = compared.verdict is Verdict.promote, compared.reason
         new_version, refit = challenger, self.refit(challenger, parent)
         if self.refits and (event.promoted or not self.continues):  # also to know what was missed
             new_version = yield refit
@@ -356,7 +356,7 @@ class Replay:
 
     def _evaluate(
         self, plan: TrainingPlan[CachedFit], trained: ChallengerRecord, challenger: CachedFit
-    ) -> ComparisonRecord:
+    ) -> Comparison:
         """What stage `evaluate` writes; computed once for all that ask the same."""
         look = self.ledger.record_look(to_look(trained, self.plan.names[2]))
         known = self.history.verdicts
@@ -365,12 +365,11 @@ class Replay:
             incumbent = plan.incumbent.model if plan.incumbent else None
             comparison = self.history.compare(challenger, incumbent, challenger.number)
             if incumbent is None or self.plan.gate is None:
-                decision = self._without_gate(comparison, incumbent is None)
+                known[key] = self._without_gate(comparison, incumbent is None)
             elif refusal := self._holdout_refusal(trained, comparison):
-                decision = GateDecision(Verdict.keep, refusal, {})
+                known[key] = dataclasses.replace(comparison, verdict=Verdict.keep, reason=refusal)
             else:
-                comparison, decision = decide(comparison, look, self.specs)
-            known[key] = to_record(comparison, decision, self.specs)
+                known[key] = decide(comparison, look, self.specs)
         return dataclasses.replace(known[key], gate=look.gate)
 
     def _holdout_refusal(self, trained: ChallengerRecord, comparison: Comparison) -> str:
@@ -382,18 +381,22 @@ class Replay:
             return str(error)
         return ""
 
-    def _without_gate(self, comparison: Comparison, first: bool) -> GateDecision:
+    def _without_gate(self, comparison: Comparison, first: bool) -> Comparison:
         if first or self.plan.names[2] == ALWAYS_PROMOTE:
-            return GateDecision(Verdict.promote, "promoted whatever it is", {})
+            return dataclasses.replace(
+                comparison, verdict=Verdict.promote, reason="promoted whatever it is"
+            )
         loss = self.history.loss
         better = comparison.worsening(INCUMBENT, loss).value < 0
         verdict = Verdict.promote if better else Verdict.keep
-        return GateDecision(verdict, f"its {loss} is the lower one", {})
+        return dataclasses.replace(
+            comparison, verdict=verdict, reason=f"its {loss} is the lower one"
+        )
 
     def _promote(
         self,
         trained: ChallengerRecord,
-        compared: ComparisonRecord,
+        compared: Comparison,
         new_version: CachedFit,
         refit: FitJob,
     ) -> None:

@@ -2,63 +2,80 @@
 
 from __future__ import annotations
 
-import enum
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from retrain.errors import ConfigError
 from retrain.gate.alpha_spending import alpha_at
-from retrain.gate.estimates import BASELINE, CHALLENGER, INCUMBENT, Comparison
+from retrain.gate.comparison import CheckResult, Comparison, Outcome
+from retrain.gate.estimates import BASELINE, CHALLENGER, INCUMBENT
 from retrain.models.metrics import lower_is_better
 from retrain.ranges import Confidence, Finite, NonNegative, PositiveCount
-
-
-class Outcome(enum.Enum):
-    """`not_applicable`: the question does not arise. `insufficient`: it does, and the rows can't answer it."""
-
-    passed = "passed"
-    failed = "failed"
-    not_applicable = "not_applicable"
-    insufficient = "insufficient"
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """An answer, its reason as a sentence, and the figures behind it. `warning`: what it could not look at."""
-
-    outcome: Outcome
-    reason: str
-    figures: dict[str, float] = field(default_factory=dict)
-    warning: str = ""
-
+from retrain.renamed import renamed_method
 
 LARGEST_RELATIVE, LARGEST_ABSOLUTE = 0.5, 1e12
 MarginKind = Literal["relative", "absolute"]
 
 
 class Check(ABC):
-    """One question about a comparison."""
+    """One question of the gate about a comparison.
 
-    compares: bool = (
-        False  # with the incumbent or the baseline: only such a check can be the primary one
-    )
-    metric: str | None = (
-        None  # to be measured for this question; None for the primary metric, or none at all
-    )
-    loss: str | None = (
-        None  # of single rows, that it asks for; None for the one beside the primary metric, or none at all
-    )
-    # Columns that the evaluation rows have to carry; None for all categorical and boolean features.
+    A check of your own gives `evaluate`, and is a line in a file of `conf/gate/`:
+    `checks: {new_rows: {_target_: project.extensions.NewEnough, minimum_share: 0.5}}`. The
+    arguments of `__init__` are keys there.
+
+    Attributes
+    ----------
+    compares
+        Whether it compares the challenger with the incumbent or the baseline: only such a check can
+        be the primary one.
+    metric
+        To be measured for it; None for the primary metric, or none at all.
+    loss
+        A loss of single rows that it asks for; None for the one beside the primary metric.
+    columns
+        That the evaluation rows have to carry; None for all categorical and boolean features.
+
+    Examples
+    --------
+    >>> class FewFlips(Check):
+    ...     def __init__(self, most_rows: int) -> None:
+    ...         self.most_rows = most_rows
+    ...
+    ...     def evaluate(self, comparison: Comparison) -> CheckResult:
+    ...         passed = comparison.rows <= self.most_rows
+    ...         outcome = Outcome.passed if passed else Outcome.failed
+    ...         return CheckResult(outcome, f"{comparison.rows} rows")
+    """
+
+    compares: bool = False
+    metric: str | None = None
+    loss: str | None = None
     columns: tuple[str, ...] | None = ()
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        renamed_method(cls, "judge", "evaluate")
+
     @abstractmethod
-    def judge(self, comparison: Comparison) -> CheckResult:
-        """Raises PromotionError when the comparison lacks what the question needs."""
+    def evaluate(self, comparison: Comparison) -> CheckResult:
+        """What the check finds.
+
+        Raises
+        ------
+        PromotionError
+            Where the comparison lacks what the question needs.
+        """
 
     def columns_among(self, known: Collection[str]) -> tuple[str, ...] | None:
-        """`columns`, for a check that has to know which columns there are. Raises ConfigError when it asks for another."""
+        """`columns`, for a check that has to know which columns there are.
+
+        Raises
+        ------
+        ConfigError
+            When it asks for another.
+        """
         return self.columns
 
 
@@ -77,7 +94,7 @@ class NonInferiority(Check):
         self.metric, self.confidence = metric, confidence
         self.margin, self.margin_is = margin_of(margin, margin_is)
 
-    def judge(self, comparison: Comparison) -> CheckResult:
+    def evaluate(self, comparison: Comparison) -> CheckResult:
         metric = self.metric or comparison.metric
         beyond, margin = comparison.beyond_margin(INCUMBENT, metric, self.margin, self.margin_is)
         level = 1 - alpha_at(1 - self.confidence, comparison.look, comparison.unseen)
@@ -106,7 +123,7 @@ class Superiority(Check):
     ) -> None:
         self.metric, self.minimum_gain, self.confidence = metric, minimum_gain, confidence
 
-    def judge(self, comparison: Comparison) -> CheckResult:
+    def evaluate(self, comparison: Comparison) -> CheckResult:
         return _gain(comparison, INCUMBENT, self.metric, self.minimum_gain, self.confidence)
 
 
@@ -121,7 +138,7 @@ class BeatsBaseline(Check):
     def __init__(self, metric: str | None, confidence: Confidence) -> None:
         self.metric, self.confidence = metric, confidence
 
-    def judge(self, comparison: Comparison) -> CheckResult:
+    def evaluate(self, comparison: Comparison) -> CheckResult:
         return _gain(comparison, BASELINE, self.metric, 0.0, self.confidence)
 
 
@@ -131,7 +148,7 @@ class MetricLimit(Check):
     def __init__(self, metric: str | None, limit: Finite) -> None:
         self.metric, self.limit = metric, limit
 
-    def judge(self, comparison: Comparison) -> CheckResult:
+    def evaluate(self, comparison: Comparison) -> CheckResult:
         metric = self.metric or comparison.metric
         value = comparison.score(CHALLENGER, metric).value
         passed = value <= self.limit if lower_is_better(metric) else value >= self.limit
@@ -151,7 +168,7 @@ class EnoughEvidence(Check):
     def __init__(self, minimum_rows: PositiveCount, minimum_blocks: PositiveCount) -> None:
         self.minimum_rows, self.minimum_blocks = minimum_rows, minimum_blocks
 
-    def judge(self, comparison: Comparison) -> CheckResult:
+    def evaluate(self, comparison: Comparison) -> CheckResult:
         enough = comparison.rows >= self.minimum_rows and comparison.blocks >= self.minimum_blocks
         reason = (
             f"{comparison.rows:,} evaluation rows in {comparison.blocks} blocks, "

@@ -1,19 +1,20 @@
-"""How well each model did on the same rows, and how sure that is: statistics on predictions, no model in sight.
+"""A comparison: how well each model did on the same rows, and what the gate made of that.
 
-Rows of one block of time move together, so whole blocks are left out, one at a time (the delete-one-cluster jackknife).
-With few blocks its interval, with Student's t at blocks - 1 degrees of freedom, is the least over-confident of the usual
-ones (MacKinnon, Nielsen and Webb 2023, "Cluster-robust inference: a guide to empirical practice", J. Econometrics 232).
-It needs no random numbers, serves any metric, and for all but scikit-learn's scorers is a closed form.
+Statistics on predictions, no model in sight.
 """
 
 from __future__ import annotations
 
+import enum
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from retrain.config import Task
 from retrain.errors import PromotionError
@@ -22,11 +23,216 @@ from retrain.gate.estimates import (
     CHALLENGER,
     INCUMBENT,
     TARGET,
-    Comparison,
     Estimate,
+    jackknife,
     score_column,
 )
-from retrain.models.metrics import find_metric, shown_metrics
+from retrain.models.metrics import find_metric, lower_is_better, shown_metrics
+
+
+class Verdict(enum.StrEnum):
+    """What the gate decides. Only `promote` moves the champion."""
+
+    promote = "promote"
+    keep = "keep"
+    insufficient_evidence = "insufficient_evidence"
+
+
+class Outcome(enum.StrEnum):
+    """Of a check. `not_applicable`: the question does not arise. `insufficient`: the rows can't answer it."""
+
+    passed = "passed"
+    failed = "failed"
+    not_applicable = "not_applicable"
+    insufficient = "insufficient"
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a check found.
+
+    Attributes
+    ----------
+    outcome
+        Passed, failed, not applicable or insufficient.
+    reason
+        Why, as a sentence.
+    figures
+        The numbers behind it, by name.
+    warning
+        What it could not look at; empty where there is nothing of the kind.
+    blocks
+        Whether the check can stop a promotion. The gate sets it, a check need not.
+    """
+
+    outcome: Outcome
+    reason: str
+    figures: dict[str, float] = field(default_factory=dict)
+    warning: str = ""
+    blocks: bool = True
+
+
+class NotEnoughRows(PromotionError):
+    """A value is not a number on these rows: they hold one class, or one block of time."""
+
+
+def _to_stored(estimate: Estimate) -> dict[str, Any]:
+    low, high = estimate.interval()
+    stored = {"value": estimate.value, "low": low, "high": high} | vars(estimate)
+    return {name: value if math.isfinite(value) else None for name, value in stored.items()}
+
+
+def _from_stored(stored: Any) -> Any:
+    """Without the 95 % interval, which only readers of the file need; earlier versions stored nothing else."""
+    if not isinstance(stored, Mapping) or "value" not in stored:
+        return stored
+    known = {name: math.nan if value is None else value for name, value in stored.items()}
+    low, high = known.pop("low", math.nan), known.pop("high", math.nan)
+    if "standard_error" not in known:
+        width = Estimate(0.0, 1.0, 1).interval()[1]
+        known |= {"standard_error": (high - low) / 2 / width, "degrees_of_freedom": 1}
+    return known
+
+
+Stored = Annotated[Estimate, BeforeValidator(_from_stored), PlainSerializer(_to_stored)]
+InMemory = Field(exclude=True)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How the models did on the evaluation rows; after the gate, also its verdict.
+
+    Attributes
+    ----------
+    rows, blocks
+        Of the evaluation window.
+    target_mean
+        Share of positives, or mean of the target; None for several classes.
+    scores
+        By model and metric.
+    differences
+        Challenger - other, by other model and metric.
+    identical
+        Whether challenger and incumbent predict the same, bit for bit.
+    look
+        Which look at these rows this is; the number of challengers compared on them so far.
+    unseen
+        Share of the window that no look at an earlier one has seen.
+    verdict, reason, checks
+        What the gate decided and why, with the result of each check by name; the verdict is None
+        where nothing was compared.
+    gate, predictions
+        Digests of what was asked, and of the predictions that were compared.
+    provenance
+        By model, why it can't have been trained on the evaluation rows.
+    facts
+        Values of the challenger that are no statistics, such as its size.
+    task, metric, loss
+        The primary metric is for checks that name none; `loss` is a loss of single rows, for checks
+        that look at some of the rows.
+    classes, unknown_classes
+        The labels behind the target's numbers; by model those that it was not trained on.
+    rows_judged, reference_rows
+        The stored predictions of the evaluation window, and of earlier ones, with BLOCK and the
+        columns that the checks ask for.
+    categories
+        The columns that `by: null` of a check of slices means; None for every text and flag.
+    replicates
+        By model and metric, the score on all rows and without each block: shape (1 + blocks,).
+    """
+
+    # A file of another version may hold more: the stage runs again where it matters.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"arbitrary_types_allowed": True}
+
+    rows: int = 0
+    blocks: int = 0
+    target_mean: float | None = None
+    scores: dict[str, dict[str, Stored]] = field(default_factory=dict)
+    differences: dict[str, dict[str, Stored]] = field(default_factory=dict)
+    identical: Annotated[bool, InMemory] = False
+    look: int = 1
+    unseen: float = 1.0
+    verdict: Verdict | None = None
+    reason: str = ""
+    checks: dict[str, CheckResult] = field(default_factory=dict)
+    gate: str = ""
+    predictions: str = ""
+    provenance: dict[str, str] = field(default_factory=dict)
+    facts: Annotated[Mapping[str, float], InMemory] = field(default_factory=dict)
+    task: Annotated[Task, InMemory] = Task.binary
+    metric: Annotated[str, InMemory] = "log_loss"
+    loss: Annotated[str, InMemory] = "log_loss"
+    classes: Annotated[Sequence[str], InMemory] = ()
+    unknown_classes: Annotated[Mapping[str, Mapping[str, int]], InMemory] = field(
+        default_factory=dict
+    )
+    rows_judged: Annotated[pl.DataFrame | None, InMemory] = None
+    reference_rows: Annotated[pl.DataFrame | None, InMemory] = None
+    categories: Annotated[Sequence[str] | None, InMemory] = None
+    replicates: Annotated[Mapping[str, Mapping[str, Any]], InMemory] = field(default_factory=dict)
+
+    def score(self, model: str, metric: str) -> Estimate:
+        """Raises PromotionError when the metric is unknown or not a number: no check can pass on it."""
+        return _finite(self.scores, model, metric)
+
+    def worsening(self, other: str, metric: str) -> Estimate:
+        """By how much the challenger is worse than `other`; negative when it is better. Raises as `score` does."""
+        difference = _finite(self.differences, other, metric)
+        sign = 1 if lower_is_better(metric) else -1
+        return Estimate(
+            sign * difference.value, difference.standard_error, difference.degrees_of_freedom
+        )
+
+    def beyond_margin(
+        self, other: str, metric: str, margin: float, margin_is: str
+    ) -> tuple[Estimate, float]:
+        """By how much the worsening against `other` exceeds a margin, and the margin in units of the metric.
+
+        A relative margin is a share of `Metric.margin_base`, which is estimated on the same rows as
+        the worsening is. So its error counts too: the estimate is that of
+        challenger - (1 + margin) * other, from one set of replicates. Where the score is negative
+        the margin is a share of its distance from 0; if its sign is in doubt, this errs against the
+        challenger. Raises as `score` does.
+        """
+        worsening, score = self.worsening(other, metric), self.score(other, metric)
+        if margin_is == "absolute":
+            return worsening.shifted(-margin), margin
+        margin_base = find_metric(metric, self.task).margin_base
+        base = margin_base(score.value)
+        allowed = margin * abs(base)
+        if not self.replicates:  # made by hand: the two errors can't be put together
+            return worsening.shifted(-allowed), allowed
+        challenger, others = (self.replicates[model][metric] for model in (CHALLENGER, other))
+        worse = (1 if lower_is_better(metric) else -1) * (challenger - others)
+        return jackknife(worse - margin * math.copysign(1, base) * margin_base(others)), allowed
+
+    def flat(self) -> dict[str, float]:
+        """`<metric>/<model>`, and `<metric>/minus_<other>` with its 95 % interval (`_low`, `_high`), where known."""
+        flat = {
+            f"{metric}/{model}": estimate.value
+            for model, estimates in self.scores.items()
+            for metric, estimate in estimates.items()
+        }
+        for other, estimates in self.differences.items():
+            for metric, estimate in estimates.items():
+                name, (low, high) = f"{metric}/minus_{other}", estimate.interval()
+                flat |= {name: estimate.value, f"{name}_low": low, f"{name}_high": high}
+        return {name: value for name, value in flat.items() if math.isfinite(value)}
+
+
+def _finite(estimates: Mapping[str, Mapping[str, Estimate]], model: str, metric: str) -> Estimate:
+    estimate = estimates.get(model, {}).get(metric)
+    if estimate is None:
+        measured = ", ".join(sorted({name for found in estimates.values() for name in found}))
+        raise PromotionError(
+            f"The gate asks for `{metric}` of the {model}, which was not measured. Measured: {measured}."
+        )
+    if not math.isfinite(estimate.value) or not math.isfinite(estimate.standard_error):
+        raise NotEnoughRows(
+            f"`{metric}` of the {model} is not a number on these {estimate.degrees_of_freedom + 1} "
+            "block(s): the evaluation rows hold one class or one block only"
+        )
+    return estimate
 
 
 def compare(
@@ -41,62 +247,61 @@ def compare(
     `retrain.models.metrics` says; probabilities of several classes are an array a row.
     Raises PromotionError when there are no rows or a prediction is missing.
     """
-    if predictions.is_empty():
-        raise PromotionError(
-            "There are no evaluation rows to compare on. Check `evaluation.share_of_newest_batch` and the newest batch."
-        )
-    for name, column in [("target", TARGET), *((model, score_column(model)) for model in models)]:
-        if (
-            predictions[column].is_null().any()
-            or not np.isfinite(predictions[column].to_numpy()).all()
-        ):
-            raise PromotionError(
-                f"Some evaluation rows have no `{name}`. Run `dvc repro -f -s train` to make the predictions again."
-            )
+    _require_complete(predictions, models)
     target, codes = to_target(predictions), block_codes(predictions)
     scores = {model: predictions[score_column(model)].to_numpy() for model in models}
-    names = shown_metrics(task, also)
+    metrics = {name: find_metric(name, task) for name in shown_metrics(task, also)}
     replicates = {
-        (model, name): find_metric(name, task).replicates(target, scores[model], codes)
-        for model in models
-        for name in names
+        model: {name: metric.replicates(target, score, codes) for name, metric in metrics.items()}
+        for model, score in scores.items()
     }
     differences = {
-        (other, name): replicates[CHALLENGER, name] - replicates[other, name]
-        for other in models
+        other: {name: replicates[CHALLENGER][name] - values for name, values in found.items()}
+        for other, found in replicates.items()
         if other != CHALLENGER
-        for name in names
     }
+    same = INCUMBENT in models and np.array_equal(scores[CHALLENGER], scores[INCUMBENT])
     return Comparison(
         rows=len(target),
         blocks=int(codes.max()) + 1,
-        target_mean=math.nan if task is Task.multiclass else float(target.mean()),
-        scores={key: jackknife(values) for key, values in replicates.items()},
-        differences={key: jackknife(values) for key, values in differences.items()},
-        identical=INCUMBENT in models
-        and bool(np.array_equal(scores[CHALLENGER], scores[INCUMBENT])),
+        target_mean=None if task is Task.multiclass else float(target.mean()),
+        scores=_jackknifed(replicates),
+        differences=_jackknifed(differences),
+        identical=same,
         task=task,
         replicates=replicates,
     )
 
 
-def to_target(predictions: pl.DataFrame) -> NDArray:
+def _jackknifed(
+    replicates: Mapping[str, Mapping[str, NDArray[np.float64]]],
+) -> dict[str, dict[str, Estimate]]:
+    return {
+        model: {name: jackknife(values) for name, values in found.items()}
+        for model, found in replicates.items()
+    }
+
+
+def _require_complete(predictions: pl.DataFrame, models: Sequence[str]) -> None:
+    if predictions.is_empty():
+        raise PromotionError(
+            "There are no evaluation rows to compare on. Check `evaluation.share_of_newest_batch` and the newest batch."
+        )
+    for name, column in [("target", TARGET), *((model, score_column(model)) for model in models)]:
+        values = predictions[column]
+        if values.is_null().any() or not np.isfinite(values.to_numpy()).all():
+            raise PromotionError(
+                f"Some evaluation rows have no `{name}`. Run `dvc repro -f -s train` to make the predictions again."
+            )
+
+
+def to_target(predictions: pl.DataFrame) -> NDArray[np.float64]:
     """The target as float64 of shape (rows,): 0 and 1, the index of a class, or a value."""
     return predictions[TARGET].cast(pl.Float64).to_numpy()
 
 
-def block_codes(predictions: pl.DataFrame) -> NDArray:
+def block_codes(predictions: pl.DataFrame) -> NDArray[np.int64]:
     """The rows' blocks, numbered from 0 without gaps: int64 of shape (rows,)."""
     offset = (predictions[BLOCK] - predictions[BLOCK].min()).to_numpy()
     seen = np.bincount(offset) > 0
     return (np.cumsum(seen) - 1)[offset]
-
-
-def jackknife(replicates: NDArray) -> Estimate:
-    """From a figure and its leave-one-block-out values, shape (1 + blocks,). One block tells nothing about its own variation."""
-    left_out = replicates[1:]
-    blocks = len(left_out)
-    if blocks < 2:
-        return Estimate(float(replicates[0]), math.nan, 0)
-    variance = (blocks - 1) / blocks * np.sum((left_out - left_out.mean()) ** 2)
-    return Estimate(float(replicates[0]), float(np.sqrt(variance)), blocks - 1)

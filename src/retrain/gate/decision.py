@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import enum
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -11,22 +11,14 @@ from typing import Any
 
 from retrain.config import Config, DataConfig, GateConfig, Task, build
 from retrain.errors import ConfigError, PromotionError
-from retrain.gate.checks import Check, CheckResult, Outcome
-from retrain.gate.estimates import Comparison, NotEnoughRows
+from retrain.gate.checks import Check
+from retrain.gate.comparison import CheckResult, Comparison, NotEnoughRows, Outcome, Verdict
 from retrain.gate.slices import sliced_columns, table_columns
 from retrain.models.metrics import SHOWN, find_metric, fits_task
 from retrain.renamed import with_original_names
 
 # Names of the check without which nothing is promoted; the second one only for a first champion.
 PRIMARY = ("primary", "baseline")
-
-
-class Verdict(enum.Enum):
-    """What the gate says. Only `promote` moves the champion."""
-
-    promote = "promote"
-    keep = "keep"
-    insufficient_evidence = "insufficient_evidence"
 
 
 @dataclass(frozen=True)
@@ -37,15 +29,6 @@ class CheckSpec:
     check: Check
     blocks: bool = True
     skip_if_unfit: bool = False
-
-
-@dataclass(frozen=True)
-class GateDecision:
-    """The verdict, its reason as a sentence, and the result of every check by name."""
-
-    verdict: Verdict
-    reason: str
-    checks: dict[str, CheckResult]
 
 
 def build_checks(
@@ -175,21 +158,27 @@ def _check_columns(check: Check, data: DataConfig, key: str) -> None:
         raise ConfigError(f"`{key}`: {error}") from error
 
 
-def judge(comparison: Comparison, specs: Mapping[str, CheckSpec]) -> GateDecision:
-    """Ask every question. The primary one must pass, all others that block must pass or not apply; where the rows can't
-    answer one, the others don't count.
+def decide(comparison: Comparison, specs: Mapping[str, CheckSpec]) -> Comparison:
+    """The comparison with the gate's verdict: every question is asked.
 
-    Raises PromotionError without a primary check that blocks.
+    The primary check must pass, all others that block must pass or not apply; where the rows can't
+    answer one, the others don't count. Raises PromotionError without a primary check that blocks.
     """
     primary = primary_check(specs)
     if primary is None or not specs[primary].blocks:
         raise PromotionError(
-            "The gate has no primary check that blocks, so nothing can be promoted. Mend it in conf/gate/."
+            "The gate has no primary check that blocks, so nothing can be promoted.",
+            hint="mend it in conf/gate/",
         )
     if comparison.identical:
         reason = "The challenger predicts exactly what the incumbent predicts, so there is nothing to promote."
-        return GateDecision(Verdict.keep, reason, {})
-    results = {name: _ask(question, comparison) for name, question in specs.items()}
+        return dataclasses.replace(comparison, verdict=Verdict.keep, reason=reason)
+    results = {name: _ask(spec, comparison) for name, spec in specs.items()}
+    verdict, reason = _conclude(results, primary)
+    return dataclasses.replace(comparison, verdict=verdict, reason=reason, checks=results)
+
+
+def _conclude(results: Mapping[str, CheckResult], primary: str) -> tuple[Verdict, str]:
     for outcome, verdict in (
         (Outcome.insufficient, Verdict.insufficient_evidence),
         (Outcome.failed, Verdict.keep),
@@ -197,14 +186,14 @@ def judge(comparison: Comparison, specs: Mapping[str, CheckSpec]) -> GateDecisio
         reasons = [
             f"{name} ({result.reason})"
             for name, result in results.items()
-            if result.outcome is outcome and specs[name].blocks
+            if result.outcome is outcome and result.blocks
         ]
         if reasons:
-            return GateDecision(verdict, f"Not passed: {'; '.join(reasons)}.", results)
+            return verdict, f"Not passed: {'; '.join(reasons)}."
     if results[primary].outcome is not Outcome.passed:
         reason = f"The primary check gave no answer, so nothing is promoted: {primary} ({results[primary].reason})."
-        return GateDecision(Verdict.keep, reason, results)
-    return GateDecision(Verdict.promote, _explain(results), results)
+        return Verdict.keep, reason
+    return Verdict.promote, _explain(results)
 
 
 def _explain(results: Mapping[str, CheckResult]) -> str:
@@ -227,14 +216,15 @@ def _explain(results: Mapping[str, CheckResult]) -> str:
     return reason + (f" Not applicable: {', '.join(left)}." if left else "")
 
 
-def _ask(question: CheckSpec, comparison: Comparison) -> CheckResult:
-    metric = _unfit(question.check, comparison.task)
-    if (
-        metric is not None
-    ):  # without the leave to be skipped, config refuses it; should it get as far as this, it fails
-        outcome = Outcome.not_applicable if question.skip_if_unfit else Outcome.failed
-        return CheckResult(outcome, f"{metric} says nothing about {comparison.task.name}")
-    try:
-        return question.check.judge(comparison)
-    except NotEnoughRows as error:
-        return CheckResult(Outcome.insufficient, str(error))
+def _ask(spec: CheckSpec, comparison: Comparison) -> CheckResult:
+    metric = _unfit(spec.check, comparison.task)
+    if metric is not None:  # config refuses one that may not be skipped; else it fails here
+        outcome = Outcome.not_applicable if spec.skip_if_unfit else Outcome.failed
+        result = CheckResult(outcome, f"{metric} says nothing about {comparison.task.name}")
+    else:
+        try:
+            result = spec.check.evaluate(comparison)
+        except NotEnoughRows as error:
+            result = CheckResult(Outcome.insufficient, str(error))
+    figures = {name: float(value) for name, value in result.figures.items()}
+    return dataclasses.replace(result, figures=figures, blocks=spec.blocks)

@@ -9,14 +9,14 @@ from annotated_types import Ge, Lt
 
 from retrain.config import Task
 from retrain.errors import PromotionError
-from retrain.gate.checks import Check, CheckResult, MarginKind, NonInferiority, Outcome, margin_of
+from retrain.gate.checks import Check, MarginKind, NonInferiority, margin_of
+from retrain.gate.comparison import CheckResult, Comparison, Outcome
 from retrain.gate.estimates import (
     BASELINE,
     CHALLENGER,
     INCUMBENT,
     TARGET,
     WINDOW,
-    Comparison,
     score_column,
 )
 from retrain.gate.slices import (
@@ -55,7 +55,7 @@ class Forgetting(Check):
         self.loss, self.confidence = loss_named(metric), confidence
         self.margin, self.margin_is = margin_of(margin, margin_is)
 
-    def judge(self, comparison: Comparison) -> CheckResult:
+    def evaluate(self, comparison: Comparison) -> CheckResult:
         rows = comparison.reference_rows
         if rows is None or rows.is_empty():
             return CheckResult(Outcome.not_applicable, "there is no reference window yet")
@@ -86,7 +86,7 @@ class NoProvenHarm(NonInferiority):
     """A metric of the challenger is not proven worse than the incumbent's by more than a margin: doubt is for the challenger, not
     against it."""
 
-    def judge(self, comparison: Comparison) -> CheckResult:
+    def evaluate(self, comparison: Comparison) -> CheckResult:
         metric = self.metric or comparison.metric
         worsening = comparison.worsening(INCUMBENT, metric)
         beyond, margin = comparison.beyond_margin(INCUMBENT, metric, self.margin, self.margin_is)
@@ -110,7 +110,7 @@ class BaselineFloor(Check):
     def __init__(self, metric: str | None, confidence: Confidence) -> None:
         self.metric, self.confidence = metric, confidence
 
-    def judge(self, comparison: Comparison) -> CheckResult:
+    def evaluate(self, comparison: Comparison) -> CheckResult:
         metric = self.metric or comparison.metric
         worsening = comparison.worsening(BASELINE, metric)
         bound = worsening.quantile(1 - self.confidence)
@@ -137,7 +137,7 @@ class Churn(Check):
     def __init__(self, threshold: Share, maximum: Annotated[float, Ge(0), Lt(1)]) -> None:
         self.threshold, self.maximum = threshold, maximum
 
-    def judge(self, comparison: Comparison) -> CheckResult:
+    def evaluate(self, comparison: Comparison) -> CheckResult:
         rows = comparison.rows_judged
         if rows is None or score_column(INCUMBENT) not in rows.columns:
             return NO_INCUMBENT
@@ -176,7 +176,7 @@ class ResourceLimit(Check):
     def __init__(self, resource: Figure, maximum: Positive) -> None:
         self.resource, self.maximum = resource, maximum
 
-    def judge(self, comparison: Comparison) -> CheckResult:
+    def evaluate(self, comparison: Comparison) -> CheckResult:
         value = comparison.facts.get(self.resource)
         if value is None:
             known = ", ".join(comparison.facts) or "none"
@@ -203,7 +203,7 @@ class ClassCoverage(Check):
     def __init__(self, minimum_rows: PositiveCount) -> None:
         self.minimum_rows = minimum_rows
 
-    def judge(self, comparison: Comparison) -> CheckResult:
+    def evaluate(self, comparison: Comparison) -> CheckResult:
         rows = comparison.rows_judged
         if rows is None:
             raise PromotionError("The comparison holds no rows to count classes in.")

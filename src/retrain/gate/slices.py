@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
+import polars as pl
 from annotated_types import Ge, MinLen
 
 from retrain.columns import PREFIX, own_column
 from retrain.config import ColumnType, DataConfig
 from retrain.errors import ConfigError, PromotionError
-from retrain.gate.checks import Check, CheckResult, MarginKind, Outcome, margin_of
-from retrain.gate.estimates import BLOCK, CHALLENGER, INCUMBENT, Comparison, Estimate, score_column
+from retrain.gate.checks import Check, MarginKind, margin_of
+from retrain.gate.comparison import CheckResult, Comparison, Outcome, to_target
+from retrain.gate.estimates import (
+    BLOCK,
+    CHALLENGER,
+    INCUMBENT,
+    Estimate,
+    jackknife,
+    score_column,
+)
+from retrain.models.metrics import find_row_loss, leave_one_out, mean
 from retrain.ranges import Confidence, Name, NonNegative, PositiveCount
-
-if TYPE_CHECKING:
-    import polars as pl
 
 MOST_LEVELS_OF_A_NUMBER = 20
 REFERENCE, _WORSENING, _SLICE = (
@@ -102,7 +109,7 @@ class Slices(Check):
             wanted += needed
         return tuple(dict.fromkeys(wanted))
 
-    def judge(self, comparison: Comparison) -> CheckResult:
+    def evaluate(self, comparison: Comparison) -> CheckResult:
         rows = comparison.rows_judged
         if rows is None or score_column(INCUMBENT) not in rows.columns:
             return NO_INCUMBENT
@@ -150,8 +157,6 @@ class Slices(Check):
         self, rows: pl.DataFrame, losses: pl.DataFrame, categories: Sequence[str] | None
     ) -> Iterator[tuple[str, pl.DataFrame | None]]:
         """Name and sums by block of each slice; None for those of fewer than `minimum_rows` rows."""
-        import polars as pl
-
         for by in self.by if self.by is not None else _categories(rows, categories):
             key, is_column = _key(rows, by)
             keyed = losses.with_columns(key.alias(_SLICE))
@@ -172,11 +177,6 @@ class Slices(Check):
 def row_losses(rows: pl.DataFrame, metric: str) -> pl.DataFrame:
     """Block, the incumbent's loss, and by how much the challenger's is larger, of each row: no column of the data beside
     them, which may have any name."""
-    import polars as pl
-
-    from retrain.gate.comparison import to_target
-    from retrain.models.metrics import find_row_loss
-
     target, row_loss = to_target(rows), find_row_loss(metric)
     incumbent = row_loss(target, rows[score_column(INCUMBENT)].to_numpy())
     worsening = row_loss(target, rows[score_column(CHALLENGER)].to_numpy()) - incumbent
@@ -185,8 +185,6 @@ def row_losses(rows: pl.DataFrame, metric: str) -> pl.DataFrame:
 
 def sums_by_block(losses: pl.DataFrame) -> pl.DataFrame:
     """Sums and row counts of each block."""
-    import polars as pl
-
     return losses.group_by(BLOCK).agg(pl.col(_WORSENING, REFERENCE).sum(), pl.len()).sort(BLOCK)
 
 
@@ -197,9 +195,6 @@ def beyond_margin(
 
     A relative margin is a share of the incumbent's mean loss on the same rows, and as uncertain as that is.
     """
-    from retrain.gate.comparison import jackknife
-    from retrain.models.metrics import leave_one_out, mean
-
     rows, worsening = sums["len"].to_numpy(), sums[_WORSENING].to_numpy()
     allowed = margin * (sums[REFERENCE].to_numpy() if margin_is == "relative" else rows)
     size = rows.sum()
@@ -209,8 +204,6 @@ def beyond_margin(
 
 def loss_named(metric: str | None) -> str | None:
     """A configured loss. Raises ConfigError when it is not one of single rows."""
-    from retrain.models.metrics import find_row_loss
-
     if metric is not None:
         find_row_loss(metric)
     return metric
@@ -234,8 +227,6 @@ def _shown(known: Collection[str], most: int = 30) -> str:
 
 def _parse(by: str) -> pl.Expr:
     """Raises ConfigError for an expression that Polars can't read."""
-    import polars as pl
-
     try:
         return pl.sql_expr(by)
     except pl.exceptions.PolarsError as error:
@@ -245,8 +236,6 @@ def _parse(by: str) -> pl.Expr:
 
 
 def _categories(rows: pl.DataFrame, named: Sequence[str] | None) -> list[str]:
-    import polars as pl
-
     if named is not None:  # one that this project knows and the rows lack has not arrived any more
         return [name for name in named if name in rows.columns]
     kinds = (pl.String, pl.Boolean)
@@ -259,8 +248,6 @@ def _categories(rows: pl.DataFrame, named: Sequence[str] | None) -> list[str]:
 
 def _key(rows: pl.DataFrame, by: str) -> tuple[pl.Series, bool]:
     """What tells the slices of `by` apart, and whether that is a column. Raises PromotionError when the rows can't tell."""
-    import polars as pl
-
     named = _named_column(by, rows.columns)
     if named in rows.columns:
         column = rows[named]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import math
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -16,16 +15,9 @@ from retrain.config import Config, Task, class_name
 from retrain.data.snapshot import SnapshotStore
 from retrain.errors import PromotionError
 from retrain.gate.alpha_spending import to_look
-from retrain.gate.decision import CheckSpec, GateDecision, build_checks, gate_digest
-from retrain.gate.estimates import (
-    BASELINE,
-    CHALLENGER,
-    EVALUATION,
-    INCUMBENT,
-    WINDOW,
-    Comparison,
-    Estimate,
-)
+from retrain.gate.comparison import Comparison
+from retrain.gate.decision import CheckSpec, build_checks, gate_digest
+from retrain.gate.estimates import BASELINE, CHALLENGER, EVALUATION, INCUMBENT, WINDOW
 from retrain.gate.holdout import check_holdout
 from retrain.gate.slices import asked_columns
 from retrain.pipeline.loop import decide
@@ -33,7 +25,7 @@ from retrain.pipeline.predictions import asked_metrics, compare_predictions, wit
 from retrain.registry.ledger import Ledger
 from retrain.registry.store import open_store
 from retrain.report import formatting
-from retrain.types import ChallengerRecord, CheckRecord, ComparisonRecord, FigureRecord
+from retrain.types import ChallengerRecord
 
 NOTABLY_WORSE = 0.001  # of the constant's score
 log = logging.getLogger("retrain")
@@ -46,7 +38,7 @@ def run(config: Config) -> None:
     trained = types.load(workspace.CHALLENGER, ChallengerRecord, "train")
     if not trained.retrained:
         if official:
-            types.save(workspace.COMPARISON, ComparisonRecord(None, trained.reason))
+            types.save(workspace.COMPARISON, Comparison(reason=trained.reason))
         log.info("Nothing to compare: %s", trained.reason)
         return
     if trained.task != config.data.task.name:
@@ -60,17 +52,19 @@ def run(config: Config) -> None:
     specs = build_checks(config.gate, trained.incumbent is not None, config.data)
     comparison = compare_stored(config, predictions, trained, specs)
     gate = gate_digest(config, trained.incumbent is not None)
-    comparison, decision = _judge_once(config, trained, gate, comparison, specs)
-    record = to_record(comparison, decision, specs)
+    comparison = dataclasses.replace(
+        _decide_once(config, trained, gate, comparison, specs),
+        predictions=trained.predictions,
+        provenance=provenance,
+    )
     warning = worse_than_constant(config, comparison)
     if warning:
         log.warning("%s", warning)
-    record.provenance, record.gate, record.predictions = provenance, gate, trained.predictions
     if not official:
-        _show(record)
+        _show(comparison)
         return
-    types.save(workspace.COMPARISON, record)
-    log.info("Verdict %s: %s", decision.verdict.value, decision.reason)
+    types.save(workspace.COMPARISON, comparison)
+    log.info("Verdict %s: %s", comparison.verdict, comparison.reason)
 
 
 def worse_than_constant(config: Config, comparison: Comparison) -> str:
@@ -97,18 +91,17 @@ def worse_than_constant(config: Config, comparison: Comparison) -> str:
     )
 
 
-def _judge_once(
+def _decide_once(
     config: Config,
     trained: ChallengerRecord,
     gate: str,
     comparison: Comparison,
     specs: Mapping[str, CheckSpec],
-) -> tuple[Comparison, GateDecision]:
-    """The verdict, and the comparison with the number of its look: in the ledger before anybody sees it.
+) -> Comparison:
+    """The comparison with its look and verdict: a look is in the ledger before anybody sees it.
 
     Of the configured gate train has recorded it, with the store open. Only for another one MLflow is loaded, for 2 s or 3.
     """
-
     if gate in trained.looks:
         look = dataclasses.replace(
             to_look(trained, gate), look=trained.looks[gate], unseen=trained.unseen
@@ -117,18 +110,18 @@ def _judge_once(
     ledger = Ledger.open(open_store(config))
     look = ledger.record_look(
         to_look(trained, gate),
-        lambda found: decide(comparison, found, specs)[1].verdict.value,
+        lambda found: str(decide(comparison, found, specs).verdict),
     )
     return decide(comparison, look, specs)
 
 
-def _show(record: ComparisonRecord) -> None:
+def _show(compared: Comparison) -> None:
     """A what-if, on standard output."""
-    print(f"Verdict {record.verdict}: {record.reason}")
-    for name, check in record.checks.items():
+    print(f"Verdict {compared.verdict}: {compared.reason}")
+    for name, check in compared.checks.items():
         print(f"  {formatting.outcome(check):<16}{name}: {check.reason}")
     print(
-        f"Only shown, and counted as look {record.look} at these evaluation rows; `retrain promote` does not carry it out. "
+        f"Only shown, and counted as look {compared.look} at these evaluation rows; `retrain promote` does not carry it out. "
         "To make a gate the pipeline's, write it into conf/, then `dvc repro`."
     )
 
@@ -205,35 +198,3 @@ def _with_features(
             "The snapshot no longer holds the rows that the predictions are about. Run `dvc repro -f -s train` to make them again."
         )
     return judged.hstack(features.select(name for name in wanted if name in features.columns))
-
-
-def to_record(
-    comparison: Comparison, decision: GateDecision, specs: Mapping[str, CheckSpec]
-) -> ComparisonRecord:
-    """The comparison as it is stored, with two-sided 95 % intervals."""
-    record = ComparisonRecord(
-        decision.verdict.value,
-        decision.reason,
-        comparison.rows,
-        comparison.blocks,
-        comparison.target_mean if math.isfinite(comparison.target_mean) else None,
-        comparison.look,
-        unseen=comparison.unseen,
-    )
-    for name, result in decision.checks.items():
-        figures = {key: float(value) for key, value in result.figures.items()}
-        record.checks[name] = CheckRecord(
-            result.outcome.value, result.reason, specs[name].blocks, figures
-        )
-    for (model, metric), estimate in comparison.scores.items():
-        record.scores.setdefault(model, {})[metric] = _figure(estimate)
-    for (other, metric), estimate in comparison.differences.items():
-        record.differences.setdefault(other, {})[metric] = _figure(estimate)
-    return record
-
-
-def _figure(estimate: Estimate) -> FigureRecord:
-    low, high = estimate.interval()
-    return FigureRecord(
-        *(value if math.isfinite(value) else None for value in (estimate.value, low, high))
-    )

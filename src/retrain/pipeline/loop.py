@@ -18,9 +18,11 @@ from typing import Generic, Protocol, TypeVar
 from retrain.config import Config
 from retrain.data.manifest import Batch
 from retrain.data.windows import Windows, plan_windows
+from retrain.gate import decision
 from retrain.gate.alpha_spending import Look, find_look, plan_look
-from retrain.gate.decision import CheckSpec, GateDecision, Verdict, judge
-from retrain.gate.estimates import INCUMBENT, Comparison
+from retrain.gate.comparison import Comparison, Verdict
+from retrain.gate.decision import CheckSpec
+from retrain.gate.estimates import INCUMBENT
 from retrain.models.metrics import monitoring_loss
 from retrain.monitoring.policy import PolicyContext, RetrainingGain, Score
 from retrain.registry.ledger import (
@@ -32,7 +34,7 @@ from retrain.registry.ledger import (
     find_parent,
 )
 from retrain.registry.transitions import AuditContext, Refused, next_entry, plan_refusal
-from retrain.types import ChallengerRecord, ComparisonRecord, ModelRecord
+from retrain.types import ChallengerRecord, ModelRecord
 
 M = TypeVar("M")
 M_co = TypeVar("M_co", covariant=True)
@@ -223,23 +225,21 @@ def plan_training(
     return TrainingPlan(windows, incumbent, find_parent(entries, start) if continues else None)
 
 
-def decide(
-    comparison: Comparison, look: Look, specs: Mapping[str, CheckSpec]
-) -> tuple[Comparison, GateDecision]:
-    """The gate's decision at this look, and the comparison with the look's number."""
-    counted = dataclasses.replace(comparison, look=look.look, unseen=look.unseen)
-    return counted, judge(counted, specs)
+def decide(comparison: Comparison, look: Look, specs: Mapping[str, CheckSpec]) -> Comparison:
+    """The comparison with the gate's verdict at this look."""
+    counted = dataclasses.replace(comparison, look=look.look, unseen=look.unseen, gate=look.gate)
+    return decision.decide(counted, specs)
 
 
-def is_refitted(verdict: str | None, refit: bool) -> bool:
+def is_refitted(verdict: Verdict | None, refit: bool) -> bool:
     """Whether the version that will serve is trained again with the evaluation rows included."""
-    return refit and verdict == Verdict.promote.value
+    return refit and verdict is Verdict.promote
 
 
 def append(
     ledger: Ledger,
     trained: ChallengerRecord,
-    compared: ComparisonRecord,
+    compared: Comparison,
     new_version: ModelRecord,
     audit: AuditContext,
 ) -> Entry:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from retrain.config import Config, Task
 from retrain.data.windows import block_index, block_of
-from retrain.gate.comparison import compare
+from retrain.gate.comparison import Comparison, compare
 from retrain.gate.decision import CheckSpec
 from retrain.gate.estimates import (
     BASELINE,
@@ -19,7 +19,6 @@ from retrain.gate.estimates import (
     CHALLENGER,
     INCUMBENT,
     TARGET,
-    Comparison,
     score_column,
 )
 from retrain.gate.slices import sliced_columns

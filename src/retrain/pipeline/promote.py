@@ -12,6 +12,7 @@ from retrain.config import Approval, Config, to_yaml
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window
 from retrain.errors import PromotionError
+from retrain.gate.comparison import Comparison
 from retrain.models.training import model_digest, train, with_selected_strategy
 from retrain.pipeline.loop import append, is_refitted
 from retrain.registry import runs, versions
@@ -22,7 +23,6 @@ from retrain.report import publish
 from retrain.report.best_effort import best_effort
 from retrain.types import (
     ChallengerRecord,
-    ComparisonRecord,
     DecisionRecord,
     ModelRecord,
     PromotionRecord,
@@ -43,7 +43,7 @@ log = logging.getLogger("retrain")
 def run(config: Config) -> None:
     decision = types.load(DECISION, DecisionRecord, "train")
     trained = types.load(CHALLENGER, ChallengerRecord, "train")
-    compared = types.load(COMPARISON, ComparisonRecord, "evaluate")
+    compared = types.load(COMPARISON, Comparison, "evaluate")
     if not trained.retrained:
         record = PromotionRecord(
             None,

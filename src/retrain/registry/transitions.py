@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from retrain.errors import PromotionError
 from retrain.gate.alpha_spending import Look, look_number
-from retrain.gate.decision import Verdict
+from retrain.gate.comparison import Comparison, Verdict
 from retrain.registry.ledger import (
     APPROVAL,
     DECAY,
@@ -20,7 +20,7 @@ from retrain.registry.ledger import (
     pending_approval,
     rolled_back,
 )
-from retrain.types import ChallengerRecord, ComparisonRecord, ModelRecord
+from retrain.types import ChallengerRecord, ModelRecord
 
 LONGEST_REASON = 1500  # of a param's 6,000 characters
 
@@ -54,7 +54,7 @@ class AuditContext:
 def next_entry(
     entries: Sequence[Entry],
     trained: ChallengerRecord,
-    compared: ComparisonRecord,
+    compared: Comparison,
     new_version: ModelRecord,
     circumstances: AuditContext,
     looks: Sequence[Look] = (),
@@ -65,7 +65,7 @@ def next_entry(
     for another challenger's sake, since this one was compared, or when the ledger counts another look than it was judged as.
     """
     challenger = trained.challenger
-    promoted = Verdict(compared.verdict) is Verdict.promote
+    promoted = compared.verdict is Verdict.promote
     waits = promoted and circumstances.approval_required
     for entry in reversed(entries):
         same = (
@@ -88,11 +88,11 @@ def next_entry(
 def _verdict_entry(
     entries: Sequence[Entry],
     trained: ChallengerRecord,
-    compared: ComparisonRecord,
+    compared: Comparison,
     new_version: ModelRecord,
     circumstances: AuditContext,
 ) -> Entry:
-    promoted = Verdict(compared.verdict) is Verdict.promote
+    promoted = compared.verdict is Verdict.promote
     waits = promoted and circumstances.approval_required
     serving = current_champion(entries)
     champion, trained_until = (serving.champion, serving.trained_until) if serving else (None, None)
@@ -101,7 +101,7 @@ def _verdict_entry(
         champion, trained_until = new_version.version, new_version.trained_until
     return Entry(
         kind=VERDICT,
-        verdict=compared.verdict,
+        verdict=str(compared.verdict),
         reason=compared.reason[:LONGEST_REASON],
         champion=champion,
         previous=previous,
@@ -126,7 +126,7 @@ def _verdict_entry(
         run_config=trained.code.config,
         run_patch=trained.code.patch,
         models=_model_files(trained.challenger, new_version, trained.incumbent),
-        checks={name: check.outcome for name, check in compared.checks.items()},
+        checks={name: check.outcome.value for name, check in compared.checks.items()},
         figures={
             name: value
             for name, value in (
@@ -147,7 +147,7 @@ def _model_files(*models: ModelRecord | None) -> dict[str, str]:
 def _refuse_overtaken(
     entries: Sequence[Entry],
     trained: ChallengerRecord,
-    compared: ComparisonRecord,
+    compared: Comparison,
     looks: Sequence[Look],
 ) -> None:
     challenger = trained.challenger.version
@@ -176,7 +176,7 @@ def _refuse_overtaken(
 def plan_refusal(
     entries: Sequence[Entry],
     trained: ChallengerRecord,
-    compared: ComparisonRecord,
+    compared: Comparison,
     new_version: ModelRecord,
     circumstances: AuditContext,
     reason: str,

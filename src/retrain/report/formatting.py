@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
+from retrain.gate.comparison import CheckResult, Comparison
+from retrain.gate.estimates import Estimate
 from retrain.models.metrics import lower_is_better
 from retrain.types import (
     ChallengerRecord,
-    CheckRecord,
-    ComparisonRecord,
-    FigureRecord,
     ModelRecord,
     PromotionRecord,
 )
@@ -65,7 +65,7 @@ def _serving(promotion: PromotionRecord) -> str:
     )
 
 
-def outcome(check: CheckRecord) -> str:
+def outcome(check: CheckResult) -> str:
     """The outcome of a check, and whether it could have stopped the promotion."""
     said = check.outcome.replace("_", " ")
     return (
@@ -106,23 +106,24 @@ def trained_on(model: ModelRecord) -> str:
     return f"{span}, rows before {model.trained_until[:16].replace('T', ' ')}"
 
 
-def score(figure: FigureRecord) -> str:
-    """A figure and half the width of its 95 % interval."""
-    if figure.value is None:
+def score(estimate: Estimate) -> str:
+    """A value and half the width of its 95 % interval."""
+    if not math.isfinite(estimate.value):
         return "not known"
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:.4f}"
-    return f"{figure.value:.4f} \u00b1{(figure.high - figure.low) / 2:.3f}"
+    low, high = estimate.interval()
+    half = f" \u00b1{(high - low) / 2:.3f}" if math.isfinite(high - low) else ""
+    return f"{estimate.value:.4f}{half}"
 
 
-def difference(figure: FigureRecord) -> str:
+def difference(estimate: Estimate) -> str:
     """A difference with its 95 % interval."""
-    if figure.value is None or figure.low is None or figure.high is None:
+    low, high = estimate.interval()
+    if not math.isfinite(high - low):
         return "not known"
-    return f"{figure.value:+.4f} [{figure.low:+.4f}, {figure.high:+.4f}]"
+    return f"{estimate.value:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
-def score_table(compared: ComparisonRecord) -> tuple[list[str], list[list[str]]]:
+def score_table(compared: Comparison) -> tuple[list[str], list[list[str]]]:
     """Header and rows: each metric for each model (an arrow shows the better direction), and the difference that counts."""
     models = [
         model for model in ("challenger", "incumbent", "baseline") if model in compared.scores
@@ -156,7 +157,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list
 
 
 def markdown(
-    trained: ChallengerRecord, compared: ComparisonRecord, promotion: PromotionRecord, role: str
+    trained: ChallengerRecord, compared: Comparison, promotion: PromotionRecord, role: str
 ) -> str:
     """The description of a model version. Its first line is a plain sentence: the UI's lists show it raw."""
     if role == "refit":

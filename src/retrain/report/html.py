@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from retrain.gate.comparison import Comparison
 from retrain.report import formatting
-from retrain.types import ChallengerRecord, ComparisonRecord, DecisionRecord, PromotionRecord
+from retrain.types import ChallengerRecord, DecisionRecord, PromotionRecord
 
 FAILED = "<!doctype html><meta charset=utf-8><p>This report could not be made; the log of `promote` says why.</p>\n"
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -20,7 +21,7 @@ COLORS = {
 def render(
     decision: DecisionRecord,
     trained: ChallengerRecord,
-    compared: ComparisonRecord,
+    compared: Comparison,
     promotion: PromotionRecord,
     plots: dict[str, str],
 ) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from retrain.config import Config
+from retrain.gate.comparison import Comparison
 from retrain.gate.estimates import EVALUATION, WINDOW
 from retrain.models.metrics import row_loss_for
 from retrain.registry.names import LONGEST_TAG, log_figures
@@ -14,7 +15,6 @@ from retrain.report.best_effort import best_effort
 from retrain.report.terminal import plain_console, print_table, printable
 from retrain.types import (
     ChallengerRecord,
-    ComparisonRecord,
     DecisionRecord,
     ModelRecord,
     PromotionRecord,
@@ -26,7 +26,7 @@ def to_files(
     config: Config,
     decision: DecisionRecord,
     trained: ChallengerRecord,
-    compared: ComparisonRecord,
+    compared: Comparison,
     promotion: PromotionRecord,
 ) -> dict[str, str]:
     """Write the HTML report; returns its plots as SVG documents by name."""
@@ -50,7 +50,7 @@ def _draw(config: Config) -> dict[str, str]:
 def to_mlflow(
     store: Store,
     trained: ChallengerRecord,
-    compared: ComparisonRecord,
+    compared: Comparison,
     promotion: PromotionRecord,
     new_version: ModelRecord,
     drawn: dict[str, str],
@@ -71,7 +71,7 @@ def to_mlflow(
     log_figures(client, run_id, figures)
     summary = formatting.headline(trained, promotion)
     tags = {
-        "verdict": compared.verdict,
+        "verdict": str(compared.verdict),
         "verdict_reason": compared.reason,
         "mlflow.note.content": f"{summary}\n\n{formatting.escape_markdown(compared.reason)}",
     }
@@ -92,12 +92,12 @@ def to_mlflow(
             formatting.markdown(trained, compared, promotion, role),
         )
         client.set_model_version_tag(
-            store.registered_model, str(version), "verdict", compared.verdict
+            store.registered_model, str(version), "verdict", str(compared.verdict)
         )
 
 
 def to_terminal(
-    trained: ChallengerRecord, compared: ComparisonRecord, promotion: PromotionRecord
+    trained: ChallengerRecord, compared: Comparison, promotion: PromotionRecord
 ) -> None:
     """The summary that ends a retraining."""
     console = plain_console(soft_wrap=True)
