@@ -74,7 +74,7 @@ def test_dates_that_may_begin_with_a_year_of_two_digits_are_doubted_with_the_way
         in doubt
     )
     assert "but %y/%m/%d is possible too" in doubt and "--time-format 'paid=%y/%m/%d'" in doubt
-    assert guess.source == {"date_formats": {"paid": "%m/%d/%y"}}
+    assert guess.source(["paid"]) == {"date_formats": {"paid": "%m/%d/%y"}}
 
 
 def test_a_format_that_is_said_for_one_column_is_that_of_every_later_file(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_format_that_is_said_for_one_column_is_that_of_every_later_file(tmp_pa
         target_column="late",
         features={"paid": Column(ColumnType.datetime)},
     )
-    source = Files(str(path), **guess.source)
+    source = Files(str(path), **guess.source(data.features))
     source.bind(data)
     assert source.read("2023-01")["paid"][0] == datetime(2005, 4, 6)
     undecided = Files(str(path))

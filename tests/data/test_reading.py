@@ -18,7 +18,7 @@ import pytest
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
 from retrain.data.inference.schema import draft_schema
-from retrain.data.inference.text_columns import Guess, guess_time, read_and_guess
+from retrain.data.inference.text_columns import Guess, guess_texts, read_and_guess
 from retrain.data.periods import parse_period
 from retrain.data.reading.casting import cast_flags, cast_numbers, cast_words
 from retrain.data.reading.dialect import Dialect
@@ -91,7 +91,7 @@ def written(
 
 def source_of(guess: Guess, path: Path, data: DataConfig = DATA) -> Source:
     """What `retrain init` would write, bound to the schema."""
-    source = Files(str(path), time_format=guess.time_format, **guess.source)
+    source = Files(str(path), time_format=guess.time_format, **guess.source(data.features))
     source.bind(data)
     return source
 
@@ -688,8 +688,8 @@ def test_amounts_with_signs_and_times_with_mixed_zones_are_doubted(tmp_path: Pat
 
 def test_text_times_of_a_database_are_decided_as_those_of_files_are() -> None:
     guess = Guess(pl.DataFrame({"when": ["01/31/2023", "02/01/2023"]}))
-    guess_time(guess, "when", None)
-    assert guess.table["when"].to_list() == [datetime(2023, 1, 31), datetime(2023, 2, 1)]
+    casts = guess_texts(guess, guess.table, ["when"], Dialect(), "when", None)
+    assert casts["when"].values.to_list() == [datetime(2023, 1, 31), datetime(2023, 2, 1)]
     assert guess.time_format == "%m/%d/%Y"
 
 

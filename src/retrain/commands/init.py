@@ -6,8 +6,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -22,12 +24,14 @@ from retrain.commands.project_files import (
     watch,
 )
 from retrain.config import PeriodKind
+from retrain.data.inference.dialect import Guess
 from retrain.data.inference.draft import DEFAULT, Draft
+from retrain.data.inference.leaks import ALONE
 from retrain.data.inference.schema import draft_schema, free_name, guess_task
-from retrain.data.inference.text_columns import Guess, guess_dates, guess_time, read_and_guess
+from retrain.data.inference.text_columns import guess_texts, read_and_guess
 from retrain.data.inference.wide_tables import find_target_copies
 from retrain.data.reading.dialect import Dialect
-from retrain.data.sources import ROW_NUMBER, read_query
+from retrain.data.sources import read_query
 from retrain.data.sparse_columns import MANY_COLUMNS, numeric_columns, to_sparse
 from retrain.errors import DataError
 from retrain.masking import holds_secret
@@ -50,53 +54,60 @@ def run(options: argparse.Namespace) -> None:
         )
     time_format, date_formats = split_formats(options.time_format or [], options.time)
     source, guess = _read(paths, options, time_format, date_formats)
-    wide = len(guess.table.columns)
-    source, table, told = _with_sparse_column(source | guess.source, guess.table, options)
+    columns = len(guess.table.columns)
+    wrapper, table = _with_sparse_column(guess.table, options)
     period = PeriodKind[options.period] if options.period else None
-    draft = draft_schema(
-        table, options.target, options.time, period, guess.time_format or time_format
-    )
+    time_format = guess.time_format or time_format
+    draft = draft_schema(table, options.target, options.time, period, time_format)
     draft.unsure[:0] = guess.unsure
     if period is PeriodKind.rows and options.rows_per_batch:
         draft.rows_per_batch = options.rows_per_batch
-    draft.leaks |= dict.fromkeys(
-        told, "it alone tells the target almost perfectly: on `source.leave_out`"
-    )
+    leaky = wrapper.get("leave_out", [])
+    draft.leaks |= dict.fromkeys(leaky, f"{ALONE} almost perfectly: on `source.leave_out`")
+    source |= guess.source(draft.features) | draft.source
+    node = wrapper | {"source": source} if wrapper else source
     local = [] if options.query else [given for given in paths if not URI.match(given)]
     choices = {"data": name}
     if draft.model is not None and chosen("model") == DEFAULT:
         choices["model"] = draft.model.name
-    files = {path: to_yaml(name, source, draft, options.target, options.time)} | choose(choices)
+    files = {path: to_yaml(name, node, draft, options.target, options.time)} | choose(choices)
     files |= {} if options.query else watch(local)
     check_and_write(files, draft, options.target, options.time)
-    unwatched = [] if options.query else [given for given in paths if URI.match(given)]
-    _report(path, len(table), wide, draft, guess.found, unwatched, options)
-    kept = raw_files.keep(fixed_part(given) for given in local)
-    for number, line in enumerate(kept):
-        print(f"{'Kept' if not number else '':<13}{line}")
-    print(f"Next         look through {path}, then `dvc repro`")
+    sections = _sections(draft, options.target) | {
+        "Not watched": [
+            "DVC can't see when the source changes: `dvc repro -f snapshot` reads it again."
+        ]
+        if len(local) < len(paths)
+        else [],
+        "Written": [f"{path}, chosen in {CONF / 'config.yaml'}"],
+        "Kept": raw_files.keep(fixed_part(given) for given in local),
+        "Next": [f"look through {path}, then `dvc repro`"],
+    }
+    read = {"Read": [f"{len(table):,} rows, {columns:,} columns"], "Format": guess.found}
+    for title, lines in (read | sections).items():
+        for number, line in enumerate(lines):
+            print(printable(f"{title if not number else '':<13}{line}"))
 
 
 def _with_sparse_column(
-    source: dict, table: pl.DataFrame, options: argparse.Namespace
-) -> tuple[dict, pl.DataFrame, list[str]]:
-    """Thousands of numeric columns as one packed column, and which of them were left out since they
-    tell the target."""
+    table: pl.DataFrame, options: argparse.Namespace
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Thousands of numeric columns as one sparse column, and the source that makes it; nothing, and
+    the table as it is, where there are fewer."""
     names = numeric_columns(table, {options.target, options.time})
     names = [name for name in names if name.lower() != "id" and not name.lower().endswith("_id")]
     if len(names) <= MANY_COLUMNS or options.target not in table.columns:
-        return source, table, []
+        return {}, table
     target = table[options.target]
-    told = find_target_copies(table, names, target, guess_task(target)[0])
-    node = {
-        "_target_": "retrain.data.sparse_columns.SparseColumns",
-        "source": source,
-        "leave_out": told,
-    }
-    packed = [name for name in names if name not in told]
+    leaky = find_target_copies(table, names, target, guess_task(target)[0])
+    packed = [name for name in names if name not in leaky]
     into = free_name("columns", {*table.columns} - {*packed})
-    node |= {"into": into} if into != "columns" else {}
-    return node, to_sparse(table.drop(told), packed, into), told
+    wrapper = {
+        "_target_": "retrain.data.sparse_columns.SparseColumns",
+        "leave_out": leaky,
+        "into": into,
+    }
+    return wrapper, to_sparse(table.drop(leaky), packed, into)
 
 
 def split_formats(given: Sequence[str], time: str) -> tuple[str | None, dict[str, str]]:
@@ -114,7 +125,7 @@ def _read(
     options: argparse.Namespace,
     time_format: str | None,
     date_formats: dict[str, str],
-) -> tuple[dict, Guess]:
+) -> tuple[dict[str, Any], Guess]:
     """The node of the source without what it takes from the rest of the schema, and the whole
     table."""
     _refuse_secrets(paths, options.query)
@@ -136,10 +147,12 @@ def _read(
             "With --query, name one of them in place of the files."
         )
     where = {"uri": uri} if uri == address else {"uri_from_env": address}
-    guess = Guess(read_query(uri, options.query))
-    guess_dates(guess, date_formats)
+    table = read_query(uri, options.query)
+    guess = Guess(table)
+    texts = [name for name in (*date_formats, options.time) if table.schema.get(name) == pl.String]
+    casts = guess_texts(guess, table, texts, dialect, options.time, time_format)
+    guess.table = table.with_columns(cast.values.alias(name) for name, cast in casts.items())
     _refuse_unknown(guess, date_formats)
-    guess_time(guess, options.time, time_format)
     return {"_target_": "retrain.data.sources.SqlQuery", "query": options.query, **where}, guess
 
 
@@ -191,23 +204,13 @@ def _name(paths: Sequence[str], query: str | None) -> str:
     return fit_data_name(stem)
 
 
-def to_yaml(name: str, source: dict, draft: Draft, target: str, time: str) -> str:
+def to_yaml(name: str, node: dict[str, Any], draft: Draft, target: str, time: str) -> str:
     """The schema as YAML, each guess with its comment."""
     others = {
         "binary": "roc_auc, brier",
         "multiclass": "macro_f1, roc_auc, brier",
         "regression": "mae, r2, pinball_0.9",
     }[draft.task.name]
-    node = dict(source)
-    table = node
-    if "source" in node:  # of packed columns
-        table = node["source"] = dict(node["source"])
-    if draft.rows_per_batch:
-        table["rows_per_batch"] = draft.rows_per_batch
-    if draft.time_format:
-        table["time_format"] = draft.time_format
-    if draft.numbers_rows:
-        table["number_rows"] = draft.key_columns[0] if draft.key_columns != [ROW_NUMBER] else True
     lines = [
         "# Guessed by `retrain init` from the data: check it, mend it, keep it. It is the schema "
         "of every batch to come.",
@@ -248,55 +251,33 @@ def to_yaml(name: str, source: dict, draft: Draft, target: str, time: str) -> st
             f"#  {inline(time)}: {{type: datetime}}   # hour, weekday, month, ... of the time "
             "itself"
         )
-    if draft.leaks:
-        lines.append(
-            "# Suspected of telling the answer, so left out. Put back what is known when one "
-            "predicts:"
-        )
-        lines += [f"#  {inline(column)}:   # {comment(why)}" for column, why in draft.leaks.items()]
-    if draft.left_out:
-        lines.append("# Left out:")
-        lines += [
-            f"#  {inline(column)}:   # {comment(why)}" for column, why in draft.left_out.items()
-        ]
+    leaks = (
+        "# Suspected of telling the answer, so left out. Put back what is known when one predicts:"
+    )
+    for title, notes in ((leaks, draft.leaks), ("# Left out:", draft.left_out)):
+        lines += [title] * bool(notes)
+        lines += [f"#  {inline(column)}:   # {comment(why)}" for column, why in notes.items()]
     return "\n".join(lines) + "\n"
 
 
-def _report(
-    path: Path,
-    rows: int,
-    columns: int,
-    draft: Draft,
-    told: list[str],
-    unwatched: list[str],
-    options: argparse.Namespace,
-) -> None:
+def _sections(draft: Draft, target: str) -> dict[str, list[str]]:
+    """What the terminal shows of a draft, by title."""
     size = f"{draft.rows_per_batch:,} rows" if draft.rows_per_batch else draft.period.name
-    kinds: dict[str, int] = {}
-    for feature in draft.features.values():
-        kinds[feature.type.name] = kinds.get(feature.type.name, 0) + 1
-    print(f"Read         {rows:,} rows, {columns:,} columns")
-    for number, how in enumerate(told):
-        print(printable(f"{'Format' if not number else '':<13}{how}"))
-    print(f"Task         {draft.task.name}: predict `{options.target}`, compare by {draft.metric}")
-    print(
-        f"Batches      one a {size}: {draft.batches} so far, the newest with {draft.newest_rows:,} "
-        "rows"
-    )
+    kinds = Counter(feature.type.name for feature in draft.features.values())
+    model = []
     if draft.model is not None:
         present, better = chosen("model"), draft.model.name
         kept = "" if present == better else f" as before; {better} may do better"
-        print(f"Model        {present}{kept}: {draft.model.why}")
-    print(f"Key          {', '.join(draft.key_columns)} within a batch")
-    print(f"Features     {', '.join(f'{count} {kind}' for kind, count in kinds.items()) or 'none'}")
-    for title, notes in (("Suspicious", draft.leaks), ("Left out", draft.left_out)):
-        for number, (column, why) in enumerate(notes.items()):
-            print(printable(f"{title if not number else '':<13}`{column}`: {why}"))
-    for number, doubt in enumerate(draft.unsure):
-        print(printable(f"{'Not sure' if not number else '':<13}{doubt}"))
-    if options.query or unwatched:
-        print(
-            "Not watched  DVC can't see when the source changes: `dvc repro -f snapshot` reads it "
-            "again."
-        )
-    print(f"Written      {path}, chosen in {CONF / 'config.yaml'}")
+        model = [f"{present}{kept}: {draft.model.why}"]
+    return {
+        "Task": [f"{draft.task.name}: predict `{target}`, compare by {draft.metric}"],
+        "Batches": [
+            f"one a {size}: {draft.batches} so far, the newest with {draft.newest_rows:,} rows"
+        ],
+        "Model": model,
+        "Key": [f"{', '.join(draft.key_columns)} within a batch"],
+        "Features": [", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"],
+        "Suspicious": [f"`{column}`: {why}" for column, why in draft.leaks.items()],
+        "Left out": [f"`{column}`: {why}" for column, why in draft.left_out.items()],
+        "Not sure": draft.unsure,
+    }

@@ -38,11 +38,10 @@ class Guess:
     found: list[str] = field(default_factory=list)  # how the files are read
     unsure: list[str] = field(default_factory=list)
 
-    @property
-    def source(self) -> dict[str, Any]:
-        """What the source's YAML needs."""
-        dates = {"date_formats": self.date_formats} if self.date_formats else {}
-        return self.settings | dates
+    def source(self, columns: Collection[str]) -> dict[str, Any]:
+        """What the source's YAML needs for some features."""
+        dates = {name: one for name, one in self.date_formats.items() if name in columns}
+        return self.settings | ({"date_formats": dates} if dates else {})
 
 
 def note_files(guess: Guess, parts: Parts, dialect: Dialect) -> None:

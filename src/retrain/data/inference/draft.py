@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from retrain.config import ColumnType, PeriodKind, Task
+from retrain.data.sources import ROW_NUMBER
 
 DEFAULT = "hist_gradient_boosting"
 
@@ -56,3 +57,14 @@ class Draft:
     newest_rows: int = 0
     model: ModelChoice | None = None  # where the default won't do
     numbers_rows: bool = False  # the only key is a number that the source gives to each row
+
+    @property
+    def source(self) -> dict[str, str | int | bool]:
+        """What the source's YAML needs."""
+        number = True if self.key_columns == [ROW_NUMBER] else self.key_columns[0]
+        needed = {
+            "rows_per_batch": self.rows_per_batch,
+            "time_format": self.time_format,
+            "number_rows": number if self.numbers_rows else None,
+        }
+        return {key: value for key, value in needed.items() if value}

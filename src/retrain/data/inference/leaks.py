@@ -30,6 +30,7 @@ MOST_PARTS, PART_ROWS, FEWEST_PART_ROWS = 100, 500, 50
 SAME_SUM = 1e-9  # of the largest target
 A_COPY = 1e-9  # what a correlation of 1 may lack
 _BEFORE = own_column("before")
+ALONE = "it alone tells the target"
 AFTER = "known only after the event?"
 
 
@@ -144,7 +145,7 @@ class _Labelled:
         share = explained_share(values, self.target, self.task)
         if share > self.limit:
             if not self._known_before(values, share):
-                found.why[name] = f"it alone tells the target almost perfectly ({share:.4f} of 1)"
+                found.why[name] = f"{ALONE} almost perfectly ({share:.4f} of 1)"
         elif self.task is Task.multiclass:
             self._check_classes(found, values)
 

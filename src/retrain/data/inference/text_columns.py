@@ -6,7 +6,7 @@ Each decision comes with the reason, and with a doubt where the values alone don
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -15,11 +15,9 @@ import polars as pl
 from retrain.data.inference.dialect import Guess, decide_decimal, note_files, note_marks
 from retrain.data.inference.excel import refuse_serial_dates
 from retrain.data.reading.casting import (
-    INTEGER,
     LEADING_ZERO,
     Cast,
     as_text,
-    cast_as_found,
     cast_flags,
     cast_numbers,
     cast_times,
@@ -50,17 +48,19 @@ def read_and_guess(
     parts = load_parts(paths, dialect, (target, time))
     guess = Guess(pl.DataFrame())
     note_files(guess, parts, dialect)
-    text_parts = [part for part in parts.filled if part.is_text]
+    texts = [part for part in parts.filled if part.is_text]
     frames: list[Part | pl.DataFrame] = [part for part in parts.filled if not part.is_text]
-    if text_parts:
-        frame = join(text_parts)
+    if texts:
+        frame = join(texts)
         # Of most columns nothing is open, and there may be thousands.
         decided = {time, target, *dialect.date_formats}
-        open_ = [name for name in text_columns(frame) if name not in decided]
-        plain = plain_numbers(frame, open_) if dialect.decimal != "," else {}
-        dialect = decide_decimal(guess, frame, dialect, text_parts, plain)
+        names = [name for name in text_columns(frame) if name not in decided]
+        plain = plain_numbers(frame, names) if dialect.decimal != "," else {}
+        dialect = decide_decimal(guess, frame, dialect, texts, plain)
         frame = frame.with_columns(plain.values()) if dialect.decimal == "." else frame
-        casts = _guess_columns(guess, frame, dialect, target, time, time_format)
+        casts = guess_texts(guess, frame, text_columns(frame), dialect, time, time_format)
+        if target in casts:
+            casts[target] = _guess_target(guess, frame[target], casts[target])
         for name, cast in casts.items():
             _note_unread(guess, frame, name, cast)
         note_marks(guess, frame, casts, target)
@@ -71,41 +71,27 @@ def read_and_guess(
     return guess
 
 
-def guess_time(guess: Guess, time: str, time_format: str | None) -> None:
-    """The time column of a typed table that keeps it as text, such as one of a database."""
-    if guess.table.schema.get(time) == pl.String:
-        cast = _guess_time(guess, guess.table[time], time_format, None)
-        guess.table = guess.table.with_columns(cast.values.alias(time))
-
-
-def guess_dates(guess: Guess, date_formats: Mapping[str, str]) -> None:
-    """Columns of a typed table that keep dates as text, and how they are written."""
-    for name, written in date_formats.items():
-        if guess.table.schema.get(name) == pl.String:
-            cast = _given_dates(guess, guess.table[name], written)
-            guess.table = guess.table.with_columns(cast.values.alias(name))
-
-
-def _guess_columns(
+def guess_texts(
     guess: Guess,
     frame: pl.DataFrame,
+    names: Sequence[str],
     dialect: Dialect,
-    target: str,
     time: str,
     time_format: str | None,
 ) -> dict[str, Cast]:
+    """Some columns of text by what their values are, the time column before the others."""
     casts: dict[str, Cast] = {}
-    names = text_columns(frame)
-    if time in names:
-        casts[time] = _guess_time(guess, frame[time], time_format, dialect.day_first)
-        if dialect.day_first is None and (read := casts[time].times) is not None:
-            dialect = replace(dialect, day_first=read.day_first)
-    for name in names:
-        if name != time:
-            casts[name] = _guess_column(guess, frame[name], dialect)
-    if target in names:
-        casts[target] = _guess_target(guess, frame[target], casts[target])
-    return casts
+    for name in sorted(names, key=lambda name: name != time):
+        text = frame[name]
+        if name == time:
+            casts[name] = _guess_time(guess, text, time_format, dialect.day_first)
+            if dialect.day_first is None and (read := casts[name].times) is not None:
+                dialect = replace(dialect, day_first=read.day_first)
+        elif name in dialect.date_formats:
+            casts[name] = _given_dates(guess, text, dialect.date_formats[name])
+        else:
+            casts[name] = _guess_column(guess, text, dialect)
+    return {name: casts[name] for name in names}
 
 
 def _guess_time(
@@ -119,20 +105,20 @@ def _guess_time(
         raise DataError(
             f"`--time {text.name}` holds no times that can be recognized{by}, such as "
             f"{text.drop_nulls().head(1).to_list()}",
-            hint=(
-                "say how they are written with --time-format: as strptime does (%d.%m.%Y %H:%M), "
-                "or epoch_s, epoch_ms, epoch_us"
-            ),
+            hint="say how they are written with --time-format: as strptime does "
+            "(%d.%m.%Y %H:%M), or epoch_s, epoch_ms, epoch_us",
         )
     iso = all(name.startswith("%Y-%m-%d") for name in read.formats)
     formats = " or ".join(read.formats)
-    if time_format or not iso:
-        order = read.order.why if read.order and not read.doubt else ""
-        why = "as you said" if time_format else f"since {order}" if order else "by its form"
-        guess.found.append(f"`{text.name}` is {formats}, {why}")
     guess.time_format = time_format
-    if not time_format and not iso and len(read.formats) == 1:
-        guess.time_format = read.formats[0].replace("%#z", "%z")
+    if time_format:
+        guess.found.append(f"`{text.name}` is {formats}, as you said")
+    elif not iso:
+        clear = read.order and not read.doubt
+        why = f"since {read.order.why}" if read.order and clear else "by its form"
+        guess.found.append(f"`{text.name}` is {formats}, {why}")
+        if len(read.formats) == 1:
+            guess.time_format = formats.replace("%#z", "%z")
     if len(read.formats) > 1 and read.day_first is not None:
         guess.settings["day_first"] = read.day_first
     _doubt_times(guess, text.name, read)
@@ -142,18 +128,16 @@ def _guess_time(
 
 def _doubt_times(guess: Guess, name: str, read: ReadTimes) -> None:
     if read.doubt and read.order is not None:
-        ambiguous = [one for one in read.formats if "%d" in one and "%m" in one][:1]
-        other = [read.order.other or _swapped(one) for one in ambiguous]
-        way_out = "".join(f" If that is wrong: --time-format '{one}'." for one in other)
+        other = [read.order.other or _swapped(one) for one in read.formats if "%d" in one]
+        way_out = "".join(f" If that is wrong: --time-format '{one}'." for one in other[:1])
         guess.unsure.append(read.doubt + way_out)
     known = read.values.drop_nulls()
     ahead = known.filter(known > datetime.now(UTC).replace(tzinfo=None))
     if len(ahead) > 0.01 * len(known):  # mostly a wrong format
         guess.unsure.append(
             f"{len(ahead) / len(known):.0%} of the times in `{name}` lie in the future, up to "
-            f"{ahead.max():%Y-%m-%d}: "
-            f"is {' or '.join(read.formats)} how they are written? If not, say it with "
-            "--time-format."
+            f"{ahead.max():%Y-%m-%d}: is {' or '.join(read.formats)} how they are written? If "
+            "not, say it with --time-format."
         )
     if read.mixed_zones:
         guess.unsure.append(
@@ -169,28 +153,26 @@ def _swapped(name: str) -> str:
 
 def _guess_column(guess: Guess, text: pl.Series, dialect: Dialect) -> Cast:
     """Numbers, flags or times where all values are, save for a few; else texts."""
-    if text.name in dialect.date_formats:
-        return _given_dates(guess, text, dialect.date_formats[text.name])
     known = text.filter(~text.str.strip_chars().is_in(MISSING_MARKS)).drop_nulls()
     if known.is_empty():
         return as_text(text.set(text == "", None))
     few, decimal = known.gather_every(max(1, len(known) // _SAMPLE)), dialect.decimal or "."
-    if cast_numbers(few, decimal).unread.mean() < 0.1 and not _leading_zeros(guess, known):
-        cast = cast_numbers(text, decimal)
-        if _nearly_all(cast, known):
-            _note_amounts(guess, known)
-            return cast
-    if few.str.to_lowercase().is_in(("true", "false")).mean() > 0.9:
+    cast = None
+    if cast_numbers(few, decimal).unread.mean() < 0.1:
+        cast = None if _leading_zeros(guess, known) else cast_numbers(text, decimal)
+    elif few.str.to_lowercase().is_in(("true", "false")).mean() > 0.9:
         cast = cast_flags(text)
-        if _nearly_all(cast, known):
-            return cast
-    dates = few.str.contains(r"\d{4}|\d[/.-]\d+[/.-]\d").mean() > 0.9
-    if dates and not few.str.contains(INTEGER).all():
+    elif few.str.contains(r"\d{4}|\d[/.-]\d+[/.-]\d").mean() > 0.9:
         cast = cast_times(text, None, dialect.day_first)
-        if _nearly_all(cast, known) and cast.times is not None:
-            _note_dates(guess, text.name, cast.times)
-            return cast
-    return cast_as_found(text)
+    unread = 0 if cast is None else int(cast.unread.sum())
+    exceptions = max(1, _MOST_UNREAD * len(known)) if len(known) >= _FEW else 0
+    if cast is None or unread > exceptions:
+        return as_text(text)
+    if cast.times is not None:
+        _note_dates(guess, text.name, cast.times)
+    elif cast.values.dtype.is_numeric():
+        _note_amounts(guess, known)
+    return cast
 
 
 def _given_dates(guess: Guess, text: pl.Series, date_format: str) -> Cast:
@@ -226,27 +208,20 @@ def _leading_zeros(guess: Guess, known: pl.Series) -> bool:
     if len(zeros):
         guess.unsure.append(
             f"`{known.name}` holds digits with leading zeros such as {zeros[0]}: read as texts, "
-            "which keeps them. If they are "
-            "amounts: type numeric."
+            "which keeps them. If they are amounts: type numeric."
         )
     return bool(len(zeros))
 
 
-def _nearly_all(cast: Cast, known: pl.Series) -> bool:
-    unread = int(cast.unread.sum())
-    return not unread or (len(known) >= _FEW and unread <= max(1, _MOST_UNREAD * len(known)))
-
-
 def _note_amounts(guess: Guess, known: pl.Series) -> None:
     decorated = known.filter(known.str.contains(_DECORATED))
-    if decorated.is_empty():
-        return
-    share = known.str.contains("%", literal=True).mean()
-    mixed = f"; {share:.0%} of them have a %, the others none: are they of one unit?"
-    guess.unsure.append(
-        f"`{known.name}` holds amounts such as {decorated[0].strip()}, read as numbers without "
-        "their signs" + (mixed if 0 < share < 1 else ".")
-    )
+    if len(decorated):
+        share = known.str.contains("%", literal=True).mean()
+        mixed = f"; {share:.0%} of them have a %, the others none: are they of one unit?"
+        guess.unsure.append(
+            f"`{known.name}` holds amounts such as {decorated[0].strip()}, read as numbers without "
+            "their signs" + (mixed if 0 < share < 1 else ".")
+        )
 
 
 def _guess_target(guess: Guess, text: pl.Series, cast: Cast) -> Cast:
@@ -258,37 +233,32 @@ def _guess_target(guess: Guess, text: pl.Series, cast: Cast) -> Cast:
         if known.n_unique() > _MOST_CODES or not (known == known.floor()).all():
             return cast
         return replace(finite, values=finite.values.cast(pl.Int64))  # 2.0 is 2
+    words = cast_words(text)
     if cast.values.dtype != pl.String:
         return cast
-    words = cast_words(text)
     if words.values.dtype != pl.String:
         return words
-    name, counts = text.name, words.values.drop_nulls().value_counts(sort=True, name="count")
-    groups: dict[str, list[str]] = {}
-    for word in counts[name]:
-        groups.setdefault(without_case(word), []).append(word)
-        if word in _CLOSED_WORDS:
-            guess.unsure.append(
-                f"`{name}` has a class `{word}`: a class, or a missing label? Leave those cells "
-                "empty if so."
-            )
-    alike = next((words for words in groups.values() if len(words) > 1), None)
-    if alike is None or len(groups) < 2:
+    first: dict[str, str] = {}
+    common = words.values.drop_nulls().value_counts(sort=True)[text.name].to_list()
+    same = {word: first.setdefault(without_case(word), word) for word in common}
+    guess.unsure += [
+        f"`{text.name}` has a class `{word}`: a class, or a missing label? Leave those cells empty "
+        "if so."
+        for word in common
+        if word in _CLOSED_WORDS
+    ]
+    alike = [word for word, other in same.items() if word != other]
+    if not alike or len(first) < 2:
         return words
     what = (
-        "taken for one."
-        if len(groups) == 2
-        else "and are classes of their own: mend the data if not."
+        ": taken for one."
+        if len(first) == 2
+        else ", and are classes of their own: mend the data if not."
     )
-    shown = " and ".join(f"`{word}`" for word in alike[:3])
     guess.unsure.append(
-        f"{shown} of `{name}` differ in their capitals only{':' if len(groups) == 2 else ','} "
-        f"{what}"
+        f"`{same[alike[0]]}` and `{alike[0]}` of `{text.name}` differ in their capitals only{what}"
     )
-    if len(groups) > 2:
-        return words
-    same = {word: group[0] for group in groups.values() for word in group}
-    return replace(words, values=words.values.replace(same))
+    return replace(words, values=words.values.replace(same)) if len(first) == 2 else words
 
 
 def _note_unread(guess: Guess, frame: pl.DataFrame, name: str, cast: Cast) -> None:
