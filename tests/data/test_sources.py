@@ -20,7 +20,7 @@ from retrain.data.periods import parse_delay, parse_period
 from retrain.data.reading.dialect import Dialect
 from retrain.data.reading.parts import PLACE
 from retrain.data.reading.table import read_table
-from retrain.data.reading.time_column import parse_times
+from retrain.data.reading.time_column import as_times, with_times
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.sources import Files, Source, SqlQuery, Table, WithLabels
 from retrain.data.update import update_snapshot
@@ -234,14 +234,14 @@ def test_the_length_of_a_batch_is_said_once() -> None:
     ],
 )
 def test_times_in_many_forms(values: list, time_format: str | None, expected: datetime) -> None:
-    assert parse_times(pl.Series("time", values), time_format).to_list() == [expected]
+    assert as_times(pl.Series("time", values), time_format).values.to_list() == [expected]
 
 
 def test_what_is_no_time_is_refused_with_an_example() -> None:
     with pytest.raises(DataError, match=r"`time`.*soon"):
-        parse_times(pl.Series("time", ["soon"]))
+        with_times(pl.DataFrame({"time": ["soon"]}), "time", None, None)
     with pytest.raises(DataError, match="time_format"):
-        parse_times(pl.Series("time", [1.5]))
+        as_times(pl.Series("time", [1.5]))
 
 
 def test_labels_from_elsewhere_are_joined_and_later_ones_revise_their_batch(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from retrain.config import PeriodKind
 from retrain.data.inference.dialect import Guess
 from retrain.data.inference.draft import DEFAULT, Draft
 from retrain.data.inference.leaks import ALONE
-from retrain.data.inference.schema import draft_schema, free_name, guess_task
+from retrain.data.inference.schema import draft_schema, finite, free_name, guess_task
 from retrain.data.inference.text_columns import guess_texts, read_and_guess
 from retrain.data.inference.wide_tables import find_target_copies
 from retrain.data.reading.dialect import Dialect
@@ -98,7 +98,7 @@ def _with_sparse_column(
     names = [name for name in names if name.lower() != "id" and not name.lower().endswith("_id")]
     if len(names) <= MANY_COLUMNS or options.target not in table.columns:
         return {}, table
-    target = table[options.target]
+    target = finite(table[options.target])
     leaky = find_target_copies(table, names, target, guess_task(target)[0])
     packed = [name for name in names if name not in leaky]
     into = free_name("columns", {*table.columns} - {*packed})
