@@ -90,7 +90,7 @@ def fixed_part(path: str) -> Path:
 
 
 def check_and_write(files: Mapping[Path, str], draft: Draft, target: str, time: str) -> None:
-    """Write files all or none: first a copy of conf/ with them must be read as what was meant.
+    """Write files: first a copy of conf/ with them must be read as what was meant.
 
     Raises ConfigError when it is not, and then nothing has been changed.
     """
@@ -116,17 +116,8 @@ def check_and_write(files: Mapping[Path, str], draft: Draft, target: str, time: 
             "Rename the columns at the source, or in a query."
         )
     build(Source, data.source, "data.source").bind(data)
-    before = {path: path.read_text(encoding="utf-8") if path.is_file() else None for path in files}
-    try:
-        for path, text in files.items():
-            write_text(path, text)
-    except BaseException:
-        for path, text in before.items():
-            if text is None:
-                path.unlink(missing_ok=True)
-            else:
-                write_text(path, text)
-        raise
+    for path, text in files.items():
+        write_text(path, text)
 
 
 def _read(path: Path) -> str:

@@ -11,6 +11,7 @@ from retrain.columns import own_column
 from retrain.config import Task
 from retrain.data.inference.draft import Draft
 from retrain.data.inference.periods import FEWEST_BATCHES
+from retrain.data.scalars import as_float
 
 MANY_VALUES = 50  # of a number that may stand for classes
 ZONE = r"(Z|[+-]\d{2}:?\d{2}| (UTC|GMT))$"
@@ -71,7 +72,7 @@ def _doubt_rare_classes(draft: Draft, target: pl.Series) -> None:
     )
     rare = counts.filter(counts[_COUNT] < RARE_CLASS)
     if len(rare) and draft.task is Task.binary:
-        rows = rare[_COUNT].min()
+        rows = int(as_float(rare[_COUNT].min()))
         draft.unsure.append(
             f"Only {rows:,} row{' has' if rows == 1 else 's have'} the rarer value of "
             f"`{target.name}`: hardly enough to train on."
@@ -106,15 +107,15 @@ def _doubt_size(draft: Draft, table: pl.DataFrame) -> None:
 
 def _doubt_newest(draft: Draft, batch: pl.Series) -> None:
     """A newest batch that has only begun to arrive."""
-    usual = batch.value_counts(name=_COUNT)[_COUNT].median()
+    usual = as_float(batch.value_counts(name=_COUNT)[_COUNT].median())
     if (
         draft.rows_per_batch is None
         and draft.batches > 2
         and draft.newest_rows < UNFINISHED * usual
     ):
-        before = batch.filter(batch < batch.max()).max()
+        before, newest = batch.cast(pl.String).unique().sort()[-2:]
         draft.unsure.append(
-            f"The newest batch, {batch.max()}, has {draft.newest_rows:,} rows where others have "
+            f"The newest batch, {newest}, has {draft.newest_rows:,} rows where others have "
             f"{usual:,.0f}: if it is not "
             f"complete yet, set `as_of: {before}` until it is."
         )

@@ -42,7 +42,8 @@ def to_outcomes(target: pl.Series, task: Task) -> Floats:
     if task is Task.regression:
         return np.column_stack([target.rank(), target.cast(pl.Float64)])
     codes = target.cast(pl.String).rank("dense").to_numpy().astype(np.int64) - 1
-    return np.eye(int(codes.max()) + 1)[codes]
+    outcomes: Floats = np.eye(int(codes.max()) + 1)[codes]
+    return outcomes
 
 
 def explained(values: pl.Series, outcomes: Floats) -> Floats:

@@ -19,6 +19,7 @@ from retrain.data.inference.explained import (
     explained_share,
     to_outcomes,
 )
+from retrain.data.scalars import as_float
 
 ROWS_LOOKED_AT = 50_000
 # Of the variance of classes, or of ranks.
@@ -60,7 +61,7 @@ def find_leaks(
     later = [
         name
         for name in named(ColumnType.datetime)
-        if ((sample[name] > sample[time]).mean() or 0) > 0.5
+        if as_float((sample[name] > sample[time]).mean()) > 0.5
     ]
     found.why |= dict.fromkeys(later, f"in most rows it lies after `{time}`: {AFTER}")
     for name in features:
@@ -90,8 +91,9 @@ def _missing_with_target(values: pl.Series, target: pl.Series) -> bool:
     missing, unlabelled = values.is_null(), target.is_null()
     if not missing.any() or not unlabelled.any() or unlabelled.all():
         return False
-    both = (missing & unlabelled).sum() / unlabelled.sum()
-    return bool((missing == unlabelled).mean() > FOLLOWS_TARGET and both > FOLLOWS_TARGET)
+    both = as_float(missing.filter(unlabelled).mean())
+    same = as_float((missing == unlabelled).mean())
+    return bool(same > FOLLOWS_TARGET and both > FOLLOWS_TARGET)
 
 
 def _find_spans(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
 
 import numpy as np
 import polars as pl
 
 from retrain.config import PeriodKind
 from retrain.data.periods import period_keys
+from retrain.data.scalars import as_float
 
 EVERY = {
     PeriodKind.quarter: "1q",
@@ -31,32 +31,31 @@ def guess_period(times: pl.Series) -> PeriodKind:
     """The calendar period that a person would choose: months, or what comes nearest to them with
     batches neither too small nor too many. A number of rows only where even hours are too few: such
     batches have numbers for names."""
-    sizes = {kind: _sizes(times.sort(), kind) for kind in EVERY}
-    own = times.n_unique()  # times that are few stand for periods themselves
-    for kind in EVERY:
-        if len(sizes[kind]) == own <= MOST_BATCHES and sizes[kind].median() >= SMALL_BATCH:
+    ordered, own = times.sort(), times.n_unique()
+    sizes = {
+        kind: ordered.dt.truncate(every).rle().struct.field("len") for kind, every in EVERY.items()
+    }
+    usual = {kind: as_float(rows.median()) for kind, rows in sizes.items()}
+    for kind in EVERY:  # times that are few stand for periods themselves
+        if len(sizes[kind]) == own <= MOST_BATCHES and usual[kind] >= SMALL_BATCH:
             return kind
-    for most, least in ((MOST_BATCHES, FAIR_BATCH), (MOST_SMALL_BATCHES, SMALL_BATCH)):
-        for kind in PREFERRED:
-            if FEWEST_BATCHES <= len(sizes[kind]) <= most and sizes[kind].median() >= least:
-                return kind
-    few_rows = len(times) < FEWEST_BATCHES * FAIR_BATCH
-    for fewest, least in ((FEWEST_BATCHES, TINY_BATCH), (3 if few_rows else FEWEST_BATCHES, 1)):
-        for kind in EVERY:  # the longest
-            if len(sizes[kind]) >= fewest and sizes[kind].median() >= least:
+    few = 3 if len(times) < FEWEST_BATCHES * FAIR_BATCH else FEWEST_BATCHES
+    for kinds, fewest, most, least in (
+        (PREFERRED, FEWEST_BATCHES, MOST_BATCHES, FAIR_BATCH),
+        (PREFERRED, FEWEST_BATCHES, MOST_SMALL_BATCHES, SMALL_BATCH),
+        (EVERY, FEWEST_BATCHES, len(times), TINY_BATCH),  # the longest
+        (EVERY, few, len(times), 1),
+    ):
+        for kind in kinds:
+            if fewest <= len(sizes[kind]) <= most and usual[kind] >= least:
                 return kind
     return PeriodKind.rows
-
-
-def _sizes(ordered: pl.Series, kind: PeriodKind) -> pl.Series:
-    """Rows of each batch, of times in order."""
-    return ordered.dt.truncate(EVERY[kind]).rle().struct.field("len")
 
 
 def rows_per_batch(rows: int) -> int:
     """About a dozen batches, of a round number of rows."""
     wanted = max(50, rows / 12)
-    step = 10 ** max(1, int(math.log10(wanted)) - 1)
+    step = int(10 ** max(1, int(math.log10(wanted)) - 1))
     return max(step, int(wanted // step * step))
 
 
@@ -77,6 +76,5 @@ def guess_block_hours(times: pl.Series, kind: PeriodKind) -> int:
     step between the times."""
     if kind is PeriodKind.hour:
         return 1
-    steps = times.unique().sort().diff().drop_nulls()
-    step = steps.median() if len(steps) else timedelta(0)
-    return 24 * max(1, math.ceil((step or timedelta(0)) / timedelta(days=1)))
+    step = times.unique().sort().dt.epoch("s").diff().median()
+    return 24 * max(1, math.ceil(as_float(step or 0) / 86_400))

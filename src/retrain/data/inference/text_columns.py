@@ -29,6 +29,7 @@ from retrain.data.reading.dialect import Dialect
 from retrain.data.reading.parts import PLACE, Part, find_places, split_problems
 from retrain.data.reading.table import join, load_parts, text_columns, with_problems
 from retrain.data.reading.times import MISSING_MARKS, ReadTimes
+from retrain.data.scalars import as_float
 from retrain.errors import DataError
 
 # of the values: such a column is still one of numbers or dates, and those rows go to quarantine
@@ -136,7 +137,7 @@ def _doubt_times(guess: Guess, name: str, read: ReadTimes) -> None:
     if len(ahead) > 0.01 * len(known):  # mostly a wrong format
         guess.unsure.append(
             f"{len(ahead) / len(known):.0%} of the times in `{name}` lie in the future, up to "
-            f"{ahead.max():%Y-%m-%d}: is {' or '.join(read.formats)} how they are written? If "
+            f"{ahead.dt.max():%Y-%m-%d}: is {' or '.join(read.formats)} how they are written? If "
             "not, say it with --time-format."
         )
     if read.mixed_zones:
@@ -158,11 +159,11 @@ def _guess_column(guess: Guess, text: pl.Series, dialect: Dialect) -> Cast:
         return as_text(text.set(text == "", None))
     few, decimal = known.gather_every(max(1, len(known) // _SAMPLE)), dialect.decimal or "."
     cast = None
-    if cast_numbers(few, decimal).unread.mean() < 0.1:
+    if as_float(cast_numbers(few, decimal).unread.mean()) < 0.1:
         cast = None if _leading_zeros(guess, known) else cast_numbers(text, decimal)
-    elif few.str.to_lowercase().is_in(("true", "false")).mean() > 0.9:
+    elif as_float(few.str.to_lowercase().is_in(("true", "false")).mean()) > 0.9:
         cast = cast_flags(text)
-    elif few.str.contains(r"\d{4}|\d[/.-]\d+[/.-]\d").mean() > 0.9:
+    elif as_float(few.str.contains(r"\d{4}|\d[/.-]\d+[/.-]\d").mean()) > 0.9:
         cast = cast_times(text, None, dialect.day_first)
     unread = 0 if cast is None else int(cast.unread.sum())
     exceptions = max(1, _MOST_UNREAD * len(known)) if len(known) >= _FEW else 0
@@ -216,7 +217,7 @@ def _leading_zeros(guess: Guess, known: pl.Series) -> bool:
 def _note_amounts(guess: Guess, known: pl.Series) -> None:
     decorated = known.filter(known.str.contains(_DECORATED))
     if len(decorated):
-        share = known.str.contains("%", literal=True).mean()
+        share = as_float(known.str.contains("%", literal=True).mean())
         mixed = f"; {share:.0%} of them have a %, the others none: are they of one unit?"
         guess.unsure.append(
             f"`{known.name}` holds amounts such as {decorated[0].strip()}, read as numbers without "

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from retrain.data.reading.times import MISSING_MARKS, ReadTimes, read_times
+from retrain.data.scalars import as_float
 
 # In a column of words only these are surely no words of their own: NA is Namibia, "None" an answer.
 MISSING_LABELS = ("", "NaN", "nan", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL")
@@ -125,7 +126,7 @@ def _whole(values: pl.Series, text: pl.Series) -> pl.Series:
         (part == part.floor()).all() for part in (known.head(1000), known)
     ):
         return values
-    if known.abs().max() >= _LARGEST_EXACT:
+    if as_float(known.abs().max()) >= _LARGEST_EXACT:
         written = text.drop_nulls().str.contains(INTEGER).all()
         return text.cast(pl.Int64, strict=False) if written else values
     return values if text.str.contains(r"[.,eE%]").any() else values.cast(pl.Int64)

@@ -15,13 +15,13 @@ import polars as pl
 from retrain.config import ColumnType, DataConfig, Task
 from retrain.data.reading.casting import without_case
 
-DTYPES = {
-    ColumnType.numeric: pl.Float64,
-    ColumnType.categorical: pl.String,
-    ColumnType.boolean: pl.Boolean,
+DTYPES: dict[ColumnType, pl.DataType] = {
+    ColumnType.numeric: pl.Float64(),
+    ColumnType.categorical: pl.String(),
+    ColumnType.boolean: pl.Boolean(),
     ColumnType.datetime: pl.Datetime("us"),
-    ColumnType.text: pl.String,
-    ColumnType.sparse: pl.String,
+    ColumnType.text: pl.String(),
+    ColumnType.sparse: pl.String(),
 }
 AMOUNT, FLAG, CODE = "a finite number", "true/false or 1/0", "a text or a whole number"
 KINDS = {ColumnType.boolean: FLAG, ColumnType.categorical: CODE}

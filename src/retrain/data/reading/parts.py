@@ -39,7 +39,7 @@ def find_places(frame: pl.DataFrame, rows: Sequence[int]) -> list[str]:
     """Where some rows of a batch lie, for a person who has to mend them."""
     if PLACE not in frame.columns:
         return [f"row {row + 1} of the batch" for row in rows]
-    return _written(frame[PLACE].gather(rows)).to_list()
+    return _written(frame[PLACE].gather(list(rows))).to_list()
 
 
 def split_problems(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
+from retrain.data.scalars import as_float
 from retrain.errors import DataError
 
 EPOCH_UNITS = {"epoch_s": "s", "epoch_ms": "ms", "epoch_us": "us"}
@@ -314,7 +315,8 @@ def _settle_year(text: pl.Series, formats: list[str], day_first: bool | None) ->
 
 
 def _span(times: pl.Series) -> float:
-    return (times.max() - times.min()).total_seconds() if times.count() else 0.0
+    seconds = times.drop_nulls().dt.epoch("s")
+    return as_float(seconds.max()) - as_float(seconds.min()) if len(seconds) else 0.0
 
 
 def _in_order(times: pl.Series) -> int:
