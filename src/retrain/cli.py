@@ -16,103 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from retrain.errors import RetrainError
+from retrain.errors import ConfigError, DataError, RetrainError
 from retrain.masking import MaskingFormatter, mask
+from retrain.renamed import current_command_line, current_overrides
+from retrain.verbs import DEBUG, OVERRIDES, SHOWN, VERBS, VERSION, Option
+from retrain.workspace import find_root, in_experiment_copy, project_lock, running_stage
 
 if TYPE_CHECKING:
     from retrain.config import Config
 
 STARTED = datetime.now(UTC)
-# verb -> (module, one line, example)
-STAGES = {
-    "config": (
-        "retrain.pipeline.config",
-        "compose conf/, check it, write params.yaml",
-        "retrain config",
-    ),
-    "snapshot": (
-        "retrain.pipeline.snapshot",
-        "bring data/snapshot to what the source holds",
-        "retrain snapshot",
-    ),
-    "monitor": (
-        "retrain.pipeline.observe",
-        "what the newest batch says, and what the policy would decide",
-        "retrain monitor policy=on_drift",
-    ),
-    "train": (
-        "retrain.pipeline.train",
-        "train a candidate (in the pipeline: ask the policy, train the challenger)",
-        "retrain train model=logistic_regression",
-    ),
-    "evaluate": (
-        "retrain.pipeline.evaluate",
-        "compare stored predictions, ask the gate (by hand: shown and counted as a look, not carried out)",
-        "retrain evaluate gate=superiority",
-    ),
-    "promote": (
-        "retrain.pipeline.promote",
-        "carry out the verdict, finish a half-done move; with a version: let it serve although the gate has not chosen it",
-        'retrain promote\n  retrain promote 7 --reason "the gate was wrong about the strike"',
-    ),
-}
-# Who serves is decided by a person: they hold the project's lock as the stages do.
-CHOICES = {
-    "approve": (
-        "retrain.commands.approve",
-        "let the candidate serve that waits for approval",
-        'retrain approve --reason "looked at the slices"',
-    ),
-    "rollback": (
-        "retrain.commands.rollback",
-        "go back to the version that last served",
-        'retrain rollback --reason "complaints"\n  retrain rollback --to 2 --reason "complaints"',
-    ),
-}
-QUESTIONS = {
-    "backtest": (
-        "retrain.commands.backtest",
-        "which policy, strategy and gate would have served best on the snapshot's history, and at what cost",
-        "retrain backtest\n  retrain backtest -m strategy=full,sliding_window policy=every,on_decay\n  retrain backtest --inject-faults --adopt",
-    ),
-    "gate-check": (
-        "retrain.commands.gate_check",
-        "put challengers of known worth before the gate, on the snapshot's history",
-        "retrain gate-check --quick\n  retrain gate-check gate=superiority",
-    ),
-    "reproduce": (
-        "retrain.commands.reproduce",
-        "train a version again from its recorded commit, snapshot and config, and compare predictions",
-        "retrain reproduce 4",
-    ),
-    "status": (
-        "retrain.commands.status",
-        "snapshot, champion, last verdict, what to do next",
-        "retrain status",
-    ),
-    "history": (
-        "retrain.commands.history",
-        "every verdict and every move of the champion; who served when, and why",
-        "retrain history\n  retrain history --at 2013-11-15\n  retrain history --jsonl > ledger.jsonl",
-    ),
-    "predict": (
-        "retrain.commands.predict",
-        "score a file with the champion",
-        "retrain predict new.parquet --output scored.parquet",
-    ),
-}
-INIT = (
-    "retrain.commands.init",
-    "look at your own data, guess its schema, write conf/data/<name>.yaml",
-    "retrain init sales.csv --target amount --time sold_at\n"
-    "  retrain init 'data/incoming/*.parquet' --target churned --time day --period week\n"
-    '  retrain init DATABASE_URL --query "select * from orders" --target late --time ordered_at',
-)
-NEW = (
-    "retrain.commands.new",
-    "write a fresh project into a new folder, on the engine that is installed",
-    "retrain new ../sales",
-)
 # What an MLflow server answers when asking again won't help.
 REFUSALS = {
     "INVALID_PARAMETER_VALUE",
@@ -125,45 +38,17 @@ REFUSALS = {
     "UNAUTHENTICATED",
     "NOT_IMPLEMENTED",
 }
-WITH_VERSION = ("promote", "approve", "reproduce")
-SWEEP = (
-    "retrain train -m model=hist_gradient_boosting,logistic_regression strategy=full,sliding_window"
-)
-
-
-# Options that Hydra's own command line has, and what to do instead here.
-NOT_HERE = {
-    "--config-dir": "overlays of your own lie in conf/experiment/: `experiment=<name>`",
-    "--config-path": "the configuration is that of the project: change into its folder",
-    "--config-name": "overlays of your own lie in conf/experiment/: `experiment=<name>`",
-    "--experimental-rerun": "`retrain reproduce VERSION` trains a version again",
-    "--hydra-help": "`retrain train --help` lists the choices, `--info` shows where everything comes from",
-    "--shell-completion": "there is none",
-}
-RUNS_HYDRA = {
-    "config",
-    "snapshot",
-    "monitor",
-    "train",
-    "evaluate",
-    "promote",
-    "backtest",
-    "gate-check",
-    "status",
-}
 
 
 class _Parser(argparse.ArgumentParser):
     """Lists the choices in `conf/` below the help of a verb that takes them."""
 
     def format_help(self) -> str:
-        text = super().format_help()
-        return text + _list_choices() if self.prog.rpartition(" ")[2] in RUNS_HYDRA else text
+        verb = VERBS.get(self.prog.rpartition(" ")[2])
+        return super().format_help() + (_list_choices() if verb and verb.hydra else "")
 
 
 def _list_choices() -> str:
-    from retrain.workspace import find_root
-
     try:
         files = sorted((find_root() / "conf").glob("*/*.yaml"))
     except RetrainError:
@@ -183,140 +68,34 @@ def build_parser() -> argparse.ArgumentParser:
         description="Retrain a scikit-learn model when new labelled data arrives, and promote it only if it holds up.",
         epilog="The pipeline runs them all: dvc repro. `retrain <verb> --help` shows an example.",
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(
+        cfg=None, info=None, multirun=False, version=None, reason=None, overrides=[], debug=False
+    )
+    _add(parser, DEBUG)
     verbs = parser.add_subparsers(dest="verb", metavar="verb", required=True)
-    for verb, (_, text, example) in (
-        {"new": NEW, "init": INIT} | STAGES | CHOICES | QUESTIONS
-    ).items():
-        examples = f"{example}\n  {SWEEP}" if verb == "train" else example
+    for name, verb in VERBS.items():
         one = verbs.add_parser(
-            verb,
-            help=text,
-            description=text[0].upper() + text[1:] + ".",
-            epilog=f"example:\n  {examples}",
+            name,
+            help=verb.about,
+            description=verb.about[0].upper() + verb.about[1:] + ".",
+            epilog=f"example:\n  {verb.example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        one.add_argument(
-            "--debug",
-            action="store_true",
-            default=argparse.SUPPRESS,
-            help="show the traceback of an error",
-        )
-        if verb == "new":
+        _add(one, Option(DEBUG.flags, DEBUG.settings | {"default": argparse.SUPPRESS}))
+        if verb.hydra:
+            _add(one.add_argument_group("looking at the configuration"), *SHOWN)
+        _add(one, *verb.options)
+        if verb.overrides:
+            numbered = "number of a registered version, then " if verb.overrides == VERSION else ""
             one.add_argument(
-                "folder", type=Path, metavar="DIR", help="a folder that is new or empty"
-            )
-            continue
-        if verb == "init":
-            _add_init(one)
-            continue
-        if verb in RUNS_HYDRA:
-            _add_hydra(one)
-        if verb == "predict":
-            one.add_argument(
-                "input", type=Path, help="Parquet or CSV file with the feature columns"
-            )
-            one.add_argument(
-                "--output", type=Path, required=True, help="Parquet or CSV file to write"
-            )
-            one.add_argument(
-                "--prefix", default="", help="of the new columns: prediction, model_version, ..."
-            )
-        if verb == "history":
-            one.add_argument(
-                "--at",
-                metavar="DATE",
-                help="who served at the end of that day (UTC), or at a time, and why",
-            )
-            one.add_argument("--jsonl", action="store_true", help="the whole ledger as JSON Lines")
-        if verb == "gate-check":
-            one.add_argument(
-                "--quick",
-                action="store_true",
-                help="three batches, at most 30,000 rows to learn from",
-            )
-            one.add_argument(
-                "--batches",
-                type=int,
-                default=8,
-                metavar="N",
-                help="the newest N batches (default: 8)",
-            )
-        if verb == "reproduce":
-            text = "run code and config of which the ledger has no digest"
-            one.add_argument("--trust-store", action="store_true", help=text)
-        if verb == "rollback":
-            one.add_argument(
-                "--to", type=int, metavar="VERSION", help="instead of the version that last served"
-            )
-        if verb in ("promote", "approve", "rollback"):
-            one.add_argument("--reason", required=verb == "rollback", help="goes into the ledger")
-        if verb == "backtest":
-            one.add_argument(
-                "--inject-faults",
-                action="store_true",
-                help="also replay with broken batches: who notices?",
-            )
-            one.add_argument(
-                "--adopt", action="store_true", help="write the recommendation into conf/"
-            )
-        if verb in ("train", "backtest"):
-            one.add_argument(
-                "-m",
-                "--multirun",
-                action="store_true",
-                help="sweep: values separated by commas, one job each",
-            )
-        if verb in WITH_VERSION:
-            text = "number of a registered version, then Hydra overrides as in conf/"
-            one.add_argument("overrides", nargs="*", metavar="VERSION key=value", help=text)
-        else:
-            one.add_argument(
-                "overrides", nargs="*", metavar="key=value", help="Hydra overrides, as in conf/"
+                "overrides", nargs="*", metavar=verb.overrides, help=numbered + OVERRIDES
             )
     return parser
 
 
-def _add_hydra(parser: argparse.ArgumentParser) -> None:
-    """What Hydra's own command line offers for looking at a configuration."""
-    show = parser.add_argument_group("looking at the configuration")
-    kinds = ("job", "hydra", "all")
-    show.add_argument(
-        "--cfg", "-c", choices=kinds, help="print the configuration that would be used, and stop"
-    )
-    show.add_argument("--resolve", action="store_true", help="with --cfg: without ${...}")
-    show.add_argument("--package", "-p", metavar="KEY", help="with --cfg: this part of it")
-    about = "print where it comes from, and stop: all, defaults, defaults-tree, config, plugins, searchpath"
-    show.add_argument("--info", "-i", nargs="?", const="all", metavar="WHAT", help=about)
-
-
-def _add_init(parser: argparse.ArgumentParser) -> None:
-    files = (
-        "CSV, Parquet or JSON Lines: a path, a glob in quotes, or a URL; with --query, a database"
-    )
-    parser.add_argument("files", nargs="+", metavar="FILE", help=files)
-    parser.add_argument("--target", required=True, metavar="COLUMN", help="what to predict")
-    parser.add_argument("--time", required=True, metavar="COLUMN", help="when each row happened")
-    kinds = ("hour", "day", "week", "month", "quarter", "rows")
-    parser.add_argument("--period", choices=kinds, help="length of a batch (default: guessed)")
-    parser.add_argument(
-        "--rows-per-batch", type=int, metavar="N", help="with --period rows (default: guessed)"
-    )
-    formats = "a strptime format, epoch_s, epoch_ms or epoch_us; COLUMN=FORMAT for another column of dates, as often as needed"
-    parser.add_argument("--time-format", metavar="FORMAT", action="append", help=formats)
-    separator = "of the columns in text files: `;`, `|`, tab, ... (default: found out)"
-    parser.add_argument("--separator", metavar="SIGN", help=separator)
-    parser.add_argument(
-        "--decimal", choices=(".", ","), help="sign before the decimals (default: found out)"
-    )
-    parser.add_argument(
-        "--encoding", help="of text files: utf-8, cp1252, utf-16, ... (default: found out)"
-    )
-    parser.add_argument("--name", help="of the data set (default: from the file)")
-    parser.add_argument(
-        "--query", metavar="SQL", help="read what this query returns, from the database FILE"
-    )
-    parser.add_argument("--force", action="store_true", help="overwrite conf/data/<name>.yaml")
+def _add(parser: argparse._ActionsContainer, *options: Option) -> None:
+    for flags, settings in options:
+        parser.add_argument(*flags, **settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -331,9 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         run(options)
-        if (
-            not getattr(options, "multirun", False) and options.verb != "backtest"
-        ):  # there are workers to send home
+        if not options.multirun and options.verb != "backtest":  # there are workers to send home
             _leave()
     except KeyboardInterrupt:
         sys.exit(130)
@@ -397,40 +174,24 @@ def _leave() -> None:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parsed arguments. Overrides may stand before and after `-m`, which argparse alone does not allow."""
-    from retrain.renamed import current_command_line, current_overrides
-
     parser = build_parser()
-    options, rest = parser.parse_known_args(
-        current_command_line(sys.argv[1:] if arguments is None else arguments)
-    )
-    rest = [
-        argument for argument in rest if argument not in ("--run", "-r")
-    ]  # Hydra's word for one job
-    unknown = [argument for argument in rest if argument.startswith("-")]
-    for argument in unknown:
-        name = argument.partition("=")[0]
-        if name in NOT_HERE:
-            parser.error(f"`{name}` is Hydra's, and not here: {NOT_HERE[name]}")
-        if name in ("-m", "--multirun"):
-            parser.error(
-                f"only `retrain train` and `retrain backtest` sweep, not `retrain {options.verb}`"
-            )
+    given = current_command_line(sys.argv[1:] if arguments is None else arguments)
+    options, rest = parser.parse_known_args(given)
+    verb = VERBS[options.verb]
+    rest = [one for one in rest if one not in ("--run", "-r")]  # Hydra's word for one job
+    unknown = [one for one in rest if one.startswith("-") or not verb.overrides]
+    if {"-m", "--multirun"} & {*unknown}:
+        parser.error(
+            f"only `retrain train` and `retrain backtest` sweep, not `retrain {options.verb}`"
+        )
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if options.verb in ("new", "init"):
-        if rest:
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
-        options.started_in = Path.cwd()
-        return options
     options.overrides += rest
-    if (
-        getattr(options, "info", None) and "=" in options.info
-    ):  # an override that came after a bare --info
+    if options.info and "=" in options.info:  # an override that came after a bare --info
         options.overrides.insert(0, options.info)
         options.info = "all"
     options.overrides = current_overrides(options.overrides)
-    options.version, options.started = None, STARTED
-    if options.verb in WITH_VERSION and options.overrides and options.overrides[0].isdigit():
+    if verb.overrides == VERSION and options.overrides and options.overrides[0].isdigit():
         options.version = int(options.overrides.pop(0))
     if options.verb == "promote" and (options.version is None) != (options.reason is None):
         parser.error(
@@ -438,7 +199,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         )
     if options.verb == "reproduce" and options.version is None:
         parser.error("`retrain reproduce` needs the number of a version")
-    options.reason = getattr(options, "reason", None) or ""
+    options.reason = options.reason or ""
+    options.started, options.started_in = STARTED, Path.cwd()
     return options
 
 
@@ -472,9 +234,6 @@ def _as_user_error(error: Exception) -> RetrainError | None:
 
 def _with_copy_hint(error: RetrainError) -> RetrainError:
     """In a copy of the project that DVC made for an experiment: what git ignores is missing."""
-    from retrain.errors import DataError
-    from retrain.workspace import in_experiment_copy
-
     try:
         if not isinstance(error, DataError) or not in_experiment_copy():
             return error
@@ -492,72 +251,52 @@ def _with_copy_hint(error: RetrainError) -> RetrainError:
 
 def run(options: argparse.Namespace) -> None:
     """Dispatch to the verb's module, in the project's root."""
-    from retrain.workspace import find_root, project_lock, running_stage
-
+    verb = VERBS[options.verb]
     if options.verb == "predict":
         options.input, options.output = options.input.resolve(), options.output.resolve()
-    if options.verb == "new":
-        importlib.import_module(NEW[0]).run(options)
-        return
-    os.chdir(find_root())
-    # The package of this very project comes first, also where the environment is another clone's.
-    sys.path.insert(0, str(Path("src").resolve()))
-    if options.verb == "init":
-        importlib.import_module(INIT[0]).run(options)
-        return
-    if getattr(options, "cfg", None) or getattr(options, "info", None):
-        from retrain.commands import show_config
-
-        show_config.run(options)
-        return
-    if options.verb == "train" and options.multirun:
-        from retrain.commands import sweep
-
-        sweep.run(options.overrides)
-        return
-    if options.verb == "backtest":
-        from retrain.commands import backtest
-
-        backtest.run(options)
-        return
-    _refuse_overrides(options)
-    # A verdict is carried out with the configuration that gave it, whatever conf/ has become since.
-    carries_out = options.verb == "promote" and options.version is None
-    in_stage = running_stage() is not None and options.verb != "config"
-    config = _config(options.overrides, in_stage or carries_out)
-    if options.verb == "train" and running_stage() is None:
-        from retrain.commands import candidate
-
-        candidate.run(config)
-    elif options.verb in CHOICES or (options.verb == "promote" and options.version is not None):
-        module = (
-            "retrain.commands.override" if options.verb == "promote" else CHOICES[options.verb][0]
-        )
+    if options.verb != "new":
+        os.chdir(find_root())
+        # The package of this very project comes first, also where the environment is another clone's.
+        sys.path.insert(0, str(Path("src").resolve()))
+    if options.cfg or options.info:
+        _call("retrain.commands.show_config", options)
+    elif options.verb == "train" and options.multirun:
+        _call("retrain.commands.sweep", options.overrides)
+    elif verb.alone:
+        _call(verb.module, options)
+    elif options.verb == "train" and running_stage() is None:
+        _call("retrain.commands.candidate", _config(options))
+    elif options.verb == "promote" and options.version is not None:
         with project_lock(options.verb):
-            importlib.import_module(module).run(config, options)
-    elif options.verb in STAGES:
-        with project_lock(options.verb):
-            importlib.import_module(STAGES[options.verb][0]).run(config)
+            _call("retrain.commands.manual_promotion", _config(options), options)
     else:
-        importlib.import_module(QUESTIONS[options.verb][0]).run(config, options)
+        with project_lock(options.verb) if verb.locks else contextlib.nullcontext():
+            both = verb.module.startswith("retrain.commands")
+            _call(verb.module, _config(options), *([options] if both else []))
 
 
-def _refuse_overrides(options: argparse.Namespace) -> None:
-    """Raises ConfigError where an override would change what a verdict or a waiting version was judged under."""
-    from retrain.errors import ConfigError
+def _call(module: str, *arguments: Any) -> None:
+    importlib.import_module(module).run(*arguments)
+
+
+def _config(options: argparse.Namespace) -> Config:
+    """The configuration that the pipeline resolved, or for a person the one that `conf/` and the overrides make now.
+
+    Raises ConfigError where an override would change what a verdict was reached under, or a version waits under.
+    """
+    from retrain import config
 
     if options.verb in ("promote", "approve") and options.overrides:
         raise ConfigError(
-            f"`retrain {options.verb}` takes no overrides, and was given {' '.join(options.overrides)}: it carries out what was "
-            "decided, as it was decided. Nothing was changed. To change the configuration, edit conf/, then `dvc repro`."
+            f"`retrain {options.verb}` takes no overrides, and was given {' '.join(options.overrides)}: it carries out "
+            "what was decided, as it was decided. Nothing was changed.",
+            hint="to change the configuration, edit conf/, then `dvc repro`",
         )
-
-
-def _config(overrides: Sequence[str], in_stage: bool) -> Config:
-    """The config that the pipeline resolved, or for a person the one that `conf/` and the overrides make now."""
-    from retrain.config import compose, load_params
-
-    return load_params() if in_stage else compose(Path("conf"), overrides)
+    # A verdict is carried out with the configuration that gave it, whatever conf/ has become since.
+    carries_out = options.verb == "promote" and options.version is None
+    if carries_out or (running_stage() is not None and options.verb != "config"):
+        return config.load_params()
+    return config.compose(Path("conf"), options.overrides)
 
 
 if __name__ == "__main__":

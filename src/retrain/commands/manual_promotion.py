@@ -1,23 +1,73 @@
-"""What all commands share by which a person, not the gate, decides who serves."""
+"""A person, not the gate, decides who serves: `retrain approve`, `retrain rollback`, `retrain promote VERSION`."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from retrain.commands.status import first_or_lost
 from retrain.config import Config
 from retrain.data.snapshot import SnapshotStore
 from retrain.errors import ModelError, PromotionError, RetrainError
 from retrain.models.metrics import row_loss_for
+from retrain.models.scoring import score_rows
 from retrain.registry import versions
-from retrain.registry.ledger import Entry, Ledger, current_champion
-from retrain.registry.store import Store
-from retrain.registry.transitions import VersionInfo
+from retrain.registry.ledger import OVERRIDE, ROLLBACK, Entry, Ledger, current_champion
+from retrain.registry.store import Store, open_store
+from retrain.registry.transitions import (
+    VersionInfo,
+    plan_approval,
+    plan_choice,
+    rollback_target,
+    waiting_candidate,
+)
 from retrain.workspace import PROMOTION, SNAPSHOT, invalidated
 
 log = logging.getLogger("retrain")
 SAMPLE_ROWS = 1000
+
+
+def run(config: Config, options: argparse.Namespace) -> None:
+    """Raises PromotionError when that version can't serve, or the champion moves meanwhile; ModelError when it does not work."""
+    store = open_store(config)
+    ledger = Ledger.open(store)
+    entries = ledger.entries()
+    plan = _plan(config, store, entries, options)
+    version = plan(entries).champion  # fails early
+    assert version is not None
+    try_out(config, store, version, entries)
+    entry, before = carry_out(store, ledger, options.started, plan)
+    instead = f" in place of version {before}" if before else ""
+    print(
+        f"Version {version} of {config.tracking.registered_model} is champion now{instead} "
+        f"({entry.kind}, ledger entry {entry.seq})."
+    )
+    if entry.kind == ROLLBACK:
+        print(
+            f"The recipe of version {before} is not promoted again on its snapshot, unless a person does it."
+        )
+
+
+def _plan(
+    config: Config, store: Store, entries: Sequence[Entry], options: argparse.Namespace
+) -> Callable[[Sequence[Entry]], Entry]:
+    """What makes of a ledger the entry for this choice."""
+    if options.verb == "approve":
+        candidate = waiting_candidate(entries, options.version).candidate
+        assert candidate is not None
+        model = versions.checked_record(versions.get_version(store, candidate), entries)
+        return lambda seen: plan_approval(seen, candidate, model.trained_until, options.reason)
+    kind, version = OVERRIDE, options.version
+    if options.verb == "rollback":
+        if current_champion(entries) is None:
+            raise PromotionError(
+                f"There is no champion, so nothing can be rolled back. {first_or_lost(config)}"
+            )
+        kind, version = ROLLBACK, options.to or rollback_target(entries)
+    origin = find_origin(store, version, entries)
+    return lambda seen: plan_choice(seen, kind, origin, options.reason)
 
 
 def find_origin(store: Store, version: int, entries: Sequence[Entry]) -> VersionInfo:
@@ -52,8 +102,6 @@ def try_out(config: Config, store: Store, version: int, entries: Sequence[Entry]
 
     Raises ModelError or DataError when that fails. The champion's score is shown beside it, if it can be had.
     """
-    from retrain.models.scoring import score_rows
-
     snapshot = SnapshotStore(SNAPSHOT)
     rows = snapshot.read([snapshot.manifest().labelled[-1].period]).tail(SAMPLE_ROWS)
 
@@ -115,12 +163,3 @@ def carry_out(
         entry = ledger.extend(decide)
         versions.follow_ledger(store, ledger)
     return entry, before
-
-
-def confirm(config: Config, entry: Entry, before: int | None) -> None:
-    """One line on standard output: what has changed."""
-    instead = f" in place of version {before}" if before else ""
-    name = config.tracking.registered_model
-    print(
-        f"Version {entry.champion} of {name} is champion now{instead} ({entry.kind}, ledger entry {entry.seq})."
-    )

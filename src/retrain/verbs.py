@@ -1,0 +1,276 @@
+"""What the command line offers: every verb with its module, its words and its options, as data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Option(NamedTuple):
+    """An argument, as argparse takes it."""
+
+    flags: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+class Verb(NamedTuple):
+    """One verb of `retrain`.
+
+    `module`: whose `run` is called. `hydra`: it composes the whole configuration, so that its help
+    lists the choices and `--cfg` shows them. `alone`: `run` takes the options and no configuration.
+    `locks`: no other retraining may be at work.
+    """
+
+    module: str
+    about: str
+    example: str
+    options: tuple[Option, ...] = ()
+    overrides: str = "key=value"
+    hydra: bool = False
+    alone: bool = False
+    locks: bool = False
+
+
+def option(*flags: str, **settings: Any) -> Option:
+    return Option(flags, settings)
+
+
+DEBUG = option("--debug", action="store_true", help="show the traceback of an error")
+OVERRIDES = "Hydra overrides, as in conf/"
+VERSION = "VERSION key=value"  # the first argument may be the number of a registered version
+# What Hydra's own command line offers for looking at a configuration.
+SHOWN = (
+    option(
+        "--cfg",
+        "-c",
+        choices=("job", "hydra", "all"),
+        help="print the configuration that would be used, and stop",
+    ),
+    option("--resolve", action="store_true", help="with --cfg: without ${...}"),
+    option("--package", "-p", metavar="KEY", help="with --cfg: this part of it"),
+    option(
+        "--info",
+        "-i",
+        nargs="?",
+        const="all",
+        metavar="WHAT",
+        help="print where it comes from, and stop: all, defaults, defaults-tree, config, plugins, "
+        "searchpath",
+    ),
+)
+_SWEEP = option(
+    "-m",
+    "--multirun",
+    action="store_true",
+    help="sweep: values separated by commas, one job each",
+)
+_REASON = option("--reason", help="goes into the ledger")
+_INIT = (
+    option(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="CSV, Parquet or JSON Lines: a path, a glob in quotes, or a URL; with --query, a "
+        "database",
+    ),
+    option("--target", required=True, metavar="COLUMN", help="what to predict"),
+    option("--time", required=True, metavar="COLUMN", help="when each row happened"),
+    option(
+        "--period",
+        choices=("hour", "day", "week", "month", "quarter", "rows"),
+        help="length of a batch (default: guessed)",
+    ),
+    option("--rows-per-batch", type=int, metavar="N", help="with --period rows (default: guessed)"),
+    option(
+        "--time-format",
+        metavar="FORMAT",
+        action="append",
+        help="a strptime format, epoch_s, epoch_ms or epoch_us; COLUMN=FORMAT for another column "
+        "of dates, as often as needed",
+    ),
+    option(
+        "--separator",
+        metavar="SIGN",
+        help="of the columns in text files: `;`, `|`, tab, ... (default: found out)",
+    ),
+    option("--decimal", choices=(".", ","), help="sign before the decimals (default: found out)"),
+    option("--encoding", help="of text files: utf-8, cp1252, utf-16, ... (default: found out)"),
+    option("--name", help="of the data set (default: from the file)"),
+    option("--query", metavar="SQL", help="read what this query returns, from the database FILE"),
+    option("--force", action="store_true", help="overwrite conf/data/<name>.yaml"),
+)
+
+VERBS = {
+    "new": Verb(
+        "retrain.commands.new",
+        "write a fresh project into a new folder, on the engine that is installed",
+        "retrain new ../sales",
+        (option("folder", type=Path, metavar="DIR", help="a folder that is new or empty"),),
+        overrides="",
+        alone=True,
+    ),
+    "init": Verb(
+        "retrain.commands.init",
+        "look at your own data, guess its schema, write conf/data/<name>.yaml",
+        "retrain init sales.csv --target amount --time sold_at\n"
+        "  retrain init 'data/incoming/*.parquet' --target churned --time day --period week\n"
+        '  retrain init DATABASE_URL --query "select * from orders" --target late --time ordered_at',
+        _INIT,
+        overrides="",
+        alone=True,
+    ),
+    "config": Verb(
+        "retrain.pipeline.config",
+        "compose conf/, check it, write params.yaml",
+        "retrain config",
+        hydra=True,
+        locks=True,
+    ),
+    "snapshot": Verb(
+        "retrain.pipeline.snapshot",
+        "bring data/snapshot to what the source holds",
+        "retrain snapshot",
+        hydra=True,
+        locks=True,
+    ),
+    "monitor": Verb(
+        "retrain.pipeline.observe",
+        "what the newest batch says, and what the policy would decide",
+        "retrain monitor policy=on_drift",
+        hydra=True,
+        locks=True,
+    ),
+    "train": Verb(
+        "retrain.pipeline.train",
+        "train a candidate (in the pipeline: ask the policy, train the challenger)",
+        "retrain train model=logistic_regression\n  retrain train -m "
+        "model=hist_gradient_boosting,logistic_regression strategy=full,sliding_window",
+        (_SWEEP,),
+        hydra=True,
+        locks=True,
+    ),
+    "evaluate": Verb(
+        "retrain.pipeline.evaluate",
+        "compare stored predictions, ask the gate (by hand: shown and counted as a look, not "
+        "carried out)",
+        "retrain evaluate gate=superiority",
+        hydra=True,
+        locks=True,
+    ),
+    "promote": Verb(
+        "retrain.pipeline.promote",
+        "carry out the verdict, finish a half-done move; with a version: let it serve although "
+        "the gate has not chosen it",
+        'retrain promote\n  retrain promote 7 --reason "the gate was wrong about the strike"',
+        (_REASON,),
+        overrides=VERSION,
+        hydra=True,
+        locks=True,
+    ),
+    # Who serves is decided by a person: they hold the project's lock as the stages do.
+    "approve": Verb(
+        "retrain.commands.manual_promotion",
+        "let the candidate serve that waits for approval",
+        'retrain approve --reason "looked at the slices"',
+        (_REASON,),
+        overrides=VERSION,
+        locks=True,
+    ),
+    "rollback": Verb(
+        "retrain.commands.manual_promotion",
+        "go back to the version that last served",
+        'retrain rollback --reason "complaints"\n  retrain rollback --to 2 --reason "complaints"',
+        (
+            option(
+                "--to", type=int, metavar="VERSION", help="instead of the version that last served"
+            ),
+            option("--reason", required=True, help="goes into the ledger"),
+        ),
+        locks=True,
+    ),
+    "backtest": Verb(
+        "retrain.commands.backtest",
+        "which policy, strategy and gate would have served best on the snapshot's history, and at "
+        "what cost",
+        "retrain backtest\n"
+        "  retrain backtest -m strategy=full,sliding_window policy=every,on_decay\n"
+        "  retrain backtest --inject-faults --adopt",
+        (
+            option(
+                "--inject-faults",
+                action="store_true",
+                help="also replay with broken batches: who notices?",
+            ),
+            option("--adopt", action="store_true", help="write the recommendation into conf/"),
+            _SWEEP,
+        ),
+        hydra=True,
+        alone=True,
+    ),
+    "gate-check": Verb(
+        "retrain.commands.gate_check",
+        "put challengers of known worth before the gate, on the snapshot's history",
+        "retrain gate-check --quick\n  retrain gate-check gate=superiority",
+        (
+            option(
+                "--quick",
+                action="store_true",
+                help="three batches, at most 30,000 rows to learn from",
+            ),
+            option(
+                "--batches",
+                type=int,
+                default=8,
+                metavar="N",
+                help="the newest N batches (default: 8)",
+            ),
+        ),
+        hydra=True,
+    ),
+    "reproduce": Verb(
+        "retrain.commands.reproduce",
+        "train a version again from its recorded commit, snapshot and config, and compare "
+        "predictions",
+        "retrain reproduce 4",
+        (
+            option(
+                "--trust-store",
+                action="store_true",
+                help="run code and config of which the ledger has no digest",
+            ),
+        ),
+        overrides=VERSION,
+    ),
+    "status": Verb(
+        "retrain.commands.status",
+        "snapshot, champion, last verdict, what to do next",
+        "retrain status",
+        hydra=True,
+    ),
+    "history": Verb(
+        "retrain.commands.history",
+        "every verdict and every move of the champion; who served when, and why",
+        "retrain history\n  retrain history --at 2013-11-15\n  "
+        "retrain history --jsonl > ledger.jsonl",
+        (
+            option(
+                "--at",
+                metavar="DATE",
+                help="who served at the end of that day (UTC), or at a time, and why",
+            ),
+            option("--jsonl", action="store_true", help="the whole ledger as JSON Lines"),
+        ),
+    ),
+    "predict": Verb(
+        "retrain.commands.predict",
+        "score a file with the champion",
+        "retrain predict new.parquet --output scored.parquet",
+        (
+            option("input", type=Path, help="Parquet or CSV file with the feature columns"),
+            option("--output", type=Path, required=True, help="Parquet or CSV file to write"),
+            option(
+                "--prefix", default="", help="of the new columns: prediction, model_version, ..."
+            ),
+        ),
+    ),
+}
