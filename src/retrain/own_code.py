@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.util
+import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -120,20 +119,37 @@ def defined_names(modules: Mapping[str, Path]) -> list[str]:
 
 
 def _modules_on_the_way(name: str, root: Path) -> Iterator[tuple[str, Path]]:
-    """The package that a dotted name begins with, those inside it, and the module where the name ends."""
-    package, *rest = name.split(".")
-    path = _origin(package, root) if package.isidentifier() and package != PACKAGE else None
-    if path is None or not path.is_relative_to(root.resolve()) or _is_installed(path):
+    """The packages that a dotted name goes through, and the module where it ends."""
+    parts = name.split(".")
+    for place in _folders(root) if parts[0] != PACKAGE and all(parts) else ():
+        if not (place / parts[0]).is_dir() and not (place / f"{parts[0]}.py").is_file():
+            continue
+        for number, part in enumerate(parts, start=1):
+            folder = place / part
+            path = folder / "__init__.py" if folder.is_dir() else place / f"{part}.py"
+            if path.is_file():
+                yield ".".join(parts[:number]), path
+            if not folder.is_dir():
+                return
+            place = folder
         return
-    if path.is_file():
-        yield package, path
-    for part in rest if path.name == "__init__.py" else ():
-        package, folder = f"{package}.{part}", path.parent / part
-        path = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
-        if path.is_file():
-            yield package, path
-        if not folder.is_dir():
-            return
+
+
+def _folders(root: Path) -> list[Path]:
+    """Where the project's own modules are imported from, `src/` first as on the path of every command.
+
+    Nothing of an environment, which often lies in the project's folder and differs from clone to
+    clone, and nothing of another clone that is installed in it.
+    """
+    standard = Path(sysconfig.get_paths()["stdlib"]).resolve()
+    folders = dict.fromkeys(Path(entry).resolve() for entry in [str(root / "src"), *sys.path])
+    return [
+        folder
+        for folder in folders
+        if folder.is_relative_to(root.resolve())
+        and not {"site-packages", "dist-packages"} & {*folder.parts}
+        and not folder.is_relative_to(standard)
+    ]
 
 
 def _imports(module: str, path: Path) -> Iterator[str]:
@@ -154,34 +170,6 @@ def _parsed(path: Path) -> ast.Module:
         return ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return ast.Module([], [])
-
-
-def _origin(package: str, root: Path) -> Path | None:
-    """Where a top-level package or module lies, None when it can't be found: building it says why.
-
-    The project's `src/` comes first, as on the path of every command: an environment may hold the
-    package of another clone under the same name.
-    """
-    try:
-        spec = PathFinder.find_spec(package, [str(root / "src")])
-        if spec is None or spec.origin is None:
-            spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        return None
-    if spec is None:
-        return None
-    if spec.origin is None:  # a namespace package: a folder without `__init__.py`
-        folder = next(iter(spec.submodule_search_locations or ()), None)
-        return Path(folder).resolve() / "__init__.py" if folder else None
-    return Path(spec.origin).resolve()
-
-
-def _is_installed(path: Path) -> bool:
-    """Whether a file is of an environment, which often lies in the project's folder and differs from clone to clone."""
-    standard = Path(sysconfig.get_paths()["stdlib"]).resolve()
-    return bool({"site-packages", "dist-packages"} & set(path.parts)) or path.is_relative_to(
-        standard
-    )
 
 
 def _digest(modules: Iterable[Path], root: Path) -> str:
