@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from omegaconf import DictConfig, OmegaConf
@@ -17,15 +17,14 @@ from pydantic import ConfigDict, Strict
 
 from retrain.config_checks import check_values
 from retrain.errors import ConfigError
+from retrain.lazy import hydra
 from retrain.origins import (
     OVERLAYS,
-    all_choices,
-    check_choices,
-    chosen_groups,
-    explain_addition,
+    chosen_overlays,
     explain_foreign_key,
     find_origin,
     folders_of,
+    refuse_missing,
     refuse_several,
     without_null,
 )
@@ -50,9 +49,6 @@ from retrain.ranges import (
 from retrain.renamed import current_overrides, with_current_names
 from retrain.workspace import PARAMS
 from retrain.yaml_text import dump, literal, load, read_as_written
-
-if TYPE_CHECKING:
-    from hydra.core.override_parser.types import Override
 
 read_as_written()
 MOST_SHOWN = 5  # mistakes in one message
@@ -240,27 +236,23 @@ def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:
 
 def compose_raw(conf: Path, overrides: Sequence[str] = ()) -> DictConfig:
     """What Hydra makes of `conf/config.yaml`, its own settings under `hydra` included. Raises ConfigError when it can't."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
-
     try:
-        with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-            return hydra_compose(
+        with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+            return hydra.compose(
                 "config", overrides=without_null(overrides, conf), return_hydra_config=True
             )
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
-        check_choices(chosen_groups(overrides, conf), conf)
-        explain_addition(overrides, conf)
+    except (
+        hydra.errors.HydraException,
+        OmegaConfBaseException,
+        ValueError,
+        TypeError,
+    ) as error:
+        for group, names in chosen_overlays({}, overrides, conf):
+            if not (conf / group).is_dir():
+                refuse_missing(group, names, [conf])
         given = f" (overrides: {' '.join(overrides)})" if overrides else ""
-        unset = getattr(error.__cause__, "full_key", None)
-        said = (
-            f"no file of {conf.name}/ sets `{unset}`. If that name is right, add it: `+{unset}=...`."
-            if unset
-            else ""
-        )
         raise ConfigError(
-            f"The configuration can't be composed{given}: {said or first_lines(error)}"
+            f"The configuration can't be composed{given}: {first_lines(error)}"
         ) from error
     except Exception as error:  # Hydra lets the YAML parser's own errors through
         if type(error).__module__.startswith("yaml"):
@@ -270,20 +262,24 @@ def compose_raw(conf: Path, overrides: Sequence[str] = ()) -> DictConfig:
         raise
 
 
-def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+def parse_overrides(overrides: Sequence[str]) -> list[hydra.core.override_parser.types.Override]:
     """Overrides as Hydra reads them. Raises ConfigError for one that it can't read."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
+        return hydra.core.override_parser.overrides_parser.OverridesParser.create().parse_overrides(
+            list(overrides)
+        )
+    except (
+        hydra.errors.HydraException,
+        OmegaConfBaseException,
+        ValueError,
+        TypeError,
+    ) as error:
         raise ConfigError(
             f"An override can't be read ({' '.join(overrides)}): {first_lines(error)}"
         ) from error
 
 
-def swept_values(override: Override) -> list[str]:
+def swept_values(override: hydra.core.override_parser.types.Override) -> list[str]:
     """The values that a sweep tries. Raises ConfigError for one that Hydra can't list, such as a choice inside a list."""
     try:
         return [str(value) for value in override.sweep_string_iterator()]
@@ -297,17 +293,17 @@ def check(
     composed: DictConfig, conf: Path, choices: Mapping[str, Any], overrides: Sequence[str]
 ) -> Config:
     """Typed form of a composed config. Raises ConfigError naming key, value and file."""
-    choices = all_choices(choices, overrides, conf)
-    where = functools.partial(find_origin, conf=conf, choices=choices, overrides=overrides)
+    where = functools.partial(find_origin, conf=conf, overrides=overrides)
     folders = folders_of(conf, _searchpath(composed))
-    check_choices(choices, conf, folders)
-    refuse_several({one.name: choices.get(one.name) for one in fields(Config)}, conf)
+    for group, names in chosen_overlays(choices, overrides, conf) if folders else ():
+        refuse_missing(group, names, folders or [])
+    refuse_several([one.name for one in fields(Config) if one.name in composed], choices, conf)
     content = _resolved(composed, where)
     _gather_trusted_types(content, conf, where)
     content = with_current_names(content, overrides)
     misfits = [*find_misfits(Config, content), *node_misfits(content)]
     for misfit in misfits:
-        explain_foreign_key(misfit.key, conf, choices)
+        explain_foreign_key(misfit.key, conf)
     _refuse_misfits(misfits, where)
     config: Config = adapter(Config).validate_python(content)
     check_values(config, where, folders)
@@ -342,11 +338,9 @@ def _resolved(composed: DictConfig, where: Callable[[str], str]) -> Node:
 
 def _searchpath(composed: DictConfig) -> list[str]:
     """Where Hydra looks beside `conf/`. A job of a sweep is handed its config without Hydra's part."""
-    from hydra.core.hydra_config import HydraConfig
-
     found = OmegaConf.select(composed, "hydra.searchpath")
-    if found is None and HydraConfig.initialized():
-        found = HydraConfig.get().searchpath
+    if found is None and hydra.core.hydra_config.HydraConfig.initialized():
+        found = hydra.core.hydra_config.HydraConfig.get().searchpath
     return [str(place) for place in found or []]
 
 
@@ -358,18 +352,17 @@ def _gather_trusted_types(content: Node, conf: Path, where: Callable[[str], str]
     """
     chosen = content.get("model")
     chosen = chosen if isinstance(chosen, dict) else {}
-    own = own_modules(named_code(chosen), conf.parent)
+    trusted = defined_names(own_modules(named_code(chosen), conf.parent))
     listed = chosen.pop("trusted_types", [])
-    models = [(where("model.trusted_types"), listed, defined_names(own))]
+    _refuse_misfits(find_misfits(list[Text], listed, "model.trusted_types"), where)
+    trusted += listed
     for path in sorted((conf / "model").glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
         own = own_modules(re.findall(r"_target_:\s*([\w.]+)", text), conf.parent)
         listed = load(text).get("trusted_types", []) if "trusted_types" in text else []
-        models.append((f"In {path.relative_to(conf.parent)}", listed, defined_names(own)))
-    trusted: list[str] = []
-    for place, types, names in models:
-        _refuse_misfits(find_misfits(list[Text], types, "model.trusted_types"), place)
-        trusted += [*types, *names]
+        misfits = find_misfits(list[Text], listed, "model.trusted_types")
+        _refuse_misfits(misfits, f"In {path.relative_to(conf.parent)}")
+        trusted += [*listed, *defined_names(own)]
     if isinstance(content.get("trusted_types"), list):
         content["trusted_types"] = list(dict.fromkeys([*content["trusted_types"], *trusted]))
 
@@ -390,7 +383,6 @@ def first_lines(error: BaseException) -> str:
     noise = (
         "full_key:",
         "object_type",
-        "To append to your config use",
         "Set the environment variable HYDRA_FULL_ERROR",
     )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -400,9 +392,6 @@ def first_lines(error: BaseException) -> str:
 
 def instantiate(node: Any, key: str, **arguments: Any) -> Any:
     """The object that a `_target_` node describes. Raises ConfigError naming the key."""
-    from hydra.errors import HydraException
-    from hydra.utils import instantiate as hydra_instantiate
-
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"`{key}` must name a class with `_target_`, but is {node!r}.")
     misfit = next(node_misfits(node, key), None)
@@ -410,11 +399,13 @@ def instantiate(node: Any, key: str, **arguments: Any) -> Any:
         raise ConfigError(f"{misfit}. Mend it under conf/ or in the override.")
     try:
         # Lists must arrive as lists: scikit-learn refuses OmegaConf's own, and skops can't store them.
-        made = hydra_instantiate(literal(dict(node)), _convert_="all", _partial_=bool(arguments))
+        made = hydra.utils.instantiate(
+            literal(dict(node)), _convert_="all", _partial_=bool(arguments)
+        )
         return (
             made(**arguments) if arguments else made
         )  # not through OmegaConf, which would interpolate names of columns
-    except (HydraException, TypeError, ValueError) as error:
+    except (hydra.errors.HydraException, TypeError, ValueError) as error:
         cause = error.__cause__ or error
         unknown = re.search(r"Error loading [^\n]*\s*\w+\([\"'](.*)[\"']\)", str(cause))
         if unknown:

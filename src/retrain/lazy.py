@@ -59,9 +59,12 @@ if TYPE_CHECKING:
     import filelock
     import fsspec
     import hydra
+    import hydra.core.global_hydra
     import hydra.core.hydra_config
     import hydra.core.override_parser.overrides_parser
+    import hydra.core.override_parser.types
     import hydra.errors
+    import hydra.types
     import hydra.utils
     import jinja2
     import joblib

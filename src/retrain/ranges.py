@@ -30,6 +30,8 @@ from pydantic import (
 from pydantic.errors import PydanticUserError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from retrain.lazy import hydra
+
 Kind = TypeVar("Kind")
 
 
@@ -200,8 +202,6 @@ def _silent(record: logging.LogRecord) -> bool:
 
 def _load(target: str) -> Callable[..., Any] | None:
     """What a `_target_` names, if it is the project's own: a library can take seconds to import."""
-    from hydra.utils import get_object
-
     # It would say in three lines what building says in one.
     logging.getLogger("hydra.utils").addFilter(_silent)
     package = target.partition(".")[0]
@@ -209,7 +209,7 @@ def _load(target: str) -> Callable[..., Any] | None:
         found = find_spec(package)
         if found is None or (package != "retrain" and "site-packages" in str(found.origin)):
             return None
-        loaded: Callable[..., Any] = get_object(target)
+        loaded: Callable[..., Any] = hydra.utils.get_object(target)
         return loaded
     except (ImportError, ValueError):  # Hydra makes one of these of whatever importing raises
         return None

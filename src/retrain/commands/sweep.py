@@ -22,7 +22,7 @@ from retrain.commands import candidate
 from retrain.config import Config, DataConfig
 from retrain.errors import ConfigError, RetrainError
 from retrain.models.metrics import lower_is_better, shown_metrics
-from retrain.origins import OVERLAYS, check_choices, list_groups, without_null
+from retrain.origins import OVERLAYS, list_groups, refuse_missing, without_null
 from retrain.registry.names import fit_text
 from retrain.registry.store import CANDIDATES, Store, ensure_experiment, open_store
 from retrain.report.formatting import TITLES, escape_markdown, markdown_table
@@ -136,7 +136,7 @@ def _check_sweep(parsed: Sequence[Override], sweeper: DictConfig) -> None:
                         f"`{override.input_line}`: Hydra can't choose null in a sweep. Make a file without content, "
                         f"conf/{override.key_or_group}/none.yaml, and write none for null."
                     )
-                check_choices({override.key_or_group: value}, CONF)
+                refuse_missing(override.key_or_group, [value], [CONF])
 
 
 def _checked(composed: DictConfig, name: str) -> Config:
