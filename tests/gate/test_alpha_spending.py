@@ -1,4 +1,5 @@
-"""Repeated looks at the same rows: how they are counted, and that all of them together cost no more than one."""
+"""Repeated looks at the same rows: how they are counted, and that all of them together cost no more
+than one."""
 
 from __future__ import annotations
 
@@ -125,7 +126,8 @@ def test_what_an_earlier_window_has_seen_is_subtracted_from_what_a_look_may_spen
 def test_overlapping_windows_together_promote_no_more_than_alpha_within_one_windows_length(
     blocks: int, step: int
 ) -> None:
-    """Worse by exactly the margin, 20,000 simulated histories: the standard error of a share of 5 % is 0.15 %."""
+    """Worse by exactly the margin, 20,000 simulated histories: the standard error of a share of 5 %
+    is 0.15 %."""
     from scipy.stats import t
 
     looks = blocks // step

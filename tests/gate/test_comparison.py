@@ -1,4 +1,5 @@
-"""The statistics of the comparison: against closed forms, and by simulation of days whose rows move together."""
+"""The statistics of the comparison: against closed forms, and by simulation of days whose rows move
+together."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ NEW, OLD = map(score_column, MODELS)
 
 
 def simulate(generator: np.random.Generator, days: int, rows: int = 200) -> pl.DataFrame:
-    """Two models whose true scores are equal, wrong in opposite directions by as much each day as that day is unusual."""
+    """Two models whose true scores are equal, wrong in opposite directions by as much each day as
+    that day is unusual."""
     day = np.repeat(np.arange(days), rows)
     shift = generator.normal(0, 0.6, days)[day]
     base = generator.normal(0, 1, days * rows)
@@ -72,7 +74,8 @@ def test_with_blocks_of_unequal_size_it_is_close_to_the_ratio_estimator() -> Non
 
 @pytest.mark.parametrize("metric", ["log_loss", "roc_auc"])
 def test_the_interval_covers_the_truth_when_days_move_together(metric: str) -> None:
-    """95 % intervals over 10 days: ours holds its word, one that believes in independent rows does not."""
+    """95 % intervals over 10 days: ours holds its word, one that believes in independent rows does
+    not."""
     generator, simulations = np.random.default_rng(3), 300
     truth = 0.0  # the tilts are mirror images, and a shift of all scores changes no ranking
     covered = by_row = 0
@@ -168,7 +171,8 @@ def test_the_loss_that_policies_watch_is_measured_under_every_metric(
 
 
 def test_a_relative_margin_is_as_uncertain_as_the_score_that_it_is_a_share_of() -> None:
-    """Its estimate is that of challenger - 1.05 * incumbent: for a mean of losses, Student's t of the daily means of that."""
+    """Its estimate is that of challenger - 1.05 * incumbent: for a mean of losses, Student's t of
+    the daily means of that."""
     frame = simulate(np.random.default_rng(4), days=9)
     beyond, margin = compare(frame, MODELS).beyond_margin("incumbent", "log_loss", 0.05, "relative")
     target = frame[TARGET].to_numpy()

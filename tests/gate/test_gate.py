@@ -27,7 +27,8 @@ def comparison(
     auc: float = 0.0,
     baseline: float = -0.05,
 ) -> Comparison:
-    """The challenger is worse by `difference` in log loss than the incumbent, and better by `auc` in AUC."""
+    """The challenger is worse by `difference` in log loss than the incumbent, and better by `auc`
+    in AUC."""
     differences = {
         other: dict.fromkeys(METRICS, Estimate(0.0, error, blocks - 1))
         for other in ("incumbent", "baseline")

@@ -39,7 +39,8 @@ LIMITS = {"metric": "log_loss", "margin": 0.1, "margin_is": "relative", "confide
 
 
 def rows(ruined: pl.Expr | None = None, seed: int = 0, worse: float = 0.0) -> pl.DataFrame:
-    """Two models that know the truth up to noise; where `ruined`, the challenger says the opposite."""
+    """Two models that know the truth up to noise; where `ruined`, the challenger says the
+    opposite."""
     generator = np.random.default_rng(seed)
     size = DAYS * ROWS
     logit = generator.normal(-1, 1, size)
@@ -164,7 +165,8 @@ def test_one_ruined_slice_fails_and_is_named(by: str, ruined: pl.Expr, named: st
 
 
 def test_many_slices_of_equal_models_raise_no_more_false_alarms_than_one() -> None:
-    """With margin 0 a level of the test is at stake: corrected, about 5 % of the windows fail; uncorrected it would be half."""
+    """With margin 0 a level of the test is at stake: corrected, about 5 % of the windows fail;
+    uncorrected it would be half."""
     failed = 0
     for seed in range(60):
         frame = rows(seed=seed).with_columns(part=pl.int_range(pl.len()) % 20)
@@ -252,7 +254,8 @@ def test_a_slice_by_what_the_data_do_not_have_is_refused_with_the_config(by: str
 
 
 def test_by_null_stands_for_categorical_and_boolean_features_alone() -> None:
-    """Never for the target, on one side of which a challenger that follows a shift is always worse; nor for a key."""
+    """Never for the target, on one side of which a challenger that follows a shift is always worse;
+    nor for a key."""
     data = compose(REPOSITORY / "conf").data
     features = [
         name for name, column in data.features.items() if column.type is ColumnType.categorical
@@ -315,7 +318,8 @@ def test_a_budget_is_kept_or_not_and_never_guessed() -> None:
 
 
 def of_classes(counts: dict[str, int], **more: object) -> Comparison:
-    """Evaluation rows of some classes; `unknown_classes` are those that a model was not trained on."""
+    """Evaluation rows of some classes; `unknown_classes` are those that a model was not trained
+    on."""
     names = list(counts)
     target = np.repeat(np.arange(len(names)), list(counts.values()))
     frame = pl.DataFrame({TARGET: target})

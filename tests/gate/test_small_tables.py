@@ -1,4 +1,5 @@
-"""Tables that the shipped gate has to let live: few rows, rare classes. Predictions are simulated; window and gate are real."""
+"""Tables that the shipped gate has to let live: few rows, rare classes. Predictions are simulated;
+window and gate are real."""
 
 from __future__ import annotations
 

@@ -143,6 +143,7 @@ def test_a_metric_of_ones_own_is_named_by_its_dotted_path() -> None:
 def test_a_scorer_is_told_from_a_loss_without_loading_scikit_learn() -> None:
     code = (
         "import sys; from retrain.config import Task; from retrain.models import metrics as m; "
-        "m.row_loss_for('f1', Task.binary), m.lower_is_better('f1'); assert 'sklearn' not in sys.modules"
+        "m.row_loss_for('f1', Task.binary), m.lower_is_better('f1'); assert 'sklearn' not in "
+        "sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

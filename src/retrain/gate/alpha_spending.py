@@ -1,8 +1,10 @@
-"""Repeated looks at the same evaluation rows: how many there were, and at which level each of them may be tested.
+"""Repeated looks at the same evaluation rows: how many there were, and at which level each of them
+may be tested.
 
-Whoever tries challenger after challenger on one window gets one through by luck in the end. So the k-th is tested at a
-level such that the levels of all looks, however many, add up to no more than the one that was configured
-(alpha spending in the sense of Foster and Stine 2008, "Alpha-investing", JRSS B 70, without earning any back).
+Whoever tries challenger after challenger on one window gets one through by luck in the end. So the
+k-th is tested at a level such that the levels of all looks, however many, add up to no more than
+the one that was configured (alpha spending in the sense of Foster and Stine 2008,
+"Alpha-investing", JRSS B 70, without earning any back).
 """
 
 from __future__ import annotations
@@ -11,25 +13,17 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from retrain.registry.ledger import Entry
     from retrain.types import ChallengerRecord
 
 
-class Judged(Protocol):
-    """What counts as a look: predictions and gate, by digest, and the window [start, end) in ISO 8601."""
-
-    predictions: str
-    gate: str
-    evaluation_start: str
-    evaluation_end: str
-
-
 @dataclass(frozen=True)
 class Look:
-    """A verdict that somebody was about to see, whether or not a promotion followed. Kept beside the ledger's entries."""
+    """A verdict that somebody was about to see, whether or not a promotion followed. Kept beside
+    the ledger's entries."""
 
     predictions: str
     gate: str
@@ -41,7 +35,8 @@ class Look:
     newest_batch: str
     look: int = 0  # which one it is
     unseen: float = 1.0  # share of the window that no look at an earlier one has seen
-    verdict: str = ""  # empty where the pipeline was going to ask its own gate: then the ledger's entry says it
+    # empty where the pipeline was going to ask its own gate: then the ledger's entry says it
+    verdict: str = ""
     who: str = ""
     time: str = ""
     id: str = ""
@@ -49,13 +44,16 @@ class Look:
 
 # Most windows are looked at once: the first look keeps most of the level.
 FIRST_LOOK_SHARE = 0.8
-# Windows that reach back over earlier batches overlap. With level * unseen^(2/3) those within one window's length promote a challenger that
-# lies on the margin in at most alpha of the cases, whatever the overlap (`tests/gate/test_alpha_spending.py` simulates it).
+# Windows that reach back over earlier batches overlap. With level * unseen^(2/3) those within one
+# window's length promote a challenger that
+# lies on the margin in at most alpha of the cases, whatever the overlap
+# (`tests/gate/test_alpha_spending.py` simulates it).
 UNSEEN_POWER = 2 / 3
 
 
 def alpha_at(alpha: float, look: int, unseen: float = 1.0) -> float:
-    """The level of look 1, 2, 3, ... at a window: 0.8 alpha, then 0.2 alpha / (k (k - 1)). All of them together: alpha.
+    """The level of look 1, 2, 3, ... at a window: 0.8 alpha, then 0.2 alpha / (k (k - 1)). All of
+    them together: alpha.
 
     Parameters
     ----------
@@ -64,7 +62,8 @@ def alpha_at(alpha: float, look: int, unseen: float = 1.0) -> float:
     look
         Which look at the newest rows of the window, from 1.
     unseen
-        Share of the window, in time, that no look at an earlier window has seen; the level shrinks with it.
+        Share of the window, in time, that no look at an earlier window has seen; the level shrinks
+        with it.
     """
     alpha *= unseen**UNSEEN_POWER
     if look == 1:
@@ -82,9 +81,11 @@ def look_number(
 ) -> int:
     """Which look at the window [start, end) a comparison is, from 1. Times are ISO 8601.
 
-    Earlier comparisons count whose windows share more than half of this one's time, its newest rows included: where a batch
-    has arrived since, `unseen_share` says what is left to learn. The very same predictions under the very same gate (by digest) are not a new look: they keep the number that they had; under another gate they are one.
-    Entries of earlier versions of this project don't know their gate: it was the first one that those predictions meet now.
+    Earlier comparisons count whose windows share more than half of this one's time, its newest rows
+    included: where a batch has arrived since, `unseen_share` says what is left to learn. The very
+    same predictions under the very same gate (by digest) are not a new look: they keep the number
+    that they had; under another gate they are one. Entries of earlier versions of this project
+    don't know their gate: it was the first one that those predictions meet now.
     """
     seen: list[tuple[str, str]] = []
 
@@ -96,9 +97,15 @@ def look_number(
         else:
             seen.append(key)
 
-    # Every look is written before its verdict: the entries add only those of earlier versions, which come first.
+    # Every look is written before its verdict: the entries add only those of earlier versions,
+    # which come first.
     of_now = [entry for entry in entries if entry.gate]
-    for judged in [*(entry for entry in entries if not entry.gate), *looks, *of_now]:
+    judgements: list[Entry | Look] = [
+        *(entry for entry in entries if not entry.gate),
+        *looks,
+        *of_now,
+    ]
+    for judged in judgements:
         if (
             judged.predictions
             and judged.evaluation_end >= end
@@ -114,13 +121,15 @@ def look_number(
 
 
 def unseen_share(ends: Iterable[datetime], start: datetime, end: datetime) -> float:
-    """The share of the window [start, end), in time, after the newest of the earlier windows' ends that lie before its own."""
+    """The share of the window [start, end), in time, after the newest of the earlier windows' ends
+    that lie before its own."""
     earlier = [moment for moment in ends if start < moment < end]
     return (end - max(earlier)) / (end - start) if earlier else 1.0
 
 
 def to_look(trained: ChallengerRecord, gate: str) -> Look:
     """The look that a verdict of a gate, by digest, on stored predictions is."""
+    assert trained.challenger is not None
     return Look(
         predictions=trained.predictions[:16],
         gate=gate,
@@ -149,17 +158,16 @@ def plan_look(entries: Sequence[Entry], looks: Sequence[Look], wanted: Look) -> 
     """The look to write: numbered by those before it."""
     window = wanted.evaluation_start, wanted.evaluation_end
     number = look_number(entries, *window, wanted.predictions, wanted.gate, looks)
+    judgements: list[Entry | Look] = [*entries, *looks]
     ends = [
-        datetime.fromisoformat(judged.evaluation_end)
-        for judged in [*entries, *looks]
-        if judged.predictions
+        datetime.fromisoformat(judged.evaluation_end) for judged in judgements if judged.predictions
     ]
     return dataclasses.replace(
         wanted, look=number, unseen=unseen_share(ends, *map(datetime.fromisoformat, window))
     )
 
 
-def _shared(judged: Judged, start: str, end: str) -> float:
+def _shared(judged: Entry | Look, start: str, end: str) -> float:
     first, last = datetime.fromisoformat(start), datetime.fromisoformat(end)
     begin, close = (
         datetime.fromisoformat(judged.evaluation_start),

@@ -1,4 +1,5 @@
-"""The questions that a gate asks of the figures. One of your own is a subclass of `Check` and a line in `conf/gate/`."""
+"""The questions that a gate asks of the figures. One of your own is a subclass of `Check` and a
+line in `conf/gate/`."""
 
 from __future__ import annotations
 
@@ -80,10 +81,12 @@ class Check(ABC):
 
 
 class NonInferiority(Check):
-    """The challenger is not worse than the incumbent by more than a margin, with one-sided confidence.
+    """The challenger is not worse than the incumbent by more than a margin, with one-sided
+    confidence.
 
-    `margin_is` relative: a share of the incumbent's score (of R squared, of what it leaves unexplained); absolute: in units
-    of the metric. Repeated looks at the same rows are paid for with confidence (`retrain.gate.alpha_spending`).
+    `margin_is` relative: a share of the incumbent's score (of R squared, of what it leaves
+    unexplained); absolute: in units of the metric. Repeated looks at the same rows are paid for
+    with confidence (`retrain.gate.alpha_spending`).
     """
 
     compares = True
@@ -102,7 +105,8 @@ class NonInferiority(Check):
         passed = bound < margin
         relation = "below" if passed else "not below"
         reason = (
-            f"{metric}: at worst {bound:+.4f} against the incumbent with {_percent(level)} confidence{_look(comparison)}, "
+            f"{metric}: at worst {bound:+.4f} against the incumbent with {_percent(level)} "
+            f"confidence{_look(comparison)}, "
             f"{relation} the margin of {margin:.4f}"
         )
         return CheckResult(
@@ -111,7 +115,8 @@ class NonInferiority(Check):
 
 
 class Superiority(Check):
-    """The challenger is better than the incumbent by more than a minimum gain, with one-sided confidence.
+    """The challenger is better than the incumbent by more than a minimum gain, with one-sided
+    confidence.
 
     Repeated looks at the same rows are paid for with confidence.
     """
@@ -143,7 +148,8 @@ class BeatsBaseline(Check):
 
 
 class MetricLimit(Check):
-    """A metric of the challenger stays on the right side of an absolute limit, whichever way the metric runs."""
+    """A metric of the challenger stays on the right side of an absolute limit, whichever way the
+    metric runs."""
 
     def __init__(self, metric: str | None, limit: Finite) -> None:
         self.metric, self.limit = metric, limit
@@ -152,17 +158,21 @@ class MetricLimit(Check):
         metric = self.metric or comparison.metric
         value = comparison.score(CHALLENGER, metric).value
         passed = value <= self.limit if lower_is_better(metric) else value >= self.limit
-        reason = f"{metric} of the challenger is {value:.4f}, {'within' if passed else 'beyond'} the limit of {self.limit}"
+        reason = (
+            f"{metric} of the challenger is {value:.4f}, {'within' if passed else 'beyond'} the "
+            f"limit of {self.limit}"
+        )
         return CheckResult(_outcome(passed), reason, {"value": value, "limit": self.limit})
 
 
 class EnoughEvidence(Check):
     """There are enough blocks of time, and rows, for the intervals to mean something.
 
-    How much the rows can tell is in those intervals: on few rows they are wide, and the primary check fails on them. What is
-    asked here is the least that an interval can be made of. In simulations a challenger that was worse by the whole margin
-    was promoted in no more than 5 % of windows of 30 rows in 5 blocks; but harm that sits in one row of fifty shows in a few
-    hundred rows only.
+    How much the rows can tell is in those intervals: on few rows they are wide, and the primary
+    check fails on them. What is asked here is the least that an interval can be made of. In
+    simulations a challenger that was worse by the whole margin was promoted in no more than 5 % of
+    windows of 30 rows in 5 blocks; but harm that sits in one row of fifty shows in a few hundred
+    rows only.
     """
 
     def __init__(self, minimum_rows: PositiveCount, minimum_blocks: PositiveCount) -> None:
@@ -172,7 +182,8 @@ class EnoughEvidence(Check):
         enough = comparison.rows >= self.minimum_rows and comparison.blocks >= self.minimum_blocks
         reason = (
             f"{comparison.rows:,} evaluation rows in {comparison.blocks} blocks, "
-            f"{'enough' if enough else 'too few'} (at least {self.minimum_rows:,} in {self.minimum_blocks})"
+            f"{'enough' if enough else 'too few'} (at least {self.minimum_rows:,} in "
+            f"{self.minimum_blocks})"
         )
         figures = {"rows": comparison.rows, "blocks": comparison.blocks}
         return CheckResult(Outcome.passed if enough else Outcome.insufficient, reason, figures)
@@ -186,7 +197,8 @@ def _gain(
     bound = -comparison.worsening(other, metric).quantile(level)
     passed = bound > minimum_gain
     reason = (
-        f"{metric}: better than the {other} by at least {bound:+.4f} with {_percent(level)} confidence{_look(comparison)}, "
+        f"{metric}: better than the {other} by at least {bound:+.4f} with {_percent(level)} "
+        f"confidence{_look(comparison)}, "
         f"{'more' if passed else 'not more'} than {minimum_gain:g}"
     )
     return CheckResult(
@@ -206,21 +218,25 @@ def _percent(level: float) -> str:
 
 
 def _look(comparison: Comparison) -> str:
-    """Said where looks cost: from the second one on, and where earlier windows have seen some of the rows."""
+    """Said where looks cost: from the second one on, and where earlier windows have seen some of
+    the rows."""
     said = [f"look {comparison.look} at these rows"] if comparison.look > 1 else []
     said += [f"{comparison.unseen:.0%} of the window is new"] if comparison.unseen < 1 else []
     return f" ({', '.join(said)})" if said else ""
 
 
 def margin_of(margin: float, margin_is: str) -> tuple[float, str]:
-    """A configured margin. Raises ConfigError for one that stops nothing: half of all there is to lose, or beyond any unit."""
+    """A configured margin. Raises ConfigError for one that stops nothing: half of all there is to
+    lose, or beyond any unit."""
     if margin_is == "absolute" and margin > LARGEST_ABSOLUTE:
         raise ConfigError(
-            f"`margin` is {margin:g} with `margin_is: absolute`, so anything would pass. Write it in units of the metric."
+            f"`margin` is {margin:g} with `margin_is: absolute`, so anything would pass. Write it "
+            "in units of the metric."
         )
     if margin_is == "relative" and margin > LARGEST_RELATIVE:
         raise ConfigError(
-            f"`margin` is {margin:g} with `margin_is: relative`, {margin:.0%} of the incumbent's score, so nearly anything would "
+            f"`margin` is {margin:g} with `margin_is: relative`, {margin:.0%} of the incumbent's "
+            "score, so nearly anything would "
             "pass. Write a share of at most 0.5, such as 0.05 for 5 %."
         )
     return margin, margin_is

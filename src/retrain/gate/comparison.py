@@ -39,7 +39,8 @@ class Verdict(enum.StrEnum):
 
 
 class Outcome(enum.StrEnum):
-    """Of a check. `not_applicable`: the question does not arise. `insufficient`: the rows can't answer it."""
+    """Of a check. `not_applicable`: the question does not arise. `insufficient`: the rows can't
+    answer it."""
 
     passed = "passed"
     failed = "failed"
@@ -67,7 +68,7 @@ class CheckResult:
 
     outcome: Outcome
     reason: str
-    figures: dict[str, float] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
     warning: str = ""
     blocks: bool = True
 
@@ -83,7 +84,8 @@ def _to_stored(estimate: Estimate) -> dict[str, Any]:
 
 
 def _from_stored(stored: Any) -> Any:
-    """Without the 95 % interval, which only readers of the file need; earlier versions stored nothing else."""
+    """Without the 95 % interval, which only readers of the file need; earlier versions stored
+    nothing else."""
     if not isinstance(stored, Mapping) or "value" not in stored:
         return stored
     known = {name: math.nan if value is None else value for name, value in stored.items()}
@@ -169,14 +171,18 @@ class Comparison:
     rows_judged: Annotated[pl.DataFrame | None, InMemory] = None
     reference_rows: Annotated[pl.DataFrame | None, InMemory] = None
     categories: Annotated[Sequence[str] | None, InMemory] = None
-    replicates: Annotated[Mapping[str, Mapping[str, Any]], InMemory] = field(default_factory=dict)
+    replicates: Annotated[Mapping[str, Mapping[str, NDArray[Any]]], InMemory] = field(
+        default_factory=dict
+    )
 
     def score(self, model: str, metric: str) -> Estimate:
-        """Raises PromotionError when the metric is unknown or not a number: no check can pass on it."""
+        """Raises PromotionError when the metric is unknown or not a number: no check can pass on
+        it."""
         return _finite(self.scores, model, metric)
 
     def worsening(self, other: str, metric: str) -> Estimate:
-        """By how much the challenger is worse than `other`; negative when it is better. Raises as `score` does."""
+        """By how much the challenger is worse than `other`; negative when it is better. Raises as
+        `score` does."""
         difference = _finite(self.differences, other, metric)
         sign = 1 if lower_is_better(metric) else -1
         return Estimate(
@@ -186,7 +192,8 @@ class Comparison:
     def beyond_margin(
         self, other: str, metric: str, margin: float, margin_is: str
     ) -> tuple[Estimate, float]:
-        """By how much the worsening against `other` exceeds a margin, and the margin in units of the metric.
+        """By how much the worsening against `other` exceeds a margin, and the margin in units of
+        the metric.
 
         A relative margin is a share of `Metric.margin_base`, which is estimated on the same rows as
         the worsening is. So its error counts too: the estimate is that of
@@ -198,7 +205,7 @@ class Comparison:
         if margin_is == "absolute":
             return worsening.shifted(-margin), margin
         margin_base = find_metric(metric, self.task).margin_base
-        base = margin_base(score.value)
+        base = float(margin_base(score.value))
         allowed = margin * abs(base)
         if not self.replicates:  # made by hand: the two errors can't be put together
             return worsening.shifted(-allowed), allowed
@@ -207,7 +214,8 @@ class Comparison:
         return jackknife(worse - margin * math.copysign(1, base) * margin_base(others)), allowed
 
     def flat(self) -> dict[str, float]:
-        """`<metric>/<model>`, and `<metric>/minus_<other>` with its 95 % interval (`_low`, `_high`), where known."""
+        """`<metric>/<model>`, and `<metric>/minus_<other>` with its 95 % interval (`_low`,
+        `_high`), where known."""
         flat = {
             f"{metric}/{model}": estimate.value
             for model, estimates in self.scores.items()
@@ -225,7 +233,8 @@ def _finite(estimates: Mapping[str, Mapping[str, Estimate]], model: str, metric:
     if estimate is None:
         measured = ", ".join(sorted({name for found in estimates.values() for name in found}))
         raise PromotionError(
-            f"The gate asks for `{metric}` of the {model}, which was not measured. Measured: {measured}."
+            f"The gate asks for `{metric}` of the {model}, which was not measured. Measured: "
+            f"{measured}."
         )
     if not math.isfinite(estimate.value) or not math.isfinite(estimate.standard_error):
         raise NotEnoughRows(
@@ -241,7 +250,8 @@ def compare(
     also: Sequence[str] = (),
     task: Task = Task.binary,
 ) -> Comparison:
-    """Score models on the evaluation rows, by the task's metrics and those named in `also` that fit it.
+    """Score models on the evaluation rows, by the task's metrics and those named in `also` that fit
+    it.
 
     `predictions` has TARGET, BLOCK (int64, any numbers) and the score column of each model, as
     `retrain.models.metrics` says; probabilities of several classes are an array a row.
@@ -285,13 +295,15 @@ def _jackknifed(
 def _require_complete(predictions: pl.DataFrame, models: Sequence[str]) -> None:
     if predictions.is_empty():
         raise PromotionError(
-            "There are no evaluation rows to compare on. Check `evaluation.share_of_newest_batch` and the newest batch."
+            "There are no evaluation rows to compare on. Check `evaluation.share_of_newest_batch` "
+            "and the newest batch."
         )
     for name, column in [("target", TARGET), *((model, score_column(model)) for model in models)]:
         values = predictions[column]
         if values.is_null().any() or not np.isfinite(values.to_numpy()).all():
             raise PromotionError(
-                f"Some evaluation rows have no `{name}`. Run `dvc repro -f -s train` to make the predictions again."
+                f"Some evaluation rows have no `{name}`. Run `dvc repro -f -s train` to make the "
+                "predictions again."
             )
 
 
@@ -304,4 +316,5 @@ def block_codes(predictions: pl.DataFrame) -> NDArray[np.int64]:
     """The rows' blocks, numbered from 0 without gaps: int64 of shape (rows,)."""
     offset = (predictions[BLOCK] - predictions[BLOCK].min()).to_numpy()
     seen = np.bincount(offset) > 0
-    return (np.cumsum(seen) - 1)[offset]
+    codes: NDArray[np.int64] = (np.cumsum(seen) - 1)[offset]
+    return codes

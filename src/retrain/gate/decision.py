@@ -23,8 +23,8 @@ PRIMARY = ("primary", "baseline")
 
 @dataclass(frozen=True)
 class CheckSpec:
-    """A check of the gate, whether it stops a promotion or only warns, and whether it may be left out where its metric
-    says nothing about the task."""
+    """A check of the gate, whether it stops a promotion or only warns, and whether it may be left
+    out where its metric says nothing about the task."""
 
     check: Check
     blocks: bool = True
@@ -36,8 +36,9 @@ def build_checks(
 ) -> dict[str, CheckSpec]:
     """The questions for this comparison, the primary one first, without those that are off.
 
-    Raises ConfigError when the primary check is missing, off or only warns: nothing could be promoted by right. With
-    `data` also for metrics that say nothing about its task, and for slices that its columns don't allow.
+    Raises ConfigError when the primary check is missing, off or only warns: nothing could be
+    promoted by right. With `data` also for metrics that say nothing about its task, and for slices
+    that its columns don't allow.
     """
     group, nodes = (
         ("checks", gate.checks) if has_incumbent else ("first_champion", gate.first_champion)
@@ -57,12 +58,14 @@ def build_checks(
 
 
 def primary_check(specs: Mapping[str, CheckSpec]) -> str | None:
-    """Name of the check without which nothing is promoted: `primary`, or for a first champion `baseline`."""
+    """Name of the check without which nothing is promoted: `primary`, or for a first champion
+    `baseline`."""
     return next((name for name in PRIMARY if name in specs), None)
 
 
 def gate_digest(config: Config, has_incumbent: bool) -> str:
-    """16 hex digits that stand for all that makes a verdict of predictions: the same ones under another gate are a new look."""
+    """16 hex digits that stand for all that makes a verdict of predictions: the same ones under
+    another gate are a new look."""
     nodes = config.gate.checks if has_incumbent else config.gate.first_champion
     asked = {name: node for name, node in nodes.items() if _on_failure(node, name) != "off"}
     data, block = config.data, config.evaluation.block_hours
@@ -84,17 +87,21 @@ def _require_primary(specs: Mapping[str, CheckSpec], group: str) -> str:
     if found is None:
         others = f" (there is: {', '.join(specs)})" if specs else ""
         raise ConfigError(
-            f"`gate.{group}` has no check named `{'` or `'.join(names)}` that is on{others}, and without it nothing can be "
+            f"`gate.{group}` has no check named `{'` or `'.join(names)}` that is on{others}, and "
+            "without it nothing can be "
             "promoted. Give the check that has to pass that name, in conf/gate/."
         )
     if not specs[found].check.compares:
         raise ConfigError(
-            f"`gate.{group}.{found}` is a {type(specs[found].check).__name__}, which compares the challenger with nothing: a worse "
-            "model would pass it. Choose NonInferiority, Superiority or BeatsBaseline, or a check of your own with `compares = True`."
+            f"`gate.{group}.{found}` is a {type(specs[found].check).__name__}, which compares the "
+            "challenger with nothing: a worse "
+            "model would pass it. Choose NonInferiority, Superiority or BeatsBaseline, or a check "
+            "of your own with `compares = True`."
         )
     if not specs[found].blocks:
         raise ConfigError(
-            f"`gate.{group}.{found}.on_failure` is warn, but the primary check has to block: otherwise a worse model "
+            f"`gate.{group}.{found}.on_failure` is warn, but the primary check has to block: "
+            "otherwise a worse model "
             "would be promoted. Remove the line, or give the check a wider margin, in conf/gate/."
         )
     return found
@@ -133,7 +140,8 @@ def _unfit(check: Check, task: Task) -> str | None:
 
 
 def _check_fit(question: CheckSpec, task: Task, key: str, may_skip: bool) -> None:
-    """Raises ConfigError for a metric that nobody knows, or that says nothing about the task and may not be skipped."""
+    """Raises ConfigError for a metric that nobody knows, or that says nothing about the task and
+    may not be skipped."""
     if question.check.metric is not None:
         find_metric(question.check.metric, task)
     metric = _unfit(question.check, task)
@@ -145,7 +153,8 @@ def _check_fit(question: CheckSpec, task: Task, key: str, may_skip: bool) -> Non
         else ""
     )
     raise ConfigError(
-        f"`{key}` asks for {metric}, which says nothing about {task.name} (`data.task`). Choose one of "
+        f"`{key}` asks for {metric}, which says nothing about {task.name} (`data.task`). Choose "
+        "one of "
         f"{', '.join(SHOWN[task])}, or a scorer of scikit-learn{way_out}."
     )
 
@@ -171,7 +180,10 @@ def decide(comparison: Comparison, specs: Mapping[str, CheckSpec]) -> Comparison
             hint="mend it in conf/gate/",
         )
     if comparison.identical:
-        reason = "The challenger predicts exactly what the incumbent predicts, so there is nothing to promote."
+        reason = (
+            "The challenger predicts exactly what the incumbent predicts, so there is nothing to "
+            "promote."
+        )
         return dataclasses.replace(comparison, verdict=Verdict.keep, reason=reason)
     results = {name: _ask(spec, comparison) for name, spec in specs.items()}
     verdict, reason = _conclude(results, primary)
@@ -191,7 +203,10 @@ def _conclude(results: Mapping[str, CheckResult], primary: str) -> tuple[Verdict
         if reasons:
             return verdict, f"Not passed: {'; '.join(reasons)}."
     if results[primary].outcome is not Outcome.passed:
-        reason = f"The primary check gave no answer, so nothing is promoted: {primary} ({results[primary].reason})."
+        reason = (
+            f"The primary check gave no answer, so nothing is promoted: {primary} "
+            f"({results[primary].reason})."
+        )
         return Verdict.keep, reason
     return Verdict.promote, _explain(results)
 

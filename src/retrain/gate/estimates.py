@@ -1,9 +1,11 @@
-"""An estimate and how sure it is, from leaving out one block of rows after the other; and the columns of predictions.
+"""An estimate and how sure it is, from leaving out one block of rows after the other; and the
+columns of predictions.
 
-Rows of one block of time move together, so whole blocks are left out, one at a time (the delete-one-cluster jackknife).
-With few blocks its interval, with Student's t at blocks - 1 degrees of freedom, is the least over-confident of the usual
-ones (MacKinnon, Nielsen and Webb 2023, "Cluster-robust inference: a guide to empirical practice", J. Econometrics 232).
-It needs no random numbers, serves any metric, and for all but scikit-learn's scorers is a closed form.
+Rows of one block of time move together, so whole blocks are left out, one at a time (the
+delete-one-cluster jackknife). With few blocks its interval, with Student's t at blocks - 1 degrees
+of freedom, is the least over-confident of the usual ones (MacKinnon, Nielsen and Webb 2023,
+"Cluster-robust inference: a guide to empirical practice", J. Econometrics 232). It needs no random
+numbers, serves any metric, and for all but scikit-learn's scorers is a closed form.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrain.columns import own_column
+from retrain.lazy import scipy
 
 CHALLENGER, INCUMBENT, BASELINE = "challenger", "incumbent", "baseline"
 # Columns of the stored predictions, beside one of scores for each model. WINDOW is EVALUATION, or
@@ -52,9 +55,7 @@ class Estimate:
 
     def quantile(self, confidence: float) -> float:
         """The bound that the true value lies below with this confidence (one-sided)."""
-        from scipy.special import stdtrit
-
-        width = stdtrit(self.degrees_of_freedom, confidence) * self.standard_error
+        width = scipy.special.stdtrit(self.degrees_of_freedom, confidence) * self.standard_error
         return float(self.value + width)
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
@@ -64,11 +65,10 @@ class Estimate:
 
     def p_above(self, limit: float) -> float:
         """P-value of the hypothesis that the true value is no more than `limit` (one-sided)."""
-        from scipy.special import stdtr
-
         if self.standard_error == 0:
             return 0.0 if self.value > limit else 1.0
-        return float(stdtr(self.degrees_of_freedom, (limit - self.value) / self.standard_error))
+        distance = (limit - self.value) / self.standard_error
+        return float(scipy.special.stdtr(self.degrees_of_freedom, distance))
 
 
 def jackknife(replicates: NDArray[np.float64]) -> Estimate:

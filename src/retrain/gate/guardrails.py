@@ -1,10 +1,12 @@
-"""Questions beside the primary one: harm that an average hides. A guardrail fails on proven harm, not on doubt."""
+"""Questions beside the primary one: harm that an average hides. A guardrail fails on proven harm,
+not on doubt."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
+import polars as pl
 from annotated_types import Ge, Lt
 
 from retrain.config import Task
@@ -43,10 +45,12 @@ __all__ = [
 
 
 class Forgetting(Check):
-    """On the reference windows (the evaluation rows of earlier batches) the challenger is not proven worse by more than a margin.
+    """On the reference windows (the evaluation rows of earlier batches) the challenger is not
+    proven worse by more than a margin.
 
-    A model may have been trained on such rows: what is asked is whether it lost what its predecessor knew. Not
-    applicable while there are no earlier batches, or with `evaluation.reference_windows: 0`.
+    A model may have been trained on such rows: what is asked is whether it lost what its
+    predecessor knew. Not applicable while there are no earlier batches, or with
+    `evaluation.reference_windows: 0`.
     """
 
     def __init__(
@@ -66,12 +70,14 @@ class Forgetting(Check):
         beyond, worsening, margin = beyond_margin(
             sums_by_block(losses), self.margin, self.margin_is
         )
-        incumbent = float(losses[REFERENCE].mean())
+        incumbent = float(losses.select(pl.col(REFERENCE).mean()).item())
         proven = beyond.p_above(0.0) < 1 - self.confidence
         windows = rows[WINDOW].unique().sort().to_list()
         reason = (
-            f"{metric} on the old evaluation rows of {', '.join(windows)}: {worsening:+.4f} against the incumbent's "
-            f"{incumbent:.4f}, {'proven to be more' if proven else 'not proven to be more'} than the margin of {margin:.4f}"
+            f"{metric} on the old evaluation rows of {', '.join(windows)}: {worsening:+.4f} "
+            "against the incumbent's "
+            f"{incumbent:.4f}, {'proven to be more' if proven else 'not proven to be more'} than "
+            f"the margin of {margin:.4f}"
         )
         figures = {
             "worsening": worsening,
@@ -83,8 +89,8 @@ class Forgetting(Check):
 
 
 class NoProvenHarm(NonInferiority):
-    """A metric of the challenger is not proven worse than the incumbent's by more than a margin: doubt is for the challenger, not
-    against it."""
+    """A metric of the challenger is not proven worse than the incumbent's by more than a margin:
+    doubt is for the challenger, not against it."""
 
     def evaluate(self, comparison: Comparison) -> CheckResult:
         metric = self.metric or comparison.metric
@@ -93,7 +99,8 @@ class NoProvenHarm(NonInferiority):
         bound = beyond.quantile(1 - self.confidence) + margin
         passed = bound <= margin
         reason = (
-            f"{metric}: {_better_or_worse(worsening.value)} than the incumbent, {'not ' if passed else ''}proven worse"
+            f"{metric}: {_better_or_worse(worsening.value)} than the incumbent, "
+            f"{'not ' if passed else ''}proven worse"
             f" by more than {margin:.4f}"
         )
         figures = {"worsening": worsening.value, "bound": bound, "margin": margin}
@@ -101,10 +108,11 @@ class NoProvenHarm(NonInferiority):
 
 
 class BaselineFloor(Check):
-    """The challenger is not proven worse than the best constant prediction for its training rows, and where the incumbent is
-    better than that constant, so is the challenger.
+    """The challenger is not proven worse than the best constant prediction for its training rows,
+    and where the incumbent is better than that constant, so is the challenger.
 
-    On rows that are hard for everybody both may be a little worse; one that has forgotten everything is proven worse.
+    On rows that are hard for everybody both may be a little worse; one that has forgotten
+    everything is proven worse.
     """
 
     def __init__(self, metric: str | None, confidence: Confidence) -> None:
@@ -119,7 +127,10 @@ class BaselineFloor(Check):
         passed = worsening.value < 0 or (bound < 0 <= incumbent)
         reason = f"{metric}: {_better_or_worse(worsening.value)} than the baseline"
         if worsening.value >= 0:
-            reason += f", {'proven' if bound >= 0 else 'not proven'}; the incumbent is {_better_or_worse(incumbent)}"
+            reason += (
+                f", {'proven' if bound >= 0 else 'not proven'}; the incumbent is "
+                f"{_better_or_worse(incumbent)}"
+            )
         figures = {"worsening": worsening.value, "bound": bound, "incumbent": incumbent}
         return CheckResult(Outcome.passed if passed else Outcome.failed, reason, figures)
 
@@ -131,7 +142,9 @@ def _better_or_worse(worsening: float) -> str:
 class Churn(Check):
     """No more than a share of the rows changes sides between incumbent and challenger.
 
-    Of two classes, at a threshold of the probability; of several, when another one is the most probable. Whoever acts on the predictions has to live with every flip, also with those that make the average better.
+    Of two classes, at a threshold of the probability; of several, when another one is the most
+    probable. Whoever acts on the predictions has to live with every flip, also with those that make
+    the average better.
     """
 
     def __init__(self, threshold: Share, maximum: Annotated[float, Ge(0), Lt(1)]) -> None:
@@ -168,7 +181,8 @@ Figure = Literal["latency_one_row_ms", "latency_1000_rows_ms", "model_megabytes"
 
 
 class ResourceLimit(Check):
-    """A figure of the challenger stays within a limit: `latency_one_row_ms`, `latency_1000_rows_ms` or `model_megabytes`.
+    """A figure of the challenger stays within a limit: `latency_one_row_ms`, `latency_1000_rows_ms`
+    or `model_megabytes`.
 
     Latencies are medians in the training process, with the model in memory.
     """
@@ -184,7 +198,10 @@ class ResourceLimit(Check):
                 f"The gate asks for `{self.resource}`, which was not measured. Measured: {known}."
             )
         passed = value <= self.maximum
-        reason = f"{self.resource} is {value:.4g}, {'within' if passed else 'above'} the budget of {self.maximum:g}"
+        reason = (
+            f"{self.resource} is {value:.4g}, {'within' if passed else 'above'} the budget of "
+            f"{self.maximum:g}"
+        )
         return CheckResult(
             Outcome.passed if passed else Outcome.failed,
             reason,
@@ -193,11 +210,13 @@ class ResourceLimit(Check):
 
 
 class ClassCoverage(Check):
-    """The evaluation rows tell about more than one class, and the challenger knows the classes that the incumbent knows.
+    """The evaluation rows tell about more than one class, and the challenger knows the classes that
+    the incumbent knows.
 
-    A class with at least `minimum_rows` of them is judged by itself, all rarer ones together; those can't be judged one by
-    one, and the verdict says so. It fails when the challenger doesn't know classes of at least so many rows that the
-    incumbent knows, or before the first champion, classes of so many rows at all.
+    A class with at least `minimum_rows` of them is judged by itself, all rarer ones together; those
+    can't be judged one by one, and the verdict says so. It fails when the challenger doesn't know
+    classes of at least so many rows that the incumbent knows, or before the first champion, classes
+    of so many rows at all.
     """
 
     def __init__(self, minimum_rows: PositiveCount) -> None:
@@ -217,13 +236,20 @@ class ClassCoverage(Check):
             name for name in unknown if name not in comparison.unknown_classes.get(INCUMBENT, ())
         ]
         lost = {name: found[name] for name in known_before}
-        # A first champion replaces nobody who knew the rare ones: a tail of them always holds some that are new.
+        # A first champion replaces nobody who knew the rare ones: a tail of them always holds some
+        # that are new.
         together = score_column(INCUMBENT) in rows.columns
         if lost and (sum if together else max)(lost.values()) >= self.minimum_rows:
-            text = f"the challenger does not know class {_listed(lost)}, at least {self.minimum_rows:,} rows"
+            text = (
+                f"the challenger does not know class {_listed(lost)}, at least "
+                f"{self.minimum_rows:,} rows"
+            )
             return CheckResult(Outcome.failed, text, figures)
         if len(rows) - max(found.values()) < self.minimum_rows:
-            text = f"too few evaluation rows of any class but one: {_listed(found)}; at least {self.minimum_rows:,}"
+            text = (
+                f"too few evaluation rows of any class but one: {_listed(found)}; at least "
+                f"{self.minimum_rows:,}"
+            )
             return CheckResult(Outcome.insufficient, text, figures)
         rare = {
             name: found.get(name, 0)
@@ -237,7 +263,10 @@ class ClassCoverage(Check):
             if unknown
             else []
         )
-        reason = f"{judged} of {len(comparison.classes)} classes occur on at least {self.minimum_rows:,} rows"
+        reason = (
+            f"{judged} of {len(comparison.classes)} classes occur on at least "
+            f"{self.minimum_rows:,} rows"
+        )
         reason += f", {sum(rare.values()):,} rows are of rarer ones" if rare else ""
         return CheckResult(Outcome.passed, reason, figures, "; ".join(warnings))
 

@@ -1,4 +1,5 @@
-"""Proof, before anything is compared, that a model was trained on none of the rows that are to judge it."""
+"""Proof, before anything is compared, that a model was trained on none of the rows that are to
+judge it."""
 
 from __future__ import annotations
 
@@ -11,20 +12,26 @@ from retrain.types import ModelRecord
 def check_holdout(name: str, model: ModelRecord, first_row: str, batches: Mapping[str, str]) -> str:
     """A sentence that says why the model can't have seen the evaluation rows.
 
-    `first_row` is the time of the first of them (ISO 8601), `batches` the content digests of the batches that they lie
-    in, by period. Raises PromotionError when it can't be shown, with the reason: a model would be praised for its memory.
+    `first_row` is the time of the first of them (ISO 8601), `batches` the content digests of the
+    batches that they lie in, by period. Raises PromotionError when it can't be shown, with the
+    reason: a model would be praised for its memory.
     """
     who = f"The {name} (version {model.version})"
-    way_out = "Nothing was compared. `dvc repro -f -s train` repeats the comparison; `retrain history` shows who trained on what."
+    way_out = (
+        "Nothing was compared. `dvc repro -f -s train` repeats the comparison; `retrain history` "
+        "shows who trained on what."
+    )
     if not model.trained_until or not model.contents:
         raise PromotionError(
-            f"{who} has no record of the rows that it was trained on, so it can't be shown that it has not seen the evaluation "
-            "rows. Compare only versions that this project has registered, with their tags as they were. "
-            + way_out
+            f"{who} has no record of the rows that it was trained on, so it can't be shown that it "
+            "has not seen the evaluation "
+            "rows. Compare only versions that this project has registered, with their tags as they "
+            "were. " + way_out
         )
     if model.trained_until > first_row:
         raise PromotionError(
-            f"{who} was trained on rows up to {model.trained_until}, and the evaluation rows start at {first_row}: it has seen "
+            f"{who} was trained on rows up to {model.trained_until}, and the evaluation rows start "
+            f"at {first_row}: it has seen "
             f"some of them. {way_out}"
         )
     split = []
@@ -32,11 +39,14 @@ def check_holdout(name: str, model: ModelRecord, first_row: str, batches: Mappin
         for trained, digest in model.contents.items():
             if digest == content and trained != period:
                 raise PromotionError(
-                    f"{who} was trained on batch {trained}, whose rows are those of batch {period}, byte for byte: the "
-                    f"evaluation rows are copies. Mend the batch at its source, then `dvc repro`. {way_out}"
+                    f"{who} was trained on batch {trained}, whose rows are those of batch "
+                    f"{period}, byte for byte: the "
+                    "evaluation rows are copies. Mend the batch at its source, then `dvc repro`. "
+                    f"{way_out}"
                 )
         if period in model.contents:
-            # Of a revised batch the rows' times still show it, but no longer that they are the same rows.
+            # Of a revised batch the rows' times still show it, but no longer that they are the same
+            # rows.
             split.append(
                 period if model.contents[period] == content else f"{period} (revised since)"
             )
@@ -46,6 +56,7 @@ def check_holdout(name: str, model: ModelRecord, first_row: str, batches: Mappin
         else ", none of which holds an evaluation row"
     )
     return (
-        f"trained on {len(model.contents)} batch(es){part}; its last row is before {model.trained_until}, and the first "
+        f"trained on {len(model.contents)} batch(es){part}; its last row is before "
+        f"{model.trained_until}, and the first "
         f"evaluation row is of {first_row}"
     )

@@ -44,8 +44,9 @@ def table_columns(data: DataConfig) -> list[str]:
 def sliced_columns(data: DataConfig) -> list[str]:
     """What `by: null` means: the categorical and boolean features.
 
-    Never the target, since a model that follows a changed share of positives is always worse on one side of it. Never a key
-    that is no feature, nor one that is the whole key: each of its values is a row or a customer.
+    Never the target, since a model that follows a changed share of positives is always worse on one
+    side of it. Never a key that is no feature, nor one that is the whole key: each of its values is
+    a row or a customer.
     """
     kinds = (ColumnType.categorical, ColumnType.boolean)
     excluded = {data.time_column, data.target_column}
@@ -58,8 +59,9 @@ def sliced_columns(data: DataConfig) -> list[str]:
 
 
 def asked_columns(checks: Sequence[Check], data: DataConfig) -> list[str]:
-    """Columns that the checks want to see on the evaluation rows, in the pipeline as in a replay."""
-    known, asked = table_columns(data), []
+    """Columns that the checks want to see on the evaluation rows, in the pipeline as in a
+    replay."""
+    known, asked = table_columns(data), list[str]()
     for check in checks:
         wanted = check.columns_among(known)
         asked += sliced_columns(data) if wanted is None else wanted
@@ -69,12 +71,14 @@ def asked_columns(checks: Sequence[Check], data: DataConfig) -> list[str]:
 class Slices(Check):
     """On no slice of the rows is the challenger worse than the incumbent by more than a margin.
 
-    `by` holds columns (each level is a slice; a number with many values is cut at its quartiles) and Polars SQL expressions
-    that are true on a slice (`"distance > 2000"`, with quotes around names that are no words: `"\\"Loan Type\\" = 'car'"`).
-    What names a column is that column, whatever SQL would make of it; null stands for every categorical and boolean feature.
-    A slice counts from `minimum_rows` and `minimum_blocks` on. `metric` is a loss of single rows; null for the one that goes
-    with the primary metric. It fails when its worsening is proven to exceed the margin,
-    with p-values corrected for the number of slices (Holm 1979, Scandinavian Journal of Statistics 6).
+    `by` holds columns (each level is a slice; a number with many values is cut at its quartiles)
+    and Polars SQL expressions that are true on a slice (`"distance > 2000"`, with quotes around
+    names that are no words: `"\\"Loan Type\\" = 'car'"`). What names a column is that column,
+    whatever SQL would make of it; null stands for every categorical and boolean feature. A slice
+    counts from `minimum_rows` and `minimum_blocks` on. `metric` is a loss of single rows; null for
+    the one that goes with the primary metric. It fails when its worsening is proven to exceed the
+    margin, with p-values corrected for the number of slices (Holm 1979, Scandinavian Journal of
+    Statistics 6).
     """
 
     def __init__(
@@ -92,7 +96,8 @@ class Slices(Check):
         self.minimum_rows, self.minimum_blocks = minimum_rows, minimum_blocks
 
     def columns_among(self, known: Collection[str]) -> tuple[str, ...] | None:
-        """Raises ConfigError for what names no column, and is no expression about columns either."""
+        """Raises ConfigError for what names no column, and is no expression about columns
+        either."""
         if self.by is None:
             return None
         wanted: list[str] = []
@@ -102,8 +107,10 @@ class Slices(Check):
             missing = [name for name in needed if name not in known]
             if missing:
                 raise ConfigError(
-                    f"`by` holds {by!r}: the data have no column of that name, and as an SQL expression it asks for a column "
-                    f"{missing[0]!r}. Their columns: {_shown(known)}. In an expression, names that are no plain words stand in "
+                    f"`by` holds {by!r}: the data have no column of that name, and as an SQL "
+                    "expression it asks for a column "
+                    f"{missing[0]!r}. Their columns: {_shown(known)}. In an expression, names that "
+                    "are no plain words stand in "
                     "double quotes."
                 )
             wanted += needed
@@ -145,10 +152,14 @@ class Slices(Check):
             shown = ", ".join(
                 f"{name} {judged[name][1]:+.4f} (p {adjusted[name]:.2g})" for name in worse[:5]
             )
-            reason = f"{metric}: worse by more than the margin on {len(worse)} of {len(judged)} slices: {shown}{skipped}"
+            reason = (
+                f"{metric}: worse by more than the margin on {len(worse)} of {len(judged)} slices: "
+                f"{shown}{skipped}"
+            )
             return CheckResult(Outcome.failed, reason, figures)
         reason = (
-            f"{metric}: on none of {len(judged)} slices proven worse by more than the margin; most on {worst}: "
+            f"{metric}: on none of {len(judged)} slices proven worse by more than the margin; most "
+            f"on {worst}: "
             f"{judged[worst][1]:+.4f} (margin {judged[worst][2]:.4f}){skipped}"
         )
         return CheckResult(Outcome.passed, reason, figures)
@@ -156,13 +167,15 @@ class Slices(Check):
     def _slices(
         self, rows: pl.DataFrame, losses: pl.DataFrame, categories: Sequence[str] | None
     ) -> Iterator[tuple[str, pl.DataFrame | None]]:
-        """Name and sums by block of each slice; None for those of fewer than `minimum_rows` rows."""
+        """Name and sums by block of each slice; None for those of fewer than `minimum_rows`
+        rows."""
         for by in self.by if self.by is not None else _categories(rows, categories):
             key, is_column = _key(rows, by)
             keyed = losses.with_columns(key.alias(_SLICE))
             sizes = keyed.group_by(_SLICE).len()
             large = sizes.filter(pl.col("len") >= self.minimum_rows).select(_SLICE)
-            if is_column:  # a column may have a hundred thousand levels: only the large ones are looked at singly
+            # a column may have a hundred thousand levels: only the large ones are looked at singly
+            if is_column:
                 yield from ((f"{by} of few rows", None) for _ in range(len(sizes) - len(large)))
             keyed = keyed.join(large, on=_SLICE, nulls_equal=True)
             for (level,), part in keyed.partition_by(_SLICE, as_dict=True).items():
@@ -175,8 +188,8 @@ class Slices(Check):
 
 
 def row_losses(rows: pl.DataFrame, metric: str) -> pl.DataFrame:
-    """Block, the incumbent's loss, and by how much the challenger's is larger, of each row: no column of the data beside
-    them, which may have any name."""
+    """Block, the incumbent's loss, and by how much the challenger's is larger, of each row: no
+    column of the data beside them, which may have any name."""
     target, row_loss = to_target(rows), find_row_loss(metric)
     incumbent = row_loss(target, rows[score_column(INCUMBENT)].to_numpy())
     worsening = row_loss(target, rows[score_column(CHALLENGER)].to_numpy()) - incumbent
@@ -191,9 +204,11 @@ def sums_by_block(losses: pl.DataFrame) -> pl.DataFrame:
 def beyond_margin(
     sums: pl.DataFrame, margin: float, margin_is: str
 ) -> tuple[Estimate, float, float]:
-    """By how much the mean worsening exceeds the margin; that worsening; and the margin in units of the loss.
+    """By how much the mean worsening exceeds the margin; that worsening; and the margin in units of
+    the loss.
 
-    A relative margin is a share of the incumbent's mean loss on the same rows, and as uncertain as that is.
+    A relative margin is a share of the incumbent's mean loss on the same rows, and as uncertain as
+    that is.
     """
     rows, worsening = sums["len"].to_numpy(), sums[_WORSENING].to_numpy()
     allowed = margin * (sums[REFERENCE].to_numpy() if margin_is == "relative" else rows)
@@ -210,7 +225,8 @@ def loss_named(metric: str | None) -> str | None:
 
 
 def _named_column(by: str, known: Collection[str]) -> str | None:
-    """The column that `by` names, as it is or as a quoted identifier of SQL; None where it is another expression."""
+    """The column that `by` names, as it is or as a quoted identifier of SQL; None where it is
+    another expression."""
     if by in known:
         return by
     parsed = _parse(by)
@@ -231,7 +247,8 @@ def _parse(by: str) -> pl.Expr:
         return pl.sql_expr(by)
     except pl.exceptions.PolarsError as error:
         raise ConfigError(
-            f"`by` holds {by!r}, which names no column and is no SQL expression: {str(error).splitlines()[0]}"
+            f"`by` holds {by!r}, which names no column and is no SQL expression: "
+            f"{str(error).splitlines()[0]}"
         ) from error
 
 
@@ -247,7 +264,8 @@ def _categories(rows: pl.DataFrame, named: Sequence[str] | None) -> list[str]:
 
 
 def _key(rows: pl.DataFrame, by: str) -> tuple[pl.Series, bool]:
-    """What tells the slices of `by` apart, and whether that is a column. Raises PromotionError when the rows can't tell."""
+    """What tells the slices of `by` apart, and whether that is a column. Raises PromotionError when
+    the rows can't tell."""
     named = _named_column(by, rows.columns)
     if named in rows.columns:
         column = rows[named]
@@ -264,17 +282,20 @@ def _key(rows: pl.DataFrame, by: str) -> tuple[pl.Series, bool]:
     missing = [name for name in names if name not in rows.columns]
     if missing:
         raise PromotionError(
-            f"The gate slices by `{by}`, but the evaluation rows have no column `{missing[0]}`. Mend `by` in conf/gate/."
+            f"The gate slices by `{by}`, but the evaluation rows have no column `{missing[0]}`. "
+            "Mend `by` in conf/gate/."
         )
     try:
         truth = rows.select(parsed.alias(_SLICE))[_SLICE]
     except pl.exceptions.PolarsError as error:
         raise PromotionError(
-            f"The gate slices by `{by}`, which can't be computed: {str(error).splitlines()[0]}. Mend `by` in conf/gate/."
+            f"The gate slices by `{by}`, which can't be computed: {str(error).splitlines()[0]}. "
+            "Mend `by` in conf/gate/."
         ) from error
     if truth.dtype != pl.Boolean:
         raise PromotionError(
-            f"The gate slices by `{by}`, which is neither a column nor true or false on a row. Write the column's name without "
+            f"The gate slices by `{by}`, which is neither a column nor true or false on a row. "
+            "Write the column's name without "
             "quotes, or a condition, as `by` in conf/gate/."
         )
     return truth, False

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from retrain.config import Task
 from retrain.errors import ConfigError
+from retrain.lazy import sklearn
 
 # Probabilities of exactly 0 and 1 are clipped as scikit-learn's log_loss does for float64.
 EPSILON = np.finfo(np.float64).eps
@@ -41,10 +42,11 @@ REGRESSION = frozenset({Task.regression})
 class Metric:
     """One number for many rows, and its value when any block of them is left out.
 
-    A metric of your own gives `block_sums` and `finish`, and gets its confidence interval from them.
-    The configuration names it by its dotted path: `data.metric: project.extensions.CostOfAlarms`,
-    or as the `metric` of a check. A path may also lead to an instance, for a metric with parameters.
-    A loss that each row has by itself is better a `RowLoss`.
+    A metric of your own gives `block_sums` and `finish`, and gets its confidence interval from
+    them. The configuration names it by its dotted path: `data.metric:
+    project.extensions.CostOfAlarms`, or as the `metric` of a check. A path may also lead to an
+    instance, for a metric with parameters. A loss that each row has by itself is better a
+    `RowLoss`.
 
     Attributes
     ----------
@@ -88,11 +90,13 @@ class Metric:
         raise NotImplementedError
 
     def finish(self, totals: Array) -> Array:
-        """The values, of shape (n,), from n totals of block sums, of shape (n, k). NaN where the rows can't tell."""
+        """The values, of shape (n,), from n totals of block sums, of shape (n, k). NaN where the
+        rows can't tell."""
         raise NotImplementedError
 
     def replicates(self, target: Array, score: Array, blocks: Array) -> Array:
-        """The metric on all rows, then without each block in turn: float64 of shape (1 + blocks,)."""
+        """The metric on all rows, then without each block in turn: float64 of shape (1 +
+        blocks,)."""
         return leave_one_out(self.finish, self.block_sums(target, score, blocks))
 
     def value(self, target: Array, score: Array) -> float:
@@ -104,7 +108,8 @@ class Metric:
         return task in self.tasks
 
     def best_constant(self, target: Array) -> float:
-        """The constant prediction that does best on rows with this target: the mean, if not said otherwise."""
+        """The constant prediction that does best on rows with this target: the mean, if not said
+        otherwise."""
         return float(np.mean(target))
 
     def margin_base(self, value: Array | float) -> Array | float:
@@ -113,12 +118,14 @@ class Metric:
 
 
 def sum_by_block(blocks: Array, *columns: Array) -> Array:
-    """The sum of each column, of shape (rows,), and last the number of rows, in each block: (blocks, columns + 1)."""
+    """The sum of each column, of shape (rows,), and last the number of rows, in each block:
+    (blocks, columns + 1)."""
     return np.stack([*(np.bincount(blocks, column) for column in columns), np.bincount(blocks)]).T
 
 
 def leave_one_out(finish: Callable[[Array], Array], sums: Array) -> Array:
-    """`finish` of the total of block sums, of shape (blocks, k), and of the total without each block: (1 + blocks,)."""
+    """`finish` of the total of block sums, of shape (blocks, k), and of the total without each
+    block: (1 + blocks,)."""
     total = np.ascontiguousarray(sums.T).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return finish(np.vstack([total, total - sums]))
@@ -130,7 +137,8 @@ def mean(totals: Array) -> Array:
 
 
 class RowLoss(Metric, ABC):
-    """The mean of a loss that each row has by itself: parts of the rows, such as slices, can be compared by it."""
+    """The mean of a loss that each row has by itself: parts of the rows, such as slices, can be
+    compared by it."""
 
     @abstractmethod
     def rows(self, target: Array, score: Array) -> Array:
@@ -161,8 +169,8 @@ class Brier(RowLoss):
     """Squared error of the probabilities, halved for two classes, as is usual.
 
     References
-    ----------
-    Brier 1950, "Verification of forecasts expressed in terms of probability", Monthly Weather Review 78.
+    ---------- Brier 1950, "Verification of forecasts expressed in terms of probability", Monthly
+    Weather Review 78.
     """
 
     tasks = CLASSIFICATION
@@ -229,7 +237,8 @@ class RootMeanSquaredError(Metric):
 
 
 class Determination(Metric):
-    """The coefficient of determination R squared: the share of the target's variance that the prediction explains."""
+    """The coefficient of determination R squared: the share of the target's variance that the
+    prediction explains."""
 
     tasks = REGRESSION
     lower_is_better = False
@@ -244,12 +253,14 @@ class Determination(Metric):
         return np.where(variance > 0, 1 - error / variance, np.nan)
 
     def margin_base(self, value: Array | float) -> Array | float:
-        """What is left to explain: R squared may be 0 or negative, and near 1 five percent of it are many times that."""
+        """What is left to explain: R squared may be 0 or negative, and near 1 five percent of it
+        are many times that."""
         return 1 - value
 
 
 class MacroF1(Metric):
-    """The F1 score of each class, averaged over those that occur or are predicted; the most probable class is predicted."""
+    """The F1 score of each class, averaged over those that occur or are predicted; the most
+    probable class is predicted."""
 
     tasks = CLASSIFICATION
     lower_is_better = False
@@ -270,13 +281,13 @@ class MacroF1(Metric):
 
 
 class CalibrationError(Metric):
-    """Expected calibration error: mean distance of predicted from observed share over equal-width bins, weighted by
-    their rows. With several classes, of the most probable one.
+    """Expected calibration error: mean distance of predicted from observed share over equal-width
+    bins, weighted by their rows. With several classes, of the most probable one.
 
     References
-    ----------
-    Naeini, Cooper and Hauskrecht 2015, "Obtaining well calibrated probabilities using Bayesian binning", AAAI.
-    Guo, Pleiss, Sun and Weinberger 2017, "On calibration of modern neural networks", ICML.
+    ---------- Naeini, Cooper and Hauskrecht 2015, "Obtaining well calibrated probabilities using
+    Bayesian binning", AAAI. Guo, Pleiss, Sun and Weinberger 2017, "On calibration of modern neural
+    networks", ICML.
     """
 
     tasks = CLASSIFICATION
@@ -296,18 +307,18 @@ class CalibrationError(Metric):
 class RocAuc(Metric):
     """Probability that a positive row scores above a negative one, ties count half.
 
-    With several classes, the mean over them of one against the rest, of those that occur and of which no single block
-    holds all rows.
+    With several classes, the mean over them of one against the rest, of those that occur and of
+    which no single block holds all rows.
 
-    It counts pairs of rows, so it is no sum over blocks. A block is left out by taking away the pairs that it has a part
-    in. Those are sums of placement values (how many rows of the other class a row is on the right side of), less the
-    pairs within the block, which would be taken away twice. Two sorts in all, and exact.
+    It counts pairs of rows, so it is no sum over blocks. A block is left out by taking away the
+    pairs that it has a part in. Those are sums of placement values (how many rows of the other
+    class a row is on the right side of), less the pairs within the block, which would be taken away
+    twice. Two sorts in all, and exact.
 
     References
-    ----------
-    DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more correlated receiver operating
-    characteristic curves", Biometrics 44 (placement values).
-    Provost and Domingos 2000, "Well-trained PETs", CeDER working paper IS-00-04 (several classes).
+    ---------- DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more
+    correlated receiver operating characteristic curves", Biometrics 44 (placement values). Provost
+    and Domingos 2000, "Well-trained PETs", CeDER working paper IS-00-04 (several classes).
     """
 
     tasks = CLASSIFICATION
@@ -349,17 +360,17 @@ class RocAuc(Metric):
 
 
 class ScikitLearnScorer(Metric):
-    """Any scorer that scikit-learn knows by name, such as `average_precision` or `f1`; more of it is better.
+    """Any scorer that scikit-learn knows by name, such as `average_precision` or `f1`; more of it
+    is better.
 
-    The most probable class is predicted. Computed anew without each block, so slower than the metrics above.
+    The most probable class is predicted. Computed anew without each block, so slower than the
+    metrics above.
     """
 
     lower_is_better = False
 
     def __init__(self, name: str, task: Task) -> None:
-        from sklearn.metrics import get_scorer
-
-        self.name, self.scorer, self.task = name, get_scorer(name), task
+        self.name, self.scorer, self.task = name, sklearn.metrics.get_scorer(name), task
 
     def replicates(self, target: Array, score: Array, blocks: Array) -> Array:
         without = [blocks != block for block in range(int(blocks.max()) + 1)]
@@ -368,7 +379,8 @@ class ScikitLearnScorer(Metric):
 
     @functools.cache  # noqa: B019  the scorers themselves are kept for ever
     def fits(self, task: Task) -> bool:
-        """Whether it is for this task, and can be computed: of a scorer for two classes, such as `f1`, only a try shows it."""
+        """Whether it is for this task, and can be computed: of a scorer for two classes, such as
+        `f1`, only a try shows it."""
         for_numbers = self.scorer._score_func.__module__.endswith("_regression")
         if task is not self.task or for_numbers != (task is Task.regression):
             return False
@@ -384,7 +396,8 @@ class ScikitLearnScorer(Metric):
         return True
 
     def margin_base(self, value: Array | float) -> Array | float:
-        """A score that is 1 less a loss relative to the constant's has no lower bound: a share of the loss."""
+        """A score that is 1 less a loss relative to the constant's has no lower bound: a share of
+        the loss."""
         one_less_loss = self.name == "explained_variance" or self.name.startswith("d2_")
         return 1 - value if one_less_loss else value
 
@@ -430,13 +443,13 @@ def find_metric(name: str, task: Task = Task.binary) -> Metric:
     found = _own_or_ours(name)
     if found is not None:
         return found
-    from sklearn.metrics import get_scorer_names
-
-    if name not in get_scorer_names():
+    if name not in sklearn.metrics.get_scorer_names():
         raise ConfigError(
-            f"`metric` is {name!r}, which is neither one of {', '.join(METRICS)}, {PINBALL}<quantile>, nor a scorer of "
+            f"`metric` is {name!r}, which is neither one of {', '.join(METRICS)}, "
+            f"{PINBALL}<quantile>, nor a scorer of "
             "scikit-learn, nor the dotted path of a metric of your own. "
-            "`python -c 'import sklearn.metrics as m; print(m.get_scorer_names())'` lists the scorers."
+            "`python -c 'import sklearn.metrics as m; print(m.get_scorer_names())'` lists the "
+            "scorers."
         )
     return ScikitLearnScorer(name, task)
 
@@ -470,19 +483,22 @@ def _own_metric(path: str) -> Metric:
 
 
 def find_row_loss(name: str) -> Callable[[Array, Array], Array]:
-    """The function that gives the loss of each row. Raises ConfigError for a metric that has none."""
+    """The function that gives the loss of each row. Raises ConfigError for a metric that has
+    none."""
     metric = _own_or_ours(name)
     if not isinstance(metric, RowLoss):
         known = ", ".join(name for name, metric in METRICS.items() if isinstance(metric, RowLoss))
         raise ConfigError(
-            f"`metric` is {name!r}, but must be a loss of single rows: {known}, {PINBALL}<quantile between 0 and 1>, or a "
+            f"`metric` is {name!r}, but must be a loss of single rows: {known}, {PINBALL}<quantile "
+            "between 0 and 1>, or a "
             "retrain.RowLoss of your own."
         )
     return metric.rows
 
 
 def fits_task(name: str, task: Task) -> bool:
-    """Whether a metric means anything for a task. Of one that nobody knows, `find_metric` has more to say: yes."""
+    """Whether a metric means anything for a task. Of one that nobody knows, `find_metric` has more
+    to say: yes."""
     try:
         return find_metric(name, task).fits(task)
     except ConfigError:
@@ -496,7 +512,8 @@ def lower_is_better(name: str) -> bool:
 
 
 def row_loss_for(metric: str, task: Task) -> str:
-    """The loss of single rows that stands in for a metric where parts of the rows are compared: itself, if it is one."""
+    """The loss of single rows that stands in for a metric where parts of the rows are compared:
+    itself, if it is one."""
     if isinstance(_own_or_ours(metric), RowLoss):
         return metric
     return "mse" if task is Task.regression else "log_loss"
@@ -508,7 +525,8 @@ def monitoring_loss(metric: str, task: Task) -> str:
 
 
 def shown_metrics(task: Task, also: Iterable[str] = ()) -> list[str]:
-    """Names of the metrics to measure: those of the task, and those asked for as far as they fit it."""
+    """Names of the metrics to measure: those of the task, and those asked for as far as they fit
+    it."""
     return list(dict.fromkeys([*SHOWN[task], *(name for name in also if fits_task(name, task))]))
 
 
@@ -523,16 +541,19 @@ def baseline_score(target: Array, metric: str, task: Task, classes: int) -> NDAr
 
 
 def top_label(target: Array, score: Array) -> tuple[Array, Array]:
-    """Whether the most probable class is the right one, and its probability; as they are with two classes."""
+    """Whether the most probable class is the right one, and its probability; as they are with two
+    classes."""
     if score.ndim == 1:
         return target, score
     return (score.argmax(axis=1) == target).astype(np.float64), score.max(axis=1)
 
 
 def _other_class_below(score: Array, positive: Array, blocks: Array | None = None) -> Array:
-    """For each row the number of rows of the other class that score lower, ties count half: float64 of shape (rows,).
+    """For each row the number of rows of the other class that score lower, ties count half: float64
+    of shape (rows,).
 
-    The rows are sorted by `score`; with `blocks` by block and then score, and only rows of the same block count.
+    The rows are sorted by `score`; with `blocks` by block and then score, and only rows of the same
+    block count.
     """
     first = np.r_[True, score[1:] != score[:-1]]
     if blocks is not None:
@@ -555,10 +576,10 @@ def _other_class_below(score: Array, positive: Array, blocks: Array | None = Non
 
 @functools.cache
 def _stored_predictions(classes: int) -> Any:
-    """What scikit-learn's scorers take for a fitted classifier: its rows are the probabilities themselves."""
-    from sklearn.base import BaseEstimator, ClassifierMixin
+    """What scikit-learn's scorers take for a fitted classifier: its rows are the probabilities
+    themselves."""
 
-    class StoredPredictions(ClassifierMixin, BaseEstimator):
+    class StoredPredictions(sklearn.base.ClassifierMixin, sklearn.base.BaseEstimator):
         classes_ = np.arange(classes)
 
         def predict_proba(self, score: Array) -> Array:
@@ -572,10 +593,10 @@ def _stored_predictions(classes: int) -> Any:
 
 @functools.cache
 def _stored_values() -> Any:
-    """What scikit-learn's scorers take for a fitted regressor: its rows are the predicted values themselves."""
-    from sklearn.base import BaseEstimator, RegressorMixin
+    """What scikit-learn's scorers take for a fitted regressor: its rows are the predicted values
+    themselves."""
 
-    class StoredValues(RegressorMixin, BaseEstimator):
+    class StoredValues(sklearn.base.RegressorMixin, sklearn.base.BaseEstimator):
         def predict(self, score: Array) -> Array:
             return score
 

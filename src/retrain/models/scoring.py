@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """A fitted Pipeline and the features that it was trained on, which need not be those of today's config."""
+    """A fitted Pipeline and the features that it was trained on, which need not be those of today's
+    config."""
 
     pipeline: Pipeline
     features: Mapping[str, ColumnType]
@@ -28,9 +29,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Scored:
-    """Target and scores as `retrain.models.metrics` takes them, and the labels behind the target's numbers.
+    """Target and scores as `retrain.models.metrics` takes them, and the labels behind the target's
+    numbers.
 
-    `unknown_classes`: for each model the classes that it was not trained on, with the number of rows of each.
+    `unknown_classes`: for each model the classes that it was not trained on, with the number of
+    rows of each.
     """
 
     target: NDArray
@@ -45,7 +48,8 @@ class Scored:
 
 
 def difficulty(rows: pl.DataFrame, config: Config) -> float:
-    """The loss of the best constant prediction for these very labelled rows: how hard they are for whoever knows no feature."""
+    """The loss of the best constant prediction for these very labelled rows: how hard they are for
+    whoever knows no feature."""
     task, target = config.data.task, to_target(rows, config)
     classes = np.unique(target) if task is Task.multiclass else []
     codes, loss = to_codes(target, classes, task), monitoring_loss(config.data.metric, task)

@@ -1,9 +1,11 @@
-"""What a backtest found, in tables, pictures and a sentence: for the terminal, one HTML file, and MLflow."""
+"""What a backtest found, in tables, pictures and a sentence: for the terminal, one HTML file, and
+MLflow."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from retrain.backtest.replay import ALWAYS_PROMOTE, Outcome
 from retrain.backtest.result import Result, recommend
 from retrain.config import Config
+from retrain.lazy import jinja2, mlflow
 from retrain.registry.names import METRICS_AT_ONCE, fit_text, log_figures
 from retrain.registry.runs import start_run
 from retrain.registry.store import BACKTESTS, open_store
@@ -25,8 +28,9 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).with_name("backtest.html.j2")
 HEADER = (
-    "policy", "strategy", "gate", "cost", "loss", "retrained", "promoted", "wrongly", "missed", "fit s", "age", "regret", "to never", "to always",
-)  # fmt: skip
+    *("policy", "strategy", "gate", "cost", "loss", "retrained", "promoted", "wrongly"),
+    *("missed", "fit s", "age", "regret", "to never", "to always"),
+)
 SHOWN_LINES = 5
 
 
@@ -84,7 +88,8 @@ def to_terminal(result: Result) -> None:
 
     batches = len(result.outcomes[0].periods)
     show(
-        f"{result.title} over {batches} batches served; cost: with {result.retraining_cost:g} for each retraining, a batch",
+        f"{result.title} over {batches} batches served; cost: with {result.retraining_cost:g} for "
+        "each retraining, a batch",
         HEADER,
         rows_of(result, result.ranked),
     )
@@ -144,8 +149,6 @@ def to_json(result: Result) -> dict[str, Any]:
 
 def to_html(result: Result) -> str:
     """One file without scripts or links."""
-    from jinja2 import Environment
-
     drawn = [
         svg(lambda axes, name=name: _heat_map(axes, result, name), legend=False)
         for name in result.matrices
@@ -157,7 +160,7 @@ def to_html(result: Result) -> str:
     header, rows = drill_rows(result)
     events = result.recommended.events
     return (
-        Environment(autoescape=True)
+        jinja2.Environment(autoescape=True)
         .from_string(TEMPLATE.read_text(encoding="utf-8"))
         .render(
             result=result,
@@ -258,8 +261,6 @@ def _front(axes: Axes, result: Result) -> None:
 
 def to_mlflow(config: Config, result: Result, report: Path) -> None:
     """One run, with a child for each combination."""
-    import mlflow
-
     store = open_store(config)
     chosen = result.recommended
     tags = {
@@ -280,10 +281,6 @@ def to_mlflow(config: Config, result: Result, report: Path) -> None:
 
 
 def _log_children(store: Any, result: Result, parent: str) -> None:
-    import time
-
-    from mlflow.entities import Metric, Param, RunTag
-
     experiment = store.client.get_run(parent).info.experiment_id
     now = int(time.time() * 1000)
     for outcome in result.ranked:
@@ -309,13 +306,13 @@ def _log_children(store: Any, result: Result, parent: str) -> None:
             {name: f for name, f in figures.items() if math.isfinite(f)},
         )
         served = [
-            Metric(f"served/{result.loss}", losses.value, now, step)
+            mlflow.entities.Metric(f"served/{result.loss}", losses.value, now, step)
             for step, losses in enumerate(outcome.served)
         ]
         store.client.log_batch(
             run.info.run_id,
             metrics=served[-METRICS_AT_ONCE:],
-            params=[Param(*pair) for pair in names.items()],
-            tags=[RunTag("strategy", outcome.strategy)],
+            params=[mlflow.entities.Param(*pair) for pair in names.items()],
+            tags=[mlflow.entities.RunTag("strategy", outcome.strategy)],
         )
         store.client.set_terminated(run.info.run_id)

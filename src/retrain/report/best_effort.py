@@ -13,13 +13,15 @@ log = logging.getLogger("retrain")
 
 @contextlib.contextmanager
 def best_effort(what: str) -> Iterator[None]:
-    """An error in the block becomes a warning with its cause: the outcome stands, and what shows it can be made again."""
+    """An error in the block becomes a warning with its cause: the outcome stands, and what shows it
+    can be made again."""
     try:
         yield
     except Exception as error:
         cause = next(iter(mask(str(error)).strip().splitlines()), "")
         log.warning(
-            "%s could not be shown (%s: %s). What was decided stands. `dvc repro -f -s promote` shows it again.",
+            "%s could not be shown (%s: %s). What was decided stands. `dvc repro -f -s promote` "
+            "shows it again.",
             what,
             type(error).__name__,
             cause[:500],

@@ -47,7 +47,10 @@ def headline(trained: ChallengerRecord, promotion: PromotionRecord) -> str:
             if promotion.candidate != challenger
             else ""
         )
-        return f"Challenger version {challenger}{refitted} passed, and waits for `retrain approve`; {_serving(promotion)}."
+        return (
+            f"Challenger version {challenger}{refitted} passed, and waits for `retrain approve`; "
+            f"{_serving(promotion)}."
+        )
     refitted = (
         f", refitted as version {promotion.champion}," if promotion.champion != challenger else ""
     )
@@ -77,16 +80,21 @@ def opponent(trained: ChallengerRecord) -> str:
     """Whom the challenger was compared with."""
     if trained.incumbent is None:
         return "the baseline (no champion yet)"
-    return f"version {trained.incumbent.version} (trained until {trained.incumbent.trained_until[:10]})"
+    return (
+        f"version {trained.incumbent.version} (trained until "
+        f"{trained.incumbent.trained_until[:10]})"
+    )
 
 
 def news(trained: ChallengerRecord) -> list[str]:
-    """How the strategy came to its model, and classes and levels that a model was not trained on; a sentence each."""
+    """How the strategy came to its model, and classes and levels that a model was not trained on; a
+    sentence each."""
     lines = [trained.note] if trained.note else []
     for model, classes in trained.unknown_classes.items():
         counted = ", ".join(f"{name} ({rows:,} rows)" for name, rows in classes.items())
         lines.append(
-            f"The {model} was not trained on class {counted}: it is scored with probability 0 there."
+            f"The {model} was not trained on class {counted}: it is scored with probability 0 "
+            "there."
         )
     if trained.new_levels:
         counted = ", ".join(f"{name} ({rows:,} rows)" for name, rows in trained.new_levels.items())
@@ -124,7 +132,8 @@ def difference(estimate: Estimate) -> str:
 
 
 def score_table(compared: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: each metric for each model (an arrow shows the better direction), and the difference that counts."""
+    """Header and rows: each metric for each model (an arrow shows the better direction), and the
+    difference that counts."""
     models = [
         model for model in ("challenger", "incumbent", "baseline") if model in compared.scores
     ]
@@ -159,9 +168,13 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list
 def markdown(
     trained: ChallengerRecord, compared: Comparison, promotion: PromotionRecord, role: str
 ) -> str:
-    """The description of a model version. Its first line is a plain sentence: the UI's lists show it raw."""
+    """The description of a model version. Its first line is a plain sentence: the UI's lists show
+    it raw."""
     if role == "refit":
-        first = f"Refit of version {trained.challenger.version} with the evaluation rows included, for batch {trained.newest_batch}."
+        first = (
+            f"Refit of version {trained.challenger.version} with the evaluation rows included, for "
+            f"batch {trained.newest_batch}."
+        )
     else:
         first = f"Challenger of batch {trained.newest_batch}: {headline(trained, promotion)}"
     table = markdown_table(*score_table(compared))
@@ -169,12 +182,15 @@ def markdown(
         first,
         "",
         f"**Recipe** {trained.model}, strategy {trained.strategy}.",
-        f"**Compared** version {trained.challenger.version} ({trained_on(trained.challenger)}) with {opponent(trained)},",
-        f"on {compared.rows:,} rows in {compared.blocks} blocks, {trained.evaluation_start[:10]} to {trained.evaluation_end[:10]}.",
+        f"**Compared** version {trained.challenger.version} ({trained_on(trained.challenger)}) "
+        f"with {opponent(trained)},",
+        f"on {compared.rows:,} rows in {compared.blocks} blocks, {trained.evaluation_start[:10]} "
+        f"to {trained.evaluation_end[:10]}.",
         f"**Verdict** {compared.verdict}: {escape_markdown(compared.reason)}",
         "",
         *table,
         "",
-        f"Intervals are 95 %, from leaving out one block of time after the other. Snapshot `{trained.snapshot}`.",
+        "Intervals are 95 %, from leaving out one block of time after the other. Snapshot "
+        f"`{trained.snapshot}`.",
     ]
     return "\n".join(lines)[:4900]  # Postgres holds 5,000 characters

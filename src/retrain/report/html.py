@@ -1,14 +1,19 @@
-"""The HTML report: one file without scripts or links, so that it can be mailed and opened anywhere."""
+"""The HTML report: one file without scripts or links, so that it can be mailed and opened
+anywhere."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from retrain.gate.comparison import Comparison
+from retrain.lazy import jinja2
 from retrain.report import formatting
 from retrain.types import ChallengerRecord, DecisionRecord, PromotionRecord
 
-FAILED = "<!doctype html><meta charset=utf-8><p>This report could not be made; the log of `promote` says why.</p>\n"
+FAILED = (
+    "<!doctype html><meta charset=utf-8><p>This report could not be made; the log of `promote` "
+    "says why.</p>\n"
+)
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 COLORS = {
     "promote": "#2e7d4f",
@@ -26,12 +31,10 @@ def render(
     plots: dict[str, str],
 ) -> str:
     """The report as HTML. `plots` are SVG documents by name."""
-    from jinja2 import Environment
-
     happened = trained.retrained
     header, rows = formatting.score_table(compared) if happened else ([], [])
     return (
-        Environment(autoescape=True)
+        jinja2.Environment(autoescape=True)
         .from_string(TEMPLATE.read_text(encoding="utf-8"))
         .render(
             title=f"Retraining on batch {trained.newest_batch}",
@@ -49,7 +52,8 @@ def render(
             scored=lambda score: (
                 f"champion {decision.champion_version}"
                 if score.version is None
-                else f"{score.version}, the champion before its refit, on rows that it was not trained on"
+                else f"{score.version}, the champion before its refit, on rows that it was "
+                "not trained on"
             ),
             compared=compared,
             trained=trained,

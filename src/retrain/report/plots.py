@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from retrain.config import Task
 from retrain.gate.estimates import CHALLENGER, INCUMBENT, TARGET, score_column
+from retrain.lazy import matplotlib
 from retrain.models.metrics import find_row_loss, top_label
 
 if TYPE_CHECKING:
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 
 COLORS = {CHALLENGER: "#1f6f8b", INCUMBENT: "#c8553d"}
 BINS = 10
-Pairs = dict[str, tuple[NDArray, NDArray]]  # target and score of each model
+Array = NDArray[np.float64]
+Pairs = dict[str, tuple[Array, Array]]  # target and score of each model
 
 
 def draw(predictions: pl.DataFrame, time_column: str, task: Task, loss: str) -> dict[str, str]:
-    """SVG documents by name, of the evaluation rows' predictions. `loss` is a loss of single rows."""
+    """SVG documents by name, of the evaluation rows' predictions. `loss` is a loss of single
+    rows."""
     models = [
         model for model in (CHALLENGER, INCUMBENT) if score_column(model) in predictions.columns
     ]
@@ -70,14 +73,16 @@ def _reliability(axes: Axes, pairs: Pairs) -> None:
     axes.set_ylim(max(ends[0], axes.get_ylim()[0]), min(ends[1], axes.get_ylim()[1]))
 
 
-def _plot_bins(axes: Axes, model: str, target: NDArray, score: NDArray, index: NDArray) -> None:
+def _plot_bins(
+    axes: Axes, model: str, target: Array, score: Array, index: NDArray[np.intp]
+) -> None:
     rows = np.bincount(index)
     seen = rows > 0
     mean, observed = (np.bincount(index, values)[seen] / rows[seen] for values in (score, target))
     axes.plot(mean, observed, marker="o", markersize=4, color=COLORS[model], label=model)
 
 
-def _loss_by_day(axes: Axes, times: pl.Series, losses: dict[str, NDArray], loss: str) -> None:
+def _loss_by_day(axes: Axes, times: pl.Series, losses: dict[str, Array], loss: str) -> None:
     frame = pl.DataFrame(
         {"day": times.dt.date()} | {name: pl.Series(values) for name, values in losses.items()}
     )
@@ -114,11 +119,9 @@ def _errors(axes: Axes, pairs: Pairs) -> None:
 
 def svg(paint: Callable[[Axes], None], legend: bool = True) -> str:
     """What `paint` draws on one pair of axes, as an SVG document."""
-    # The figure's own class instead of pyplot, which would look for a screen and costs twice the import.
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context(
+    # The figure's own class instead of pyplot, which would look for a screen and costs twice the
+    # import.
+    with matplotlib.rc_context(
         {
             "text.parse_math": False,
             "svg.fonttype": "none",
@@ -126,7 +129,7 @@ def svg(paint: Callable[[Axes], None], legend: bool = True) -> str:
             "font.family": "sans-serif",
         }
     ):
-        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        figure = matplotlib.figure.Figure(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()
         paint(axes)
         axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,5 @@
-"""The outcome of a retraining, to the three places where people look: MLflow, `reports/` and the terminal."""
+"""The outcome of a retraining, to the three places where people look: MLflow, `reports/` and the
+terminal."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import polars as pl
 from retrain.config import Config
 from retrain.gate.comparison import Comparison
 from retrain.gate.estimates import EVALUATION, WINDOW
+from retrain.lazy import mlflow
 from retrain.models.metrics import row_loss_for
 from retrain.registry.names import LONGEST_TAG, log_figures
 from retrain.registry.store import Store
@@ -55,9 +57,8 @@ def to_mlflow(
     new_version: ModelRecord,
     drawn: dict[str, str],
 ) -> None:
-    """Scores, verdict, plots and report to the challenger's run; a description to each version that it made."""
-    from mlflow.entities import RunTag
-
+    """Scores, verdict, plots and report to the challenger's run; a description to each version that
+    it made."""
     client, run_id = store.client, trained.run_id
     figures = {
         "evaluation/rows": compared.rows,
@@ -75,7 +76,10 @@ def to_mlflow(
         "verdict_reason": compared.reason,
         "mlflow.note.content": f"{summary}\n\n{formatting.escape_markdown(compared.reason)}",
     }
-    client.log_batch(run_id, tags=[RunTag(key, value[:LONGEST_TAG]) for key, value in tags.items()])
+    client.log_batch(
+        run_id,
+        tags=[mlflow.entities.RunTag(key, value[:LONGEST_TAG]) for key, value in tags.items()],
+    )
     for name, svg in drawn.items():
         client.log_text(run_id, svg, f"plots/{name}.svg")
     client.log_artifact(run_id, str(REPORT))
@@ -108,10 +112,12 @@ def to_terminal(
     console.print()
     show(formatting.headline(trained, promotion), "bold")
     show(
-        f"Challenger     version {trained.challenger.version}: {trained.model}, strategy {trained.strategy}"
+        f"Challenger     version {trained.challenger.version}: {trained.model}, strategy "
+        f"{trained.strategy}"
     )
     show(
-        f"Trained on     {formatting.trained_on(trained.challenger)} ({trained.rows:,} rows, {trained.fit_seconds:.1f} s)"
+        f"Trained on     {formatting.trained_on(trained.challenger)} ({trained.rows:,} rows, "
+        f"{trained.fit_seconds:.1f} s)"
     )
     show(f"Compared with  {formatting.opponent(trained)}")
     window = f"{trained.evaluation_start[:10]} to {trained.evaluation_end[:10]}"
@@ -126,6 +132,7 @@ def to_terminal(
     for name, check in compared.checks.items():
         show(f"  {formatting.outcome(check):<16}{name}: {check.reason}")
     console.print(
-        "\nNext  retrain status       who serves, and since when\n      mlflow ui            every run and version\n"
+        "\nNext  retrain status       who serves, and since when\n      mlflow ui            every "
+        "run and version\n"
         f"      {REPORT}  this comparison with pictures\n"
     )

@@ -1,27 +1,27 @@
-"""Text on a terminal as it is: nothing in it is markup, an emoji's name or a control sequence, whatever the data are called."""
+"""Text on a terminal as it is: nothing in it is markup, an emoji's name or a control sequence,
+whatever the data are called."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from retrain.lazy import rich
 
 
 def printable(text: str) -> str:
-    """The text with control characters, which could move the cursor or end a line, as Python writes them."""
+    """The text with control characters, which could move the cursor or end a line, as Python writes
+    them."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
 
 
-def plain_console(**options: Any) -> Console:
-    """A console that prints names as they are. It serves for tables, too: their cells are rendered by it."""
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False, emoji=False, **options)
+def plain_console(**options: Any) -> rich.console.Console:
+    """A console that prints names as they are. It serves for tables, too: their cells are rendered
+    by it."""
+    return rich.console.Console(highlight=False, markup=False, emoji=False, **options)
 
 
 def print_table(
@@ -32,9 +32,7 @@ def print_table(
     gap: int = 2,
 ) -> None:
     """A table without lines, on no less than `width` columns; `gap` lie between two cells."""
-    from rich.table import Table
-
-    table = Table(
+    table = rich.table.Table(
         *map(printable, header),
         box=None,
         pad_edge=False,
