@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import sklearn.metrics
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -50,6 +50,7 @@ def expected_calibration_error(target: np.ndarray, score: np.ndarray) -> float:
     return sum(part.mean() * abs(score[part].mean() - target[part].mean()) for part in parts)
 
 
+@settings(deadline=None)
 @given(targets, scores, codes)
 def test_without_each_block_in_turn_they_are_what_a_loop_would_compute(
     target: np.ndarray, score: np.ndarray, codes: np.ndarray
@@ -114,6 +115,7 @@ class MissedCost(RowLoss):
 COSTLY, NO_METRIC = MissedCost(10), 7
 
 
+@settings(deadline=None)
 @given(targets, scores, codes)
 def test_a_metric_of_ones_own_gets_its_interval_from_two_short_methods(
     target: np.ndarray, score: np.ndarray, codes: np.ndarray
