@@ -297,6 +297,7 @@ class Loop:
 
     def compare(self, known: Sequence, challenger, incumbent, number: int, window):
         """As the stages `train` and `evaluate` do, from stored scores."""
+        from retrain.backtest.history_view import NOT_MEASURED
         from retrain.config import Task
         from retrain.gate.alpha_spending import unseen_share
         from retrain.gate.estimates import CHALLENGER, INCUMBENT
@@ -335,7 +336,10 @@ class Loop:
         )
         unseen = unseen_share(self.looked_until, window.start, window.end)
         return dataclasses.replace(
-            comparison, unseen=unseen, look=1 + self.looked_until.count(window.end)
+            comparison,
+            unseen=unseen,
+            look=1 + self.looked_until.count(window.end),
+            facts=NOT_MEASURED,
         )
 
 
