@@ -1,4 +1,5 @@
-"""`retrain backtest` on six months of every sixth flight, and its parts on numbers that are easy to check."""
+"""`retrain backtest` on six months of every sixth flight, and its parts on numbers that are easy to
+check."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from retrain.backtest.corruptions import Corruption
 from retrain.backtest.fault_injection import inject_faults
 from retrain.backtest.grid import build_plans, read_grid
 from retrain.backtest.history_view import HistoryView
-from retrain.backtest.model_cache import carry_out
+from retrain.backtest.model_cache import train_and_store
 from retrain.backtest.regret import best_sequence, forecast_in_hindsight
 from retrain.backtest.replay import Replay
 from retrain.commands.backtest import CONF, read_history
@@ -108,7 +109,8 @@ def test_what_was_served_stands_in_the_matrix_and_nothing_cost_less_than_the_bes
 
 @pytest.fixture(scope="module")
 def live(replayed: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The same history in the pipeline: a champion of January to March looks at June, and a challenger is compared with it."""
+    """The same history in the pipeline: a champion of January to March looks at June, and a
+    challenger is compared with it."""
     project = replayed.copy(tmp_path_factory.mktemp("live") / "project")
     project.edit("conf/data/slice.yaml", "as_of: null", "as_of: 2013-03")
     project.repro()
@@ -120,8 +122,8 @@ def live(replayed: Project, tmp_path_factory: pytest.TempPathFactory) -> Project
 def replay_of(project: Project, monkeypatch: pytest.MonkeyPatch) -> tuple[HistoryView, Replay]:
     monkeypatch.chdir(project.root)
     config, grid = read_grid(CONF, ["policy=always", "strategy=full", "gate=non_inferiority"])
-    plans, store = build_plans(CONF, grid), SnapshotStore(SNAPSHOT)
-    history = read_history(config, store, store.manifest(), plans)
+    plans = build_plans(CONF, grid)
+    history = read_history(config, SnapshotStore(SNAPSHOT), plans)
     return history, Replay(history, plans[0])
 
 
@@ -145,9 +147,8 @@ def test_a_replayed_gate_decides_as_the_pipeline_does_check_by_check(
     seen = json.loads((live.root / "reports/comparison.json").read_text())
     history, replay = replay_of(live, monkeypatch)
     models, job = history.models, replay.job(5, refit=False)
-    carry_out(
-        job, models.cache, models.snapshot
-    )  # a replay ends before it, since nobody would be served
+    # A replay ends before it, since nobody would be served.
+    train_and_store(job, models.cache, models.snapshot)
     champion, challenger = models.get(replay.job(2, refit=True)), models.get(job)
     decision = decide(history.compare(challenger, champion, 5), replay.specs)
     assert (decision.verdict.value, set(decision.checks)) == (seen["verdict"], set(seen["checks"]))
@@ -174,12 +175,12 @@ def test_models_of_the_same_rows_are_one_and_other_questions_another(
     )
     config, plans = compose(CONF, []), build_plans(CONF, grid)
     store = SnapshotStore(SNAPSHOT)
-    history = read_history(config, store, store.manifest(), plans)
+    history = read_history(config, store, plans)
     broken = inject_faults(history, "all labels flipped", monitored=False)
     by_strategy = {plan.names[1]: plan for plan in plans}
 
     def key(history: HistoryView, strategy: str, number: int) -> str:
-        return Replay(history, by_strategy[strategy]).job(number, refit=True).key
+        return Replay(history, by_strategy[strategy]).job(number, refit=True).model
 
     assert key(history, "full", 2) == key(history, "sliding_window", 2), (
         "three batches are all that there are"
@@ -190,17 +191,19 @@ def test_models_of_the_same_rows_are_one_and_other_questions_another(
     assert key(history, "full", 3) == key(broken, "full", 3) and key(history, "full", 4) != key(
         broken, "full", 4
     )
-    late = read_history(config, store, store.manifest(), plans)
+    late = read_history(config, store, plans)
     late.first = 4
     assert not inject_faults(late, "all labels flipped", monitored=True).corruptions, (
         "not the first champion's own"
     )
-    # A window that has left the broken batch behind gives the same model, which is asked about other rows.
+    # A window that has left the broken batch behind gives the same model, which is asked about
+    # other rows.
     earlier = Replay(broken, by_strategy["sliding_window"]).job(4, refit=True)
     other = dataclasses.replace(
         earlier, corruptions={history.batches[0].period: Corruption("rows repeated", 0)}
     )
-    assert other.key != dataclasses.replace(earlier, corruptions={}).key
+    clean = dataclasses.replace(earlier, corruptions={})
+    assert other.model == clean.model and other.folder != clean.folder
 
 
 def test_a_second_backtest_trains_nothing_and_finds_the_same_and_a_lost_model_is_trained_again(
@@ -245,7 +248,10 @@ def test_a_metric_that_only_the_second_gate_asks_for_is_measured_too(
 ) -> None:
     replayed = replayed.copy(tmp_path / "project")
     gate = (replayed.root / "conf/gate/superiority.yaml").read_text()
-    own = "  accuracy: {_target_: retrain.gate.checks.MetricLimit, metric: balanced_accuracy, limit: 0.1}\n"
+    own = (
+        "  accuracy: {_target_: retrain.gate.checks.MetricLimit, metric: balanced_accuracy, limit: "
+        "0.1}\n"
+    )
     (replayed.root / "conf/gate/own.yaml").write_text(gate + own)
     replayed.run(
         "retrain", "backtest", "-m", "strategy=full", "policy=every", "gate=superiority,own"

@@ -1,4 +1,5 @@
-"""The gate's self-test: corruptions are what they say, and a gate that lets them through is found out."""
+"""The gate's self-test: corruptions are what they say, and a gate that lets them through is found
+out."""
 
 from __future__ import annotations
 

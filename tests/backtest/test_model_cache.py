@@ -1,4 +1,5 @@
-"""What a backtest keeps of its models: exact, never changed, and not what a revised batch was told before."""
+"""What a backtest keeps of its models: exact, never changed, and not what a revised batch was told
+before."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import pytest
 from conftest import REPOSITORY
 
 from retrain.backtest import model_cache
-from retrain.backtest.model_cache import FitJob, ModelCache, carry_out, read_batch
+from retrain.backtest.model_cache import FitJob, ModelCache, read_batch, train_and_store
 from retrain.config import Column, ColumnType, Config, PeriodKind, compose
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.sources import Source
@@ -103,23 +104,22 @@ def world(tmp_path: Path, config: Config) -> World:
 
 
 def test_a_revised_batch_is_predicted_anew(world: World) -> None:
-    carry_out(world.job(), world.cache, world.snapshot)
+    train_and_store(world.job(), world.cache, world.snapshot)
     assert ModelCache(world.cache, world.snapshot).get(world.job()) is not None
     before = ModelCache(world.cache, world.snapshot).get(world.job()).scores("2024-01-10")
     world.source.changed.add("2024-01-10")
     world.update()
     models = ModelCache(world.cache, world.snapshot)
-    assert models.get(world.job()) is None and [
-        job.number for job in models.missing([world.job()])
-    ] == [5]
-    carry_out(world.job(), world.cache, world.snapshot)
+    assert models.get(world.job()) is None
+    train_and_store(world.job(), world.cache, world.snapshot)
     after = models.get(world.job()).scores("2024-01-10")
     assert np.abs(before - after).max() > 0.1, "the numbers of that day have changed their sign"
 
 
 def test_the_loss_of_stored_predictions_is_that_of_the_model(world: World) -> None:
-    """One confident miss in a thousand rows decides about a log loss, and single precision makes it certain."""
-    carry_out(world.job(), world.cache, world.snapshot)
+    """One confident miss in a thousand rows decides about a log loss, and single precision makes it
+    certain."""
+    train_and_store(world.job(), world.cache, world.snapshot)
     fit = ModelCache(world.cache, world.snapshot).get(world.job())
     job, batch = world.job(), world.batches[9]
     training = fit_recipe(
@@ -141,11 +141,11 @@ def test_the_loss_of_stored_predictions_is_that_of_the_model(world: World) -> No
 
 def test_backtests_at_the_same_time_do_not_disturb_each_other(world: World) -> None:
     first, more = world.job(predicts=world.batches[:9]), world.job()
-    carry_out(first, world.cache, world.snapshot)
+    train_and_store(first, world.cache, world.snapshot)
     reader = ModelCache(world.cache, world.snapshot).get(first)
     before = reader.scores("2024-01-08")
     threads = [
-        threading.Thread(target=carry_out, args=(more, world.cache, world.snapshot))
+        threading.Thread(target=train_and_store, args=(more, world.cache, world.snapshot))
         for _ in range(3)
     ]
     for thread in threads:
@@ -164,23 +164,28 @@ def test_a_batch_with_few_labels_is_looked_at_in_all_its_rows(world: World) -> N
     world.source.late.add("2024-01-10")
     world.update()
     job = world.job()
-    carry_out(job, world.cache, world.snapshot)
+    train_and_store(job, world.cache, world.snapshot)
     fit = ModelCache(world.cache, world.snapshot).get(job)
-    assert len(fit.scores("2024-01-10")) == 1 and len(fit.scores_of_known()["2024-01-10"]) == ROWS
+    assert len(fit.scores("2024-01-10")) == 1 and len(fit.sample_scores()["2024-01-10"]) == ROWS
     assert len(SnapshotStore(world.snapshot).sample(world.batches[9])) == ROWS
 
 
-def test_of_jobs_with_one_model_a_single_one_asks_what_all_ask(world: World) -> None:
-    models = ModelCache(world.cache, world.snapshot)
+def test_fits_of_one_model_that_predict_other_rows_lie_side_by_side(world: World) -> None:
     jobs = [
-        world.job(predicts=world.batches[:8], serves=True),
+        world.job(predicts=world.batches[:8]),
         world.job(serves=False),
         world.job(keep_model=True),
     ]
-    (job,) = models.missing(jobs)
-    assert (job.keep_model, job.serves, len(job.predicts)) == (True, True, DAYS)
-    carry_out(job, world.cache, world.snapshot)
-    assert all(models.get(asked) is not None for asked in jobs) and models.missing(jobs) == []
+    assert len({job.folder for job in jobs}) == 3 and len({job.model for job in jobs}) == 1
+    for job in jobs:
+        train_and_store(job, world.cache, world.snapshot)
+    models = ModelCache(world.cache, world.snapshot)
+    first, later, kept = (models.get(job) for job in jobs)
+    assert first == later == kept
+    assert np.array_equal(first.scores("2024-01-08"), kept.scores("2024-01-08"))
+    continued = world.job(7, parent=jobs[2].model)
+    train_and_store(continued, world.cache, world.snapshot)
+    assert models.get(continued).model != world.job(7).model
 
 
 def test_a_strategy_with_a_window_reads_its_window_alone_and_knows_its_levels_alone(

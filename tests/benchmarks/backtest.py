@@ -1,8 +1,10 @@
 """What a backtest costs beside the fits that it needs: python tests/benchmarks/backtest.py
 
-Run it in a project whose snapshot is there (`dvc repro snapshot`). In a copy of the project without any stored fit it replays three strategies, six
-policies and three gates, then once more with every fit known, which leaves the replays. Beside it the same fits by scikit-learn alone:
-rows ready in memory as pandas, one fit after the other on one thread; their seconds divided by the cores are the yardstick.
+Run it in a project whose snapshot is there (`dvc repro snapshot`). In a copy of the project without
+any stored fit it replays three strategies, six policies and three gates, then once more with every
+fit known, which leaves the replays. Beside it the same fits by scikit-learn alone: rows ready in
+memory as pandas, one fit after the other on one thread; their seconds divided by the cores are the
+yardstick.
 """
 
 from __future__ import annotations
@@ -49,10 +51,12 @@ def main() -> None:
     cores = os.cpu_count()
     share = fits["seconds"] / cores
     print(
-        f"{fits['count']} fits by scikit-learn alone: {fits['seconds']:.1f} s, over {cores} cores {share:.1f} s"
+        f"{fits['count']} fits by scikit-learn alone: {fits['seconds']:.1f} s, over {cores} cores "
+        f"{share:.1f} s"
     )
     print(
-        f"backtest, training:  {first['training']:.1f} s, {first['training'] / share:.2f} times as much"
+        f"backtest, training:  {first['training']:.1f} s, {first['training'] / share:.2f} times as "
+        "much"
     )
     print(f"backtest, all of it: {first['all']:.1f} s, {first['all'] / share:.2f} times as much")
     print(f"again, nothing to train: {again['all']:.1f} s")

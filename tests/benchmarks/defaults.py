@@ -1,11 +1,15 @@
-"""The shipped defaults on tables of many kinds, against always taking the freshest model: python tests/benchmarks/defaults.py
+"""The shipped defaults on tables of many kinds, against always taking the freshest model: python
+tests/benchmarks/defaults.py
 
-For each table what a user would do: `retrain init` on a Parquet file, and then batch by batch, as it arrives, what the pipeline does with the
-configuration that ships: snapshot and monitor, policy `always`, strategy `full`, the gate with its first champion and its looks, refit.
-Beside it the freshest model, refitted on every batch, sound or not, and never asked anything. Both serve the same batches, on
-their true rows. Models are trained once and kept under `--work`; losses are those that the policies watch.
+For each table what a user would do: `retrain init` on a Parquet file, and then batch by batch, as
+it arrives, what the pipeline does with the configuration that ships: snapshot and monitor, policy
+`always`, strategy `full`, the gate with its first champion and its looks, refit. Beside it the
+freshest model, refitted on every batch, sound or not, and never asked anything. Both serve the same
+batches, on their true rows. Models are trained once and kept under `--work`; losses are those that
+the policies watch.
 
---only NAME ... takes some tables, --work FOLDER keeps packages, projects and models, --show says what happened at each batch.
+--only NAME ... takes some tables, --work FOLDER keeps packages, projects and models, --show says
+what happened at each batch.
 """
 
 from __future__ import annotations
@@ -90,7 +94,8 @@ def main() -> None:
         print(json.dumps(dataclasses.asdict(replay(options.only[0]))))
         return
     print(
-        "| table | rows | batches | classes | period | default | freshest | difference | promoted | first | held |"
+        "| table | rows | batches | classes | period | default | freshest | difference | promoted "
+        "| first | held |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     missed = []
@@ -158,7 +163,7 @@ def run(name: str, table: Table, work: Path) -> Outcome | str:
 
 def replay(name: str) -> Outcome:
     """In the project's folder: each batch arrives, and the defaults do what they do."""
-    from retrain.commands.backtest import CONF, trainer
+    from retrain.commands.backtest import CONF
     from retrain.config import compose
     from retrain.data.snapshot import SnapshotStore
     from retrain.workspace import SNAPSHOT
@@ -178,7 +183,7 @@ def replay(name: str) -> Outcome:
         TABLES[name].aside,
     )
     summaries = [SnapshotStore(SNAPSHOT).profile(batch) for batch in batches]
-    Loop(config, batches, summaries, manifests, trainer, outcome).run()
+    Loop(config, batches, summaries, manifests, outcome).run()
     return outcome
 
 
@@ -201,7 +206,8 @@ def arrivals(config) -> Iterator:
 
 
 class Loop:
-    """The pipeline's loop on stored models: the champion's place is earned at the gate from the first one on."""
+    """The pipeline's loop on stored models: the champion's place is earned at the gate from the
+    first one on."""
 
     def __init__(self, config, batches, summaries, manifests, trainer, outcome: Outcome) -> None:
         from retrain.backtest.history_view import HistoryView
@@ -216,19 +222,17 @@ class Loop:
             manifests,
         )
         self.models, self.outcome = ModelCache(BACKTEST_CACHE, SNAPSHOT), outcome
-        self.train = trainer(self.models, config)
         self.specs = {which: build_checks(config.gate, which) for which in (False, True)}
-        checks = [question.check for asked in self.specs.values() for question in asked.values()]
-        self.metrics = [check.metric for check in checks if check.metric]
+        specs = [spec for asked in self.specs.values() for spec in asked.values()]
         self.looked_until: list[datetime] = []  # ends of the evaluation windows that were looked at
-        self.history = HistoryView(config, batches, summaries, self.models, metrics=self.metrics)
+        self.history = HistoryView(config, batches, summaries, self.models, specs=specs)
         outcome.metric, outcome.possible = self.history.loss, self.history.first + 1
 
     def fit(self, known: Sequence, number: int, refit: bool):
         from retrain.backtest.model_cache import FitJob
 
         job = FitJob(self.config, tuple(known), number, refit, tuple(self.batches))
-        self.train([job])
+        self.models.train([job])
         return self.models.get(job)
 
     def run(self) -> None:
@@ -330,7 +334,7 @@ class Loop:
         comparison = compare_predictions(
             self.config,
             with_scores(self.config, rows, scored, constant),
-            [data.metric, *self.metrics],
+            self.history.metrics,
             scored.classes,
             scored.unknown_classes,
         )

@@ -1,7 +1,9 @@
-"""What `monitoring.accept_after` gains and costs: python tests/benchmarks/holds.py TABLE.parquet TARGET TIME PERIOD [TASK]
+"""What `monitoring.accept_after` gains and costs: python tests/benchmarks/holds.py TABLE.parquet
+TARGET TIME PERIOD [TASK]
 
-A history is judged as it is, and with each known fault in 1, 2, ... batches in a row: how many sound batches are on hold for good, how
-many batches with a fault are noticed, and how many of those are accepted since the fault repeats itself.
+A history is judged as it is, and with each known fault in 1, 2, ... batches in a row: how many
+sound batches are on hold for good, how many batches with a fault are noticed, and how many of those
+are accepted since the fault repeats itself.
 """
 
 from __future__ import annotations
@@ -100,7 +102,8 @@ def main() -> None:
         held = [batch.period for batch in decided if batch.on_hold]
         late = [batch.period for batch in decided if batch.confirmed_by]
         print(
-            f"  as they are, accept_after {accept_after}: {len(held)} on hold {held[:12]}, {len(late)} accepted {late[:12]}"
+            f"  as they are, accept_after {accept_after}: {len(held)} on hold {held[:12]}, "
+            f"{len(late)} accepted {late[:12]}"
         )
     for batch in judge(parts, sound, time, None):
         if batch.anomalies:

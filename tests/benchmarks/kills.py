@@ -1,18 +1,20 @@
 """What is left when the project is killed at any moment, and whether the next run puts it right.
 
-    python tests/benchmarks/kills.py                        # 200 kills, about an hour on two quiet cores
-    python tests/benchmarks/kills.py --kills 30 --jobs 2
-    python tests/benchmarks/kills.py --only rollback --kills 0 --aimed 20
+    python tests/benchmarks/kills.py                        # 200 kills, about an hour on two quiet
+    cores python tests/benchmarks/kills.py --kills 30 --jobs 2 python tests/benchmarks/kills.py
+    --only rollback --kills 0 --aimed 20
 
-Each kill works in a fresh copy of a small project: a command runs, and at a moment drawn uniformly over the time that
-it takes undisturbed, SIGKILL goes to its whole process group. Then, before anything can mend it, the ledger must read
-as one line of history, its champion must load and score, the alias must be the ledger's champion or the one before,
-and no file may be half-written. The next run must end well and leave alias and ledger in agreement, with exactly one
-move more than before: the killed command's, made once. That next run is the same command; where a person's choice is
-in the ledger already, asking for it twice would be a second choice, and it is `dvc repro`.
+Each kill works in a fresh copy of a small project: a command runs, and at a moment drawn uniformly
+over the time that it takes undisturbed, SIGKILL goes to its whole process group. Then, before
+anything can mend it, the ledger must read as one line of history, its champion must load and score,
+the alias must be the ledger's champion or the one before, and no file may be half-written. The next
+run must end well and leave alias and ledger in agreement, with exactly one move more than before:
+the killed command's, made once. That next run is the same command; where a person's choice is in
+the ledger already, asking for it twice would be a second choice, and it is `dvc repro`.
 
-`--aimed` adds kills in the first tenth of a second after the ledger entry, which uniform moments rarely meet.
-Ends with 1 when anything was left wrong; the copies in which it was are kept. Linux only.
+`--aimed` adds kills in the first tenth of a second after the ledger entry, which uniform moments
+rarely meet. Ends with 1 when anything was left wrong; the copies in which it was are kept. Linux
+only.
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ CHECKS = ("ledger", "champion", "alias", "files", "converged")
 
 @dataclass(frozen=True)
 class Scenario:
-    """A command to kill, the project that it starts from, and the kind of ledger entry that it writes."""
+    """A command to kill, the project that it starts from, and the kind of ledger entry that it
+    writes."""
 
     command: tuple[str, ...]
     start: str
@@ -138,7 +141,8 @@ class Commands:
             )
 
     def __call__(self, project: Project, command: Sequence[str], log: Path) -> float:
-        """Seconds that a command takes. Raises AssertionError with the end of its output when it fails or hangs."""
+        """Seconds that a command takes. Raises AssertionError with the end of its output when it
+        fails or hangs."""
         started = time.perf_counter()
         process = self.start(project, command, log)
         try:
@@ -153,7 +157,8 @@ class Commands:
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to a process and its children, and wait for all of them: DVC takes a zombie for a living owner of its lock."""
+    """SIGKILL to a process and its children, and wait for all of them: DVC takes a zombie for a
+    living owner of its lock."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     with contextlib.suppress(ChildProcessError):  # orphans come to us, see `adopt_orphans`
@@ -202,13 +207,15 @@ class Remains:
 
     def alias(self) -> int:
         found = self._ask(
-            f"select version from registered_model_aliases where name = '{MODEL}' and alias = 'champion'"
+            f"select version from registered_model_aliases where name = '{MODEL}' and alias = "
+            "'champion'"
         )
         assert len(found) == 1, "there is no alias"
         return int(found[0][0])
 
     def score(self, version: int, trusted_types: list[str], rows: pl.DataFrame) -> None:
-        """Load a version, checked against the registry, and score some rows. Raises ModelError or AssertionError."""
+        """Load a version, checked against the registry, and score some rows. Raises ModelError or
+        AssertionError."""
         from mlflow import MlflowClient
 
         from retrain.models.fitting import predict
@@ -243,7 +250,8 @@ class Remains:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all kills share: where to work, the projects to start from, and how long each command takes undisturbed."""
+    """What all kills share: where to work, the projects to start from, and how long each command
+    takes undisturbed."""
 
     folder: Path
     run: Commands
@@ -253,7 +261,8 @@ class Bench:
     seconds: dict[str, float]
 
     def attempt(self, number: int, name: str, aimed: bool, seed: int) -> Kill:
-        """One kill, drawn again while the command had ended before its moment. A copy with problems is kept."""
+        """One kill, drawn again while the command had ended before its moment. A copy with problems
+        is kept."""
         draw, scenario = random.Random(seed), SCENARIOS[name]
         for repeat in range(100):
             kill, folder = Kill(name, aimed), self.folder / f"{number}-{name}-{repeat}"
@@ -377,7 +386,8 @@ def undisturbed(
 
 
 def plan(names: Sequence[str], kills: int, aimed: int) -> list[tuple[str, bool]]:
-    """Which command each kill is for, and whether it is aimed: in the scenarios' shares, in turn."""
+    """Which command each kill is for, and whether it is aimed: in the scenarios' shares, in
+    turn."""
     total = sum(SCENARIOS[name].share for name in names)
     planned = []
     for count, is_aimed in ((kills, False), (aimed, True)):

@@ -1,10 +1,12 @@
-"""The comparison of two models on ten million rows, with all guardrails: seconds and peak memory, predictions given.
+"""The comparison of two models on ten million rows, with all guardrails: seconds and peak memory,
+predictions given.
 
     python tests/benchmarks/large.py
     python tests/benchmarks/large.py --rows 1000000
 
-Synthetic rows of thirty days with three categories (5, 50 and 300 levels), a number, and a fifth as many reference rows.
-The functions are those that the stage `evaluate` calls, and the gate is the shipped one.
+Synthetic rows of thirty days with three categories (5, 50 and 300 levels), a number, and a fifth as
+many reference rows. The functions are those that the stage `evaluate` calls, and the gate is the
+shipped one.
 """
 
 from __future__ import annotations
@@ -82,11 +84,13 @@ def main() -> None:
     for name, check in record.checks.items():
         print(f"{check.outcome:<15}{name}: {check.reason}")
     print(
-        f"\n{rows:,} rows: intervals {compared - started:.1f} s, guardrails {ended - compared:.1f} s, ",
+        f"\n{rows:,} rows: intervals {compared - started:.1f} s, guardrails {ended - compared:.1f} "
+        "s, ",
         end="",
     )
     print(
-        f"together {ended - started:.1f} s; peak memory {peak_memory():.2f} GB, of which {before:.2f} were there before"
+        f"together {ended - started:.1f} s; peak memory {peak_memory():.2f} GB, of which "
+        f"{before:.2f} were there before"
     )
 
 

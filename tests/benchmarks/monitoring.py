@@ -1,7 +1,9 @@
-"""What monitoring a new batch costs, and whether its alarms keep their rate: python tests/benchmarks/monitoring.py
+"""What monitoring a new batch costs, and whether its alarms keep their rate: python
+tests/benchmarks/monitoring.py
 
-The batch has a million rows of 100 features; its predecessors are summaries and samples, as many as asked for. The rate of
-false alarms is that of the drift report on batches whose rows come from one distribution, and on batches of a season that moves.
+The batch has a million rows of 100 features; its predecessors are summaries and samples, as many as
+asked for. The rate of false alarms is that of the drift report on batches whose rows come from one
+distribution, and on batches of a season that moves.
 """
 
 from __future__ import annotations
@@ -30,8 +32,15 @@ FEATURES, ROWS = 100, 1_000_000
 def schema(numbers: int) -> DataConfig:
     features = {f"x{number}": Column(ColumnType.numeric) for number in range(numbers)}
     return DataConfig(
-        name="b", task=Task.binary, source={}, period=PeriodKind.month, time_column="t", key_columns=["id"], target_column="y", features=features
-    )  # fmt: skip
+        name="b",
+        task=Task.binary,
+        source={},
+        period=PeriodKind.month,
+        time_column="t",
+        key_columns=["id"],
+        target_column="y",
+        features=features,
+    )
 
 
 def rows(count: int, numbers: int, random: np.random.Generator, shift: float = 0.0) -> pl.DataFrame:
@@ -46,7 +55,8 @@ def rows(count: int, numbers: int, random: np.random.Generator, shift: float = 0
 
 
 def measure(batches: int) -> float:
-    """Seconds to summarize a batch of a million rows, hold it against its predecessors and report drift."""
+    """Seconds to summarize a batch of a million rows, hold it against its predecessors and report
+    drift."""
     random, data = np.random.default_rng(0), schema(FEATURES)
     stored = [
         profile_batch(part, part.clear(), data).to_json()
@@ -66,7 +76,8 @@ def measure(batches: int) -> float:
 def false_alarms(
     size: int, season: float, histories: int = 150, batches: int = 14
 ) -> tuple[float, float]:
-    """Shares of unchanged histories whose newest batch raises an alarm of drift at 5 %, and is held back."""
+    """Shares of unchanged histories whose newest batch raises an alarm of drift at 5 %, and is held
+    back."""
     random, data = np.random.default_rng(1), schema(8)
     alarms = held = 0
     for _ in range(histories):
@@ -84,7 +95,8 @@ def false_alarms(
 
 
 def suspected() -> None:
-    """Of the flights' months from the fifth on: how many are suspected as they are, and broken in each of the known ways."""
+    """Of the flights' months from the fifth on: how many are suspected as they are, and broken in
+    each of the known ways."""
     config = compose(REPOSITORY / "conf")
     source, schema = NycFlights(weather_lag_hours=3), Schema(config.data)
     months = [
@@ -112,13 +124,15 @@ def main() -> None:
     suspected()
     for batches in (12, 120):
         print(
-            f"{batches} earlier batches: {measure(batches):.1f} s for a million rows of {FEATURES} features"
+            f"{batches} earlier batches: {measure(batches):.1f} s for a million rows of {FEATURES} "
+            "features"
         )
     for size in (300, 3000):
         for season in (0.0, 0.5):
             alarms, held = false_alarms(size, season)
             print(
-                f"{size // 2} to {2 * size} rows a batch, season {season}: {alarms:.1%} alarms (asked: 5 %), {held:.1%} held back"
+                f"{size // 2} to {2 * size} rows a batch, season {season}: {alarms:.1%} alarms "
+                f"(asked: 5 %), {held:.1%} held back"
             )
 
 

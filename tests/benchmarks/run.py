@@ -1,13 +1,13 @@
 """What the project's conveniences cost, against the same work done by one plain script.
 
-    python tests/benchmarks/run.py                          # everything, about 10 minutes on two cores
-    python tests/benchmarks/run.py --only no_op --only help
-    python tests/benchmarks/run.py --repeat 5 --threads 1   # steadier, on a machine that has other work
+    python tests/benchmarks/run.py                          # everything, about 10 minutes on two
+    cores python tests/benchmarks/run.py --only no_op --only help python tests/benchmarks/run.py
+    --repeat 5 --threads 1   # steadier, on a machine that has other work
 
-Every row measures two commands in turn, in one sitting on one machine, and reports the median of their ratios (or
-differences): absolute seconds say little, since a busy neighbour doubles them. Each repetition works in a fresh copy
-of the project as it was at the start, code and all; one more, first, is not counted. Ends with 1 when a limit is
-missed.
+Every row measures two commands in turn, in one sitting on one machine, and reports the median of
+their ratios (or differences): absolute seconds say little, since a busy neighbour doubles them.
+Each repetition works in a fresh copy of the project as it was at the start, code and all; one more,
+first, is not counted. Ends with 1 when a limit is missed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ SHORT_COMMAND_REPEATS = 5  # commands of less than a second are measured more of
 
 @dataclass(frozen=True)
 class Usage:
-    """What a command took. `peak` is the resident memory of its largest process, in the system's own unit."""
+    """What a command took. `peak` is the resident memory of its largest process, in the system's
+    own unit."""
 
     seconds: float
     peak: int
@@ -70,7 +71,8 @@ class Pair:
 
 
 class Runner:
-    """Runs commands with the tools of this environment, and keeps their output for when one fails."""
+    """Runs commands with the tools of this environment, and keeps their output for when one
+    fails."""
 
     def __init__(self, folder: Path, code: Path, threads: int | None) -> None:
         self.log = folder / "output.log"
@@ -95,7 +97,8 @@ class Runner:
             process = subprocess.Popen(
                 command, cwd=folder, env=self.environment, stdout=output, stderr=subprocess.STDOUT
             )
-            # The usage of a child includes that of its own children that it waited for: dvc's stages count.
+            # The usage of a child includes that of its own children that it waited for: dvc's
+            # stages count.
             _, status, usage = os.wait4(process.pid, 0)
             seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -125,7 +128,8 @@ class Repetition:
 
     @cached_property
     def first_run(self) -> tuple[Usage, Usage]:
-        """The first champion, from nothing. What the other measurements of this repetition start from."""
+        """The first champion, from nothing. What the other measurements of this repetition start
+        from."""
         return self.run(self.project, "dvc", "repro"), self.script("--through", "2013-10")
 
     def time_first_run(self) -> list[Pair]:
@@ -158,7 +162,8 @@ class Repetition:
         return self._short(self.project, ["retrain", "--help"], ["python", "-c", "pass"])
 
     def time_new_batch(self) -> list[Pair]:
-        """One batch more, after 119 and after 11 that are there already. The source holds files for all of them."""
+        """One batch more, after 119 and after 11 that are there already. The source holds files for
+        all of them."""
         seconds = []
         for batches in (120, 12):
             months = write_batches(self.project / "data/incoming", batches)
@@ -198,7 +203,8 @@ def copy_project(target: Path) -> None:
 
 
 def write_batches(folder: Path, count: int) -> list[str]:
-    """Monthly files that fit conf/data/files.yaml, the same rows in each; returns their keys, oldest first."""
+    """Monthly files that fit conf/data/files.yaml, the same rows in each; returns their keys,
+    oldest first."""
     shutil.rmtree(folder)
     folder.mkdir()
     months = [datetime(2014 + number // 12, 1 + number % 12, 1) for number in range(count)]
@@ -221,7 +227,8 @@ def write_batches(folder: Path, count: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `limit` is for the ratio, or for the added seconds where `by_difference`."""
+    """One line of the table. `limit` is for the ratio, or for the added seconds where
+    `by_difference`."""
 
     title: str
     measure: Callable[[Repetition], list[Pair]]
@@ -254,7 +261,8 @@ ROWS = {
 def measure(
     names: Sequence[str], repeat: int, threads: int | None, console: Console
 ) -> dict[str, list[Pair]]:
-    """All pairs by row. The first repetition fills the caches of files and bytecode and is thrown away."""
+    """All pairs by row. The first repetition fills the caches of files and bytecode and is thrown
+    away."""
     pairs: dict[str, list[Pair]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
         original = Path(temporary) / "original"

@@ -1,9 +1,10 @@
 """Out-of-core training: time and peak memory of strategy `streaming` against the number of rows.
 
-    python tests/benchmarks/streaming.py                     # 3, 10 and 30 million rows, some minutes
-    python tests/benchmarks/streaming.py --rows 3000000
+    python tests/benchmarks/streaming.py                     # 3, 10 and 30 million rows, some
+    minutes python tests/benchmarks/streaming.py --rows 3000000
 
-The rows are flights drawn with replacement, a million a batch. Every size is trained in a process of its own.
+The rows are flights drawn with replacement, a million a batch. Every size is trained in a process
+of its own.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def main() -> None:
             found = json.loads(done.stdout.splitlines()[-1])
         million = found["seconds"] / found["rows"] * 1e6
         print(
-            f"{found['rows']:>12,}{found['seconds']:>10.1f}{million:>20.2f}{found['gigabytes']:>10.2f}"
+            f"{found['rows']:>12,}{found['seconds']:>10.1f}{million:>20.2f}"
+            f"{found['gigabytes']:>10.2f}"
         )
 
 

@@ -1,4 +1,5 @@
-"""Our own estimators against scikit-learn's rules for estimators, and models that earlier versions have stored."""
+"""Our own estimators against scikit-learn's rules for estimators, and models that earlier versions
+have stored."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ EXPECTED: list[tuple[Any, dict[str, str]]] = [
     (
         DateParts(),
         {
-            "check_dtype_object": "the check passes dictionaries, which pandas takes for no dates by another error"
+            "check_dtype_object": (
+                "the check passes dictionaries, which pandas takes for no dates by another error"
+            )
         },
     ),
     (

@@ -1,4 +1,5 @@
-"""Every shipped recipe on real rows: unseen categories, missing values, the same result twice, no pickle."""
+"""Every shipped recipe on real rows: unseen categories, missing values, the same result twice, no
+pickle."""
 
 from __future__ import annotations
 
@@ -151,7 +152,8 @@ TASKS = {
 def test_texts_dates_many_levels_and_every_task(
     model: str, rows: pl.DataFrame, tmp_path: Path
 ) -> None:
-    """Dates, texts and packed columns with gaps, thousands of levels, an empty column; stored, loaded and scored as a server would."""
+    """Dates, texts and packed columns with gaps, thousands of levels, an empty column; stored,
+    loaded and scored as a server would."""
     config = recipe(
         model,
         f"data.task={TASKS[model]}",
@@ -245,6 +247,6 @@ def test_what_only_the_fit_of_a_library_refuses_is_one_message_with_the_model(
         config = recipe("lightgbm", override)
         with pytest.raises(
             ModelError,
-            match=r"`model` \(lightgbm\.LGBMClassifier\) can't be fitted.*Mend conf/model/",
+            match=r"(?s)`model` \(lightgbm.*\) can't be fitted.*hint: mend conf/model/",
         ):
             fit(build_pipeline(config), rows.head(500), config)

@@ -1,4 +1,5 @@
-"""With few rows, later training rows choose how long boosting goes on; with many, all is as it was."""
+"""With few rows, later training rows choose how long boosting goes on; with many, all is as it
+was."""
 
 from __future__ import annotations
 
@@ -98,7 +99,9 @@ def test_a_column_that_came_later_and_a_class_that_came_later_do_no_harm() -> No
 
 
 def test_an_estimator_that_can_not_choose_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"choose_iterations_below.*RandomForest.*Set it to 0"):
+    with pytest.raises(
+        ConfigError, match=r"(?s)choose_iterations_below.*RandomForest.*hint: set it to 0"
+    ):
         build_pipeline(
             recipe(Task.multiclass, "model=random_forest", "+model.choose_iterations_below=10")
         )

@@ -1,4 +1,5 @@
-"""Metrics of several classes and of numbers against scikit-learn, on all rows and without each block in turn."""
+"""Metrics of several classes and of numbers against scikit-learn, on all rows and without each
+block in turn."""
 
 from __future__ import annotations
 

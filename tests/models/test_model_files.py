@@ -1,4 +1,5 @@
-"""A model file is refused unless it is the registered one and holds nothing that the project doesn't trust."""
+"""A model file is refused unless it is the registered one and holds nothing that the project
+doesn't trust."""
 
 from __future__ import annotations
 

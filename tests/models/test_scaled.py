@@ -1,4 +1,5 @@
-"""Gradient steps on numbers end near the target, whatever its unit and however far out some rows lie."""
+"""Gradient steps on numbers end near the target, whatever its unit and however far out some rows
+lie."""
 
 from __future__ import annotations
 

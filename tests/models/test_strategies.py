@@ -283,7 +283,7 @@ def test_trees_are_not_added_when_a_class_is_missing() -> None:
 @pytest.mark.parametrize("model", ["hist_gradient_boosting", "logistic_regression"])
 def test_what_can_not_be_continued_is_refused_with_what_can(model: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"can't honestly be continued.*MLPClassifier.*LightGBM.*residual"
+        ConfigError, match=r"(?s)can't honestly be continued.*MLPClassifier.*LightGBM.*residual"
     ):
         check_continuable(configured(model))
     with pytest.raises(ConfigError, match=r"needs all its rows at once.*SGDClassifier"):

@@ -28,21 +28,24 @@ class Grid:
 
 
 def read_grid(conf: Path, overrides: Sequence[str]) -> tuple[Config, Grid]:
-    """The configured grid, with the axes that overrides name (`policy=every,on_decay`) in place of their own, and the config
-    without them. Raises ConfigError for a sweep over anything else, or an axis without values."""
-    chosen, fixed = {}, []
+    """The configured grid, with the axes that overrides name (`policy=every,on_decay`) in place of
+    their own, and the config without them. Raises ConfigError for a sweep over anything else, or an
+    axis without values."""
+    chosen: dict[str, list[str]] = {}
+    fixed: list[str] = []
     for override in parse_overrides(overrides):
         if override.key_or_group in AXES:
             several = override.is_sweep_override()
             chosen[override.key_or_group] = (
-                swept_values(override) if several else [str(override.value())]
+                [str(v) for v in swept_values(override)] if several else [str(override.value())]
             )
         elif override.is_sweep_override():
             raise ConfigError(
-                f"`{override.input_line}`: a backtest sweeps over policy, strategy and gate. Make a file in conf/ for each value."
+                f"`{override.input_line}`: a backtest sweeps over policy, strategy and gate. Make "
+                "a file in conf/ for each value."
             )
         else:
-            fixed.append(override.input_line)
+            fixed.append(str(override.input_line))
     config = compose(conf, fixed)
     axes = {
         name: chosen.get(name) or list(getattr(config.backtest, field))
@@ -51,14 +54,16 @@ def read_grid(conf: Path, overrides: Sequence[str]) -> tuple[Config, Grid]:
     for name, values in axes.items():
         if not values:
             raise ConfigError(
-                f"`backtest.{AXES[name]}` names none. Name some files of conf/{name}/, without .yaml."
+                f"`backtest.{AXES[name]}` names none. Name some files of conf/{name}/, without "
+                ".yaml."
             )
     return config, Grid(axes["policy"], axes["strategy"], axes["gate"], fixed)
 
 
 def build_plans(conf: Path, grid: Grid) -> list[Plan]:
-    """Every combination, and beside them what they have to be worth: the same strategies, always retrained, without a gate and
-    with one that compares figures. Raises ConfigError for a combination that can't be."""
+    """Every combination, and beside them what they have to be worth: the same strategies, always
+    retrained, without a gate and with one that compares figures. Raises ConfigError for a
+    combination that can't be."""
 
     def composed(name: str, values: Sequence[str]) -> dict[str, Config]:
         return {value: compose(conf, [*grid.overrides, f"{name}={value}"]) for value in values}

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from numpy.typing import NDArray
-
 from retrain.backtest.fault_injection import FaultInjection
 from retrain.backtest.replay import ALWAYS_PROMOTE, BETTER_POINT_ESTIMATE, Outcome
+from retrain.models.metrics import Array
 from retrain.monitoring.forecast import Forecast
 from retrain.report.formatting import TITLES
 
 
 @dataclass
 class Result:
-    """A backtest's outcomes. `best` is the least total cost a batch that any sequence of retrainings could have had."""
+    """A backtest's outcomes. `best` is the least total cost a batch that any sequence of
+    retrainings could have had."""
 
     data: str
     model: str
@@ -24,7 +24,7 @@ class Result:
     periods: list[str]
     outcomes: list[Outcome]
     matrices: dict[
-        str, NDArray
+        str, Array
     ]  # strategy -> loss of the model trained through batch i (rows) on batch j (columns)
     best: float
     best_sequence: list[str]
@@ -71,7 +71,8 @@ def recommend(result: Result) -> str:
     freshest = result.reference("always", chosen.strategy, ALWAYS_PROMOTE)
     low, high = chosen.estimate.interval()
     text = (
-        f"Policy {chosen.policy}, strategy {chosen.strategy}, gate {chosen.gate}: {result.title.lower()} {chosen.loss:.4f} "
+        f"Policy {chosen.policy}, strategy {chosen.strategy}, gate {chosen.gate}: "
+        f"{result.title.lower()} {chosen.loss:.4f} "
         f"[{low:.4f}, {high:.4f}] with {chosen.retrainings} retrainings"
     )
     others = [
@@ -90,5 +91,8 @@ def recommend(result: Result) -> str:
         text += f" It retrains {share:.0%} less often than on every batch, and {words} by it."
     if math.isfinite(result.best):
         when = ", ".join(result.best_sequence) or "never"
-        text += f" No sequence of retrainings could have cost less than {result.best:.4f} a batch (retraining after: {when})."
+        text += (
+            f" No sequence of retrainings could have cost less than {result.best:.4f} a batch "
+            f"(retraining after: {when})."
+        )
     return text

@@ -1,6 +1,8 @@
-"""`retrain train` outside the pipeline: one candidate, scored on rows of the training window that it did not learn from.
+"""`retrain train` outside the pipeline: one candidate, scored on rows of the training window that
+it was not trained on.
 
-Champion, challenger and the evaluation window stay out of it: rows that chose a recipe could not judge it any more.
+Champion, challenger and the evaluation window stay out of it: rows that chose a recipe could not
+judge it any more.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -19,6 +21,7 @@ from retrain.data.schema import Schema
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in, plan_validation, plan_windows
 from retrain.errors import DataError, ModelError, RetrainError
+from retrain.lazy import mlflow
 from retrain.masking import mask
 from retrain.models import training
 from retrain.models.fitting import build_pipeline
@@ -44,23 +47,22 @@ class Candidate:
 
 
 def run(config: Config) -> None:
-    candidate = train(config)
-    figures = ", ".join(f"{name} {value:.4f}" for name, value in candidate.metrics.items())
+    found = train(config)
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in found.metrics.items())
+    log.info("Candidate (run %s): %s, %.1f s to fit", found.run_id, figures, found.fit_seconds)
     log.info(
-        "Candidate (run %s): %s, %.1f s to fit", candidate.run_id, figures, candidate.fit_seconds
-    )
-    log.info(
-        "The champion is untouched. To put this recipe before the gate, make it the default in conf/config.yaml, then `dvc repro`."
+        "The champion is untouched. To put this recipe before the gate, make it the default in "
+        "conf/config.yaml, then `dvc repro`."
     )
 
 
 def train(config: Config, parent: str | None = None, name: str = "candidate") -> Candidate:
-    """Fit the configured recipe on the training window less its newest part, score it there, log it to MLflow.
+    """Fit the configured recipe on the training window less its newest part, score it there, log it
+    to MLflow.
 
-    Whatever goes wrong after the store has opened leaves a failed run behind, so that no job of a sweep is lost.
+    Whatever goes wrong after the store has opened leaves a failed run behind, so that no job of a
+    sweep is lost.
     """
-    import mlflow
-
     store = open_store(config)
     tags = {
         "kind": "candidate",
@@ -69,88 +71,89 @@ def train(config: Config, parent: str | None = None, name: str = "candidate") ->
     }
     with runs.start_run(store, name, config, tags, CANDIDATES, parent) as run_id:
         try:
-            metrics, fit_seconds = _fit_and_score(config)
+            return Candidate(run_id, *_fit_and_score(config))
         except Exception as error:
             mlflow.set_tag(ERROR_TAG, one_line(error))
             raise
-    return Candidate(run_id, metrics, fit_seconds)
 
 
 def one_line(error: Exception) -> str:
     """An error as it goes into a table or a tag."""
     text = " ".join(mask(str(error)).split()) or type(error).__name__
-    return (text if isinstance(error, RetrainError) else f"{type(error).__name__}: {text}")[
-        :LONGEST_ERROR
-    ]
+    if not isinstance(error, RetrainError):
+        text = f"{type(error).__name__}: {text}"
+    return text[:LONGEST_ERROR]
 
 
 def _fit_and_score(config: Config) -> tuple[dict[str, float], float]:
     """In the active run: metrics on the validation window, and the seconds that the fit took."""
-    import mlflow
-
     build_pipeline(config)  # before anything is read
     manifest = _matching_manifest(config)
     windows = plan_validation(plan_windows(manifest.labelled, config.evaluation))
     mlflow.set_tags({"snapshot": manifest.digest, "validation_window": str(windows.evaluation)})
     batches = batches_in(manifest.labelled, windows.training)
+    columns, data = tuple(Schema(config.data).columns), config.data
 
     def read(batch: Batch) -> pl.DataFrame:
-        return _rows(manifest.digest, batch.period, tuple(Schema(config.data).columns))
+        return _rows(manifest.digest, batch.period, columns)
 
     validating = [read(batch) for batch in batches_in(manifest.labelled, windows.evaluation)]
     validation = windows.evaluation.rows(
-        pl.concat(validating, how="diagonal_relaxed"), config.data.time_column
+        pl.concat(validating, how="diagonal_relaxed"), data.time_column
     )
     base = _base(config, batches, windows.training, read)
     fitted = training.fit(config, batches, windows.training, read, base)
-    scored = score_rows(
-        {"candidate": Model(fitted.pipeline, feature_types(config))}, validation, config
-    )
-    task, score = config.data.task, scored.scores["candidate"]
-    names = shown_metrics(task, [config.data.metric])
-    metrics = {name: find_metric(name, task).value(scored.target, score) for name in names}
+    model = Model(fitted.pipeline, feature_types(config))
+    scored = score_rows({"candidate": model}, validation, config)
+    metrics = {
+        name: find_metric(name, data.task).value(scored.target, scored.scores["candidate"])
+        for name in shown_metrics(data.task, [data.metric])
+    }
     runs.log_dataset(config, manifest, "training")
     logged = {f"{metric}/validation": value for metric, value in metrics.items()}
-    mlflow.log_metrics(
-        logged | {"training/rows": fitted.rows, "training/fit_seconds": fitted.fit_seconds}
-    )
-    if not math.isfinite(metrics[config.data.metric]):
+    logged |= {"training/rows": fitted.rows, "training/fit_seconds": fitted.fit_seconds}
+    mlflow.log_metrics(logged)
+    if not math.isfinite(metrics[data.metric]):
         raise ModelError(
-            f"`data.metric` {config.data.metric} is {metrics[config.data.metric]} on the validation window, no number to rank by. "
-            "Choose a metric that these rows can be judged by, or let more rows arrive."
+            f"`data.metric` {data.metric} is {metrics[data.metric]} on the validation window, no "
+            "number to rank by.",
+            hint="choose a metric that these rows can be judged by, or let more rows arrive",
         )
     runs.log_model(config, fitted.pipeline, "candidate", validation)
     return metrics, fitted.fit_seconds
 
 
 def _matching_manifest(config: Config) -> Manifest:
-    """Raises DataError when the snapshot was made under another `data` config than the candidate's."""
+    """Raises DataError when the snapshot was made under another `data` config than the
+    candidate's."""
     manifest = read_manifest(SNAPSHOT)
     as_of, newest = config.data.as_of, manifest.batches[-1].period
     if manifest.schema != Schema(config.data).digest or (as_of is not None and newest > as_of):
         raise DataError(
-            f"The snapshot (up to {newest}) was made under another `data` configuration than this candidate's. "
-            "Candidates train on the snapshot as it is: write the change into conf/data/ and run `dvc repro snapshot` first."
+            f"The snapshot (up to {newest}) was made under another `data` configuration than this "
+            "candidate's. Candidates train on the snapshot as it is.",
+            hint="write the change into conf/data/ and run `dvc repro snapshot` first",
         )
     return manifest
 
 
 def _base(
-    config: Config, batches: list[Batch], window: Window, read: Callable[[Batch], pl.DataFrame]
+    config: Config, batches: Sequence[Batch], window: Window, read: Callable[[Batch], pl.DataFrame]
 ) -> ParentModel | None:
-    """For a strategy that continues: the recipe trained on all but the newest batch of the window, as a champion would be.
+    """For a strategy that continues: the recipe trained on all but the newest batch of the window,
+    as a champion would be.
 
     The champion itself may have been trained on the validation rows.
     """
-    strategy = build(Strategy, config.strategy, "strategy")
-    if not strategy.continues or len(batches) < 2:
+    if not build(Strategy, config.strategy, "strategy").continues or len(batches) < 2:
         return None
     before = Window(window.start, batches[-1].first_time)
-    fit_result = Full().fit(TrainingSet(config, batches[:-1], before, read))
-    return ParentModel(Model(fit_result.pipeline, feature_types(config)), before.end)
+    fitted = Full().fit(TrainingSet(config, batches[:-1], before, read))
+    return ParentModel(Model(fitted.pipeline, feature_types(config)), before.end)
 
 
 @functools.lru_cache(maxsize=64)
 def _rows(snapshot: str, period: str, columns: tuple[str, ...]) -> pl.DataFrame:
-    """The labelled rows of a batch, read once for all jobs of a sweep. `snapshot` only keys the cache."""
+    """The labelled rows of a batch, read once for all jobs of a sweep. `snapshot` only keys the
+    cache."""
     return SnapshotStore(SNAPSHOT).read([period], columns)

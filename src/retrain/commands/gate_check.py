@@ -1,4 +1,5 @@
-"""`retrain gate-check`: how often the configured gate promotes challengers whose worth is known, on the snapshot's history."""
+"""`retrain gate-check`: how often the configured gate promotes challengers whose worth is known, on
+the snapshot's history."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import argparse
 import dataclasses
 import logging
 import time
+from collections.abc import Sequence
 
 from retrain.backtest.gate_check import (
     BETTER,
@@ -13,7 +15,7 @@ from retrain.backtest.gate_check import (
     Line,
     Trial,
     failures,
-    find_eras,
+    find_points,
     share_interval,
     summarize,
 )
@@ -26,49 +28,34 @@ from retrain.workspace import GATE_CHECK, SNAPSHOT, write_json
 
 log = logging.getLogger("retrain")
 QUICK_BATCHES, QUICK_ROWS = 3, 30_000
+HEADER = (
+    "challenger is", "how", "promoted", "95 % interval", "wrongly", "on its rows", "afterwards", "",
+)  # fmt: skip
 
 
 def run(config: Config, options: argparse.Namespace) -> None:
     """Raises PromotionError when equal or worse challengers were promoted wrongly too often."""
     check = GateCheck(config, build_checks(config.gate, True, config.data))
     batches, rows = (QUICK_BATCHES, QUICK_ROWS) if options.quick else (options.batches, None)
-    trials = _replay(check, config, batches, rows)
+    trials: list[Trial] = []
+    for point in find_points(config, SnapshotStore(SNAPSHOT), batches, rows):
+        started = time.perf_counter()
+        trials += check.trials(point)
+        count, seconds = len(point.known), time.perf_counter() - started
+        log.info("Batch %s: %s rows to train on, %.0f s", point.batch, f"{count:,}", seconds)
     lines = summarize(trials)
     _show(lines)
     write_json(GATE_CHECK, [dataclasses.asdict(trial) for trial in trials])
-    failed = failures(lines)
-    if failed:
+    if failed := failures(lines):
         raise PromotionError(
-            f"The gate promoted wrongly too often: {'; '.join(failed)}. Every comparison is in {GATE_CHECK}. Narrow the margin of "
-            "the primary check, raise its confidence or lengthen the evaluation window (`evaluation`), then run the command again."
+            f"The gate promoted wrongly too often: {'; '.join(failed)}. Every comparison is in "
+            f"{GATE_CHECK}.",
+            hint="narrow the margin of the primary check, raise its confidence or lengthen the "
+            "evaluation window (`evaluation`), then run the command again",
         )
 
 
-def _replay(check: GateCheck, config: Config, batches: int, rows: int | None) -> list[Trial]:
-    trials = []
-    for point in find_eras(config, SnapshotStore(SNAPSHOT), batches, rows):
-        started = time.perf_counter()
-        trials += check.trials(point)
-        log.info(
-            "Batch %s: %s rows to learn from, %.0f s",
-            point.batch,
-            f"{len(point.known):,}",
-            time.perf_counter() - started,
-        )
-    return trials
-
-
-def _show(lines: list[Line]) -> None:
-    header = [
-        "challenger is",
-        "how",
-        "promoted",
-        "95 % interval",
-        "wrongly",
-        "on its rows",
-        "afterwards",
-        "",
-    ]
+def _show(lines: Sequence[Line]) -> None:
     rows = []
     for line in lines:
         low, high = share_interval(line.promoted, line.count)
@@ -83,10 +70,9 @@ def _show(lines: list[Line]) -> None:
             "FAILED" if line.failed else "",
         )
         rows.append(cells)
-    print_table(header, rows, width=140)
+    print_table(HEADER, rows, width=140)
     print(
-        "Differences are the challenger's loss less the champion's: on the evaluation rows, and on the batch that came next."
-    )
-    print(
-        "A promotion is wrong if the challenger was worse afterwards than the gate allows (of equals: any, if a gain is demanded)."
+        "Differences are the challenger's loss less the champion's: on the evaluation rows, and on "
+        "the batch that came next.\nA promotion is wrong if the challenger was worse afterwards "
+        "than the gate allows (of equals: any, if a gain is demanded)."
     )

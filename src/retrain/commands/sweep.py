@@ -1,4 +1,5 @@
-"""`retrain train -m ...`: Hydra multirun over candidates. One parent run in MLflow, one child for each job."""
+"""`retrain train -m ...`: Hydra multirun over candidates. One parent run in MLflow, one child for
+each job."""
 
 from __future__ import annotations
 
@@ -11,16 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-
 from retrain import config as configuration
 from retrain.commands import candidate
 from retrain.config import Config, DataConfig
 from retrain.errors import ConfigError, RetrainError
+from retrain.lazy import hydra, mlflow, omegaconf
 from retrain.models.metrics import lower_is_better, shown_metrics
 from retrain.origins import OVERLAYS, list_groups, refuse_missing, without_null
 from retrain.registry.names import fit_text
@@ -29,7 +25,7 @@ from retrain.report.formatting import TITLES, escape_markdown, markdown_table
 from retrain.report.terminal import print_table
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from hydra.core.override_parser.types import Override
 
 log = logging.getLogger("retrain")
 CONF = Path("conf")
@@ -47,23 +43,21 @@ class Failure:
 
 
 def run(overrides: Sequence[str]) -> None:
-    """Run every job, even when some fail, and print them ranked. Raises RetrainError that names those that failed."""
+    """Run every job, even when some fail, and print them ranked. Raises RetrainError that names
+    those that failed."""
     overrides = without_null(overrides, CONF)
     parsed = configuration.parse_overrides(overrides)
-    fixed_overrides = [
-        override.input_line for override in parsed if not override.is_sweep_override()
-    ]
+    fixed_overrides = [str(one.input_line) for one in parsed if not one.is_sweep_override()]
     raw = configuration.compose_raw(CONF, fixed_overrides)
-    fixed = configuration.check(
-        raw, CONF, OmegaConf.to_container(raw.hydra.runtime.choices), fixed_overrides
-    )
+    choices = dict(raw.hydra.runtime.choices)
+    fixed = configuration.check(raw, CONF, choices, fixed_overrides)
     _check_sweep(parsed, raw.hydra.sweeper)
     store = open_store(fixed)
     experiment, _ = ensure_experiment(store, store.experiment + CANDIDATES)
     tags = {"kind": "sweep", "overrides": " ".join(overrides)}
     parent = store.client.create_run(experiment, run_name="sweep", tags=tags).info.run_id
     os.environ[PARENT] = parent
-    finished, stopped, failures = False, None, []
+    finished, failures = False, []
     try:
         stopped = _multirun(overrides)
         finished = stopped is None
@@ -72,28 +66,28 @@ def run(overrides: Sequence[str]) -> None:
         failures = _summarize(store, fixed.data, experiment, parent)
         store.client.set_terminated(parent, "FINISHED" if finished and not failures else "FAILED")
     if failures:
-        shown = "; ".join(
-            f"{failure.job}: {failure.error.rstrip('.')}" for failure in failures[:MOST_SHOWN]
-        )
+        shown = [f"{failed.job}: {failed.error.rstrip('.')}" for failed in failures[:MOST_SHOWN]]
         more = f"; and {len(failures) - MOST_SHOWN} more" if len(failures) > MOST_SHOWN else ""
         raise RetrainError(
-            f"{len(failures)} job(s) of the sweep failed, the others are ranked above. {shown}{more}. Their runs in MLflow (child "
-            f"runs of {parent}) hold their configuration and the whole error."
+            f"{len(failures)} job(s) of the sweep failed, the others are ranked above. "
+            f"{'; '.join(shown)}{more}. Their runs in MLflow (child runs of {parent}) hold their "
+            "configuration and the whole error."
         )
-    if isinstance(stopped, HydraException):
-        raise ConfigError(
-            f"Hydra can't run this sweep: {configuration.first_lines(stopped)}"
-        ) from stopped
+    if isinstance(stopped, hydra.errors.HydraException):
+        why = configuration.first_lines(stopped)
+        raise ConfigError(f"Hydra can't run this sweep: {why}") from stopped
     if stopped is not None:
         raise stopped
 
 
-def job(composed: DictConfig) -> float:
-    """One candidate; returns its primary metric, negated where more of it is better, since sweepers that search look for less.
+def job(composed: omegaconf.DictConfig) -> float:
+    """One candidate; returns its primary metric, negated where more of it is better, since sweepers
+    that search look for less.
 
-    Raises RetrainError when it fails: launchers carry on with the other jobs, and sweepers that search count a failed trial.
+    Raises RetrainError when it fails: launchers carry on with the other jobs, and sweepers that
+    search count a failed trial.
     """
-    name = " ".join(HydraConfig.get().overrides.task) or "candidate"
+    name = " ".join(hydra.core.hydra_config.HydraConfig.get().overrides.task) or "candidate"
     try:
         config = _checked(composed, name)
         trained = candidate.train(config, os.environ[PARENT], name)
@@ -108,8 +102,10 @@ def job(composed: DictConfig) -> float:
 
 
 def _multirun(overrides: Sequence[str]) -> Exception | None:
-    """Let Hydra run the sweep; returns what stopped it, also the error of a job, after all jobs of its batch have run."""
-    # Hydra reads its arguments from the command line only, and without this ends the process itself, with a traceback.
+    """Let Hydra run the sweep; returns what stopped it, also the error of a job, after all jobs of
+    its batch have run."""
+    # Hydra reads its arguments from the command line only, and without this ends the process
+    # itself, with a traceback.
     sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["retrain train", "--multirun", *overrides], "1"
     try:
         hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="config")(job)()
@@ -118,35 +114,39 @@ def _multirun(overrides: Sequence[str]) -> Exception | None:
     return None
 
 
-def _check_sweep(parsed: Sequence[Override], sweeper: DictConfig) -> None:
-    """Raises ConfigError before any job for a choice without a file, and for a range that the sweeper can't search."""
+def _check_sweep(parsed: Sequence[Override], sweeper: omegaconf.DictConfig) -> None:
+    """Raises ConfigError before any job for a choice without a file, and for a range that the
+    sweeper can't search."""
     plain = str(sweeper.get("_target_", "")).endswith("BasicSweeper")
     groups = set(list_groups(CONF)) | set(OVERLAYS)
     for override in parsed:
         if override.is_interval_sweep() and plain:
             raise ConfigError(
-                f"`{override.input_line}`: the plain sweeper tries every value there is, and an interval has no end of them. List "
-                f"values (`{override.key_or_group}=0.01,0.1` or `choice(...)`, `range(...)`), or choose a sweeper that searches: "
-                "pip install hydra-optuna-sweeper, then `hydra/sweeper=optuna`."
+                f"`{override.input_line}`: the plain sweeper tries every value there is, and an "
+                "interval has no end of them.",
+                hint=f"list values (`{override.key_or_group}=0.01,0.1` or `choice(...)`, "
+                "`range(...)`), or choose a sweeper that searches: pip install "
+                "hydra-optuna-sweeper, then `hydra/sweeper=optuna`",
             )
         if override.is_choice_sweep() and override.key_or_group in groups:
             for value in configuration.swept_values(override):
                 if value == "null":
                     raise ConfigError(
-                        f"`{override.input_line}`: Hydra can't choose null in a sweep. Make a file without content, "
-                        f"conf/{override.key_or_group}/none.yaml, and write none for null."
+                        f"`{override.input_line}`: Hydra can't choose null in a sweep.",
+                        hint="make a file without content, "
+                        f"conf/{override.key_or_group}/none.yaml, and write none for null",
                     )
                 refuse_missing(override.key_or_group, [value], [CONF])
 
 
-def _checked(composed: DictConfig, name: str) -> Config:
-    """The job's typed config. One that does not fit leaves a failed run in the store that the parent lies in."""
-    choices = OmegaConf.to_container(HydraConfig.get().runtime.choices)
+def _checked(composed: omegaconf.DictConfig, name: str) -> Config:
+    """The job's typed config. One that does not fit leaves a failed run in the store that the
+    parent lies in."""
+    settings = hydra.core.hydra_config.HydraConfig.get()
+    choices, overrides = dict(settings.runtime.choices), list(settings.overrides.task)
     try:
-        return configuration.check(composed, CONF, choices, list(HydraConfig.get().overrides.task))
+        return configuration.check(composed, CONF, choices, overrides)
     except RetrainError as error:
-        import mlflow
-
         client, parent = mlflow.MlflowClient(), os.environ[PARENT]
         experiment = client.get_run(parent).info.experiment_id
         tags = {
@@ -154,9 +154,8 @@ def _checked(composed: DictConfig, name: str) -> Config:
             "mlflow.parentRunId": parent,
             candidate.ERROR_TAG: candidate.one_line(error),
         }
-        client.set_terminated(
-            client.create_run(experiment, run_name=fit_text(name), tags=tags).info.run_id, "FAILED"
-        )
+        failed = client.create_run(experiment, run_name=fit_text(name), tags=tags)
+        client.set_terminated(failed.info.run_id, "FAILED")
         raise
 
 
@@ -167,13 +166,15 @@ def _summarize(store: Store, data: DataConfig, experiment: str, parent: str) -> 
     )
     sign = 1 if lower_is_better(data.metric) else -1
 
-    def score(child: Run) -> float:
+    def score(child: mlflow.entities.Run) -> float:
         value = child.data.metrics.get(f"{data.metric}/validation", math.nan)
         return sign * value if _succeeded(child) and math.isfinite(value) else math.inf
 
     children.sort(key=score)
     header, rows = _table(children, data)
-    _show(header, rows)
+    print()
+    print_table(header, rows, width=120, title="Candidates on the validation window", gap=3)
+    print()
     failures = [
         Failure(child.info.run_name, child.data.tags.get(candidate.ERROR_TAG, "it was stopped"))
         for child in children
@@ -190,11 +191,13 @@ def _summarize(store: Store, data: DataConfig, experiment: str, parent: str) -> 
     return failures
 
 
-def _succeeded(child: Run) -> bool:
-    return child.info.status == "FINISHED"
+def _succeeded(child: mlflow.entities.Run) -> bool:
+    return str(child.info.status) == "FINISHED"
 
 
-def _table(children: Sequence[Run], data: DataConfig) -> tuple[list[str], list[list[str]]]:
+def _table(
+    children: Sequence[mlflow.entities.Run], data: DataConfig
+) -> tuple[list[str], list[list[str]]]:
     """Header and rows, the metrics as they are, whichever way they run."""
     shown = shown_metrics(data.task, [data.metric])
     shown = [data.metric, *(name for name in shown if name != data.metric)][:2]
@@ -205,9 +208,3 @@ def _table(children: Sequence[Run], data: DataConfig) -> tuple[list[str], list[l
         figures = [f"{metrics[name]:.4f}" if name in metrics else "failed" for name in names]
         rows.append([str(rank), child.info.run_name, *figures, child.info.run_id[:8]])
     return ["rank", "job", *(TITLES.get(name, name) for name in shown), "fit s", "run"], rows
-
-
-def _show(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    print()
-    print_table(header, rows, width=120, title="Candidates on the validation window", gap=3)
-    print()

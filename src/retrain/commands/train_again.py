@@ -1,4 +1,5 @@
-"""What `retrain reproduce` runs inside the worktree, with the code of the recorded commit: train, compare, print JSON."""
+"""What `retrain reproduce` runs inside the worktree, with the code of the recorded commit: train,
+compare, print JSON."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import json
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,38 +24,45 @@ from retrain.workspace import SNAPSHOT
 
 
 def train_again(
-    trained_until: str, model: Path, sha256: str, digest: str, more: dict | None = None
-) -> dict:
+    trained_until: str, model: Path, sha256: str, digest: str, more: dict[str, str] | None = None
+) -> dict[str, Any]:
     """Both models' predictions on the newest labelled batch, compared bit for bit.
 
-    `more` says of the version that it was continued from where its `model` lies, its `sha256` and `trained_until`, and of
-    a refit which of several strategies it carries out (`choice`).
+    Parameters
+    ----------
+    trained_until
+        The end of the training rows, ISO 8601.
+    model, sha256
+        The registered model's file.
+    digest
+        The recorded snapshot.
+    more
+        Of the version that it was continued from, where its `model` lies, its `sha256` and
+        `trained_until`; of a refit, which of several strategies it carries out (`choice`).
 
-    Raises DataError when the snapshot is not the one that was recorded.
+    Raises
+    ------
+    DataError
+        If the snapshot is not the one that was recorded.
     """
-    config = load_params()
-    snapshot = SnapshotStore(SNAPSHOT)
-    manifest = snapshot.manifest()
+    config, snapshot, more = load_params(), SnapshotStore(SNAPSHOT), more or {}
+    manifest, features = snapshot.manifest(), feature_types(config)
     if manifest.digest != digest:
         raise DataError(f"The snapshot has digest {manifest.digest}, and {digest} was recorded.")
-    more, base = more or {}, None
+
+    def loaded(path: str | Path, recorded: str) -> Model:
+        return Model(load_model(Path(path), config.trusted_types, recorded), features)
+
+    base = None
     if "model" in more:
-        earlier = load_model(Path(more["model"]), config.trusted_types, more["sha256"])
-        base = ParentModel(
-            Model(earlier, feature_types(config)), datetime.fromisoformat(more["trained_until"])
-        )
-    training = train(
-        with_selected_strategy(config, more.get("choice", "")),
-        manifest,
-        snapshot,
-        Window(datetime.min, datetime.fromisoformat(trained_until)),
-        base,
-    )
-    registered = load_model(model, config.trusted_types, sha256)
+        until = datetime.fromisoformat(more["trained_until"])
+        base = ParentModel(loaded(more["model"], more["sha256"]), until)
+    window = Window(datetime.min, datetime.fromisoformat(trained_until))
+    chosen = with_selected_strategy(config, more.get("choice", ""))
+    fitted = train(chosen, manifest, snapshot, window, base)
+    models = {"now": Model(fitted.pipeline, features), "then": loaded(model, sha256)}
     newest = manifest.labelled[-1].period
     rows = snapshot.read([newest])
-    features = feature_types(config)
-    models = {"now": Model(training.pipeline, features), "then": Model(registered, features)}
     scored = score_rows(models, rows, config)
     now, then = scored.scores["now"], scored.scores["then"]
     return {
@@ -70,10 +79,8 @@ def train_again(
 if __name__ == "__main__":
     until, path, recorded, snapshot_digest, *more = sys.argv[1:]
     try:
-        print(
-            json.dumps(
-                train_again(until, Path(path), recorded, snapshot_digest, *map(json.loads, more))
-            )
-        )
+        arguments = map(json.loads, more)
+        found = train_again(until, Path(path), recorded, snapshot_digest, *arguments)
+        print(json.dumps(found))
     except RetrainError as error:
         sys.exit(str(error))

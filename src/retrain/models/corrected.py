@@ -1,44 +1,48 @@
-"""A fitted model with corrections on top: what later rows showed that it gets wrong. Needs this package where it is loaded."""
+"""A fitted model with corrections on top: of what it gets wrong on later rows. Needs this package
+where it is loaded."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from scipy.special import expit, logit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone, is_regressor
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags, column_or_1d, get_tags
 from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
 
 from retrain.config import Config, Task, feature_types
-from retrain.models.continuing import NotContinuable
+from retrain.models.continuing import NotContinuable, with_estimator
 from retrain.models.fitting import BLAS_THREADS, to_features, to_target
-
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
+from retrain.models.metrics import Array
 
 SMALLEST = 1e-6  # probability: the logit of a certain one is infinite
 SMALLEST_WEIGHT = 1e-3
 WIDEST = 2000  # sparse columns that are made dense for trees
 MINIMUM_LEAF = 100
-RIDGE = 5.0  # added to the weights of a leaf: rows that the model was sure of weigh next to nothing, and respond without bound
+# Added to the weights of a leaf: rows that the model was sure of weigh next to nothing, and respond
+# without bound.
+RIDGE = 5.0
 
 
 class _Corrected(BaseEstimator):
-    """`estimator` and `corrections` are fitted already: a pair that `fit` replaces, in `estimator_` and `corrections_`."""
+    """`estimator` and `corrections` are fitted already: a pair that `fit` replaces, in `estimator_`
+    and `corrections_`."""
 
     def __init__(self, estimator: Any, corrections: list[list[Any]]) -> None:
         self.estimator, self.corrections = estimator, corrections
 
-    def fit(self, X: Any, y: NDArray) -> Self:
+    def fit(self, X: Any, y: Array) -> Self:
         """Train the model itself anew, and forget the corrections."""
         if is_regressor(self) and y is not None:
             y = column_or_1d(y, warn=True)
-        self.estimator_, self.corrections_ = clone(self.estimator).fit(X, y), []
+        self.estimator_ = clone(self.estimator).fit(X, y)
+        self.corrections_: list[list[Any]] = []
         return self
 
     @property
@@ -69,16 +73,17 @@ class _Corrected(BaseEstimator):
 
 
 class CorrectedClassifier(ClassifierMixin, _Corrected):
-    """Adds the corrections to the log odds (of two classes) or the log probabilities (of several) of a fitted classifier.
+    """Adds the corrections to the log odds (of two classes) or the log probabilities (of several)
+    of a fitted classifier.
 
     Each correction is a list of fitted regressors, one of two classes, else one for each class.
     """
 
     @property
-    def classes_(self) -> NDArray:
+    def classes_(self) -> Array:
         return self.model.classes_
 
-    def predict_proba(self, X: Any) -> NDArray:
+    def predict_proba(self, X: Any) -> Array:
         """Probabilities of shape (rows, classes)."""
         check_is_fitted(self)
         probabilities, dense = self.model.predict_proba(X), _dense(X)
@@ -91,15 +96,16 @@ class CorrectedClassifier(ClassifierMixin, _Corrected):
             score += np.column_stack([regressor.predict(dense) for regressor in regressors])
         return softmax(score, axis=1)
 
-    def predict(self, X: Any) -> NDArray:
+    def predict(self, X: Any) -> Array:
         places = self.predict_proba(X).argmax(axis=1)
         return self.classes_[places]
 
 
 class CorrectedRegressor(RegressorMixin, _Corrected):
-    """Adds the corrections to the values that a fitted regressor predicts. Each is a list of one fitted regressor."""
+    """Adds the corrections to the values that a fitted regressor predicts. Each is a list of one
+    fitted regressor."""
 
-    def predict(self, X: Any) -> NDArray:
+    def predict(self, X: Any) -> Array:
         """Values of shape (rows,)."""
         check_is_fitted(self)
         dense = _dense(X)
@@ -116,15 +122,16 @@ def corrections_of(estimator: Any) -> list[list[Any]]:
 def add_correction(
     pipeline: Pipeline, rows: pl.DataFrame, config: Config, iterations: int, learning_rate: float
 ) -> Pipeline:
-    """The pipeline with one correction more, learnt from what it gets wrong on the rows.
+    """The pipeline with one correction more, trained on what it gets wrong on the rows.
 
-    For probabilities, regressors are fitted to the working response (y - p) / (p (1 - p)) with weights p (1 - p): the
-    Newton step of boosting (Friedman, Hastie and Tibshirani 2000, Annals of Statistics 28). For values, to the residuals,
-    with the loss of the model itself.
+    For probabilities, regressors are fitted to the working response (y - p) / (p (1 - p)) with
+    weights p (1 - p), the Newton step of boosting. For values, to the residuals, with the loss of
+    the model itself.
+
+    References
+    ----------
+    Friedman, Hastie and Tibshirani 2000, "Additive logistic regression", Annals of Statistics 28.
     """
-    from sklearn.pipeline import Pipeline
-    from threadpoolctl import threadpool_limits
-
     encoded = pipeline[:-1].transform(to_features(rows, feature_types(config)))
     estimator, target = pipeline[-1], to_target(rows, config)
     dense = _dense(encoded)
@@ -140,7 +147,7 @@ def add_correction(
         "categorical_features": given.get("categorical_features"),
     }
 
-    def fit(response: NDArray, weights: NDArray | None = None) -> HistGradientBoostingRegressor:
+    def fit(response: Array, weights: Array | None = None) -> HistGradientBoostingRegressor:
         return HistGradientBoostingRegressor(**settings).fit(dense, response, sample_weight=weights)
 
     with threadpool_limits(BLAS_THREADS, user_api="blas"):
@@ -157,7 +164,7 @@ def add_correction(
                 correction.append(fit(((target == name) - predicted) / weights, weights))
     kind = CorrectedRegressor if config.data.task is Task.regression else CorrectedClassifier
     corrected = kind(inner, [*corrections_of(estimator), correction])
-    return Pipeline([*pipeline.steps[:-1], (pipeline.steps[-1][0], corrected)])
+    return with_estimator(pipeline, corrected)
 
 
 def _dense(encoded: Any) -> Any:

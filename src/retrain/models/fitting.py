@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -12,15 +12,17 @@ import polars as pl
 from retrain.config import ColumnType, Config, Task, feature_types, instantiate
 from retrain.data.reading.conversions import DTYPES
 from retrain.errors import ConfigError, ModelError, RetrainError
+from retrain.lazy import pandas as pd
+from retrain.lazy import sklearn, threadpoolctl
 from retrain.models.iterations import can_choose, choose_iterations, few_rows
+from retrain.models.metrics import Array
 from retrain.models.parameters import check_part
 
 if TYPE_CHECKING:
-    import pandas as pd
     from sklearn.pipeline import Pipeline
 
-
-# Sums over rows are split by thread in BLAS, and so differ in the last bit with the number of cores.
+# Sums over rows are split by thread in BLAS, and so differ in the last bit with the number of
+# cores.
 BLAS_THREADS = 1
 
 
@@ -29,8 +31,6 @@ def build_pipeline(config: Config) -> Pipeline:
 
     Raises ConfigError naming the key when a `_target_` can't be built from its arguments.
     """
-    from sklearn.pipeline import Pipeline
-
     columns = columns_by_type(feature_types(config))
     preprocessing = instantiate(config.model.preprocessing, "model.preprocessing", **columns)
     estimator = instantiate(config.model.estimator, "model.estimator")
@@ -41,22 +41,10 @@ def build_pipeline(config: Config) -> Pipeline:
     if "categorical_features" in parameters and "categorical_features" not in given:
         # Preprocessing puts the categories first.
         estimator.set_params(categorical_features=list(range(len(columns["categorical"]))) or None)
-    if config.data.task is Task.regression and hasattr(estimator, "predict_proba"):
-        raise ConfigError(
-            f"`model.estimator` ({given['_target_']}) is a classifier, and `data.task` is regression. Choose another `model`, or "
-            "name a regressor under `for_regression` as conf/model/hist_gradient_boosting.yaml does."
-        )
-    if config.data.task is not Task.regression and not hasattr(estimator, "predict_proba"):
-        raise ConfigError(
-            f"`model.estimator` ({given['_target_']}) gives no probabilities (`predict_proba`), which the comparison needs. "
-            "Choose one that does, or wrap it in sklearn.calibration.CalibratedClassifierCV."
-        )
-    if config.model.choose_iterations_below and not can_choose(estimator):
-        raise ConfigError(
-            f"`model.choose_iterations_below` is {config.model.choose_iterations_below}, but only histogram boosting of scikit-learn "
-            f"can choose how often it goes on, not `model.estimator` ({given['_target_']}). Set it to 0."
-        )
-    pipeline = Pipeline([("preprocessing", preprocessing), ("estimator", estimator)])
+    _check_estimator(config, estimator)
+    pipeline = sklearn.pipeline.Pipeline(
+        [("preprocessing", preprocessing), ("estimator", estimator)]
+    )
     unseeded = [
         name
         for name, value in pipeline.get_params().items()
@@ -65,8 +53,33 @@ def build_pipeline(config: Config) -> Pipeline:
     return pipeline.set_params(**dict.fromkeys(unseeded, config.seed))
 
 
+def _check_estimator(config: Config, estimator: Any) -> None:
+    """Raises ConfigError for an estimator of another task, or one that can't choose its rounds."""
+    named, below = config.model.estimator["_target_"], config.model.choose_iterations_below
+    classifies = hasattr(estimator, "predict_proba")
+    if config.data.task is Task.regression and classifies:
+        raise ConfigError(
+            f"`model.estimator` ({named}) is a classifier, and `data.task` is regression.",
+            hint="choose another `model`, or name a regressor under `for_regression` as "
+            "conf/model/hist_gradient_boosting.yaml does",
+        )
+    if config.data.task is not Task.regression and not classifies:
+        raise ConfigError(
+            f"`model.estimator` ({named}) gives no probabilities (`predict_proba`), which the "
+            "comparison needs.",
+            hint="choose one that does, or wrap it in sklearn.calibration.CalibratedClassifierCV",
+        )
+    if below and not can_choose(estimator):
+        raise ConfigError(
+            f"`model.choose_iterations_below` is {below}, but only histogram boosting of "
+            f"scikit-learn can choose how often it goes on, not `model.estimator` ({named}).",
+            hint="set it to 0",
+        )
+
+
 def columns_by_type(features: Mapping[str, ColumnType]) -> dict[str, list[str]]:
-    """The names of the features by type, for a preprocessing to choose an encoding for each. Flags count as numbers."""
+    """The names of the features by type, for a preprocessing to choose an encoding for each. Flags
+    count as numbers."""
     columns: dict[str, list[str]] = {
         kind.name: [] for kind in ColumnType if kind is not ColumnType.boolean
     }
@@ -80,86 +93,91 @@ def to_features(rows: pl.DataFrame, features: Mapping[str, ColumnType]) -> pd.Da
 
     Numbers and flags are float64, categories and texts strings, times datetime64[us].
 
-    A column that the rows lack is missing in every row: that is what a model would meet in production.
-    MLflow infers no signature from polars, and its servers hand a pandas frame to the model.
+    A column that the rows lack is missing in every row: that is what a model would meet in
+    production. MLflow infers no signature from polars, and its servers hand a pandas frame to the
+    model.
     """
     columns = []
     for name, kind in features.items():
-        dtype = pl.Float64 if kind is ColumnType.boolean else DTYPES[kind]
+        dtype: Any = pl.Float64 if kind is ColumnType.boolean else DTYPES[kind]
         column = pl.col(name) if name in rows.columns else pl.lit(None).alias(name)
         columns.append(column.cast(dtype))
     return rows.select(columns).to_pandas()
 
 
-def to_target(rows: pl.DataFrame, config: Config) -> np.ndarray:
-    """The target as scikit-learn takes it, shape (rows,): int8, 1 for positive; strings; or float64."""
+def to_target(rows: pl.DataFrame, config: Config) -> Array:
+    """The target as scikit-learn takes it, shape (rows,): int8, 1 for positive; strings; or
+    float64."""
     target = rows[config.data.target_column]
     if config.data.task is Task.multiclass:
         return target.to_numpy().astype(str)
     return target.cast(pl.Int8 if config.data.task is Task.binary else pl.Float64).to_numpy()
 
 
-def to_codes(target: np.ndarray, classes: Sequence[str], task: Task) -> np.ndarray:
-    """The target as metrics take it, float64 of shape (rows,): each class as its place in `classes`."""
+def to_codes(target: Array, classes: Sequence[str], task: Task) -> Array:
+    """The target as metrics take it, float64 of shape (rows,): each class as its place in
+    `classes`."""
     if task is not Task.multiclass:
         return target.astype(np.float64)
     return np.searchsorted(np.asarray(classes), target).astype(np.float64)
 
 
 def fit(
-    pipeline: Pipeline, rows: pl.DataFrame, config: Config, weights: np.ndarray | None = None
+    pipeline: Pipeline, rows: pl.DataFrame, config: Config, weights: Array | None = None
 ) -> Pipeline:
-    """Fit on raw rows, of which `weights`, shape (rows,), says how much each counts. The same rows, config and versions give the same predictions, bit for bit.
+    """Fit on raw rows. The same rows, config and versions give the same predictions, bit for bit.
 
-    Raises ModelError when the estimator refuses its parameters or the rows, whatever it raises.
+    Parameters
+    ----------
+    weights
+        How much each row counts, shape (rows,).
+
+    Raises
+    ------
+    ModelError
+        If the estimator refuses its parameters or the rows, whatever it raises.
     """
-    from threadpoolctl import threadpool_limits
-
+    target = to_target(rows, config)
     try:
-        with threadpool_limits(BLAS_THREADS, user_api="blas"):
+        with threadpoolctl.threadpool_limits(BLAS_THREADS, user_api="blas"):
             frame = to_features(rows, feature_types(config))
-            # A column without any value would stop some estimators; a constant one teaches them nothing.
+            # A column without any value would stop some estimators; a constant one changes nothing.
             for name in frame.columns[frame.isna().all()]:
-                constants = {"f": 0.0, "M": np.datetime64(0, "us")}
+                constants: dict[str, Any] = {"f": 0.0, "M": np.datetime64(0, "us")}
                 frame[name] = constants.get(frame[name].dtype.kind, "missing")
             _count_levels_where_needed(pipeline, frame)
-            target = to_target(rows, config)
-            if (
-                few_rows(target, config.data.task is not Task.regression)
-                < config.model.choose_iterations_below
-            ):
-                _choose_iterations(
-                    pipeline, frame, target, rows[config.data.time_column].to_numpy(), weights
-                )
-            weighted = (
-                {} if weights is None else {f"{pipeline.steps[-1][0]}__sample_weight": weights}
+            few = few_rows(target, config.data.task is not Task.regression)
+            if few < config.model.choose_iterations_below:
+                times = rows[config.data.time_column].to_numpy()
+                _choose_iterations(pipeline, frame, target, times, weights)
+            step = pipeline.steps[-1][0]
+            pipeline.fit(
+                frame, target, **({} if weights is None else {f"{step}__sample_weight": weights})
             )
-            pipeline.fit(frame, target, **weighted)
     except (RetrainError, MemoryError):
         raise
     except Exception as error:  # every library has its own
-        said = " ".join(str(error).split())
+        why = " ".join(str(error).split()).rstrip(".")
         if not isinstance(error, (ValueError, TypeError)):
-            said = f"{type(error).__name__}: {said}"
+            why = f"{type(error).__name__}: {why}"
         raise ModelError(
-            f"`model` ({config.model.estimator['_target_']}) can't be fitted on {len(rows):,} rows: {said}"
-            f"{'' if said.endswith('.') else '.'} Mend conf/model/ or the override."
+            f"`model` ({config.model.estimator['_target_']}) can't be fitted on {len(rows):,} "
+            f"rows: {why}.",
+            hint="mend conf/model/ or the override",
         ) from error
     estimator = pipeline[-1]
     if "n_jobs" in inspect.signature(type(estimator)).parameters:
-        # Threads add up trees in the order in which they end, so predictions would differ in the last bit.
+        # Threads add up trees in the order in which they end, so predictions would differ in the
+        # last bit.
         estimator.set_params(n_jobs=None)
     return pipeline
 
 
 def _choose_iterations(
-    pipeline: Pipeline,
-    frame: pd.DataFrame,
-    target: np.ndarray,
-    times: np.ndarray,
-    weights: np.ndarray | None,
+    pipeline: Pipeline, frame: pd.DataFrame, target: Array, times: Array, weights: Array | None
 ) -> None:
-    """Give the estimator as many iterations as did best on later training rows, where those can tell."""
+    """Give the estimator as many iterations as did best on later training rows, where those can
+    tell."""
     order = np.argsort(times, kind="stable")
     encoded = pipeline[:-1].fit_transform(frame, target)[order]
     weights = None if weights is None else weights[order]
@@ -169,21 +187,15 @@ def _choose_iterations(
 
 
 def _count_levels_where_needed(pipeline: Pipeline, frame: pd.DataFrame) -> None:
-    """scikit-learn's encoders count levels one by one in Python to find the rarest, a tenth of a whole fit. Where there are not so
-    many that one has to go, the limit changes nothing but that, and is taken away."""
-    from sklearn.base import clone
-
+    """Take limits away that change nothing: scikit-learn's encoders count levels one by one in
+    Python to find the rarest, a tenth of a whole fit, also where none has to go."""
     steps = []
     for name, encoder, columns in getattr(pipeline[0], "transformers", ()):
         limit = getattr(encoder, "max_categories", None)
-        asked = limit is not None and getattr(encoder, "min_frequency", None) is None
+        limited = limit is not None and getattr(encoder, "min_frequency", None) is None
         named = isinstance(columns, list) and set(columns) <= set(frame.columns)
-        if (
-            asked
-            and named
-            and all(frame[column].nunique(dropna=False) <= limit for column in columns)
-        ):
-            encoder = clone(encoder).set_params(max_categories=None)
+        if limited and named and (frame[columns].nunique(dropna=False) <= limit).all():
+            encoder = sklearn.base.clone(encoder).set_params(max_categories=None)
         steps.append((name, encoder, columns))
     if steps:
         pipeline[0].set_params(transformers=steps)
@@ -199,40 +211,49 @@ def predict(
     rows: pl.DataFrame,
     features: Mapping[str, ColumnType],
     classes: Sequence[str] = (),
-) -> np.ndarray:
-    """What a model says about raw rows, float64. `features` are those that it was trained on.
+) -> Array:
+    """What a model predicts for raw rows, float64.
 
-    Of a regressor the values, shape (rows,). Of a classifier the probability of the positive class, shape (rows,), or with
-    `classes` (sorted) that of each of them, shape (rows, classes), 0 for those that it does not know.
-    Raises ModelError when the model can't score the rows, or a result isn't a number, or no probability.
+    Parameters
+    ----------
+    features
+        Those that it was trained on.
+    classes
+        Sorted labels, where there are several: what is predicted for each of them.
+
+    Returns
+    ------- Of a regressor the values, shape (rows,). Of a classifier the probability of the
+    positive class, shape (rows,), or of each of `classes`, shape (rows, classes), 0 for those that
+    it does not know.
+
+    Raises
+    ------
+    ModelError
+        If the model can't score the rows, or a result isn't a number, or no probability.
     """
-    from threadpoolctl import threadpool_limits
-
     classifies = hasattr(pipeline, "predict_proba")
     try:
-        with threadpool_limits(BLAS_THREADS, user_api="blas"):
+        with threadpoolctl.threadpool_limits(BLAS_THREADS, user_api="blas"):
             frame = to_features(rows, features)
             result = pipeline.predict_proba(frame) if classifies else pipeline.predict(frame)
     except (ValueError, TypeError) as error:
         raise ModelError(
-            f"A model can't score these rows: {error}. If the source no longer delivers a column that the champion was trained on, "
-            "deliver it until a challenger without it has been promoted, or start over under another `tracking.registered_model`."
+            f"A model can't score these rows: {error}.",
+            hint="if the source no longer delivers a column that the champion was trained on, "
+            "deliver it until a challenger without it has been promoted, or start over under "
+            "another `tracking.registered_model`",
         ) from error
+    scores = np.asarray(result, dtype=np.float64)
     if not classifies:
-        values = np.asarray(result, dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise ModelError(
-                "The model predicted values that are not finite numbers; nothing was promoted."
-            )
-        return values
+        if not np.isfinite(scores).all():
+            raise ModelError("The model predicted values that are not finite numbers.")
+        return scores
     known = [str(name) for name in pipeline.classes_]
     if classes:
         scores = np.zeros((len(rows), len(classes)))
         scores[:, [list(classes).index(name) for name in known]] = result
     else:
-        scores = np.asarray(result[:, known.index("1")], dtype=np.float64)
+        scores = scores[:, known.index("1")]
     if not np.all((scores >= 0) & (scores <= 1 + 1e-9)):
-        raise ModelError(
-            "The model gave probabilities that are not numbers between 0 and 1; nothing was promoted."
-        )
+        raise ModelError("The model predicted probabilities that are not between 0 and 1.")
     return scores

@@ -1,47 +1,51 @@
-"""How many rounds of boosting: with few rows as many as did best on later training rows, instead of as many as are allowed.
+"""How many rounds of boosting: with few rows as many as did best on later training rows.
 
-A hundred rounds on a few thousand rows, or on classes with a dozen rows each, end in probabilities that are certain and wrong.
-scikit-learn's own early stopping holds out random rows and so looks across time; here every fit is scored on rows that came after it.
+A hundred rounds on a few thousand rows, or on classes with a dozen rows each, end in probabilities
+that are certain and wrong. scikit-learn's own early stopping holds out random rows and so looks
+across time; here every fit is scored on rows that came after it.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from sklearn.base import BaseEstimator
+from retrain.lazy import sklearn
+from retrain.models.metrics import Array
 
-# Each part of the rows, in time, is predicted by a model of all before it: one alone might be another season.
+# Each part of the rows, in time, is predicted by a model of all before it: one alone might be
+# another season.
 FOLDS = ((0.4, 0.6), (0.6, 0.8), (0.8, 1.0))
 PATIENCE = 10  # rounds without a gain, after which a fold's fit ends
 FEWEST_ROWS = 20  # to fit on, and to score on
 
 
-def can_choose(estimator: BaseEstimator) -> bool:
-    """Whether the estimator scores rounds on rows that it is given (scikit-learn's histogram boosting)."""
+def can_choose(estimator: Any) -> bool:
+    """Whether the estimator scores rounds on rows that it is given (scikit-learn's histogram
+    boosting)."""
     return "X_val" in inspect.signature(estimator.fit).parameters and hasattr(
         estimator, "n_iter_no_change"
     )
 
 
-def few_rows(target: NDArray, classifies: bool) -> int:
-    """The rows that the number of rounds hangs on: those of the rarest class; half of them for numbers, as of two classes."""
+def few_rows(target: Array, classifies: bool) -> int:
+    """The rows that the number of rounds hangs on: those of the rarest class; half of them for
+    numbers, as of two classes."""
     return int(np.unique(target, return_counts=True)[1].min()) if classifies else len(target) // 2
 
 
 def choose_iterations(
-    estimator: BaseEstimator,
-    encoded: NDArray,
-    target: NDArray,
-    times: NDArray,
-    weights: NDArray | None = None,
+    estimator: Any,
+    encoded: Array,
+    target: Array,
+    times: Array,
+    weights: Array | None = None,
 ) -> int | None:
-    """The number of rounds, of at most `max_iter`, with the least loss on later rows; None where there are too few to tell.
+    """The number of rounds, of at most `max_iter`, with the least loss on later rows; None where
+    there are too few to tell.
 
     `encoded` has shape (rows, columns) and is ordered by `times`, shape (rows,).
     """
@@ -68,24 +72,24 @@ def choose_iterations(
 
 
 def _fold_scores(
-    estimator: BaseEstimator,
-    encoded: NDArray,
-    target: NDArray,
-    weights: NDArray | None,
-    earlier: NDArray,
-    later: NDArray,
-) -> NDArray:
-    """Minus the loss on the later rows before the first round and after each: shape (rounds + 1,)."""
-    from sklearn.base import clone
-
-    trial = clone(estimator).set_params(early_stopping=True, n_iter_no_change=PATIENCE)
+    estimator: Any,
+    encoded: Array,
+    target: Array,
+    weights: Array | None,
+    earlier: Array,
+    later: Array,
+) -> Array:
+    """Minus the loss on the later rows before the first round and after each: shape (rounds +
+    1,)."""
+    trial = sklearn.base.clone(estimator).set_params(early_stopping=True, n_iter_no_change=PATIENCE)
     known = encoded[earlier].copy()
     known[:, np.isnan(known).all(axis=0)] = (
         0  # a column that came later: scikit-learn can't bin one without values
     )
     weighted: dict[str, Any] = {}
     if weights is not None:
-        # Relative to the newest of the fold: boosting splits nothing where all rows of a part weigh next to nothing.
+        # Relative to the newest of the fold: boosting splits nothing where all rows of a part weigh
+        # next to nothing.
         weighted = {
             "sample_weight": weights[earlier] / weights[earlier].max(),
             "sample_weight_val": weights[later],
@@ -94,7 +98,7 @@ def _fold_scores(
     return np.asarray(trial.validation_score_)
 
 
-def _folds(times: NDArray) -> Iterator[tuple[NDArray, NDArray]]:
+def _folds(times: Array) -> Iterator[tuple[Array, Array]]:
     """Places of the rows to fit on, and of those to score on, which all came later."""
     order = np.arange(len(times))
     for start, end in FOLDS:

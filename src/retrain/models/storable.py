@@ -1,4 +1,5 @@
-"""Whether a recipe's model will be one that can be stored and loaded again: asked before the fit, of a model of a few rows."""
+"""Whether a recipe's model will be one that can be stored and loaded again: asked before the fit,
+of a model of a few rows."""
 
 from __future__ import annotations
 
@@ -10,12 +11,16 @@ import polars as pl
 
 from retrain.config import Config, Task
 from retrain.errors import ModelError, RetrainError
+from retrain.lazy import skops
+from retrain.models.digests import model_digest
+from retrain.models.fitting import build_pipeline, fit
 from retrain.renamed import all_names
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-# How long a fit takes, by the names that estimators give it; which types a model holds does not depend on it.
+# How long a fit takes, by the names that estimators give it; which types a model holds does not
+# depend on it.
 LENGTHS = ("n_estimators", "max_iter", "iterations", "num_boost_round")
 ROWS_OF_A_CLASS, ROWS, MOST_ROWS, STEPS = 20, 100, 2000, 2
 _passed: set[tuple[str, tuple[str, ...]]] = set()  # in this process: a backtest asks for every fit
@@ -23,42 +28,37 @@ _passed: set[tuple[str, tuple[str, ...]]] = set()  # in this process: a backtest
 
 def check_storable(config: Config, rows: pl.DataFrame) -> None:
     """Raises ModelError before hours of fitting would end in a model that nobody could load."""
-    from retrain.models.training import model_digest
-
     key = (model_digest(config), tuple(config.trusted_types))
     if key in _passed or rows.is_empty():
         return
-    problem = why_not_stored(_fit_a_few(config, rows), config.trusted_types)
-    if problem:
+    if problem := why_not_stored(_fit_a_few(config, rows), config.trusted_types):
         raise ModelError(f"{problem} Nothing has been fitted yet.")
     _passed.add(key)
 
 
 def why_not_stored(pipeline: Pipeline, trusted: Sequence[str]) -> str | None:
     """What keeps a model from being stored so that it can be loaded again, None if nothing does."""
-    import skops.io
-
     try:
         types = skops.io.get_untrusted_types(data=skops.io.dumps(pipeline))
     except Exception as error:  # whatever an object raises that can't be taken apart
         return (
-            f"`model` can't be stored without pickle: {type(error).__name__}: {error}. Use functions and classes that can be "
-            "imported by name, instead of lambdas and those of a notebook."
+            f"`model` can't be stored without pickle: {type(error).__name__}: {error}. Use "
+            "functions and classes that can be imported by name, instead of lambdas and those of a "
+            "notebook."
         )
-    unlisted = sorted(set(types) - set(all_names(trusted)))
+    unlisted = ", ".join(sorted(set(types) - set(all_names(trusted))))
     if not unlisted:
         return None
     return (
-        f"The model holds types that are not on the list of those to load: {', '.join(unlisted)}. If you trust their code, add "
-        f"`trusted_types: [{', '.join(unlisted)}]` to the model's file in conf/model/, or the types to `trusted_types` in "
-        "conf/config.yaml; then run the command again."
+        f"The model holds types that are not on the list of those to load: {unlisted}. If you "
+        f"trust their code, add `trusted_types: [{unlisted}]` to the model's file in conf/model/, "
+        "or the types to `trusted_types` in conf/config.yaml; then run the command again."
     )
 
 
 def _fit_a_few(config: Config, rows: pl.DataFrame) -> Pipeline:
-    """The recipe, fitted in two steps on some rows of each class; unfitted where those are too few for it."""
-    from retrain.models.fitting import build_pipeline, fit
-
+    """The recipe, fitted in two steps on some rows of each class; unfitted where those are too few
+    for it."""
     pipeline = build_pipeline(config)
     lengths = {
         name: STEPS
@@ -66,23 +66,16 @@ def _fit_a_few(config: Config, rows: pl.DataFrame) -> Pipeline:
         if name.rpartition("__")[2] in LENGTHS and isinstance(value, int) and value > STEPS
     }
     pipeline.set_params(**lengths)
+    sample = rows.head(ROWS)
+    if config.data.task is not Task.regression:
+        by_class = rows.group_by(config.data.target_column, maintain_order=True)
+        sample = by_class.head(ROWS_OF_A_CLASS).head(MOST_ROWS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return fit(pipeline, _sample(config, rows), config)
+            return fit(pipeline, sample, config)
         except (
             RetrainError,
             MemoryError,
         ):  # of too few rows: the fit itself will say what is wrong
-            pass
-    return build_pipeline(config)
-
-
-def _sample(config: Config, rows: pl.DataFrame) -> pl.DataFrame:
-    if config.data.task is Task.regression:
-        return rows.head(ROWS)
-    return (
-        rows.group_by(config.data.target_column, maintain_order=True)
-        .head(ROWS_OF_A_CLASS)
-        .head(MOST_ROWS)
-    )
+            return build_pipeline(config)

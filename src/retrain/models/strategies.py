@@ -1,15 +1,15 @@
-"""How to retrain. A strategy of your own is a subclass of `Strategy` and a YAML in `conf/strategy/` that names it."""
+"""How to retrain. A strategy of your own is a subclass of `Strategy` and a YAML in `conf/strategy/`
+that names it."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import polars as pl
 from annotated_types import Gt, Le, MinLen
 
@@ -17,7 +17,10 @@ from retrain.config import Config, Task, build, feature_types
 from retrain.data.manifest import Batch
 from retrain.data.windows import LARGEST_SHARE, Window
 from retrain.errors import ConfigError, ModelError
+from retrain.lazy import sklearn
 from retrain.models import continuing
+from retrain.models.metrics import row_loss_for
+from retrain.models.scoring import Model, score_rows
 from retrain.models.strategy import FitResult, ParentModel, Strategy, TrainingSet, from_scratch
 from retrain.ranges import Duration, Positive, PositiveCount, Share
 
@@ -28,12 +31,10 @@ if TYPE_CHECKING:
 class Full(Strategy):
     """All history. Most rows, steadiest; slow to follow when the relation itself changes."""
 
-    def select(self, batches: Sequence[Batch], base: ParentModel | None = None) -> list[Batch]:
-        return list(batches)
-
 
 class SlidingWindow(Strategy):
-    """The newest `batches`, or those that reach back no further than `duration` (`90d`, `12h`, `8w`) from the newest row.
+    """The newest `batches`, or those that reach back no further than `duration` (`90d`, `12h`,
+    `8w`) from the newest row.
 
     Follows change quickly; forgets seasons that lie further back.
     """
@@ -43,53 +44,47 @@ class SlidingWindow(Strategy):
     ) -> None:
         if (batches is None) == (duration is None):
             raise ConfigError("`strategy` needs either `batches` or `duration`, and not both.")
-        self.batches, self.duration = batches, _duration(duration) if duration is not None else None
+        self.batches, self.duration = batches, duration
 
     def select(self, batches: Sequence[Batch], base: ParentModel | None = None) -> list[Batch]:
         if self.duration is None:
-            return list(batches[-self.batches :])
-        since = batches[-1].last_time - self.duration
+            return list(batches[-(self.batches or 1) :])
+        since = batches[-1].last_time - _duration(self.duration)
         return [batch for batch in batches if batch.last_time >= since]
 
 
 class Recency(Strategy):
-    """All history, older rows weighing less: half as much for every `half_life` batches that they are older."""
+    """All history, older rows weighing less: half as much for every `half_life` batches that they
+    are older."""
 
     def __init__(self, half_life: Positive) -> None:
         self.half_life = half_life
 
     def check(self, config: Config) -> None:
-        from sklearn.utils.validation import has_fit_parameter
-
         estimator = continuing.find_class(config)
-        if not has_fit_parameter(estimator, "sample_weight"):
+        if not sklearn.utils.validation.has_fit_parameter(estimator, "sample_weight"):
             raise ConfigError(
-                f"`strategy` Recency weighs rows, and `model.estimator` ({estimator.__name__}) takes no weights. Choose another model, "
-                "or `strategy=sliding_window`."
+                f"`strategy` Recency weighs rows, and `model.estimator` ({estimator.__name__}) "
+                "takes no weights.",
+                hint="choose another model, or `strategy=sliding_window`",
             )
 
-    def select(self, batches: Sequence[Batch], base: ParentModel | None = None) -> list[Batch]:
-        return list(batches)
-
     def fit(self, training_set: TrainingSet) -> FitResult:
-        starts = [batch.first_time for batch in training_set.batches]
-        number = np.searchsorted(
-            np.array(starts, dtype="datetime64[us]"),
-            training_set.rows[training_set.config.data.time_column]
-            .to_numpy()
-            .astype("datetime64[us]"),
-            side="right",
-        )
-        weights = 0.5 ** ((len(starts) - number) / self.half_life)
+        times = training_set.rows[training_set.config.data.time_column]
+        starts = pl.Series([batch.first_time for batch in training_set.batches], dtype=times.dtype)
+        ages = len(starts) - starts.search_sorted(times, side="right").to_numpy()
+        weights = 0.5 ** (ages / self.half_life)
         return from_scratch(training_set.rows, training_set.config, weights)
 
 
-class Continuing(Strategy):
-    """Continues from the newest version that was trained on none of the evaluation rows, on the rows that came since.
+class Continuing(Strategy, ABC):
+    """Continues from the newest version that was trained on none of the evaluation rows, on the
+    rows that came since.
 
-    Its encoding stays as it was fitted: new levels of a category are unseen to it. When there is no such version, when
-    features, encoding or estimator are no longer those that it was made of, or when a class has appeared that it does not
-    know, the model is trained on all history instead, and run and report say so.
+    Its encoding stays as it was fitted: new levels of a category are unseen to it. When there is no
+    such version, when features, encoding or estimator are no longer those that it was made of, or
+    when a class has appeared that it does not know, the model is trained on all history instead,
+    and run and report say so.
     """
 
     continues = True
@@ -103,35 +98,30 @@ class Continuing(Strategy):
         base = training_set.base
         if base is None or base.refusal:
             why = base.refusal if base else "there is no version to continue from"
-            fit_result = from_scratch(training_set.rows, training_set.config)
-            return dataclasses.replace(
-                fit_result, note=f"Trained on all history instead of continued: {why}."
-            )
-        new = self.new_rows(training_set)
+            note = f"Trained on all history instead of continued: {why}."
+            return dataclasses.replace(super().fit(training_set), note=note)
+        new = self.new_rows(training_set, base)
         if new.is_empty():
             raise continuing.NotContinuable(f"no rows have come since {base.name}")
         unknown = continuing.unknown_classes(base.model.pipeline, new, training_set.config)
         if unknown:
             raise continuing.NotContinuable(f"class {', '.join(unknown)} is new to {base.name}")
-        note = f"Continued from {base.name}."
-        return FitResult(
-            self.continue_from(base, new, training_set), len(new), note=note, continued=True
-        )
+        pipeline = self.continue_from(base, new, training_set.config)
+        return FitResult(pipeline, len(new), note=f"Continued from {base.name}.", continued=True)
 
-    def new_rows(self, training_set: TrainingSet) -> pl.DataFrame:
+    def new_rows(self, training_set: TrainingSet, base: ParentModel) -> pl.DataFrame:
         """The rows to continue on."""
         time = pl.col(training_set.config.data.time_column)
-        return training_set.rows.filter(time >= training_set.base.trained_until)
+        return training_set.rows.filter(time >= base.trained_until)
 
     @abstractmethod
-    def continue_from(
-        self, base: ParentModel, new: pl.DataFrame, training_set: TrainingSet
-    ) -> Pipeline:
+    def continue_from(self, base: ParentModel, new: pl.DataFrame, config: Config) -> Pipeline:
         """A Pipeline that knows what the base knows, and the new rows."""
 
 
 class WarmStart(Continuing):
-    """The base's weights are the start: `passes` over the new rows with `partial_fit`, or `trees` more for forests and boosting."""
+    """The base's weights are the start: `passes` over the new rows with `partial_fit`, or `trees`
+    more for forests and boosting."""
 
     def __init__(self, passes: PositiveCount = 1, trees: PositiveCount = 20) -> None:
         self.passes, self.trees = passes, trees
@@ -139,16 +129,13 @@ class WarmStart(Continuing):
     def check(self, config: Config) -> None:
         continuing.check_continuable(config)
 
-    def continue_from(
-        self, base: ParentModel, new: pl.DataFrame, training_set: TrainingSet
-    ) -> Pipeline:
-        return continuing.continue_fit(
-            base.model.pipeline, new, training_set.config, self.passes, self.trees
-        )
+    def continue_from(self, base: ParentModel, new: pl.DataFrame, config: Config) -> Pipeline:
+        return continuing.continue_fit(base.model.pipeline, new, config, self.passes, self.trees)
 
 
 class Replay(WarmStart):
-    """As a warm start, on the new rows mixed with `old_share` times as many rows drawn from all before: against forgetting."""
+    """As a warm start, on the new rows mixed with `old_share` times as many rows drawn from all
+    before: against forgetting."""
 
     def __init__(
         self, passes: PositiveCount = 1, trees: PositiveCount = 20, old_share: Positive = 1.0
@@ -159,25 +146,24 @@ class Replay(WarmStart):
     def select(self, batches: Sequence[Batch], base: ParentModel | None = None) -> list[Batch]:
         return list(batches)
 
-    def new_rows(self, training_set: TrainingSet) -> pl.DataFrame:
-        """The new rows, and a uniform sample (Vitter's reservoir, 1985) of the old ones, shuffled together."""
-        new = super().new_rows(training_set)
-        old = training_set.rows.filter(
-            pl.col(training_set.config.data.time_column) < training_set.base.trained_until
-        )
-        drawn = old.sample(
-            min(len(old), round(self.old_share * len(new))), seed=training_set.config.seed
-        )
-        return pl.concat([drawn, new]).sample(
-            fraction=1, shuffle=True, seed=training_set.config.seed
-        )
+    def new_rows(self, training_set: TrainingSet, base: ParentModel) -> pl.DataFrame:
+        """The new rows, and a uniform sample (Vitter's reservoir, 1985) of the old ones, shuffled
+        together."""
+        config, new = training_set.config, super().new_rows(training_set, base)
+        old = training_set.rows.filter(pl.col(config.data.time_column) < base.trained_until)
+        drawn = old.sample(min(len(old), round(self.old_share * len(new))), seed=config.seed)
+        return pl.concat([drawn, new]).sample(fraction=1, shuffle=True, seed=config.seed)
 
 
 class Residual(Continuing):
-    """The base stays, and a small boosted model is added that learns from the new rows what it gets wrong.
+    """The base stays, and a small boosted model of what it gets wrong on the new rows is added.
 
-    One Newton step of boosting, as deep as `iterations` trees with `learning_rate` (Friedman, Hastie and Tibshirani 2000,
-    Annals of Statistics 28). A chain of more than `maximum_corrections` is trained anew on all history.
+    One Newton step of boosting, as deep as `iterations` trees with `learning_rate`. A chain of more
+    than `maximum_corrections` is trained anew on all history.
+
+    References
+    ----------
+    Friedman, Hastie and Tibshirani 2000, "Additive logistic regression", Annals of Statistics 28.
     """
 
     def __init__(
@@ -189,9 +175,7 @@ class Residual(Continuing):
         self.iterations, self.learning_rate = iterations, learning_rate
         self.maximum_corrections = maximum_corrections
 
-    def continue_from(
-        self, base: ParentModel, new: pl.DataFrame, training_set: TrainingSet
-    ) -> Pipeline:
+    def continue_from(self, base: ParentModel, new: pl.DataFrame, config: Config) -> Pipeline:
         from retrain.models.corrected import add_correction, corrections_of
 
         pipeline = base.model.pipeline
@@ -199,30 +183,34 @@ class Residual(Continuing):
             raise continuing.NotContinuable(
                 f"{base.name} has {self.maximum_corrections} corrections already"
             )
-        return add_correction(
-            pipeline, new, training_set.config, self.iterations, self.learning_rate
-        )
+        return add_correction(pipeline, new, config, self.iterations, self.learning_rate)
 
 
 class Recalibrate(Continuing):
-    """The base stays as it is, and only its probabilities are scaled anew on the new rows (Platt 1999): the cheapest retraining."""
+    """The base stays as it is, and only its probabilities are scaled anew on the new rows: the
+    cheapest retraining.
+
+    References
+    ----------
+    Platt 1999, "Probabilistic outputs for support vector machines".
+    """
 
     def check(self, config: Config) -> None:
         if config.data.task is Task.regression:
             raise ConfigError(
-                "`strategy` Recalibrate scales probabilities, and `data.task` is regression. Choose `strategy=residual`."
+                "`strategy` Recalibrate scales probabilities, and `data.task` is regression.",
+                hint="choose `strategy=residual`",
             )
 
-    def continue_from(
-        self, base: ParentModel, new: pl.DataFrame, training_set: TrainingSet
-    ) -> Pipeline:
-        return continuing.recalibrate(base.model.pipeline, new, training_set.config)
+    def continue_from(self, base: ParentModel, new: pl.DataFrame, config: Config) -> Pipeline:
+        return continuing.recalibrate(base.model.pipeline, new, config)
 
 
 class Streaming(Strategy):
     """All history in constant memory: `partial_fit` on one batch after the other, `passes` times.
 
-    The encoding is fitted on the newest `encoding_rows` rows, since most encodings want to see theirs at once.
+    The encoding is fitted on the newest `encoding_rows` rows, since most encodings want to see
+    theirs at once.
     """
 
     streams = True
@@ -233,19 +221,17 @@ class Streaming(Strategy):
     def check(self, config: Config) -> None:
         continuing.check_streamable(config)
 
-    def select(self, batches: Sequence[Batch], base: ParentModel | None = None) -> list[Batch]:
-        return list(batches)
-
     def fit(self, training_set: TrainingSet) -> FitResult:
         return FitResult(*continuing.stream(training_set, self.passes, self.encoding_rows))
 
 
 class BestOf(Strategy):
-    """Several strategies are tried on all but the newest training rows, and the one that predicts those best is carried out on all;
-    its result goes to the gate.
+    """Several strategies are tried on all but the newest training rows; the one that predicts those
+    best is carried out on all, and its result goes to the gate.
 
-    The inner validation rows are the newest `validation_share` of the newest batch's training rows, and reach back over earlier
-    ones to `minimum_rows`, but over no more than LARGEST_SHARE of all. Where that is too few to choose on, the first strategy is taken.
+    The inner validation rows are the newest `validation_share` of the newest batch's training rows,
+    and reach back over earlier ones to `minimum_rows`, but over no more than LARGEST_SHARE of all.
+    Where that is too few to choose on, the first strategy is taken.
     """
 
     chooses = True
@@ -270,83 +256,77 @@ class BestOf(Strategy):
             strategy.check(config)
 
     def select(self, batches: Sequence[Batch], base: ParentModel | None = None) -> list[Batch]:
-        wanted = {
-            batch.period
-            for strategy in self.strategies.values()
-            for batch in strategy.select(batches, base)
-        }
+        selected = [strategy.select(batches, base) for strategy in self.strategies.values()]
+        wanted = {batch.period for some in selected for batch in some}
         return [batch for batch in batches if batch.period in wanted]
 
     def fit(self, training_set: TrainingSet) -> FitResult:
         border = self._border(training_set)
         if border is None:
             best = next(iter(self.strategies))
-            why = f"of {len(training_set.rows):,} training rows too few can be kept to choose on (`strategy.minimum_rows`: {self.minimum_rows:,})"
-            note = f"Strategy {best} was taken as the first on the list: {why}."
+            note = (
+                f"Strategy {best} was taken as the first on the list: of "
+                f"{len(training_set.rows):,} training rows too few can be kept to choose on "
+                f"(`strategy.minimum_rows`: {self.minimum_rows:,})."
+            )
         else:
             best, note = self._choose(training_set, border)
         final = run_strategy(self.strategies[best], training_set)
         return dataclasses.replace(final, note=f"{note} {final.note}".strip(), choice=best)
 
     def _border(self, training_set: TrainingSet) -> datetime | None:
-        """Where the inner validation rows begin; None where they would be too few, or leave too few to train on."""
-        time, newest = training_set.config.data.time_column, training_set.batches[-1]
-        times = training_set.rows[time].sort()
-        in_newest = int((times >= newest.first_time).sum())
+        """Where the inner validation rows begin; None where they would be too few, or leave too few
+        to train on."""
+        times = training_set.rows[training_set.config.data.time_column].sort()
+        in_newest = int((times >= training_set.batches[-1].first_time).sum())
         wanted = max(self.minimum_rows, math.ceil(in_newest * self.validation_share))
-        if wanted > len(times) * LARGEST_SHARE:
-            return None
-        border = times[len(times) - wanted]
-        inner = int((times >= border).sum())  # rows of one time stay on one side
-        return border if inner <= len(times) * LARGEST_SHARE else None
+        most = len(times) * LARGEST_SHARE
+        border: datetime | None = times[len(times) - wanted] if wanted <= most else None
+        # Rows of one time stay on one side.
+        return border if border is not None and (times >= border).sum() <= most else None
 
     def _choose(self, training_set: TrainingSet, border: datetime) -> tuple[str, str]:
-        """The name of the best on the rows from the border on, trained on those before it, and what a person should know."""
-        from retrain.models.metrics import row_loss_for
-        from retrain.models.scoring import Model, score_rows
-
-        config = training_set.config
-        shorter = training_set.holding(
-            training_set.batches, Window(training_set.window.start, border)
-        )
-        validation = Window(border, training_set.window.end).rows(
-            training_set.rows, config.data.time_column
-        )
-        losses: dict[str, float] = {}
+        """The name of the best on the rows from the border on, trained on those before it, and what
+        a person should know."""
+        config, window = training_set.config, training_set.window
+        shorter = training_set.holding(training_set.batches, Window(window.start, border))
+        validation = Window(border, window.end).rows(training_set.rows, config.data.time_column)
+        losses = {}
         for name, strategy in self.strategies.items():
             model = Model(run_strategy(strategy, shorter).pipeline, feature_types(config))
             losses[name] = score_rows({name: model}, validation, config).loss(name, config)
         best = min(losses, key=lambda name: losses[name])
         loss = row_loss_for(config.data.metric, config.data.task)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        return (
-            best,
-            f"Strategy {best} did best on {len(validation):,} inner validation rows ({loss}: {shown}).",
-        )
+        rows = f"{len(validation):,} inner validation rows"
+        return best, f"Strategy {best} did best on {rows} ({loss}: {shown})."
 
 
 def run_strategy(strategy: Strategy, training_set: TrainingSet) -> FitResult:
-    """Carry a strategy out on its part of a lesson; on all of it from scratch when the base proves not to be continuable.
+    """Carry a strategy out on its part of a training set; on all of it from scratch when the base
+    proves not to be continuable.
 
-    Raises ModelError when the estimator refuses rows or parameters.
+    Raises
+    ------
+    ModelError
+        If the estimator refuses rows or parameters.
     """
-    part = training_set.holding(strategy.select(training_set.batches, training_set.base))
+    base = training_set.base
+    part = training_set.holding(strategy.select(training_set.batches, base))
     try:
-        if not part.batches:
-            raise continuing.NotContinuable(f"no rows have come since {training_set.base.name}")
-        fit_result = strategy.fit(part)
+        if not part.batches and base is not None:
+            raise continuing.NotContinuable(f"no rows have come since {base.name}")
+        result = strategy.fit(part)
     except continuing.NotContinuable as error:
-        part = dataclasses.replace(
-            training_set, base=dataclasses.replace(training_set.base, refusal=str(error))
-        )
-        fit_result = strategy.fit(part)
+        assert base is not None
+        part = dataclasses.replace(training_set, base=dataclasses.replace(base, refusal=str(error)))
+        result = strategy.fit(part)
     except ValueError as error:  # of scikit-learn, about rows or parameters
         raise ModelError(
-            f"`strategy` {type(strategy).__name__} can't train this `model` on these rows: {error} Mend conf/model/, or choose another."
+            f"`strategy` {type(strategy).__name__} can't train this `model` on these rows: {error}",
+            hint="mend conf/model/, or choose another",
         ) from error
-    return (
-        fit_result if fit_result.batches else dataclasses.replace(fit_result, batches=part.batches)
-    )
+    return result if result.batches else dataclasses.replace(result, batches=part.batches)
 
 
 def _duration(text: str) -> timedelta:

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import polars as pl
-from numpy.typing import NDArray
 
 from retrain.config import Config, Task
 from retrain.data.manifest import Batch
 from retrain.data.windows import Window, batches_in
 from retrain.errors import DataError
-
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
-
-    from retrain.models.scoring import Model
-    from retrain.types import ModelRecord
+from retrain.lazy import sklearn
+from retrain.models import fitting
+from retrain.models.metrics import Array
+from retrain.models.scoring import Model
+from retrain.types import ModelRecord
 
 
 @dataclass(frozen=True)
 class ParentModel:
-    """The model that a strategy may continue from: the newest version that was trained on none of the evaluation rows.
+    """The model that a strategy may continue from: the newest version that was trained on none of
+    the evaluation rows.
 
     Attributes
     ----------
@@ -115,7 +112,7 @@ class FitResult:
         Which of several strategies was selected.
     """
 
-    pipeline: Pipeline
+    pipeline: sklearn.pipeline.Pipeline
     rows: int
     batches: Sequence[Batch] = ()
     note: str = ""
@@ -123,11 +120,21 @@ class FitResult:
     choice: str = ""
 
 
-class Strategy(ABC):
-    """How to retrain: which batches a challenger is trained on, and how. `conf/strategy/` names one.
+class Strategy:
+    """How to retrain: which batches a challenger is trained on, and how. `conf/strategy/` names
+    one.
 
-    Most strategies only `select`. The arguments of `__init__` are the keys of the YAML file; their types and ranges
-    (`retrain.ranges`) are checked when `conf/` is composed.
+    Most strategies only `select`. The arguments of `__init__` are the keys of the YAML file; their
+    types and ranges (`retrain.ranges`) are checked when `conf/` is composed.
+
+    Attributes
+    ----------
+    continues
+        Whether it continues an earlier version, which is then loaded for it.
+    streams
+        Whether it reads batches one by one, and again, instead of keeping them.
+    chooses
+        Whether it selects one of several strategies, which a refit then repeats.
 
     Examples
     --------
@@ -141,38 +148,61 @@ class Strategy(ABC):
     ['2013-02', '2013-03']
     """
 
-    continues: bool = False  # from an earlier version, which is loaded for it
-    streams: bool = False  # reads batches one by one, and again, instead of keeping them
-    chooses: bool = False  # between strategies: a refit repeats what was chosen
+    continues: bool = False
+    streams: bool = False
+    chooses: bool = False
 
-    def check(self, config: Config) -> None:  # noqa: B027 - most strategies train any model
-        """Raises ConfigError when the configured model can't be trained this way."""
+    def check(self, config: Config) -> None:
+        """Whether the configured model can be trained this way: any can, unless a strategy says
+        otherwise.
 
-    @abstractmethod
+        Raises
+        ------
+        ConfigError
+            If it can't.
+        """
+
     def select(self, batches: Sequence[Batch], base: ParentModel | None = None) -> list[Batch]:
-        """The batches to train on.
+        """The batches to train on: all of them, unless a strategy says otherwise.
 
         Parameters
         ----------
         batches
-            Those that begin before the evaluation window, oldest first. What of them lies inside it is left out later.
+            Those that begin before the evaluation window, oldest first. What of them lies inside it
+            is left out later.
         base
             The model to continue from; only where `continues` is set.
+
+        Returns
+        -------
+        Some of them, oldest first.
         """
+        return list(batches)
 
     def fit(self, training_set: TrainingSet) -> FitResult:
-        """A model of the selected batches: trained from scratch, unless a strategy says otherwise."""
+        """A model of the selected batches: trained from scratch, unless a strategy says
+        otherwise."""
         return from_scratch(training_set.rows, training_set.config)
 
 
-def from_scratch(rows: pl.DataFrame, config: Config, weights: NDArray | None = None) -> FitResult:
-    """A new Pipeline, fitted on some rows. `weights` has shape (rows,). Raises DataError when they hold one class only."""
-    from retrain.models import fitting
+def from_scratch(rows: pl.DataFrame, config: Config, weights: Array | None = None) -> FitResult:
+    """A new Pipeline, fitted on some rows.
 
-    if config.data.task is not Task.regression and rows[config.data.target_column].n_unique() < 2:
+    Parameters
+    ----------
+    weights
+        How much each row counts, shape (rows,).
+
+    Raises
+    ------
+    DataError
+        If the rows hold one class only.
+    """
+    data = config.data
+    if data.task is not Task.regression and rows[data.target_column].n_unique() < 2:
         raise DataError(
-            f"The {len(rows):,} training rows hold one class of `{config.data.target_column}` only. "
-            "Train on more batches (`strategy`), or mend the labels."
+            f"The {len(rows):,} training rows hold one class of `{data.target_column}` only.",
+            hint="train on more batches (`strategy`), or mend the labels",
         )
     built = fitting.build_pipeline(config)
     allowed = getattr(built[-1], "max_iter", None)

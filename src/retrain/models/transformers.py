@@ -1,24 +1,26 @@
-"""Transformers that scikit-learn lacks. A model that uses one needs this package where it is loaded."""
+"""Transformers that scikit-learn lacks. A model that uses one needs this package where it is
+loaded."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import check_array
+from sklearn.feature_extraction import FeatureHasher
+from sklearn.utils import Tags, check_array
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from scipy.sparse import csr_matrix
-    from sklearn.utils import Tags
+from retrain.lazy import pandas as pd
+from retrain.models.metrics import Array
 
 PARTS = ("days_since_1970", "year", "month", "day", "weekday", "hour")
 
 
 def _checked(transformer: BaseEstimator, X: Any, fitting: bool) -> Any:
-    """The frame, or anything else as an array of two dimensions; as many columns, of the same names, as in `fit`."""
+    """The frame, or anything else as an array of two dimensions; as many columns, of the same
+    names, as in `fit`."""
     if not hasattr(X, "columns"):
         X = check_array(X, dtype=None, ensure_all_finite="allow-nan")
     elif fitting and not len(X):
@@ -32,16 +34,14 @@ def _checked(transformer: BaseEstimator, X: Any, fitting: bool) -> Any:
 
 
 class DateParts(TransformerMixin, BaseEstimator):
-    """Dates and times to float64 of shape (rows, 6 a column): days since 1970, year, month, day, weekday (Monday is 0) and
-    hour; NaN where the date is missing."""
+    """Dates and times to float64 of shape (rows, 6 a column): days since 1970, year, month, day,
+    weekday (Monday is 0) and hour; NaN where the date is missing."""
 
-    def fit(self, X: pd.DataFrame, y: None = None) -> DateParts:
+    def fit(self, X: pd.DataFrame, y: None = None) -> Self:
         _checked(self, X, fitting=True)
         return self
 
-    def transform(self, X: pd.DataFrame) -> np.ndarray:
-        import pandas as pd
-
+    def transform(self, X: pd.DataFrame) -> Array:
         check_is_fitted(self, "n_features_in_")
         frame = pd.DataFrame(_checked(self, X, fitting=False))
         parts = []
@@ -56,7 +56,7 @@ class DateParts(TransformerMixin, BaseEstimator):
                 )
         return np.column_stack(parts)
 
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
         names = _check_feature_names_in(self, input_features)
         return np.array([f"{name}_{part}" for name in names for part in PARTS], dtype=object)
 
@@ -67,22 +67,22 @@ class DateParts(TransformerMixin, BaseEstimator):
 
 
 class SparsePairs(TransformerMixin, BaseEstimator):
-    """One column of texts like `gene_17:2.5 gene_40:1` to a sparse matrix of shape (rows, n_columns), float64.
+    """One column of texts like `gene_17:2.5 gene_40:1` to a sparse matrix of shape (rows,
+    n_columns), float64.
 
-    Names are hashed to columns (Weinberger et al. 2009, "Feature hashing for large scale multitask learning"): new ones
-    need no new columns. What a row does not name is 0, and a missing text names nothing.
+    Names are hashed to columns (Weinberger et al. 2009, "Feature hashing for large scale multitask
+    learning"): new ones need no new columns. What a row does not name is 0, and a missing text
+    names nothing.
     """
 
     def __init__(self, n_columns: int = 2**18) -> None:
         self.n_columns = n_columns
 
-    def fit(self, X: pd.DataFrame, y: None = None) -> SparsePairs:
+    def fit(self, X: pd.DataFrame, y: None = None) -> Self:
         _checked(self, X, fitting=True)
         return self
 
     def transform(self, X: pd.DataFrame) -> csr_matrix:
-        from sklearn.feature_extraction import FeatureHasher
-
         check_is_fitted(self, "n_features_in_")
         texts = np.asarray(_checked(self, X, fitting=False), dtype=object).ravel()
         rows = (text.split() if isinstance(text, str) else () for text in texts)
@@ -92,7 +92,7 @@ class SparsePairs(TransformerMixin, BaseEstimator):
         )
         return FeatureHasher(self.n_columns, input_type="pair").transform(pairs)
 
-    def get_feature_names_out(self, input_features: None = None) -> np.ndarray:
+    def get_feature_names_out(self, input_features: None = None) -> Array:
         return np.array([f"hashed_{number}" for number in range(self.n_columns)], dtype=object)
 
     def __sklearn_tags__(self) -> Tags:

@@ -14,6 +14,7 @@ from retrain.data.manifest import CONTENT_DIGITS, Manifest, read_manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, plan_windows
 from retrain.errors import DataError
+from retrain.models.digests import recipe_digest
 from retrain.models.metrics import monitoring_loss
 from retrain.monitoring.policy import Decision, Policy, PolicyContext, Score
 from retrain.pipeline.loop import find_promotion, policy_context
@@ -181,9 +182,7 @@ def _nothing_new(
 
 def _same_recipe(config: Config, verdict: Entry) -> bool:
     """Whether today's features, model, strategy, seed and windows are those of a verdict's challenger."""
-    from retrain.models.training import recipe_of
-
-    return recipe_of(config, verdict.snapshot) == verdict.recipe
+    return recipe_digest(config, verdict.snapshot) == verdict.recipe
 
 
 def _record(

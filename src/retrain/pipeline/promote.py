@@ -13,7 +13,8 @@ from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window
 from retrain.errors import PromotionError
 from retrain.gate.comparison import Comparison
-from retrain.models.training import model_digest, train, with_selected_strategy
+from retrain.models.digests import model_digest
+from retrain.models.training import train, with_selected_strategy
 from retrain.pipeline.loop import append, is_refitted
 from retrain.registry import runs, versions
 from retrain.registry.ledger import Entry, Ledger

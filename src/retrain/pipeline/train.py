@@ -23,11 +23,12 @@ from retrain.gate.estimates import (
     INCUMBENT,
     WINDOW,
 )
+from retrain.models.digests import model_digest, recipe_digest
 from retrain.models.fitting import known_classes
 from retrain.models.model_files import file_digest
 from retrain.models.scoring import Model, Scored, score_rows, spread_classes
 from retrain.models.strategy import ParentModel, Strategy
-from retrain.models.training import FittedModel, measure_latency, model_digest, recipe_digest, train
+from retrain.models.training import FittedModel, measure_latency, train
 from retrain.pipeline import observe
 from retrain.pipeline.loop import Incumbent, TrainingPlan, plan_training
 from retrain.pipeline.predictions import with_scores
@@ -74,7 +75,7 @@ def run(config: Config) -> None:
     if not decision.retrain:
         _decline(decision.reason, manifest, decision)
         return
-    recipe = recipe_digest(config, manifest)
+    recipe = recipe_digest(config, manifest.digest)
     rollback = rolled_back(history, recipe)
     if rollback is not None:
         reason = (
@@ -276,7 +277,7 @@ def _log(
     mlflow.log_metrics(
         {
             "training/rows": training.rows,
-            "training/batches": len(training.batches),
+            "training/batches": len(training.contents),
             "training/fit_seconds": training.fit_seconds,
         }
     )
@@ -323,7 +324,7 @@ def _model_record(version: int, training: FittedModel, sha256: str) -> ModelReco
         version,
         training.window.start.isoformat(),
         training.window.end.isoformat(),
-        list(training.batches),
+        list(training.contents),
         training.contents,
         sha256,
     )

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from retrain.config import Config
 from retrain.errors import ModelError, PromotionError, StoreError
+from retrain.models.digests import model_digest
 from retrain.models.model_files import load_model
 from retrain.models.scoring import Model
 from retrain.models.strategy import ParentModel
-from retrain.models.training import FittedModel, model_digest
+from retrain.models.training import FittedModel
 from retrain.registry.ledger import (
     Entry,
     Ledger,
@@ -61,7 +62,7 @@ def version_tags(
         "role": role,
         "trained_from": training.window.start.isoformat(),
         "trained_until": training.window.end.isoformat(),
-        "batches": ", ".join(training.batches),
+        "batches": ", ".join(training.contents),
         "batch_contents": ", ".join(training.contents.values()),
         "training_rows": str(training.rows),
         "snapshot": snapshot,

@@ -117,9 +117,7 @@ def to_json(result: Result) -> dict[str, Any]:
                 "wrong_promotions": outcome.count("wrong"),
                 "missed_promotions": outcome.count("missed"),
                 "fit_seconds": outcome.seconds,
-                "served": dict(
-                    zip(outcome.periods, [losses.value for losses in outcome.served], strict=True)
-                ),
+                "served": dict(zip(outcome.periods, outcome.values, strict=True)),
                 "served_intervals": [
                     [end if math.isfinite(end) else None for end in losses.interval()]
                     for losses in outcome.served
@@ -215,7 +213,7 @@ def _over_time(axes: Axes, result: Result) -> None:
         if outcome is not None:
             axes.plot(
                 range(len(outcome.served)),
-                [losses.value for losses in outcome.served],
+                outcome.values,
                 marker="o",
                 markersize=3,
                 label=name,
