@@ -147,7 +147,9 @@ def _base(
     """
     if not build(Strategy, config.strategy, "strategy").continues or len(batches) < 2:
         return None
-    before = Window(window.start, batches[-1].first_time)
+    border = batches[-1].first_time
+    assert border is not None  # a labelled batch
+    before = Window(window.start, border)
     fitted = Full().fit(TrainingSet(config, batches[:-1], before, read))
     return ParentModel(Model(fitted.pipeline, feature_types(config)), before.end)
 
