@@ -36,7 +36,7 @@ def test_several_classes(empty: Project) -> None:
         "Task         multiclass: predict `happy`" in output
         and "conf/data/happiness.yaml" in output
     )
-    assert "`vhappy`: it alone tells the class `" in output
+    assert "`vhappy`: it alone predicts the class `" in output
     config = compose(empty.root / "conf")
     assert config.data.task is Task.multiclass and "vhappy" not in config.data.features
     empty.repro()

@@ -107,6 +107,12 @@ def test_a_format_that_is_said_for_one_column_is_that_of_every_later_file(tmp_pa
             wrong.periods()
 
 
+def test_a_format_is_written_only_for_a_date_that_is_a_feature(tmp_path: Path) -> None:
+    """The schema refuses that of another column."""
+    guess = guessed(tmp_path / "t.csv", paid=UNDECIDED)
+    assert guess.source(["paid"]) and not guess.source(["amount"])
+
+
 def test_digits_are_dates_where_a_format_says_so_and_a_format_that_fits_nothing_is_refused(
     tmp_path: Path,
 ) -> None:

@@ -133,7 +133,7 @@ def test_a_wide_table_runs_with_nothing_but_init(tmp_path: Path) -> None:
     output = project.run(
         "retrain", "init", str(tmp_path / "genes.parquet"), "--target", "ill", "--time", "day"
     ).stdout
-    assert "1 sparse" in output and "`told`: it alone tells the target" in output
+    assert "1 sparse" in output and "`told`: it alone predicts the target" in output
     config = compose(project.root / "conf")
     assert list(config.data.features) == ["columns"] and config.data.source["leave_out"] == ["told"]
     # Trees see thousands of sparse columns through a few components only: `init` has chosen what

@@ -100,7 +100,7 @@ def _doubt_size(draft: Draft, table: pl.DataFrame) -> None:
         draft.unsure.append(
             f"{len(table):,} row{' is' if len(table) == 1 else 's are'} few to judge a model by: "
             "intervals are wide, so only large "
-            "differences can be told "
+            "differences can be seen "
             "(`retrain gate-check` says how large)."
         )
 

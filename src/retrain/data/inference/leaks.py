@@ -31,7 +31,7 @@ MOST_PARTS, PART_ROWS, FEWEST_PART_ROWS = 100, 500, 50
 SAME_SUM = 1e-9  # of the largest target
 A_COPY = 1e-9  # what a correlation of 1 may lack
 _BEFORE = own_column("before")
-ALONE = "it alone tells the target"
+ALONE = "it alone predicts the target"
 AFTER = "known only after the event?"
 
 
@@ -162,11 +162,11 @@ class _Labelled:
         one = f"class `{self.target.cast(pl.String).unique().sort()[best]}` of the target"
         if by_flag[best] > self.limit:
             found.why[values.name] = (
-                f"it alone tells the {one} almost perfectly ({by_flag[best]:.4f} of 1)"
+                f"it alone predicts the {one} almost perfectly ({by_flag[best]:.4f} of 1)"
             )
         elif by_limit[best] > self.limit:
             found.doubts.append(
-                f"`{values.name}` alone tells the {one} from all others: is it known when one "
+                f"`{values.name}` alone predicts the {one} from all others: is it known when one "
                 "predicts?"
             )
 

@@ -145,7 +145,9 @@ def cast_flags(text: pl.Series, decimal: str | None = None) -> Cast:
     return Cast(flags, unread, "true/false or 1/0")
 
 
-def cast_times(text: pl.Series, time_format: str | None, day_first: bool | None) -> Cast:
+def cast_times(
+    text: pl.Series, time_format: str | None = None, day_first: bool | None = None
+) -> Cast:
     """Times without a zone, and dates alone as dates."""
     read = read_times(text, time_format, day_first)
     values = read.values.cast(pl.Date) if read.dates_only and not time_format else read.values
@@ -221,14 +223,16 @@ def cast_as_found(text: pl.Series) -> Cast:
     known = text.filter(~text.is_in(MISSING_MARKS)).drop_nulls()
     if known.is_empty():
         return as_text(text.set(text == "", None))
-    first, cast = known.head(100), None
-    if first.cast(pl.Float64, strict=False).is_not_null().all():
-        cast = None if known.str.contains(LEADING_ZERO).any() else cast_numbers(text)
-    elif first.str.to_lowercase().is_in(("true", "false")).all():
-        cast = cast_flags(text)
+    first = known.head(100)
+    caster: Caster = as_text
+    if first.cast(pl.Float64, strict=False).null_count() == 0:
+        caster = as_text if known.str.contains(LEADING_ZERO).any() else cast_numbers
+    elif first.str.contains("(?i)^(true|false)$").all():
+        caster = cast_flags
     elif first.str.contains(r"^\d{4}-\d{2}-\d{2}([T ]|$)").all():
-        cast = cast_times(text, None, None)
-    return cast if cast is not None and cast.fits else as_text(text)
+        caster = cast_times
+    cast = caster(text)
+    return cast if cast.fits else as_text(text)
 
 
 def without_case(text: str) -> str:

@@ -157,6 +157,8 @@ def _to_utf8(content: bytes, encoding: str | None, place: str) -> tuple[bytes, s
     found, and whether it is sure."""
     marked = (name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark))
     encoding = next(marked, encoding)
+    if encoding is None and b"\0" in content[:100]:  # UTF-16 without a mark: no text holds zeros
+        encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
     sure = True
     try:
         text = content.decode(encoding or "utf-8")

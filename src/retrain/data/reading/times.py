@@ -275,7 +275,7 @@ def _settle(
 ) -> Order:
     """Whether the day or the month comes first."""
     if day_first is not None:
-        return Order(day_first, "it was said so (`day_first`)")
+        return Order(day_first, "`day_first` says so")
     by_day, by_month = (_parse(text, name) for name in formats[:2])
     if by_day.count() != by_month.count():
         day = by_day.count() > by_month.count()
