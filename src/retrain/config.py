@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Strict
 
 from retrain.config_checks import check_values
-from retrain.errors import ConfigError
+from retrain.errors import ConfigError, RetrainError
 from retrain.lazy import hydra
 from retrain.origins import (
     OVERLAYS,
@@ -412,9 +412,10 @@ def instantiate(node: Any, key: str, **arguments: Any) -> Any:
             raise ConfigError(
                 f"`{key}` names {node['_target_']}, which can't be imported: {unknown[1]}. Mend its name, or install its library."
             ) from error
-        raise ConfigError(
-            f"`{key}` ({node['_target_']}) can't be built: {first_lines(cause)}"
-        ) from error
+        problem = f"`{key}` ({node['_target_']}) can't be built:"
+        if isinstance(cause, RetrainError):
+            raise ConfigError(f"{problem} {cause.message}", hint=cause.hint) from error
+        raise ConfigError(f"{problem} {first_lines(cause)}") from error
 
 
 def build(kind: type[Built], node: Any, key: str) -> Built:

@@ -213,7 +213,7 @@ REGRESSION = ["data.task=regression", "data.metric=rmse"]
         ),
         (
             [*REGRESSION, "gate.checks.ranking.skip_if_unfit=false"],
-            "ranking` asks for roc_auc.*skip_if_unfit",
+            "(?s)ranking` asks for roc_auc.*skip_if_unfit",
         ),
         (
             [

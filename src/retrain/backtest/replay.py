@@ -277,7 +277,7 @@ class Replay:
         try:
             new_version = yield from self._train(newest, event, context.decay)
         except PromotionError as error:  # nothing can be compared with the champion
-            return Event(context.period, False, str(error))
+            return Event(context.period, False, error.message)
         before = history.losses(champion, newest + 1).value
         after = history.losses(new_version, newest + 1).value
         event.wrong = bool(event.promoted) and after > before * (1 + MATERIAL)

@@ -46,8 +46,7 @@ class Check(ABC):
     ...
     ...     def evaluate(self, comparison: Comparison) -> CheckResult:
     ...         passed = comparison.rows <= self.most_rows
-    ...         outcome = Outcome.passed if passed else Outcome.failed
-    ...         return CheckResult(outcome, f"{comparison.rows} rows")
+    ...         return CheckResult(Outcome.of(passed), f"{comparison.rows} rows")
     """
 
     compares: bool = False
@@ -110,7 +109,7 @@ class NonInferiority(Check):
             f"{relation} the margin of {margin:.4f}"
         )
         return CheckResult(
-            _outcome(passed), reason, {"bound": bound, "margin": margin, "confidence": level}
+            Outcome.of(passed), reason, {"bound": bound, "margin": margin, "confidence": level}
         )
 
 
@@ -162,7 +161,7 @@ class MetricLimit(Check):
             f"{metric} of the challenger is {value:.4f}, {'within' if passed else 'beyond'} the "
             f"limit of {self.limit}"
         )
-        return CheckResult(_outcome(passed), reason, {"value": value, "limit": self.limit})
+        return CheckResult(Outcome.of(passed), reason, {"value": value, "limit": self.limit})
 
 
 class EnoughEvidence(Check):
@@ -202,14 +201,10 @@ def _gain(
         f"{'more' if passed else 'not more'} than {minimum_gain:g}"
     )
     return CheckResult(
-        _outcome(passed),
+        Outcome.of(passed),
         reason,
         {"bound": bound, "minimum_gain": minimum_gain, "confidence": level},
     )
-
-
-def _outcome(passed: bool) -> Outcome:
-    return Outcome.passed if passed else Outcome.failed
 
 
 def _percent(level: float) -> str:
@@ -230,13 +225,13 @@ def margin_of(margin: float, margin_is: str) -> tuple[float, str]:
     lose, or beyond any unit."""
     if margin_is == "absolute" and margin > LARGEST_ABSOLUTE:
         raise ConfigError(
-            f"`margin` is {margin:g} with `margin_is: absolute`, so anything would pass. Write it "
-            "in units of the metric."
+            f"`margin` is {margin:g} with `margin_is: absolute`, so anything would pass.",
+            hint="write it in units of the metric",
         )
     if margin_is == "relative" and margin > LARGEST_RELATIVE:
         raise ConfigError(
             f"`margin` is {margin:g} with `margin_is: relative`, {margin:.0%} of the incumbent's "
-            "score, so nearly anything would "
-            "pass. Write a share of at most 0.5, such as 0.05 for 5 %."
+            "score, so nearly anything would pass.",
+            hint="write a share of at most 0.5, such as 0.05 for 5 %",
         )
     return margin, margin_is

@@ -47,6 +47,11 @@ class Outcome(enum.StrEnum):
     not_applicable = "not_applicable"
     insufficient = "insufficient"
 
+    @classmethod
+    def of(cls, passed: bool) -> Outcome:
+        """Passed or failed."""
+        return cls.passed if passed else cls.failed
+
 
 @dataclass(frozen=True)
 class CheckResult:
@@ -295,15 +300,15 @@ def _jackknifed(
 def _require_complete(predictions: pl.DataFrame, models: Sequence[str]) -> None:
     if predictions.is_empty():
         raise PromotionError(
-            "There are no evaluation rows to compare on. Check `evaluation.share_of_newest_batch` "
-            "and the newest batch."
+            "There are no evaluation rows to compare on.",
+            hint="check `evaluation.share_of_newest_batch` and the newest batch",
         )
     for name, column in [("target", TARGET), *((model, score_column(model)) for model in models)]:
         values = predictions[column]
         if values.is_null().any() or not np.isfinite(values.to_numpy()).all():
             raise PromotionError(
-                f"Some evaluation rows have no `{name}`. Run `dvc repro -f -s train` to make the "
-                "predictions again."
+                f"Some evaluation rows have no `{name}`.",
+                hint="run `dvc repro -f -s train` to make the predictions again",
             )
 
 

@@ -88,21 +88,21 @@ def _require_primary(specs: Mapping[str, CheckSpec], group: str) -> str:
         others = f" (there is: {', '.join(specs)})" if specs else ""
         raise ConfigError(
             f"`gate.{group}` has no check named `{'` or `'.join(names)}` that is on{others}, and "
-            "without it nothing can be "
-            "promoted. Give the check that has to pass that name, in conf/gate/."
+            "without it nothing can be promoted.",
+            hint="give the check that has to pass that name, in conf/gate/",
         )
     if not specs[found].check.compares:
         raise ConfigError(
             f"`gate.{group}.{found}` is a {type(specs[found].check).__name__}, which compares the "
-            "challenger with nothing: a worse "
-            "model would pass it. Choose NonInferiority, Superiority or BeatsBaseline, or a check "
-            "of your own with `compares = True`."
+            "challenger with nothing: a worse model would pass it.",
+            hint="choose NonInferiority, Superiority or BeatsBaseline, or a check of your own with "
+            "`compares = True`",
         )
     if not specs[found].blocks:
         raise ConfigError(
             f"`gate.{group}.{found}.on_failure` is warn, but the primary check has to block: "
-            "otherwise a worse model "
-            "would be promoted. Remove the line, or give the check a wider margin, in conf/gate/."
+            "otherwise a worse model would be promoted.",
+            hint="remove the line, or give the check a wider margin, in conf/gate/",
         )
     return found
 
@@ -153,9 +153,8 @@ def _check_fit(question: CheckSpec, task: Task, key: str, may_skip: bool) -> Non
         else ""
     )
     raise ConfigError(
-        f"`{key}` asks for {metric}, which says nothing about {task.name} (`data.task`). Choose "
-        "one of "
-        f"{', '.join(SHOWN[task])}, or a scorer of scikit-learn{way_out}."
+        f"`{key}` asks for {metric}, which says nothing about {task.name} (`data.task`).",
+        hint=f"choose one of {', '.join(SHOWN[task])}, or a scorer of scikit-learn{way_out}",
     )
 
 
@@ -164,7 +163,7 @@ def _check_columns(check: Check, data: DataConfig, key: str) -> None:
     try:
         check.columns_among(table_columns(data))
     except ConfigError as error:
-        raise ConfigError(f"`{key}`: {error}") from error
+        raise ConfigError(f"`{key}`: {error.message}", hint=error.hint) from error
 
 
 def decide(comparison: Comparison, specs: Mapping[str, CheckSpec]) -> Comparison:

@@ -85,7 +85,7 @@ class Forgetting(Check):
             "margin": margin,
             "windows": len(windows),
         }
-        return CheckResult(Outcome.failed if proven else Outcome.passed, reason, figures)
+        return CheckResult(Outcome.of(not proven), reason, figures)
 
 
 class NoProvenHarm(NonInferiority):
@@ -104,7 +104,7 @@ class NoProvenHarm(NonInferiority):
             f" by more than {margin:.4f}"
         )
         figures = {"worsening": worsening.value, "bound": bound, "margin": margin}
-        return CheckResult(Outcome.passed if passed else Outcome.failed, reason, figures)
+        return CheckResult(Outcome.of(passed), reason, figures)
 
 
 class BaselineFloor(Check):
@@ -132,7 +132,7 @@ class BaselineFloor(Check):
                 f"{_better_or_worse(incumbent)}"
             )
         figures = {"worsening": worsening.value, "bound": bound, "incumbent": incumbent}
-        return CheckResult(Outcome.passed if passed else Outcome.failed, reason, figures)
+        return CheckResult(Outcome.of(passed), reason, figures)
 
 
 def _better_or_worse(worsening: float) -> str:
@@ -174,7 +174,7 @@ class Churn(Check):
             f"{self.maximum:.2%}; the mean change of a probability is {moved:.4f}"
         )
         figures = {"flipped": flipped, "mean_change": moved, "maximum": self.maximum}
-        return CheckResult(Outcome.passed if passed else Outcome.failed, reason, figures)
+        return CheckResult(Outcome.of(passed), reason, figures)
 
 
 Figure = Literal["latency_one_row_ms", "latency_1000_rows_ms", "model_megabytes"]
@@ -203,7 +203,7 @@ class ResourceLimit(Check):
             f"{self.maximum:g}"
         )
         return CheckResult(
-            Outcome.passed if passed else Outcome.failed,
+            Outcome.of(passed),
             reason,
             {self.resource: value, "maximum": self.maximum},
         )

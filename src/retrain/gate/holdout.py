@@ -17,22 +17,22 @@ def check_holdout(name: str, model: ModelRecord, first_row: str, batches: Mappin
     reason: a model would be praised for its memory.
     """
     who = f"The {name} (version {model.version})"
-    way_out = (
-        "Nothing was compared. `dvc repro -f -s train` repeats the comparison; `retrain history` "
-        "shows who trained on what."
+    hint = (
+        "nothing was compared; `dvc repro -f -s train` repeats the comparison, `retrain history` "
+        "shows which version was trained on what"
     )
     if not model.trained_until or not model.contents:
         raise PromotionError(
             f"{who} has no record of the rows that it was trained on, so it can't be shown that it "
-            "has not seen the evaluation "
-            "rows. Compare only versions that this project has registered, with their tags as they "
-            "were. " + way_out
+            "has not seen the evaluation rows. Only versions that this project has registered, with "
+            "their tags as they were, can be compared.",
+            hint=hint,
         )
     if model.trained_until > first_row:
         raise PromotionError(
             f"{who} was trained on rows up to {model.trained_until}, and the evaluation rows start "
-            f"at {first_row}: it has seen "
-            f"some of them. {way_out}"
+            f"at {first_row}: it has seen some of them.",
+            hint=hint,
         )
     split = []
     for period, content in batches.items():
@@ -40,9 +40,8 @@ def check_holdout(name: str, model: ModelRecord, first_row: str, batches: Mappin
             if digest == content and trained != period:
                 raise PromotionError(
                     f"{who} was trained on batch {trained}, whose rows are those of batch "
-                    f"{period}, byte for byte: the "
-                    "evaluation rows are copies. Mend the batch at its source, then `dvc repro`. "
-                    f"{way_out}"
+                    f"{period}, byte for byte: the evaluation rows are copies.",
+                    hint="nothing was compared; mend the batch at its source, then `dvc repro`",
                 )
         if period in model.contents:
             # Of a revised batch the rows' times still show it, but no longer that they are the same

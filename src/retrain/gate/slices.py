@@ -26,6 +26,7 @@ from retrain.models.metrics import find_row_loss, leave_one_out, mean
 from retrain.ranges import Confidence, Name, NonNegative, PositiveCount
 
 MOST_LEVELS_OF_A_NUMBER = 20
+MEND = "mend `by` in conf/gate/"
 REFERENCE, _WORSENING, _SLICE = (
     own_column("reference_loss"),
     own_column("worsening"),
@@ -109,9 +110,8 @@ class Slices(Check):
                 raise ConfigError(
                     f"`by` holds {by!r}: the data have no column of that name, and as an SQL "
                     "expression it asks for a column "
-                    f"{missing[0]!r}. Their columns: {_shown(known)}. In an expression, names that "
-                    "are no plain words stand in "
-                    "double quotes."
+                    f"{missing[0]!r}. Their columns: {_shown(known)}.",
+                    hint="in an expression, names that are no plain words stand in double quotes",
                 )
             wanted += needed
         return tuple(dict.fromkeys(wanted))
@@ -282,21 +282,20 @@ def _key(rows: pl.DataFrame, by: str) -> tuple[pl.Series, bool]:
     missing = [name for name in names if name not in rows.columns]
     if missing:
         raise PromotionError(
-            f"The gate slices by `{by}`, but the evaluation rows have no column `{missing[0]}`. "
-            "Mend `by` in conf/gate/."
+            f"The gate slices by `{by}`, but the evaluation rows have no column `{missing[0]}`.",
+            hint=MEND,
         )
     try:
         truth = rows.select(parsed.alias(_SLICE))[_SLICE]
     except pl.exceptions.PolarsError as error:
         raise PromotionError(
-            f"The gate slices by `{by}`, which can't be computed: {str(error).splitlines()[0]}. "
-            "Mend `by` in conf/gate/."
+            f"The gate slices by `{by}`, which can't be computed: {str(error).splitlines()[0]}.",
+            hint=MEND,
         ) from error
     if truth.dtype != pl.Boolean:
         raise PromotionError(
-            f"The gate slices by `{by}`, which is neither a column nor true or false on a row. "
-            "Write the column's name without "
-            "quotes, or a condition, as `by` in conf/gate/."
+            f"The gate slices by `{by}`, which is neither a column nor true or false on a row.",
+            hint="write the column's name without quotes, or a condition, as `by` in conf/gate/",
         )
     return truth, False
 

@@ -447,9 +447,9 @@ def find_metric(name: str, task: Task = Task.binary) -> Metric:
         raise ConfigError(
             f"`metric` is {name!r}, which is neither one of {', '.join(METRICS)}, "
             f"{PINBALL}<quantile>, nor a scorer of "
-            "scikit-learn, nor the dotted path of a metric of your own. "
-            "`python -c 'import sklearn.metrics as m; print(m.get_scorer_names())'` lists the "
-            "scorers."
+            "scikit-learn, nor the dotted path of a metric of your own.",
+            hint="`python -c 'import sklearn.metrics as m; print(m.get_scorer_names())'` lists the "
+            "scorers",
         )
     return ScikitLearnScorer(name, task)
 

@@ -105,18 +105,10 @@ def to_json(result: Result) -> dict[str, Any]:
         low, high = outcome.estimate.interval()
         outcomes.append(
             {
-                "policy": outcome.policy,
-                "strategy": outcome.strategy,
-                "gate": outcome.gate,
-                "cost": outcome.cost(result.retraining_cost),
-                "loss": outcome.loss,
+                **_names(outcome),
+                **_figures(result, outcome),
                 "loss_low": low if math.isfinite(low) else None,
                 "loss_high": high if math.isfinite(high) else None,
-                "retrainings": outcome.retrainings,
-                "promotions": outcome.promotions,
-                "wrong_promotions": outcome.count("wrong"),
-                "missed_promotions": outcome.count("missed"),
-                "fit_seconds": outcome.seconds,
                 "served": dict(zip(outcome.periods, outcome.values, strict=True)),
                 "served_intervals": [
                     [end if math.isfinite(end) else None for end in losses.interval()]
@@ -142,6 +134,22 @@ def to_json(result: Result) -> dict[str, Any]:
         "outcomes": outcomes,
         "matrices": matrices,
         "drills": [vars(drill) for drill in result.drills],
+    }
+
+
+def _names(outcome: Outcome) -> dict[str, str]:
+    return {"policy": outcome.policy, "strategy": outcome.strategy, "gate": outcome.gate}
+
+
+def _figures(result: Result, outcome: Outcome) -> dict[str, float]:
+    return {
+        "cost": outcome.cost(result.retraining_cost),
+        "loss": outcome.loss,
+        "retrainings": outcome.retrainings,
+        "promotions": outcome.promotions,
+        "wrong_promotions": outcome.count("wrong"),
+        "missed_promotions": outcome.count("missed"),
+        "fit_seconds": outcome.seconds,
     }
 
 
@@ -282,22 +290,15 @@ def _log_children(store: Any, result: Result, parent: str) -> None:
     experiment = store.client.get_run(parent).info.experiment_id
     now = int(time.time() * 1000)
     for outcome in result.ranked:
-        names = {"policy": outcome.policy, "strategy": outcome.strategy, "gate": outcome.gate}
+        names = _names(outcome)
         run = store.client.create_run(
             experiment,
             run_name=fit_text(", ".join(names.values())),
             tags={"mlflow.parentRunId": parent, "kind": "replay"},
         )
-        figures = {
-            result.loss: outcome.loss,
-            "cost": outcome.cost(result.retraining_cost),
-            "retrainings": outcome.retrainings,
-            "promotions": outcome.promotions,
-            "wrong_promotions": outcome.count("wrong"),
-            "missed_promotions": outcome.count("missed"),
-            "fit_seconds": outcome.seconds,
-            "regret": outcome.cost(result.retraining_cost) - result.best,
-        }
+        figures = _figures(result, outcome)
+        figures[result.loss] = figures.pop("loss")
+        figures["regret"] = figures["cost"] - result.best
         log_figures(
             store.client,
             run.info.run_id,
