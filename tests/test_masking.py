@@ -489,3 +489,19 @@ def test_a_long_text_takes_no_longer_than_its_length(unit: str) -> None:
     """Where the time grew with the square of the length, this would take minutes."""
     text = unit * (200_000 // len(unit))
     assert "Zq7" not in mask(f"{text} http://ann:Zq7@host")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("mysql -u ann -p Zq77qZ shop", "mysql -u ann -p *** shop"),
+        ("mysql --user ann -pZq77qZ", "mysql --user ann -p***"),
+        ("the password is Zq77qZ", "the password is ***"),
+        ("psql -u ann -p 5432", "psql -u ann -p 5432"),
+        ("the password is wrong", "the password is wrong"),
+    ],
+)
+def test_a_password_is_masked_also_behind_a_short_option_and_in_a_sentence(
+    text: str, shown: str
+) -> None:
+    assert mask(text) == shown

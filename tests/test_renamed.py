@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import REPOSITORY
 
 from retrain import renamed
 from retrain.cli import parse
+from retrain.commands.backtest import adopt
 from retrain.config import compose, load_params, to_yaml
 from retrain.errors import ConfigError
 from retrain.gate.decision import gate_digest
@@ -92,3 +95,19 @@ def test_old_options_of_the_command_line_work(caplog: pytest.LogCaptureFixture) 
             "++policy.prior_staleness_rate=1"
         ]
     assert "`--drills` is called `--inject-faults` now" in caplog.text
+
+
+def test_adopting_writes_to_a_file_that_still_has_the_old_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(REPOSITORY / "conf", tmp_path / "conf")
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "conf/policy/cost_aware.yaml"
+    text = file.read_text().replace("prior_staleness_rate", "prior_ageing")
+    file.write_text(text.replace("prior_value_of_data", "prior_learning"))
+    forecast = SimpleNamespace(staleness_rate=0.5, value_of_data=0.25)
+    names = SimpleNamespace(policy="cost_aware", strategy="full", gate="superiority")
+    result: Any = SimpleNamespace(recommended=names, forecast=forecast, retraining_cost=0.125)
+    adopt(compose(tmp_path / "conf"), result)
+    policy = compose(tmp_path / "conf").policy
+    assert (policy["prior_staleness_rate"], policy["prior_value_of_data"]) == (0.5, 0.25)

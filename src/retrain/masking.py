@@ -74,6 +74,10 @@ _PATTERNS = [
         re.compile(r"((?<!\S)(?:-u|--user|--proxy-user)[ =][^\s:/]+:)(?!\d+(?:\s|$))\S+"),
         rf"\1{MASK}",
     ),
+    # -u ann -p x; a port is a number.
+    (re.compile(r"((?<!\S)(?:-u|--user)[ =]\S{1,200} -p ?)(?!\d+(?:\s|$))[^\s-]\S*"), rf"\1{MASK}"),
+    # the password is x, where x looks like one.
+    (re.compile(rf"(?i)({_START}{_PLAIN_NAME}[ \t]+is:?[ \t]+)(?:{_LOOKS_SECRET})"), rf"\1{MASK}"),
     (
         re.compile(
             rf"(?i)(\b(?:create|alter)\s+user\b[^;\n]{{0,200}}?\sidentified\s+by\s+)(?:{_QUOTED}|\S+)"

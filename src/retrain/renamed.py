@@ -148,6 +148,12 @@ def renamed_method(owner: type, old: str, new: str) -> None:
         setattr(owner, new, vars(owner)[old])
 
 
+def written_name(key: str, content: Mapping[str, Any]) -> str:
+    """What a file that holds a node calls a key of it, given from the root: by its old name if it still has that."""
+    old = _replaced(key, {new: old for old, new in KEYS.items()}).rpartition(".")[2]
+    return old if old in content else key.rpartition(".")[2]
+
+
 def _current_override(override: str) -> str:
     match = _OVERRIDE.fullmatch(override)
     if match is None:

@@ -30,6 +30,7 @@ from retrain.config import Config, class_name
 from retrain.data.snapshot import SnapshotStore
 from retrain.gate.decision import build_checks
 from retrain.models.metrics import Array
+from retrain.renamed import written_name
 from retrain.report import backtest as reporting
 from retrain.workspace import (
     BACKTEST,
@@ -39,7 +40,7 @@ from retrain.workspace import (
     write_json,
     write_text,
 )
-from retrain.yaml_text import change, inline
+from retrain.yaml_text import change, inline, load
 
 log = logging.getLogger("retrain")
 CONF = Path("conf")
@@ -145,7 +146,8 @@ def adopt(result: Result) -> None:
             "retraining_cost": result.retraining_cost,
         }
         for key, value in measured.items():
-            text = change(text, str(policy), [key], f"{value:.6g}")
+            name = written_name(f"policy.{key}", load(text))
+            text = change(text, str(policy), [name], f"{value:.6g}")
         files[policy] = text
     for file, text in files.items():
         write_text(file, text)
