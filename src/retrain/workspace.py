@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from retrain.errors import ConfigError, RetrainError
+from retrain.lazy import filelock, yaml
 
 PARAMS = Path("params.yaml")
 SNAPSHOT = Path("data/snapshot")
@@ -133,14 +134,12 @@ def project_lock(verb: str) -> Iterator[None]:
 
     Raises RetrainError at once when another process holds it.
     """
-    from filelock import FileLock, Timeout
-
     lock_path = store_root() / ".dvc" / "tmp" / "retrain.lock"
     lock_path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(lock_path)
+    lock = filelock.FileLock(lock_path)
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+    except filelock.Timeout:
         raise RetrainError(
             f"`retrain {verb}` can't start: another retraining is at work in this project. "
             "Wait for it to end (or end it), then run the command again."
@@ -194,10 +193,8 @@ def _git(*arguments: str, environment: Mapping[str, str] | None = None) -> str |
 
 def snapshot_dvc_hash() -> str | None:
     """The hash under which DVC's cache holds the snapshot, from `dvc.lock`; None while no `dvc repro` has recorded it."""
-    import yaml
-
     try:
         lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
-        return lock["stages"]["snapshot"]["outs"][0]["md5"]
+        return str(lock["stages"]["snapshot"]["outs"][0]["md5"])
     except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError):
         return None

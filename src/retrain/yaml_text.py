@@ -9,12 +9,10 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retrain.errors import ConfigError
-
-if TYPE_CHECKING:
-    from ruamel.yaml.nodes import Node
+from retrain.lazy import omegaconf, ruamel, yaml
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_\-./]*")
 _WORDS = {
@@ -38,12 +36,10 @@ _LONGEST_KEY = 1000  # longer ones need the explicit form
 
 def inline(value: Any) -> str:
     """A value on one line: texts quoted where they need it, lists and dictionaries in brackets and braces."""
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.width, yaml.default_flow_style, yaml.allow_unicode = 2**31 - 1, True, True
+    writer = ruamel.yaml.YAML()
+    writer.width, writer.default_flow_style, writer.allow_unicode = 2**31 - 1, True, True
     stream = io.StringIO()
-    yaml.dump(_quoted(value), stream)
+    writer.dump(_quoted(value), stream)
     return stream.getvalue().removesuffix("...\n").rstrip("\n")
 
 
@@ -71,8 +67,6 @@ def read_as_written() -> None:
 
     By YAML 1.1 `000017` is 15, `2023_01` is 202301 and `12:30` is 750: here they are texts. `10_000` stays a number.
     """
-    import omegaconf._utils
-
     made = omegaconf._utils.get_yaml_loader
     if made.__module__ == __name__:
         return
@@ -91,23 +85,17 @@ def read_as_written() -> None:
 
 def dump(content: Any) -> str:
     """Plain content as OmegaConf writes it, but with texts as they are: `${` is no interpolation here."""
-    import yaml
-    from omegaconf._utils import get_omega_conf_dumper
-
     return yaml.dump(
         content,
         default_flow_style=False,
         allow_unicode=True,
         sort_keys=False,
-        Dumper=get_omega_conf_dumper(),
+        Dumper=omegaconf._utils.get_omega_conf_dumper(),
     )
 
 
 def load(text: str) -> Any:
     """What `dump` wrote."""
-    import omegaconf._utils
-    import yaml
-
     return yaml.load(text, Loader=omegaconf._utils.get_yaml_loader())
 
 
@@ -124,12 +112,9 @@ def change(
 
     Raises ConfigError naming the file and the key when it isn't there.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     try:
-        node = _find(YAML().compose(text), keys)
-    except YAMLError as error:
+        node = _find(ruamel.yaml.YAML().compose(text), keys)
+    except ruamel.yaml.error.YAMLError as error:
         raise ConfigError(
             f"{where} is not valid YAML: {' '.join(str(error).split())}. Mend it first."
         ) from error
@@ -148,32 +133,34 @@ def change(
     return text[:start] + new + text[end:]
 
 
-def _find(node: Node | None, keys: Sequence[str | int]) -> Node | None:
-    from ruamel.yaml.nodes import MappingNode, SequenceNode
-
+def _find(
+    node: ruamel.yaml.nodes.Node | None, keys: Sequence[str | int]
+) -> ruamel.yaml.nodes.Node | None:
     for key in keys:
-        if isinstance(node, SequenceNode):
-            inside = (_find(item, [key]) for item in node.value if isinstance(item, MappingNode))
+        if isinstance(node, ruamel.yaml.nodes.SequenceNode):
+            inside = (
+                _find(item, [key])
+                for item in node.value
+                if isinstance(item, ruamel.yaml.nodes.MappingNode)
+            )
             node = next((item for item in inside if item is not None), None)
-        elif isinstance(node, MappingNode):
+        elif isinstance(node, ruamel.yaml.nodes.MappingNode):
             node = next((item for name, item in node.value if name.value == key), None)
         else:
             return None
     return node
 
 
-def _plain(node: Node) -> Any:
+def _plain(node: ruamel.yaml.nodes.Node) -> Any:
     """Texts and lists of them."""
     return [_plain(item) for item in node.value] if isinstance(node.value, list) else node.value
 
 
 def _quoted(value: Any) -> Any:
-    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
-
     if isinstance(value, dict):
         return {_quoted(key): _quoted(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_quoted(item) for item in value]
     if isinstance(value, str) and (not _PLAIN.fullmatch(value) or value.lower() in _WORDS):
-        return DoubleQuotedScalarString(value)
+        return ruamel.yaml.scalarstring.DoubleQuotedScalarString(value)
     return value

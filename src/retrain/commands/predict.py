@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,11 +23,12 @@ from retrain.data.reading.parts import split_problems
 from retrain.data.reading.schema_casters import schema_casters
 from retrain.data.reading.table import read_one
 from retrain.errors import DataError, ModelError, PromotionError
+from retrain.models.fitting import known_classes, predict
+from retrain.models.scoring import Model
+from retrain.registry.ledger import current_champion
 from retrain.registry.store import open_store
+from retrain.registry.versions import load_version
 from retrain.workspace import atomic_write
-
-if TYPE_CHECKING:
-    from retrain.models.scoring import Model
 
 log = logging.getLogger("retrain")
 OUTPUTS = (".parquet", ".csv")
@@ -77,14 +78,10 @@ def run(config: Config, options: argparse.Namespace) -> None:
 
 def load_champion(config: Config) -> tuple[int, Model]:
     """Version and model of the champion. Raises PromotionError when there is none."""
-    from retrain.registry.ledger import current_champion
-
     entries = read_ledger(config)
     champion = current_champion(entries)
     if champion is None:
         raise PromotionError(f"There is no champion to score with. {first_or_lost(config)}")
-    from retrain.registry.versions import load_version
-
     return champion.champion, load_version(
         open_store(config), champion.champion, config.trusted_types, entries
     )
@@ -123,8 +120,6 @@ def score(
     the probability of each in `probability_<class>`. It is null where `prediction_problem` says why. Raises DataError when a
     feature is missing in all rows, no row can be scored, or a column of the input has the name of a new one.
     """
-    from retrain.models.fitting import known_classes
-
     rows, unread = split_problems(rows)
     classes = known_classes(model.pipeline) if config.data.task is Task.multiclass else []
     _check_names(rows, source, classes, outputs)
@@ -197,8 +192,6 @@ def _score_rows(
 
     Raises ModelError when there are too many of them to be single bad rows.
     """
-    from retrain.models.fitting import predict
-
     scores, failed = np.full((len(rows), len(classes)) if classes else len(rows), np.nan), {}
     open_parts = [(0, len(rows))] if len(rows) else []
     while open_parts:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from retrain.config import compose, first_lines
 from retrain.errors import ConfigError
+from retrain.lazy import hydra, omegaconf
 
 CONF = Path("conf")
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
@@ -17,10 +18,6 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 def run(options: argparse.Namespace) -> None:
     """Print it even where it does not fit, then raise ConfigError that says what does not."""
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     if options.info is not None and options.info not in INFO:
         raise ConfigError(f"`--info {options.info}` is not known. There are: {', '.join(INFO)}.")
     flags = ["--info", options.info] if options.info else ["--cfg", options.cfg]
@@ -34,7 +31,11 @@ def run(options: argparse.Namespace) -> None:
         hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="config")(
             lambda _: None
         )()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (
+        hydra.errors.HydraException,
+        omegaconf.errors.OmegaConfBaseException,
+        ValueError,
+    ) as error:
         compose(CONF, options.overrides)  # knows more about what is wrong, mostly
         raise ConfigError(f"Hydra can't show this: {first_lines(error)}") from error
     sys.stdout.flush()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from typing import TYPE_CHECKING
 
 from retrain import types
 from retrain.config import Config
@@ -13,17 +12,21 @@ from retrain.data.snapshot import SnapshotStore
 from retrain.errors import DataError, RetrainError, StoreError
 from retrain.gate.alpha_spending import Look
 from retrain.pipeline.observe import describe
-from retrain.registry.ledger import Entry
+from retrain.registry.ledger import (
+    VERDICT,
+    Entry,
+    Ledger,
+    current_champion,
+    pending_approval,
+)
 from retrain.registry.store import open_store, store_exists
+from retrain.registry.versions import follow_ledger, model_record
 from retrain.report.terminal import printable
 from retrain.types import DecisionRecord, LedgerPointer, PromotionRecord, RefusalRecord
 from retrain.workspace import DECISION, LEDGER_POINTER, PROMOTION, REFUSED, SNAPSHOT
 
 NEW_BATCH = "a new batch"
 log = logging.getLogger("retrain")
-
-if TYPE_CHECKING:
-    pass
 
 
 def run(config: Config, options: argparse.Namespace) -> None:
@@ -65,8 +68,6 @@ def _lost(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]
 
 def _of_another(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The screen where the results in `reports/` were made with another ledger than the one that is shown."""
-    from retrain.registry.ledger import Ledger
-
     try:
         pointer = types.load(LEDGER_POINTER, LedgerPointer, "train")
     except RetrainError:
@@ -166,8 +167,6 @@ def _corrected(config: Config, manifest: Manifest) -> list[tuple[str, str]]:
     """Which versions were trained on rows of a batch that has been corrected since."""
     if not store_exists(config.tracking):
         return []
-    from retrain.registry.versions import model_record
-
     store = open_store(config)
     found = store.client.search_model_versions(
         f"name = '{store.registered_model}'", max_results=1000
@@ -193,9 +192,6 @@ def read_ledger(config: Config) -> list[Entry]:
     """The whole ledger; empty, without importing MLflow, when nothing was ever tracked. Mends what a crash left of the aliases."""
     if not store_exists(config.tracking):
         return []
-    from retrain.registry.ledger import Ledger
-    from retrain.registry.versions import follow_ledger
-
     store = open_store(config)
     ledger = Ledger.open(store)
     try:
@@ -209,8 +205,6 @@ def read_looks(config: Config) -> list[Look]:
     """Every verdict that anybody was about to see; empty, without importing MLflow, when nothing was ever tracked."""
     if not store_exists(config.tracking):
         return []
-    from retrain.registry.ledger import Ledger
-
     return Ledger.open(open_store(config)).looks()
 
 
@@ -218,8 +212,6 @@ def screen(
     config: Config, manifest: Manifest | None, entries: list[Entry]
 ) -> list[tuple[str, str]]:
     """Label and text of each line."""
-    from retrain.registry.ledger import VERDICT, current_champion, pending_approval
-
     lines = []
     if manifest is None:
         lines.append(("Snapshot", "none yet"))
@@ -264,8 +256,6 @@ def screen(
 
 
 def _next(config: Config, manifest: Manifest | None, entries: list[Entry]) -> str:
-    from retrain.registry.ledger import VERDICT, pending_approval
-
     if pending_approval(entries) is not None:
         return "`retrain approve` lets the candidate serve"
     judged = [entry.snapshot for entry in entries if entry.kind == VERDICT]
