@@ -66,10 +66,11 @@ def code_digests(content: Mapping[str, Any], root: Path) -> dict[str, str]:
         group: _digest(own_modules(named_code(part), root).values(), root)
         for group, part in parts.items()
     }
-    return groups | {stage: _engine_digest(names) for stage, names in ENGINE.items()}
+    return groups | {stage: engine_digest(names) for stage, names in ENGINE.items()}
 
 
-def _engine_digest(names: Sequence[str]) -> str:
+def engine_digest(names: Sequence[str]) -> str:
+    """Digest of some modules and folders of the engine, by their paths in it."""
     here = Path(__file__).resolve().parent
     files = (file for name in names for file in _engine_files(here / name))
     return _digest_of(files, here)

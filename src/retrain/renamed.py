@@ -34,6 +34,14 @@ KEYS = {
     "policy.**.prior_ageing": "policy.**.prior_staleness_rate",
     "policy.**.prior_learning": "policy.**.prior_value_of_data",
 }
+# Of a batch in the manifest of a snapshot.
+BATCH_FIELDS = {
+    "suspicions": "anomalies",
+    "beside": "compared_with",
+    "released": "accepted",
+    "ordered": "held_by_hand",
+    "accepted": "confirmed_by",
+}
 COMMAND_LINE = {"--drills": "--inject-faults"}
 _OVERRIDE = re.compile(r"(?P<sign>[+~]*)(?P<key>[^=]+)(?P<rest>=.*)?", re.DOTALL)
 log = logging.getLogger("retrain")

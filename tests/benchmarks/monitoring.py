@@ -19,10 +19,11 @@ import polars as pl
 from project.source import NycFlights
 from retrain.backtest.corruptions import CORRUPTIONS
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task, compose
-from retrain.data.anomalies import FEWEST_EARLIER, detect_anomalies, measure_shift
+from retrain.data.anomalies import FEWEST_EARLIER, detect_anomalies
 from retrain.data.periods import parse_period
 from retrain.data.profiles import BatchProfile, from_json, profile_batch
 from retrain.data.schema import Schema
+from retrain.data.shift import measure_shift
 from retrain.monitoring.drift import compare_batches
 
 REPOSITORY = Path(__file__).parents[2]

@@ -18,10 +18,11 @@ from conftest import REPOSITORY, Project
 from project.source import NycFlights
 from retrain.backtest.corruptions import flip_labels, shuffle_column
 from retrain.config import Column, ColumnType, Config, compose
-from retrain.data.anomalies import detect_anomalies, measure_shift
+from retrain.data.anomalies import detect_anomalies
 from retrain.data.periods import parse_period
 from retrain.data.profiles import BatchProfile, from_json, profile_batch
 from retrain.data.schema import Schema
+from retrain.data.shift import measure_shift
 
 MONTHS = [f"2013-{number:02}" for number in range(1, 11)]
 

@@ -247,7 +247,7 @@ def test_what_can_not_be_judged_waits_for_a_person_and_stops_nothing(
     decided = judge([month(0), month(1)])
     assert (
         held(decided) == [0, 1]
-        and "it can't be held against earlier batches (ZeroDivisionError" in decided[0].why_on_hold
+        and "it can't be compared with earlier batches (ZeroDivisionError" in decided[0].why_on_hold
     )
     assert held(judge([month(0), month(1)], accept=["00", "01"])) == []
 

@@ -367,7 +367,10 @@ def test_other_code_of_a_source_makes_its_batches_be_read_again_also_inside_a_wr
     """Else what was read by the old code stays in the snapshot, unnoticed."""
     write(table(), tmp_path / "rows.parquet")
     write(table().select("id", "target"), tmp_path / "labels.parquet")
-    monkeypatch.syspath_prepend(tmp_path)
+    code = tmp_path / "src"
+    code.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(code)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     node = {"_target_": "own_source.Own", "paths": str(tmp_path / "rows.parquet")}
     if wrapped:
@@ -381,8 +384,8 @@ def test_other_code_of_a_source_makes_its_batches_be_read_again_also_inside_a_wr
     def update(amounts: dict[str, float]) -> tuple[str, ...]:
         base = OWN_SOURCE.format(name="Base", base="Files", amount=amounts["own_base"])
         own = OWN_SOURCE.format(name="Own", base="Base", amount=amounts["own_source"])
-        (tmp_path / "own_base.py").write_text(base)
-        (tmp_path / "own_source.py").write_text("from own_base import Base\n" + own)
+        (code / "own_base.py").write_text(base)
+        (code / "own_source.py").write_text("from own_base import Base\n" + own)
         for name in ("own_base", "own_source"):
             sys.modules.pop(name, None)
         importlib.invalidate_caches()

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind, Task
-from retrain.data.anomalies import detect_anomalies, measure_shift
+from retrain.data.anomalies import detect_anomalies
 from retrain.data.distances import SHRINKAGE, distance, relation, unseen_share
 from retrain.data.profiles import (
     GROUPS,
@@ -21,6 +21,7 @@ from retrain.data.profiles import (
     profile_column,
     sample_rows,
 )
+from retrain.data.shift import measure_shift
 from retrain.monitoring.domain_classifier import separate
 from retrain.monitoring.drift import FEATURES, TARGET, Pair, calibrate, compare_batches
 

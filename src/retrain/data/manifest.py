@@ -6,55 +6,82 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from retrain.errors import DataError
+from retrain.lazy import pydantic
+from retrain.renamed import BATCH_FIELDS
 
 MANIFEST = "manifest.json"
 PROFILE = "summary.json"  # of a batch, in its folder
-TIMES = ("first_time", "last_time", "until")
 MOST_MARKS = 100
-_RENAMED = {
-    "suspicions": "anomalies",
-    "beside": "compared_with",
-    "released": "accepted",
-    "ordered": "held_by_hand",
-    "accepted": "confirmed_by",
-}
 CONTENT_DIGITS = 16  # of a batch's content digest, where it is recorded with a model
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A manifest entry. First and last time are those of the labelled rows, None when there are
-    none."""
+    """A batch of a snapshot, an entry of the manifest.
+
+    Attributes
+    ----------
+    period, revision
+        Its key, and the number of corrections, from 1.
+    rows, unlabelled_rows, quarantined_rows
+        Labelled rows, those whose label is not known yet, and those that break the schema.
+    target_mean
+        Of the labelled rows the share of positives, or the mean; None with several classes.
+    first_time, last_time
+        Those of the labelled rows, None when there are none.
+    content
+        Sha256 of the rows as they arrived.
+    files
+        Sha256 of each file's bytes, by name.
+    classes
+        Labelled rows of each class.
+    until
+        The newest time of any row.
+    anomalies
+        Why it looks broken, a clause each.
+    compared_with
+        Stands for the sound batches before it that it was compared with.
+    accepted, held_by_hand
+        Whether a person has found it sound, or put it on hold, whatever it looks like.
+    marks
+        When its labelled rows happened: the times of up to MOST_MARKS of them at even steps, first
+        and last included.
+    confirmed_by
+        The period of the last of the later batches that agree with it; it takes part from then on.
+    agreement
+        Whether it and those on hold before it agree, and a digest of what that was found from.
+    """
 
     period: str
     revision: int
     rows: int
     unlabelled_rows: int
     quarantined_rows: int
-    target_mean: (
-        float | None
-    )  # of the labelled rows: the share of positives, or the mean; None with several classes
+    target_mean: float | None
     first_time: datetime | None
     last_time: datetime | None
-    content: str  # sha256 of the rows as they arrived
-    files: dict[str, str]  # name -> sha256 of its bytes
-    classes: dict[str, int] = field(default_factory=dict)  # labelled rows of each class
-    until: datetime | None = None  # the newest time of any row
-    anomalies: list[str] = field(default_factory=list)  # why it looks broken
-    compared_with: str = ""  # stands for the sound batches before it that it was compared with
-    accepted: bool = False  # by a person: it isn't broken
-    # When its labelled rows happened: the times of up to MOST_MARKS of them at even steps, first
-    # and last included.
+    content: str
+    files: dict[str, str]
+    classes: dict[str, int] = field(default_factory=dict)
+    until: datetime | None = None
+    anomalies: list[str] = field(default_factory=list)
+    compared_with: str = ""
+    accepted: bool = False
     marks: tuple[datetime, ...] = ()
-    held_by_hand: bool = False  # a person has put it on hold, whatever it looks like
-    # The period of the last of the later batches that agree with it; it takes part from then on.
+    held_by_hand: bool = False
     confirmed_by: str = ""
-    # Whether it and those on hold before it agree, and a digest of what that was found from.
     agreement: str = ""
+
+    @property
+    def span(self) -> tuple[datetime, datetime]:
+        """First and last time of the labelled rows, of which there must be some."""
+        assert self.first_time is not None and self.last_time is not None
+        return self.first_time, self.last_time
 
     @property
     def on_hold(self) -> bool:
@@ -87,7 +114,7 @@ class Manifest:
     batches: tuple[Batch, ...]
     label_delay: float = 0.0
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """32 hex digits that stand for the rows of every batch and the rules that sorted them."""
         lines = [self.schema, *(f"{batch.period} {batch.content}" for batch in self.batches)]
@@ -95,29 +122,34 @@ class Manifest:
         lines += [f"label delay {self.label_delay}"] if self.label_delay else []
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
-    @property
+    @cached_property
     def labelled(self) -> tuple[Batch, ...]:
         """The batches that have labelled rows, all of whose labels have had the time to arrive, and
         are not on hold."""
+        late = {batch.period for batch in self.waiting}
         return tuple(
             batch
             for batch in self.batches
-            if batch.rows and not batch.on_hold and not self._waits(batch)
+            if batch.rows and not batch.on_hold and batch.period not in late
         )
 
-    @property
+    @cached_property
     def waiting(self) -> tuple[Batch, ...]:
         """The batches whose labels may still be on their way."""
-        return tuple(batch for batch in self.batches if self._waits(batch))
-
-    def _waits(self, batch: Batch) -> bool:
-        times = [other.until for other in self.batches if other.until is not None]
-        if not self.label_delay or batch.until is None:
-            return False
-        return batch.until + timedelta(seconds=self.label_delay) > max(times)
+        times = [batch.until for batch in self.batches if batch.until is not None]
+        if not self.label_delay or not times:
+            return ()
+        arrived = max(times) - timedelta(seconds=self.label_delay)
+        return tuple(batch for batch in self.batches if batch.until and batch.until > arrived)
 
     def get(self, period: str) -> Batch | None:
         return next((batch for batch in self.batches if batch.period == period), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored, times in ISO 8601."""
+        batches = pydantic.TypeAdapter(tuple[Batch, ...]).dump_python(self.batches, mode="json")
+        known = {"contract": self.schema, "label_delay": self.label_delay, "batches": batches}
+        return known | {"digest": self.digest}
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -126,25 +158,20 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Manifest(
-            content["contract"],
-            tuple(_batch_from_json(entry) for entry in content["batches"]),
-            content["label_delay"],
-        )
+        entries = content["batches"]
+        if any("suspicions" in entry for entry in entries):  # written by version 0.1
+            entries = [
+                {BATCH_FIELDS.get(key, key): value for key, value in entry.items()}
+                for entry in entries
+            ]
+        batches = pydantic.TypeAdapter(tuple[Batch, ...]).validate_python(entries)
+        return Manifest(content["contract"], batches, content["label_delay"])
     except FileNotFoundError:
         raise DataError(
-            f"There is no snapshot yet ({path} is missing). Run `dvc repro snapshot` to make it."
+            f"There is no snapshot yet ({path} is missing)", hint="run `dvc repro snapshot`"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} is damaged ({error}). Restore it with `dvc checkout --force`, or run `dvc "
-            "repro -f snapshot`."
+            f"{path} is damaged ({str(error).splitlines()[0]})",
+            hint="restore it with `dvc checkout --force`, or run `dvc repro -f snapshot`",
         ) from None
-
-
-def _batch_from_json(entry: dict[str, Any]) -> Batch:
-    if "suspicions" in entry:  # written by version 0.1
-        entry = {_RENAMED.get(key, key): value for key, value in entry.items()}
-    times = {key: datetime.fromisoformat(entry[key]) if entry[key] else None for key in TIMES}
-    marks = tuple(datetime.fromisoformat(mark) for mark in entry.get("marks", ()))
-    return Batch(**(entry | times | {"marks": marks}))

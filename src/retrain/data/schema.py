@@ -29,7 +29,6 @@ from retrain.data.reading.parts import add_places, find_places, split_problems
 from retrain.errors import DataError
 
 REASON, ROW = own_column("quarantine_reason"), own_column("row")
-EARLIER_REASON = "quarantine_reason"  # in snapshots of earlier versions of this project
 # Of `sparse`: names with their values, such as "gene_17:2.5 gene_40:1"; what is not named is 0.
 PAIRS = r"^(\S+:[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?( |$))*$"
 # A batch with so many labelled rows and one class only has lost its labels; a smaller one may just

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import io
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -15,23 +15,15 @@ import polars as pl
 
 from retrain.columns import own_column
 from retrain.config import DataConfig, Task
-from retrain.data.manifest import (
-    MANIFEST,
-    MOST_MARKS,
-    PROFILE,
-    TIMES,
-    Batch,
-    Manifest,
-    read_manifest,
-)
+from retrain.data.manifest import MANIFEST, MOST_MARKS, PROFILE, Batch, Manifest, read_manifest
 from retrain.data.profiles import BatchProfile, from_json, profile_batch, sample_rows
-from retrain.data.schema import EARLIER_REASON, REASON, CheckedBatch
+from retrain.data.schema import REASON, CheckedBatch
 from retrain.errors import DataError, RetrainError
-from retrain.workspace import atomic_write, write_json
+from retrain.workspace import atomic_write, write_json, write_text
 
 LABELLED, UNLABELLED, QUARANTINED = "part.parquet", "unlabelled.parquet", "quarantine.parquet"
-_LARGEST_EXACT = 2.0**53
 SAMPLE = "sample.parquet"
+_LARGEST_EXACT = 2.0**53
 
 
 def content_digest(frame: pl.DataFrame) -> str:
@@ -41,36 +33,27 @@ def content_digest(frame: pl.DataFrame) -> str:
     What a later file brings, such as the first fraction or letter in a column, changes the type of
     a whole table, and must not make its earlier batches look corrected.
     """
-    return typed_digest(frame.with_columns([_by_value(values) for values in frame]))
+    columns = sorted(frame.columns)
+    ordered = frame.select(_by_value(frame[name]) for name in columns)
+    return _sha256(ordered.sort(columns, nulls_last=True).write_csv().encode())
 
 
 def _by_value(values: pl.Series) -> pl.Series:
     """A column in a type that depends on its values alone: whole numbers where all are."""
-    known = values.drop_nulls()
-    if values.dtype == pl.Boolean or values.dtype.is_integer():
-        return values if values.dtype == pl.UInt64 else values.cast(pl.Int64)
-    if values.dtype.is_float():
-        known = known.drop_nans()
+    kind = values.dtype
+    if kind == pl.Boolean or kind.is_integer():
+        return values if kind == pl.UInt64 else values.cast(pl.Int64)
+    if kind.is_float():
+        known = values.drop_nulls().drop_nans()
         whole = (known == known.floor()).all() and (known.abs() < _LARGEST_EXACT).all()
         return values.fill_nan(None).cast(pl.Int64 if whole else pl.Float64)
-    if values.dtype == pl.Date:
+    if kind == pl.Date:
         return values.cast(pl.Datetime("us"))
-    whole = r"^(0|-?[1-9]\d{0,17})$"
-    if (
-        values.dtype == pl.String
-        and known.head(1).str.contains(whole).all()
-        and known.str.contains(whole).all()
-    ):
-        return values.cast(pl.Int64)
+    if kind == pl.String:
+        known, number = values.drop_nulls(), r"^(0|-?[1-9]\d{0,17})$"
+        if all(part.str.contains(number).all() for part in (known.head(1), known)):
+            return values.cast(pl.Int64)
     return values
-
-
-def typed_digest(frame: pl.DataFrame) -> str:
-    """Sha256 of a frame's rows with the types that they have: the content of batches that were
-    written before types were of no account."""
-    columns = sorted(frame.columns)
-    ordered = frame.select(columns).sort(columns, nulls_last=True)
-    return hashlib.sha256(ordered.write_csv().encode()).hexdigest()
 
 
 class SnapshotStore:
@@ -80,7 +63,7 @@ class SnapshotStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.staging = folder.with_name(f".{folder.name}.staging")
-        self.updated: dict[str, BatchProfile] = {}
+        self.profiles: dict[str, BatchProfile] = {}  # to be written
 
     def manifest(self) -> Manifest:
         """Raises DataError when there is no snapshot, or its manifest is damaged."""
@@ -98,18 +81,17 @@ class SnapshotStore:
         for period in periods:
             batch = manifest.get(period)
             if batch is None:
-                raise DataError(f"The snapshot has no batch {period}. Run `dvc repro snapshot`.")
+                raise DataError(
+                    f"The snapshot has no batch {period}", hint="run `dvc repro snapshot`"
+                )
             path = self._path(period, LABELLED)
-            try:
-                content = path.read_bytes()
-            except FileNotFoundError:
-                content = b""
-            if hashlib.sha256(content).hexdigest() != batch.files[LABELLED]:
+            content = path.read_bytes() if path.is_file() else b""
+            if _sha256(content) != batch.files[LABELLED]:
                 raise DataError(
                     f"{path} is missing or damaged: its bytes are not those that the manifest "
-                    f"recorded. Delete {self.folder} "
-                    "and run `dvc repro -f snapshot` to read the batches from their source again; "
-                    "no model was changed."
+                    "recorded; no model was changed",
+                    hint=f"delete {self.folder} and run `dvc repro -f snapshot` to read the "
+                    "batches from their source again",
                 )
             found = pl.read_parquet_schema(io.BytesIO(content))
             wanted = [name for name in found if columns is None or name in columns]
@@ -117,133 +99,88 @@ class SnapshotStore:
         return pl.concat(frames, how="diagonal_relaxed")
 
     def everything(self, batch: Batch) -> pl.DataFrame:
-        """All rows of a batch, also unlabelled and quarantined ones; not checked against the
-        manifest."""
-        names = [name for name in (LABELLED, UNLABELLED, QUARANTINED) if name in batch.files]
-        frames = {
-            name: pl.read_parquet(self._path(batch.period, name), glob=False) for name in names
-        }
-        if QUARANTINED in frames:
-            quarantined = frames[QUARANTINED]
-            frames[QUARANTINED] = quarantined.drop(
-                REASON if REASON in quarantined.columns else EARLIER_REASON
-            )
-        return pl.concat(frames.values(), how="diagonal_relaxed")
+        """All rows of a batch that are still there, also unlabelled and quarantined ones; not
+        checked against the manifest."""
+        paths = [self._path(batch.period, name) for name in (LABELLED, UNLABELLED, QUARANTINED)]
+        frames = [pl.read_parquet(path, glob=False) for path in paths if path.is_file()]
+        return pl.concat(
+            [pl.DataFrame(), *(frame.drop(REASON, strict=False) for frame in frames)],
+            how="diagonal_relaxed",
+        )
 
     def intact(self, batch: Batch) -> bool:
         """Whether the batch's files are there. Their bytes are checked where they are read."""
-        return PROFILE in batch.files and all(
-            self._path(batch.period, name).is_file() for name in batch.files
-        )
+        return all(self._path(batch.period, name).is_file() for name in batch.files)
 
     def profile(self, batch: Batch) -> BatchProfile:
         """What a batch looks like, without reading its rows. Raises DataError when it is
         damaged."""
-        if batch.period in self.updated:
-            return self.updated[batch.period]
-        staged = self.staging / f"batch={batch.period}" / PROFILE
-        path = staged if staged.is_file() else self._path(batch.period, PROFILE)
+        if batch.period in self.profiles:
+            return self.profiles[batch.period]
+        path = self._path(batch.period, PROFILE)
         try:
             return from_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{path} is damaged ({error}). Restore it with `dvc checkout --force`, or delete "
-                f"{self.folder} and run "
-                "`dvc repro -f snapshot`."
+                f"{path} is damaged ({str(error).splitlines()[0]})",
+                hint=f"restore it with `dvc checkout --force`, or delete {self.folder} and run "
+                "`dvc repro -f snapshot`",
             ) from None
 
     def unchanged(self, batch: Batch) -> bool:
         """Whether the profile is the one that the manifest knows: that on disk may be a newer one,
         of a process that died."""
         content = self._path(batch.period, PROFILE).read_bytes()
-        return hashlib.sha256(content).hexdigest() == batch.files[PROFILE]
+        return _sha256(content) == batch.files[PROFILE]
 
     def sample(self, batch: Batch) -> pl.DataFrame:
         """Some rows spread evenly over a batch, with time, features and target."""
         return pl.read_parquet(self._path(batch.period, SAMPLE), glob=False)
 
     def stage(
-        self,
-        period: str,
-        revision: int,
-        content: str,
-        checked: CheckedBatch,
-        data: DataConfig,
+        self, period: str, revision: int, content: str, checked: CheckedBatch, data: DataConfig
     ) -> Batch:
         """Write a batch beside the snapshot and describe it. Raises RetrainError when it can't be
         written."""
         folder = self.staging / f"batch={period}"
-        parts = {
-            LABELLED: checked.labelled,
-            UNLABELLED: checked.unlabelled,
-            QUARANTINED: checked.quarantined,
+        labelled, unlabelled = checked.labelled, checked.unlabelled
+        parts = {LABELLED: labelled, UNLABELLED: unlabelled, QUARANTINED: checked.quarantined}
+        files = {
+            name: _write(folder / name, frame.write_parquet)
+            for name, frame in parts.items()
+            if name == LABELLED or len(frame)
         }
-        files = {}
-        for name, frame in parts.items():
-            if name == LABELLED or len(frame):
-                with atomic_write(folder / name) as temporary:
-                    _write_parquet(frame, temporary)
-                files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        profile = profile_batch(checked.labelled, checked.unlabelled, data)
-        with atomic_write(folder / PROFILE) as temporary:
-            temporary.write_text(profile.to_json(), encoding="utf-8")
-        with atomic_write(folder / SAMPLE) as temporary:
-            _write_parquet(sample_rows(checked.labelled, checked.unlabelled, data), temporary)
-        for name in (PROFILE, SAMPLE):
-            files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        labelled, time = checked.labelled, data.time_column
-        target = labelled[data.target_column]
-        newest = [frame[time].max() for frame in parts.values()]
-        counts = (
-            {}
-            if data.task is Task.regression
-            else dict(
-                target.cast(pl.String)
-                .value_counts(name=own_column("count"))
-                .sort(target.name)
-                .iter_rows()
-            )
-        )
+        self.profiles[period] = profile_batch(labelled, unlabelled, data)
+        files[PROFILE] = _profile_digest(self.profiles[period])
+        sample = sample_rows(labelled, unlabelled, data)
+        files[SAMPLE] = _write(folder / SAMPLE, sample.write_parquet)
+        target, times = labelled[data.target_column], labelled[data.time_column]
+        marks = time_marks(times)
+        newest = [frame[data.time_column].max() for frame in parts.values()]
+        counts = target.cast(pl.String).value_counts(name=own_column("count")).sort(target.name)
+        mean = None if data.task is Task.multiclass or labelled.is_empty() else target.mean()
         return Batch(
             period=period,
             revision=revision,
             rows=len(labelled),
-            unlabelled_rows=len(checked.unlabelled),
+            unlabelled_rows=len(unlabelled),
             quarantined_rows=len(checked.quarantined),
-            target_mean=None
-            if data.task is Task.multiclass or labelled.is_empty()
-            else float(target.mean()),
-            first_time=labelled[time].min(),
-            last_time=labelled[time].max(),
+            target_mean=mean,
+            first_time=marks[0] if marks else None,
+            last_time=marks[-1] if marks else None,
             content=content,
             files=files,
-            classes=counts,
+            classes={} if data.task is Task.regression else dict(counts.iter_rows()),
             until=max((moment for moment in newest if moment is not None), default=None),
-            marks=time_marks(labelled[time]),
+            marks=marks,
         )
 
-    def with_marks(self, batch: Batch, time_column: str) -> Batch:
-        """A batch that an earlier version of the project has described, with the times of its
-        rows."""
-        if batch.marks or not batch.rows:
-            return batch
-        try:
-            times = pl.read_parquet(self._path(batch.period, LABELLED), columns=[time_column])[
-                time_column
-            ]
-        except (
-            OSError,
-            pl.exceptions.PolarsError,
-        ):  # whoever reads its rows will say that it is damaged
-            return batch
-        return dataclasses.replace(batch, marks=time_marks(times))
-
     def put_profile(self, batch: Batch, profile: BatchProfile) -> Batch:
-        """Another profile of a batch, as when it has been held against others; returns the entry
+        """Another profile of a batch, as when it has been compared with others; returns the entry
         that vouches for it. Written when the update is committed."""
-        self.updated[batch.period] = profile
-        digest = hashlib.sha256(profile.to_json().encode()).hexdigest()
-        return dataclasses.replace(batch, files=batch.files | {PROFILE: digest})
+        self.profiles[batch.period] = profile
+        files = batch.files | {PROFILE: _profile_digest(profile)}
+        return dataclasses.replace(batch, files=files)
 
     def commit(self, manifest: Manifest) -> None:
         """Move staged batches in, write the manifest, and only then remove what it no longer names.
@@ -254,25 +191,11 @@ class SnapshotStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         for staged in sorted(self.staging.glob("batch=*")):
             final = self.folder / staged.name
-            if final.exists():
-                shutil.rmtree(final)
+            shutil.rmtree(final, ignore_errors=True)
             staged.rename(final)
-        self.staging.mkdir(parents=True, exist_ok=True)
-        for period, profile in self.updated.items():
-            staged = self.staging / PROFILE
-            staged.write_text(profile.to_json(), encoding="utf-8")
-            staged.replace(self._path(period, PROFILE))
-        entries = [dataclasses.asdict(batch) for batch in manifest.batches]
-        for entry in entries:
-            for key in TIMES:
-                entry[key] = entry[key].isoformat() if entry[key] else None
-            entry["marks"] = [mark.isoformat() for mark in entry["marks"]]
-        content = {
-            "contract": manifest.schema,
-            "label_delay": manifest.label_delay,
-            "batches": entries,
-        }
-        write_json(self.folder / MANIFEST, content | {"digest": manifest.digest})
+        for period, profile in self.profiles.items():
+            write_text(self._path(period, PROFILE), profile.to_json())
+        write_json(self.folder / MANIFEST, manifest.to_json())
         keep = {f"batch={batch.period}" for batch in manifest.batches}
         for folder in self.folder.glob("batch=*"):
             if folder.name not in keep:
@@ -281,7 +204,7 @@ class SnapshotStore:
 
     def discard(self) -> None:
         """Forget what was staged."""
-        self.updated = {}
+        self.profiles = {}
         shutil.rmtree(self.staging, ignore_errors=True)
 
     def _path(self, period: str, name: str) -> Path:
@@ -291,16 +214,26 @@ class SnapshotStore:
 def time_marks(times: pl.Series) -> tuple[datetime, ...]:
     """When rows happened: the times of up to MOST_MARKS of them at even steps, first and last
     included."""
-    ordered = times.sort()
-    count = min(len(ordered), MOST_MARKS)
-    places = [round(number * (len(ordered) - 1) / max(1, count - 1)) for number in range(count)]
-    return tuple(ordered.gather(places).to_list())
+    count = min(len(times), MOST_MARKS)
+    places = [round(number * (len(times) - 1) / max(1, count - 1)) for number in range(count)]
+    return tuple(times.sort().gather(places).to_list())
 
 
-def _write_parquet(frame: pl.DataFrame, path: Path) -> None:
+def _write(path: Path, write: Callable[[Path], None]) -> str:
+    """Sha256 of the file that is written."""
     try:
-        frame.write_parquet(path)
+        with atomic_write(path) as temporary:
+            write(temporary)
     except pl.exceptions.PolarsError as error:
         raise RetrainError(
             f"Could not write a batch of the snapshot: {error}. The snapshot stays as it was."
         ) from error
+    return _sha256(path.read_bytes())
+
+
+def _profile_digest(profile: BatchProfile) -> str:
+    return _sha256(profile.to_json().encode())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

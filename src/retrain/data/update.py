@@ -18,15 +18,14 @@ from retrain.data.manifest import Batch, Manifest
 from retrain.data.periods import Period, parse_delay, parse_period
 from retrain.data.reading.parts import PROBLEM
 from retrain.data.schema import Schema
-from retrain.data.snapshot import SnapshotStore, content_digest, typed_digest
-from retrain.data.source_code import source_code
+from retrain.data.snapshot import SnapshotStore, content_digest
 from retrain.data.sources import Source
 from retrain.errors import DataError
+from retrain.own_code import code_digests, engine_digest
 from retrain.workspace import write_json
 
-_OLD, _NEW = own_column("old"), own_column("new")  # digests of rows
-
-
+READING = ("data/reading", "data/sources.py", "data/sparse_columns.py")  # what all sources run
+_DIGEST = own_column("digest")  # of a row
 log = logging.getLogger("retrain")
 
 
@@ -51,10 +50,13 @@ class SnapshotChange:
 
     manifest: Manifest
     added: tuple[str, ...]
-    revised: tuple[str, ...]
     removed: tuple[str, ...]
     row_changes: dict[str, RowChanges]  # of each revised batch
     read: tuple[str, ...]  # every batch that had to be read from the source
+
+    @property
+    def revised(self) -> tuple[str, ...]:
+        return tuple(self.row_changes)
 
 
 def update_snapshot(
@@ -72,110 +74,111 @@ def update_snapshot(
     """
     store.discard()
     try:
-        return _update(data, source, store, index_path, monitoring or MonitoringConfig())
+        update = _Update(data, source, store, index_path)
+        found = [update.bring(period) for period in select_periods(source.periods(), data)]
+        batches = [batch for batch in found if batch is not None]
+        if not batches:
+            raise DataError(
+                f"No batch of `{data.name}` has a row (`data.source`)",
+                hint="put the first one there, then `dvc repro`",
+            )
+        decided = decide_holds(batches, store, monitoring or MonitoringConfig())
+        manifest = Manifest(update.schema.digest, decided, parse_delay(data.label_delay))
+        store.commit(manifest)
+        update.save_index()
     finally:
         store.discard()
+    old = [batch.period for batch in update.old.batches]
+    return SnapshotChange(
+        manifest,
+        tuple(period for period in update.read if period not in old and manifest.get(period)),
+        tuple(period for period in old if manifest.get(period) is None),
+        update.row_changes,
+        tuple(update.read),
+    )
 
 
-def _update(
-    data: DataConfig,
-    source: Source,
-    store: SnapshotStore,
-    index_path: Path,
-    monitoring: MonitoringConfig,
-) -> SnapshotChange:
-    schema = Schema(data)
-    wanted = select_periods(source.periods(), data)
-    old = _previous(store)
-    same_rules = old.schema == schema.digest
-    index = _SourceIndex(index_path, data, source)
-    batches: list[Batch] = []
-    added, revised, read = [], [], []
-    row_changes: dict[str, RowChanges] = {}
-    for period in wanted:
-        before = old.get(period.key)
-        stamp = source.fingerprint(period.key)
-        usable = before is not None and same_rules and store.intact(before)
-        if usable and index.content(period.key, stamp) == before.content:
-            batches.append(store.with_marks(before, data.time_column))
-            continue
-        arrived = source.read(period.key)
-        read.append(period.key)
+class _Update:
+    """The batches of a source beside those of the snapshot as it was.
+
+    An index says which content was behind which stamp of the source. It only spares reading:
+    deleting the file is harmless.
+    """
+
+    def __init__(
+        self, data: DataConfig, source: Source, store: SnapshotStore, index_path: Path
+    ) -> None:
+        self.data, self.source, self.store, self.index_path = data, source, store, index_path
+        self.schema = Schema(data)
+        self.read: list[str] = []
+        self.row_changes: dict[str, RowChanges] = {}
+        try:
+            self.old = store.manifest()
+        except DataError:
+            self.old = Manifest("", ())
+        # Other code may make other rows of the same files.
+        own = code_digests({"data": {"source": data.source}}, Path.cwd())["data"]
+        self.code = json.dumps(data.source, sort_keys=True) + own + engine_digest(READING)
+        try:
+            known = json.loads(index_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = {}
+        self.index = known["entries"] if known.get("source") == self.code else {}
+
+    def save_index(self) -> None:
+        write_json(self.index_path, {"source": self.code, "entries": self.index})
+
+    def bring(self, period: Period) -> Batch | None:
+        """A batch as it is now: the entry that there was, or a new one, whose rows are staged. None
+        for one that has no rows yet."""
+        before, stamp = self.old.get(period.key), self.source.fingerprint(period.key)
+        same_rules = self.old.schema == self.schema.digest
+        usable = before if before and same_rules and self.store.intact(before) else None
+        if usable and self.index.get(period.key) == [stamp, usable.content]:
+            return usable
+        arrived = self.source.read(period.key)
+        self.read.append(period.key)
         if arrived.is_empty() and before is None:
             log.warning("Batch %s has no rows: it is left out until it has.", period.key)
-            continue
-        content = _content(arrived, schema, before)
-        index.set(period.key, stamp, content)
-        if usable and content == before.content:
-            batches.append(store.with_marks(before, data.time_column))
-            continue
-        changed = before is not None and content != before.content
-        revision = 1 if before is None else before.revision + changed
-        checked = schema.check(arrived, period)
-        batches.append(store.stage(period.key, revision, content, checked, data))
-        if changed and store.intact(before):
-            row_changes[period.key] = count_changes(
-                store.everything(before), checked.everything, data.key_columns
+            return None
+        content = self._content(arrived)
+        self.index[period.key] = [stamp, content]
+        if usable and content == usable.content:
+            return usable
+        checked = self.schema.check(arrived, period)
+        revision = before.revision if before else 1
+        if before and content != before.content:
+            revision += 1
+            self.row_changes[period.key] = count_changes(
+                self.store.everything(before), checked.everything, self.data.key_columns
             )
-        if before is None:
-            added.append(period.key)
-        elif changed:
-            revised.append(period.key)
-    if not batches:
-        raise DataError(
-            f"No batch of `{data.name}` has a row (`data.source`). Put the first one there, then "
-            "`dvc repro`."
-        )
-    decided = decide_holds(batches, store, monitoring)
-    manifest = Manifest(schema.digest, decided, parse_delay(data.label_delay))
-    store.commit(manifest)
-    index.save()
-    kept = {batch.period for batch in batches}
-    removed = tuple(batch.period for batch in old.batches if batch.period not in kept)
-    return SnapshotChange(manifest, tuple(added), tuple(revised), removed, row_changes, tuple(read))
+        return self.store.stage(period.key, revision, content, checked, self.data)
 
-
-def _content(arrived: pl.DataFrame, schema: Schema, before: Batch | None) -> str:
-    """The digest of the rows that a batch has at its source, also of cells that couldn't be
-    read."""
-    names = [name for name in schema.columns if name in arrived.columns]
-    if PROBLEM in arrived.columns and arrived[PROBLEM].null_count() < len(arrived):
-        names.append(
-            PROBLEM
-        )  # only where it says something: a bad cell in one batch corrects no other
-    rows = arrived.select(arrived[name] for name in names)
-    content = content_digest(rows)
-    if before is not None and content != before.content and typed_digest(rows) == before.content:
-        return before.content  # it was written before types were of no account
-    return content
+    def _content(self, arrived: pl.DataFrame) -> str:
+        """The digest of the rows that a batch has at its source, also of cells that couldn't be
+        read."""
+        names = [name for name in self.schema.columns if name in arrived.columns]
+        # A bad cell in one batch corrects no other.
+        if PROBLEM in arrived.columns and arrived[PROBLEM].null_count() < len(arrived):
+            names.append(PROBLEM)
+        return content_digest(arrived.select(arrived[name] for name in names))
 
 
 def count_changes(before: pl.DataFrame, after: pl.DataFrame, keys: Sequence[str]) -> RowChanges:
     """Rows by key, compared on the columns that both have. With another key all of them are
     others."""
-    keys = list(keys)
-    if not {*keys} <= {*before.columns} & {*after.columns}:
-        return RowChanges(len(after), len(before), 0)
-    for name in keys:
-        if before.schema[name] != after.schema[name]:  # such as 17 once, and 17 beside K17 now
-            before, after = (
-                frame.with_columns(frame[name].cast(pl.String)) for frame in (before, after)
-            )
     shared = [name for name in before.columns if name in after.columns]
-    marked = after.select(shared).with_columns(
-        pl.concat_str(pl.all().cast(pl.String).fill_null("\0"), separator="\1").hash().alias(_NEW)
+    if not {*keys} <= {*shared}:
+        return RowChanges(len(after), len(before), 0)
+    old, new = (
+        frame.select(pl.col(shared).cast(pl.String).fill_null("\0")).select(
+            *keys, pl.concat_str(pl.all(), separator="\1").hash().alias(_DIGEST)
+        )
+        for frame in (before, after)
     )
-    marked_before = before.select(shared).with_columns(
-        pl.concat_str(pl.all().cast(pl.String).fill_null("\0"), separator="\1").hash().alias(_OLD)
-    )
-    both = marked_before.select(*keys, _OLD).join(
-        marked.select(*keys, _NEW), on=keys, how="inner", nulls_equal=True
-    )
-    return RowChanges(
-        len(after) - len(both),
-        len(before) - len(both),
-        both.filter(pl.col(_OLD) != pl.col(_NEW)).height,
-    )
+    both = old.join(new, on=list(keys))
+    changed = both.filter(pl.col(_DIGEST) != pl.col(f"{_DIGEST}_right"))
+    return RowChanges(len(new) - len(both), len(old) - len(both), len(changed))
 
 
 def select_periods(keys: Sequence[str], data: DataConfig) -> list[Period]:
@@ -183,49 +186,15 @@ def select_periods(keys: Sequence[str], data: DataConfig) -> list[Period]:
     arrived = sorted(parse_period(key, data.period) for key in keys)
     if not arrived:
         raise DataError(
-            f"The source of `{data.name}` holds no batch (`data.source`). Put the first one there, "
-            "then `dvc repro`."
+            f"The source of `{data.name}` holds no batch (`data.source`)",
+            hint="put the first one there, then `dvc repro`",
         )
-    if data.as_of is None:
-        return arrived
-    cut_off = parse_period(data.as_of, data.period)
+    cut_off = arrived[-1] if data.as_of is None else parse_period(data.as_of, data.period)
     wanted = [period for period in arrived if period <= cut_off]
     if not wanted:
         raise DataError(
             f"`data.as_of` is {data.as_of}, before the first batch, {arrived[0].key}: the snapshot "
-            "would be empty. "
-            f"Set it between {arrived[0].key} and {arrived[-1].key}; then `dvc repro`."
+            "would be empty",
+            hint=f"set it between {arrived[0].key} and {arrived[-1].key}; then `dvc repro`",
         )
     return wanted
-
-
-def _previous(store: SnapshotStore) -> Manifest:
-    try:
-        return store.manifest()
-    except DataError:
-        return Manifest("", ())
-
-
-class _SourceIndex:
-    """Which content was behind which stamp of the source. Only spares reading: deleting the file is
-    harmless."""
-
-    def __init__(self, path: Path, data: DataConfig, source: Source) -> None:
-        self.path = path
-        # Other code may make other rows of the same files.
-        self.source = json.dumps(data.source, sort_keys=True) + source_code(source, data.source)
-        try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            known = {}
-        self.entries = known["entries"] if known.get("source") == self.source else {}
-
-    def content(self, period: str, stamp: str) -> str | None:
-        known = self.entries.get(period)
-        return known[1] if known and known[0] == stamp else None
-
-    def set(self, period: str, stamp: str, content: str) -> None:
-        self.entries[period] = [stamp, content]
-
-    def save(self) -> None:
-        write_json(self.path, {"source": self.source, "entries": self.entries})
