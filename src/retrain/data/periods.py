@@ -6,13 +6,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from retrain.config import PeriodKind
 from retrain.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    import polars as pl
+from retrain.lazy import polars as pl
 
 _EXAMPLES = {
     PeriodKind.hour: "2013-01-31T05",
@@ -49,8 +46,6 @@ def parse_period(key: str, kind: PeriodKind) -> Period:
 def period_keys(times: pl.Expr, kind: PeriodKind) -> pl.Expr:
     """The key of the period that each time lies in, as strings. Not for periods that count rows."""
     if kind is PeriodKind.quarter:
-        import polars as pl
-
         return pl.format("{}-Q{}", times.dt.year(), times.dt.quarter())
     formats = {
         PeriodKind.hour: "%Y-%m-%dT%H",

@@ -25,6 +25,7 @@ from retrain.data.reading.schema_casters import date_columns, schema_casters, ty
 from retrain.data.reading.table import read_one, read_table, with_problems
 from retrain.data.reading.time_column import with_times
 from retrain.errors import ConfigError, DataError
+from retrain.lazy import sqlalchemy
 from retrain.ranges import PositiveCount
 
 ROW_NUMBER = "row_number"
@@ -371,8 +372,6 @@ class WithLabels(Source):
 def read_query(uri: str, query: str) -> pl.DataFrame:
     """What a query returns. Raises DataError, without the address, when the database can't be
     reached or refuses it."""
-    import sqlalchemy
-
     try:
         engine = sqlalchemy.create_engine(uri)
         with engine.connect() as connection:
