@@ -215,9 +215,9 @@ def _percent(level: float) -> str:
 def _look(comparison: Comparison) -> str:
     """Said where looks cost: from the second one on, and where earlier windows have seen some of
     the rows."""
-    said = [f"look {comparison.look} at these rows"] if comparison.look > 1 else []
-    said += [f"{comparison.unseen:.0%} of the window is new"] if comparison.unseen < 1 else []
-    return f" ({', '.join(said)})" if said else ""
+    noted = [f"look {comparison.look} at these rows"] if comparison.look > 1 else []
+    noted += [f"{comparison.unseen:.0%} of the window is new"] if comparison.unseen < 1 else []
+    return f" ({', '.join(noted)})" if noted else ""
 
 
 def margin_of(margin: float, margin_is: str) -> tuple[float, str]:

@@ -111,7 +111,7 @@ class BaselineFloor(Check):
     """The challenger is not proven worse than the best constant prediction for its training rows,
     and where the incumbent is better than that constant, so is the challenger.
 
-    On rows that are hard for everybody both may be a little worse; one that has forgotten
+    On rows with a high baseline loss both may be a little worse; one that has forgotten
     everything is proven worse.
     """
 

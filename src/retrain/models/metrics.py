@@ -108,12 +108,12 @@ class Metric:
         return task in self.tasks
 
     def best_constant(self, target: Array) -> float:
-        """The constant prediction that does best on rows with this target: the mean, if not said
-        otherwise."""
+        """The constant prediction that does best on rows with this target: the mean, unless
+        overridden."""
         return float(np.mean(target))
 
     def margin_base(self, value: Array | float) -> Array | float:
-        """What a relative margin is a share of: the value itself, if not said otherwise."""
+        """What a relative margin is a share of: the value itself, unless overridden."""
         return value
 
 

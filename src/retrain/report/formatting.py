@@ -37,10 +37,10 @@ def headline(trained: ChallengerRecord, promotion: PromotionRecord) -> str:
     """The outcome as one sentence."""
     challenger = trained.challenger.version
     if promotion.verdict != "promote":
-        said = (
+        text = (
             "not promoted" if promotion.verdict == "keep" else "not promoted for lack of evidence"
         )
-        return f"Challenger version {challenger} was {said}; {_serving(promotion)}."
+        return f"Challenger version {challenger} was {text}; {_serving(promotion)}."
     if promotion.candidate is not None:
         refitted = (
             f", refitted as version {promotion.candidate},"
@@ -70,9 +70,9 @@ def _serving(promotion: PromotionRecord) -> str:
 
 def outcome(check: CheckResult) -> str:
     """The outcome of a check, and whether it could have stopped the promotion."""
-    said = check.outcome.replace("_", " ")
+    text = check.outcome.replace("_", " ")
     return (
-        said if check.blocks or check.outcome in ("passed", "not_applicable") else f"{said} (warns)"
+        text if check.blocks or check.outcome in ("passed", "not_applicable") else f"{text} (warns)"
     )
 
 
