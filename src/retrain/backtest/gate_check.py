@@ -113,7 +113,7 @@ def _point(
         return window.rows(snapshot.read(periods), config.data.time_column)
 
     newest, evaluation = labelled[number], windows.evaluation
-    border = min(newest.first_time, evaluation.start)
+    border = min(newest.span[0], evaluation.start)
     old = read(Window(windows.training.start, border), labelled)
     fresh = Window(border, windows.training.end).rows(
         snapshot.read([newest.period]), config.data.time_column

@@ -114,7 +114,7 @@ class HistoryView:
         for number in range(self.first, len(self.batches)):
             known = self.batches[: number + 1]
             start = plan_windows(known, self.config.evaluation).evaluation.start
-            reach = max(reach, sum(batch.last_time >= start for batch in known[:-1]))
+            reach = max(reach, sum(batch.span[1] >= start for batch in known[:-1]))
         # Windows that reach back reach over those that take no part as well.
         return reach + len(self.on_hold) if reach else 0
 
@@ -123,12 +123,11 @@ class HistoryView:
         """The batches that a champion serves, by number, with the newest one whose labels are there
         when they come."""
         delay = timedelta(seconds=parse_delay(self.config.data.label_delay))
+        ends = [batch.until or batch.span[1] for batch in self.batches]
         served = {}
         for number in range(self.first, len(self.batches) - 1):
-            arrived = self.batches[number].until
-            labelled = [
-                index for index in range(number + 1) if self.batches[index].until + delay <= arrived
-            ]
+            known = range(number + 1)
+            labelled = [index for index in known if ends[index] + delay <= ends[number]]
             if labelled and labelled[-1] >= self.first:
                 served[number + 1] = labelled[-1]
         return served
@@ -246,7 +245,7 @@ class HistoryView:
                 self.rows(index, self.corruption(index)), self.config.data.time_column
             )
             for index in self._taking_part(number)
-            if self.batches[index].last_time >= window.start
+            if self.batches[index].span[1] >= window.start
         }
 
     @functools.cache

@@ -103,7 +103,7 @@ class FitJob:
     @property
     def later(self) -> list[Batch]:
         """The batches to predict."""
-        return [batch for batch in self.predicts if batch.last_time >= self.window.end]
+        return [batch for batch in self.predicts if batch.span[1] >= self.window.end]
 
     @property
     def sampled(self) -> list[Batch]:
@@ -111,7 +111,7 @@ class FitJob:
         which some rows have no label."""
         if not self.serves:
             return []
-        known = [batch for batch in self.batches if batch.first_time < self.window.end]
+        known = [batch for batch in self.batches if batch.span[0] < self.window.end]
         unlabelled = [batch for batch in self.later if batch.unlabelled_rows]
         return list({batch.period: batch for batch in (*known[-PAIRS - 1 :], *unlabelled)}.values())
 

@@ -147,9 +147,7 @@ def _base(
     """
     if not build(Strategy, config.strategy, "strategy").continues or len(batches) < 2:
         return None
-    border = batches[-1].first_time
-    assert border is not None  # a labelled batch
-    before = Window(window.start, border)
+    before = Window(window.start, batches[-1].span[0])
     fitted = Full().fit(TrainingSet(config, batches[:-1], before, read))
     return ParentModel(Model(fitted.pipeline, feature_types(config)), before.end)
 

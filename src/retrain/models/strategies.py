@@ -49,8 +49,8 @@ class SlidingWindow(Strategy):
     def select(self, batches: Sequence[Batch], base: ParentModel | None = None) -> list[Batch]:
         if self.duration is None:
             return list(batches[-(self.batches or 1) :])
-        since = batches[-1].last_time - _duration(self.duration)
-        return [batch for batch in batches if batch.last_time >= since]
+        since = batches[-1].span[1] - _duration(self.duration)
+        return [batch for batch in batches if batch.span[1] >= since]
 
 
 class Recency(Strategy):
@@ -71,7 +71,7 @@ class Recency(Strategy):
 
     def fit(self, training_set: TrainingSet) -> FitResult:
         times = training_set.rows[training_set.config.data.time_column]
-        starts = pl.Series([batch.first_time for batch in training_set.batches], dtype=times.dtype)
+        starts = pl.Series([batch.span[0] for batch in training_set.batches], dtype=times.dtype)
         ages = len(starts) - starts.search_sorted(times, side="right").to_numpy()
         weights = 0.5 ** (ages / self.half_life)
         return from_scratch(training_set.rows, training_set.config, weights)
@@ -92,7 +92,7 @@ class Continuing(Strategy, ABC):
     def select(self, batches: Sequence[Batch], base: ParentModel | None = None) -> list[Batch]:
         if base is None or base.refusal:
             return list(batches)
-        return [batch for batch in batches if batch.last_time >= base.trained_until]
+        return [batch for batch in batches if batch.span[1] >= base.trained_until]
 
     def fit(self, training_set: TrainingSet) -> FitResult:
         base = training_set.base
@@ -278,7 +278,7 @@ class BestOf(Strategy):
         """Where the inner validation rows begin; None where they would be too few, or leave too few
         to train on."""
         times = training_set.rows[training_set.config.data.time_column].sort()
-        in_newest = int((times >= training_set.batches[-1].first_time).sum())
+        in_newest = int((times >= training_set.batches[-1].span[0]).sum())
         wanted = max(self.minimum_rows, math.ceil(in_newest * self.validation_share))
         most = len(times) * LARGEST_SHARE
         border: datetime | None = times[len(times) - wanted] if wanted <= most else None

@@ -61,7 +61,7 @@ class TrainingSet:
     config
         The whole configuration: `config.data.time_column`, `config.seed`, ...
     batches
-        The batches, oldest first, with `period`, `rows`, `first_time`, `last_time`.
+        The batches, oldest first, with `period`, `rows` and `span`.
     window
         The span that the rows lie in; it ends where the evaluation window begins.
     read

@@ -126,7 +126,7 @@ def fit(
     seconds = time.perf_counter() - started
     used = training_set.holding(result.batches)
     contents = {batch.period: batch.content[:CONTENT_DIGITS] for batch in used.batches}
-    start = max(used.batches[0].first_time, window.start)
+    start = max(used.batches[0].span[0], window.start)
     lineage: tuple[int, ...] = ()
     if result.continued and base is not None and base.record is not None:
         contents = base.record.contents | contents
