@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 from conftest import Project
 
-from retrain import types
 from retrain.gate.comparison import Comparison
 from retrain.report import html
 from retrain.types import ChallengerRecord, DecisionRecord, PromotionRecord
@@ -23,7 +22,14 @@ def plain(text: str) -> str:
 
 def decided(output: str) -> list[str]:
     """The lines that say what was seen and decided."""
-    signs = ("Retrain: ", "No retraining: ", "Champion version", "Version ", "Drift of", "News of")
+    signs = (
+        "Retrain: ",
+        "No retraining: ",
+        "Champion version",
+        "Version ",
+        "Drift of",
+        "Schema changes in",
+    )
     return [line.strip() for line in output.splitlines() if line.strip().startswith(signs)]
 
 
@@ -129,10 +135,10 @@ def page(champion_project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable
 
     def rendered(**changes: object) -> str:
         folder = Path("reports")
-        decision = types.load(folder / "decision.json", DecisionRecord, "train")
-        trained = types.load(folder / "challenger.json", ChallengerRecord, "train")
-        compared = types.load(folder / "comparison.json", Comparison, "evaluate")
-        promotion = types.load(folder / "promotion.json", PromotionRecord, "promote")
+        decision = DecisionRecord.load(folder / "decision.json", "train")
+        trained = ChallengerRecord.load(folder / "challenger.json", "train")
+        compared = Comparison.load(folder / "comparison.json", "evaluate")
+        promotion = PromotionRecord.load(folder / "promotion.json", "promote")
         return plain(
             html.render(decision, trained, dataclasses.replace(compared, **changes), promotion, {})
         )

@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrain import types
 from retrain.errors import RetrainError
 from retrain.gate.comparison import CheckResult, Comparison, Outcome, Verdict
 from retrain.gate.estimates import Estimate
 from retrain.types import (
     ChallengerRecord,
-    ChangeRecord,
+    Change,
     DecisionRecord,
     ModelRecord,
 )
@@ -52,19 +51,19 @@ def test_any_name_comes_back(path: Path, name: str) -> None:
         scores={"challenger": {name: Estimate(1.0, 0.5, 9)}},
     )
     decision = DecisionRecord(
-        False,
-        name,
-        name,
-        "",
-        "",
-        0,
-        features={name: ChangeRecord(0.1, None, 1)},
+        retrain=False,
+        reason=name,
+        policy=name,
+        snapshot="",
+        newest_batch="",
+        new_rows=0,
+        features={name: Change(0.1, None, 1)},
         news=[name],
         held_back={name: name},
     )
     for record in (trained, compared, decision):
-        types.save(path, record)
-        assert types.load(path, type(record), "train") == record
+        record.save(path)
+        assert type(record).load(path, "train") == record
 
 
 @pytest.mark.parametrize(
@@ -82,19 +81,19 @@ def test_a_record_of_another_shape_is_refused_with_the_key(path: Path, change: d
     content = dataclasses.asdict(ChallengerRecord(False, "", "", ""))
     path.write_text(json.dumps(content | change))
     with pytest.raises(RetrainError, match=f"`{next(iter(change))}"):
-        types.load(path, ChallengerRecord, "train")
+        ChallengerRecord.load(path, "train")
 
 
 def test_a_comparison_keeps_its_interval_for_readers_and_its_error_for_itself(path: Path) -> None:
     unknown = Estimate(0.5, math.nan, 0)
     scores = {"challenger": {"log_loss": Estimate(0.4, 0.1, 9), "roc_auc": unknown}}
-    types.save(path, Comparison(verdict=Verdict.promote, scores=scores, metric="roc_auc"))
+    Comparison(verdict=Verdict.promote, scores=scores, metric="roc_auc").save(path)
     stored = json.loads(path.read_text())
     assert stored["verdict"] == "promote" and "metric" not in stored
     low = Estimate(0.4, 0.1, 9).interval()[0]
     assert stored["scores"]["challenger"]["log_loss"]["low"] == low
     assert stored["scores"]["challenger"]["roc_auc"]["high"] is None
-    found = types.load(path, Comparison, "evaluate").scores["challenger"]
+    found = Comparison.load(path, "evaluate").scores["challenger"]
     assert found["log_loss"] == scores["challenger"]["log_loss"]
     assert math.isnan(found["roc_auc"].standard_error) and found["roc_auc"].value == 0.5
 
@@ -111,7 +110,7 @@ def test_a_comparison_of_an_earlier_version_is_read_with_its_intervals(path: Pat
         "scores": {"challenger": {"log_loss": figures, "roc_auc": unknown}},
     }
     path.write_text(json.dumps(content))
-    found = types.load(path, Comparison, "evaluate")
+    found = Comparison.load(path, "evaluate")
     assert found.verdict is Verdict.keep and found.checks["primary"].outcome is Outcome.failed
     scores = found.scores["challenger"]
     assert scores["log_loss"].interval() == pytest.approx((0.3, 0.5))

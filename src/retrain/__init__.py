@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from retrain.models import encodings
     from retrain.models.metrics import Metric, RowLoss, sum_by_block
     from retrain.models.strategy import FitResult, ParentModel, Strategy, TrainingSet
-    from retrain.monitoring.policy import Decision, Policy, PolicyContext, RetrainingGain, Score
+    from retrain.monitoring.policy import Policy, PolicyContext, RetrainingGain
+    from retrain.types import Decision, Score
 
 __version__ = "0.2.0"
 
@@ -35,7 +36,8 @@ _HOME = {
     "models": ("encodings",),
     "models.metrics": ("Metric", "RowLoss", "sum_by_block"),
     "models.strategy": ("FitResult", "ParentModel", "Strategy", "TrainingSet"),
-    "monitoring.policy": ("Decision", "Policy", "PolicyContext", "RetrainingGain", "Score"),
+    "monitoring.policy": ("Policy", "PolicyContext", "RetrainingGain"),
+    "types": ("Decision", "Score"),
 }
 _MODULE_OF = {name: f"retrain.{module}" for module, names in _HOME.items() for name in names}
 

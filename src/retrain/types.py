@@ -1,113 +1,247 @@
-"""What one stage hands to the next: typed, and stored as JSON under `reports/`. Times are ISO 8601 strings."""
+"""One frozen type for each fact that a stage writes, the ledger keeps and functions pass on.
+
+Each validates and serializes itself. Times are ISO 8601 strings.
+"""
 
 from __future__ import annotations
 
-import functools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Self
 
 from retrain.errors import RetrainError
+from retrain.lazy import pydantic
 from retrain.workspace import PROMOTION, read_json, write_json
 
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
 
-Record = TypeVar("Record")
-
-
-class Strict:
-    """A record refuses a key that it does not know: it was written by another version of this project."""
+class Record:
+    """What is stored as JSON. A key that it does not know is refused: another version wrote it."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
+    def content(self) -> dict[str, Any]:
+        """What `read` takes: plain values."""
+        content: dict[str, Any] = _adapter(type(self)).dump_python(self, mode="json")
+        return content
 
-@dataclass
-class RefusalRecord(Strict):
-    """Why the newest update of a data set's snapshot was refused, so that the snapshot stayed as it was."""
+    @classmethod
+    def read(cls, content: Any) -> Self:
+        """Raises pydantic's ValidationError, a ValueError. Nothing in it is interpolated."""
+        # Halves of characters can come from a command line, and pydantic takes none.
+        text = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+        record: Self = _adapter(cls).validate_json(text, strict=True)
+        return record
+
+    def save(self, path: Path) -> None:
+        write_json(path, self.content())
+
+    @classmethod
+    def load(cls, path: Path, made_by: str) -> Self:
+        """Raises RetrainError naming the stage when the file is missing, damaged or does not fit."""
+        content = read_json(path, made_by)
+        try:
+            return cls.read(content)
+        except pydantic.ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise RetrainError(
+                f"{path} does not fit this version of the project "
+                f"({f'`{where}`: ' if where else ''}{first['msg']}).",
+                hint=f"Run `dvc repro -f -s {made_by}` to make it again.",
+            ) from error
+
+
+_ADAPTERS: dict[type[Record], pydantic.TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type[Record]) -> pydantic.TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = pydantic.TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+@dataclass(frozen=True)
+class RefusalRecord(Record):
+    """Why the newest update of a data set's snapshot was refused, so that it stayed as it was."""
 
     data: str
     time: str
     reason: str
 
 
-@dataclass
-class ScoreRecord(Strict):
-    """A loss on a batch, with its two-sided 95 % interval. `version` is whose it is, where that is not the champion itself."""
+@dataclass(frozen=True)
+class Score(Record):
+    """A loss on a batch that the model was not trained on, with its two-sided 95 % interval.
+
+    Attributes
+    ----------
+    period
+        The batch.
+    value
+        The monitored loss.
+    low, high
+        Ends of the interval; None where they are not known.
+    version
+        Whose loss it is, where that is not the champion but its version before the refit.
+    blocks
+        The losses of the batch's blocks of time, where they are known.
+    baseline_loss
+        The loss of the best constant prediction for the same rows.
+    """
 
     period: str
     value: float
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
     version: int | None = None
+    blocks: Annotated[tuple[float, ...], pydantic.Field(exclude=True)] = ()
+    baseline_loss: Annotated[float | None, pydantic.Field(exclude=True)] = None
 
 
-@dataclass
-class ChangeRecord(Strict):
-    """How far something lies from the reference batch, how far neighbours usually do, and how often an unchanged one would."""
+@dataclass(frozen=True)
+class Change(Record):
+    """How far something lies from the reference batch.
+
+    Attributes
+    ----------
+    distance
+        Of several features together the largest one.
+    usual
+        The usual distance between neighbours; None without history, or of several features.
+    p_value
+        How often an unchanged batch would lie as far off; None without history.
+    importance
+        By how much the champion's loss grows when the feature is shuffled.
+    """
 
     distance: float
-    usual: float | None
-    p_value: float | None
+    usual: float | None = None
+    p_value: float | None = None
     importance: float | None = None
 
 
-@dataclass
-class DecisionRecord(Strict):
-    """Written by train before all else: what the newest batch says, whether to train a challenger on this snapshot, and why."""
+@dataclass(frozen=True)
+class Decision(Record):
+    """Whether to train a challenger, and why.
+
+    Attributes
+    ----------
+    retrain
+        The answer.
+    reason
+        Full sentences.
+    figures
+        What it was decided by, also when the answer is no.
+    """
 
     retrain: bool
     reason: str
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionRecord(Decision):
+    """Written by train before all else: the decision, and what the newest batch shows."""
+
     policy: str
     snapshot: str
     newest_batch: str
     new_rows: int
-    figures: dict[str, float] = field(default_factory=dict)  # that the policy decided by
     champion_version: int | None = None
     loss: str = ""
-    scores: list[ScoreRecord] = field(
-        default_factory=list
-    )  # of the champion, on batches that it has not learnt from
-    expected: list[ScoreRecord] = field(default_factory=list)  # on batches whose labels are late
+    scores: list[Score] = field(default_factory=list)  # of the champion
+    expected: list[Score] = field(default_factory=list)  # on batches whose labels are late
     decay: float | None = None  # how much worse the champion has become, if known
     watched_batch: str = ""  # the newest, labelled or not
     reference_batch: str = ""
     alarms: list[str] = field(default_factory=list)
-    families: dict[str, ChangeRecord] = field(default_factory=dict)
-    features: dict[str, ChangeRecord] = field(default_factory=dict)  # the most worrying first
-    news: list[str] = field(default_factory=list)
-    held_back: dict[str, str] = field(default_factory=dict)  # batch -> why it looks broken
+    families: dict[str, Change] = field(default_factory=dict)
+    features: dict[str, Change] = field(default_factory=dict)  # the most worrying first
+    news: list[str] = field(default_factory=list)  # schema changes
+    held_back: dict[str, str] = field(default_factory=dict)  # batch -> why it is on hold
 
 
-@dataclass
-class ModelRecord(Strict):
-    """A registered version and the span of time that its training rows lie in, [from, until)."""
+@dataclass(frozen=True)
+class ModelRecord(Record):
+    """A model and what it was trained on; kept as the tags of its version.
+
+    The time of its training rows lies in [trained_from, trained_until). `version` is 0 until it is
+    registered.
+    """
 
     version: int
     trained_from: str
     trained_until: str
     batches: list[str] = field(default_factory=list)
-    contents: dict[str, str] = field(
-        default_factory=dict
-    )  # content digest of each batch when it was trained on
+    contents: dict[str, str] = field(default_factory=dict)  # content digest of each batch
     sha256: str = ""  # of its file
+    role: str = "challenger"  # or refit
+    rows: int = 0
+    snapshot: str = ""
+    recipe: str = ""  # digest of the snapshot and of all in the config that shapes the model
+    model_digest: str = ""  # of features, encoding and estimator
+    continued_from: list[int] = field(default_factory=list)  # versions, newest first
+    strategy_choice: str = ""  # which of several strategies won
+    refit_of: int | None = None
+
+    def tags(self) -> dict[str, str]:
+        """What the version says about itself in the registry."""
+        tags = {
+            "role": self.role,
+            "trained_from": self.trained_from,
+            "trained_until": self.trained_until,
+            "batches": ", ".join(self.batches),
+            "batch_contents": ", ".join(self.contents.values()),
+            "training_rows": str(self.rows),
+            "snapshot": self.snapshot,
+            "model_sha256": self.sha256,
+            "recipe": self.recipe,
+            "model_digest": self.model_digest,
+            "continued_from": ", ".join(map(str, self.continued_from)),
+            "strategy_choice": self.strategy_choice,
+        }
+        return tags | ({} if self.refit_of is None else {"refit_of": str(self.refit_of)})
+
+    @classmethod
+    def from_tags(cls, version: int, tags: Mapping[str, str]) -> ModelRecord:
+        """The record of a version; empty where somebody else registered it."""
+
+        def several(tag: str) -> list[str]:
+            return [part for part in tags.get(tag, "").split(", ") if part]
+
+        batches, original = several("batches"), tags.get("refit_of")
+        return cls(
+            version,
+            tags.get("trained_from", ""),
+            tags.get("trained_until", ""),
+            batches,
+            dict(zip(batches, several("batch_contents"), strict=False)),
+            tags.get("model_sha256", ""),
+            tags.get("role", ""),
+            int(tags.get("training_rows") or 0),
+            tags.get("snapshot", ""),
+            tags.get("recipe", ""),
+            tags.get("model_digest", ""),
+            [int(number) for number in several("continued_from")],
+            tags.get("strategy_choice", ""),
+            int(original) if original else None,
+        )
 
 
-@dataclass
-class CodeRecord:
-    """What trained a model, by which the ledger can say later whether the tracking store still holds the same."""
+@dataclass(frozen=True)
+class CodeRecord(Record):
+    """What trained a model, by which the ledger tells whether the store still holds the same."""
 
     git_commit: str = ""
     config: str = ""  # sha256 of the config that the run keeps
-    patch: str = (
-        ""  # sha256 of the uncommitted code that the run keeps; empty when all was committed
-    )
+    patch: str = ""  # sha256 of the uncommitted code that the run keeps; empty when there was none
 
 
-@dataclass
-class ChallengerRecord(Strict):
-    """Written by train: the pointer to what it registered, and what evaluate and promote need to know about it."""
+@dataclass(frozen=True)
+class ChallengerRecord(Record):
+    """Written by train: what it registered, and what evaluate and promote need to know about it."""
 
     retrained: bool
     reason: str
@@ -124,34 +258,35 @@ class ChallengerRecord(Strict):
     evaluation_start: str = ""
     evaluation_end: str = ""
     evaluation_batches: dict[str, str] = field(default_factory=dict)  # content digest by period
-    missing_columns: list[str] = field(
-        default_factory=list
-    )  # that the incumbent was trained on and the rows lack
+    # That the incumbent was trained on and the rows lack.
+    missing_columns: list[str] = field(default_factory=list)
     task: str = "binary"
-    classes: list[str] = field(
-        default_factory=list
-    )  # labels behind the target's numbers, of either model and the rows
-    unknown_classes: dict[str, dict[str, int]] = field(
-        default_factory=dict
-    )  # model -> class -> evaluation rows
-    new_levels: dict[str, int] = field(
-        default_factory=dict
-    )  # feature -> evaluation rows with a level unseen in training
+    # Labels behind the target's numbers, of either model and the rows.
+    classes: list[str] = field(default_factory=list)
+    # By model and class the number of evaluation rows.
+    unknown_classes: dict[str, dict[str, int]] = field(default_factory=dict)
+    # By feature the evaluation rows with a level unseen in training.
+    new_levels: dict[str, int] = field(default_factory=dict)
     facts: dict[str, float] = field(default_factory=dict)  # latency and size of the challenger
     recipe: str = ""  # digest of the snapshot and of everything in the config that shapes the model
     decay: float | None = None  # how much worse the champion had become by then, if known
     look: int = 1  # which one the verdict of the configured gate is
     unseen: float = 1.0  # share of the evaluation window that no look at an earlier one has seen
-    looks: dict[str, int] = field(
-        default_factory=dict
-    )  # digest of a gate -> which look its verdict is, where recorded
+    # By digest of a gate which look its verdict is, where recorded.
+    looks: dict[str, int] = field(default_factory=dict)
     ledger_length: int = 0
     predictions: str = ""  # sha256 of the predictions file
     code: CodeRecord = field(default_factory=CodeRecord)
 
+    @property
+    def registered(self) -> ModelRecord:
+        """The challenger, of which there must be one."""
+        assert self.challenger is not None, self.reason
+        return self.challenger
 
-@dataclass
-class PromotionRecord(Strict):
+
+@dataclass(frozen=True)
+class PromotionRecord(Record):
     """Written by promote: who serves now. `candidate` waits for approval."""
 
     verdict: str | None
@@ -163,48 +298,18 @@ class PromotionRecord(Strict):
     registered_model: str = ""
 
 
-@dataclass
-class LedgerPointer:
-    """Written by train beside the local store: the ledger that the results in `reports/` belong to."""
+@dataclass(frozen=True)
+class LedgerPointer(Record):
+    """Written by train beside the local store: the ledger that `reports/` belongs to."""
 
     registered_model: str
     run_id: str
 
 
-def save(path: Path, record: Any) -> None:
-    write_json(path, _reader(type(record)).dump_python(record, mode="json"))
-
-
-def load(path: Path, kind: type[Record], made_by: str) -> Record:
-    """Raises RetrainError naming the stage when the file is missing, damaged or of another version of this project.
-
-    Nothing in it is interpolated or converted, whatever names the data have.
-    """
-    from pydantic import ValidationError
-
-    content = read_json(path, made_by)
-    try:
-        return _reader(kind).validate_json(json.dumps(content), strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise RetrainError(
-            f"{path} does not fit this version of the project ({f'`{where}`: ' if where else ''}{first['msg']}). "
-            f"Run `dvc repro -f -s {made_by}` to make it again."
-        ) from error
-
-
 def promoted_champion(registered_model: str) -> int | None:
-    """The champion that the last pipeline run here saw in the ledger; None where there was none, or nothing has run."""
+    """The champion that the last pipeline run here saw in the ledger; None where there was none."""
     try:
-        promoted = load(PROMOTION, PromotionRecord, "promote")
+        promoted = PromotionRecord.load(PROMOTION, "promote")
     except RetrainError:
         return None
     return promoted.champion if promoted.registered_model == registered_model else None
-
-
-@functools.cache
-def _reader(kind: type) -> TypeAdapter:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(kind)

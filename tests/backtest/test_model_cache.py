@@ -202,7 +202,7 @@ def test_a_strategy_with_a_window_reads_its_window_alone_and_knows_its_levels_al
 
     window = Window(datetime(2024, 1, 1), datetime(2024, 1, 9))
     training = fit_recipe(sliding, list(world.batches[:8]), window, reading, None)
-    assert read == ["2024-01-07", "2024-01-08"] and training.rows == 2 * ROWS
+    assert read == ["2024-01-07", "2024-01-08"] and training.record.rows == 2 * ROWS
     rows = pl.concat([read_batch(sliding, world.snapshot, batch) for batch in world.batches[5:9]])
     assert training.new_levels(rows) == {"kind": 2 * ROWS}, (
         "the days before the window are as new as that after it"

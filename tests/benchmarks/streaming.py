@@ -68,7 +68,7 @@ def learn(folder: Path) -> dict:
     )
     seconds = clock.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return {"rows": training.rows, "seconds": seconds, "gigabytes": peak}
+    return {"rows": training.record.rows, "seconds": seconds, "gigabytes": peak}
 
 
 def main() -> None:

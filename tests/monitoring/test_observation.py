@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 from conftest import Project
 
-from retrain import types
 from retrain.errors import DataError
 from retrain.models.metrics import find_row_loss
 from retrain.monitoring.cache import Cache
@@ -220,16 +219,16 @@ def test_a_column_without_a_value_stops_no_pipeline(grown: Project) -> None:
 
 def test_a_record_keeps_whatever_names_the_data_have(tmp_path: Path) -> None:
     written = DecisionRecord(
-        True,
-        "why",
-        "Always",
-        "digest",
-        "2013-01",
-        7,
+        retrain=True,
+        reason="why",
+        policy="Always",
+        snapshot="digest",
+        newest_batch="2013-01",
+        new_rows=7,
         news=["`${price}` is new", "`${oc.env:HOME}`"],
     )
-    types.save(tmp_path / "decision.json", written)
-    assert types.load(tmp_path / "decision.json", DecisionRecord, "train") == written
+    written.save(tmp_path / "decision.json")
+    assert DecisionRecord.load(tmp_path / "decision.json", "train") == written
 
 
 def test_what_is_remembered_of_a_batch_names_its_metric(grown: Project) -> None:

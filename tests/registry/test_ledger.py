@@ -16,7 +16,7 @@ import pytest
 from retrain.errors import ModelError, PromotionError, StoreError
 from retrain.gate.alpha_spending import Look
 from retrain.gate.comparison import Comparison, Verdict
-from retrain.registry import versions
+from retrain.registry import transitions, versions
 from retrain.registry.ledger import (
     Entry,
     Ledger,
@@ -30,12 +30,11 @@ from retrain.registry.ledger import (
 from retrain.registry.store import Store, ensure_experiment
 from retrain.registry.transitions import (
     AuditContext,
+    Promotion,
     Refused,
     VersionInfo,
-    next_entry,
     plan_approval,
     plan_choice,
-    plan_refusal,
     rollback_target,
 )
 from retrain.types import ChallengerRecord, CodeRecord, ModelRecord
@@ -102,6 +101,14 @@ def trained(version: int, ledger_length: int, until: str = FEBRUARY) -> Challeng
     )
 
 
+def next_entry(entries: list[Entry], *promotion: object) -> Entry:
+    return transitions.next_entry(entries, Promotion(*promotion))
+
+
+def plan_refusal(entries: list[Entry], *promotion: object, reason: str) -> Entry | None:
+    return transitions.plan_refusal(entries, Promotion(*promotion), reason)
+
+
 def circumstances(comparison: str, approval_required: bool = False) -> AuditContext:
     return AuditContext(comparison, "config", "a" * 40, approval_required)
 
@@ -117,12 +124,10 @@ class TestIncumbent:
         assert find_incumbent([entry(0, None, None, None, 1)], MARCH) is None
 
     def test_the_champion_when_its_training_ended_before_the_window(self) -> None:
-        found = find_incumbent([entry(0, 2, None, FEBRUARY_ENDS, 1)], MARCH)
-        assert (found.version, found.trained_until) == (2, FEBRUARY_ENDS)
+        assert find_incumbent([entry(0, 2, None, FEBRUARY_ENDS, 1)], MARCH) == 2
 
     def test_its_unrefitted_twin_when_the_champion_has_seen_the_window(self) -> None:
-        found = find_incumbent([entry(0, 2, None, FEBRUARY_ENDS, 1)], FEBRUARY)
-        assert (found.version, found.trained_until) == (1, FEBRUARY)
+        assert find_incumbent([entry(0, 2, None, FEBRUARY_ENDS, 1)], FEBRUARY) == 1
 
     def test_nobody_older_when_both_have_seen_it(self) -> None:
         """A snapshot of the past, or a longer window: the champion must not be replaced by who beats its predecessor."""
@@ -132,13 +137,13 @@ class TestIncumbent:
         ]
         with pytest.raises(
             PromotionError,
-            match=r"version 4, was trained on rows of this evaluation window.*data\.as_of",
+            match=r"(?s)version 4, was trained on rows of this evaluation window.*data\.as_of",
         ):
             find_incumbent(entries, FEBRUARY)
 
     def test_kept_challengers_are_never_incumbents(self) -> None:
         entries = [entry(0, 2, None, FEBRUARY_ENDS, 1), entry(1, 2, 2, FEBRUARY_ENDS, 3)]
-        assert find_incumbent(entries, MARCH).version == 2
+        assert find_incumbent(entries, MARCH) == 2
         assert current_champion(entries).seq == 0
 
 
@@ -181,7 +186,7 @@ class TestMoves:
     def test_a_champion_that_moved_since_the_comparison_stops_the_promotion(self) -> None:
         entries = [entry(0, 9, None, JANUARY, 8), entry(1, 11, 9, JANUARY, 10)]
         with pytest.raises(
-            PromotionError, match=r"has moved to version 11 .* `dvc repro -f -s train`"
+            PromotionError, match=r"(?s)has moved to version 11 .* `dvc repro -f -s train`"
         ):
             next_entry(
                 entries, trained(1, ledger_length=1), PROMOTE, REFIT, circumstances("digest")
@@ -208,22 +213,27 @@ class TestMoves:
 
     def test_a_refusal_is_written_once_and_moves_nothing(self) -> None:
         entries = [entry(0, 9, None, JANUARY, 8), entry(1, 11, 9, JANUARY, 10)]
-        arguments = trained(1, 1), PROMOTE, REFIT, circumstances("digest"), "the champion has moved"
-        refusal = plan_refusal(entries, *arguments)
+        arguments = trained(1, 1), PROMOTE, REFIT, circumstances("digest")
+        refusal = plan_refusal(entries, *arguments, reason="the champion has moved")
         assert (refusal.kind, refusal.champion, refusal.moved) == ("refusal", 11, False)
-        assert plan_refusal([*entries, refusal], *arguments) is None
+        assert plan_refusal([*entries, refusal], *arguments, reason="") is None
 
 
 def origin(version: int, unrefitted: int | None = None, recipe: str = "recipe") -> VersionInfo:
     model = ModelRecord(
-        version, "2013-01-01T00:00:00", MARCH_ENDS, ["2013-03"], sha256=f"{version}" * 64
+        version,
+        "2013-01-01T00:00:00",
+        MARCH_ENDS,
+        ["2013-03"],
+        sha256=f"{version}" * 64,
+        recipe=recipe,
     )
     unrefitted = (
         ModelRecord(unrefitted, "2013-01-01T00:00:00", MARCH, sha256=f"{unrefitted}" * 64)
         if unrefitted
         else model
     )
-    return VersionInfo(model, unrefitted, "snapshot", recipe, "run", None)
+    return VersionInfo(model, unrefitted, "run", None)
 
 
 class TestPeople:
@@ -271,8 +281,8 @@ class TestPeople:
 
     def test_the_incumbent_after_a_rollback_is_the_restored_version_or_its_twin(self) -> None:
         entries = self.roll_back(list(self.THREE), 4)
-        assert find_incumbent(entries, MARCH_ENDS).version == 4
-        assert find_incumbent(entries, MARCH).version == 3
+        assert find_incumbent(entries, MARCH_ENDS) == 4
+        assert find_incumbent(entries, MARCH) == 3
 
     def test_a_rolled_back_recipe_is_known_until_a_person_brings_it_back(self) -> None:
         assert rolled_back(self.THREE, "bad") is None
@@ -285,7 +295,7 @@ class TestPeople:
     def test_a_rolled_back_recipe_is_not_promoted_whatever_the_gate_says(self) -> None:
         entries = self.roll_back(list(self.THREE), 4)
         challenger = trained(7, len(entries))
-        challenger.recipe = "bad"
+        challenger = dataclasses.replace(challenger, recipe="bad")
         with pytest.raises(Refused, match="was rolled back on this snapshot"):
             next_entry(entries, challenger, PROMOTE, REFIT, circumstances("digest"))
 
@@ -372,7 +382,8 @@ def test_an_entry_of_any_length_is_read_as_it_was_written(store: Store, reason: 
     assert ledger.append(entry(1, 2, 1, FEBRUARY, 2, reason=reason), 1)
     assert not ledger.append(entry(1, 3, 1, FEBRUARY, 3, reason=reason), 1), "the loser of a race"
     first, second = Ledger.open(store).entries()
-    assert (first.reason, second.reason, second.champion) == ("because", reason, 2)
+    assert (first.reason, second.champion) == ("because", 2)
+    assert second.reason == reason.replace("\ud800", "?"), "half a character is none"
     params = store.client.get_run(ledger.run_id).data.params
     assert max(map(len, params.values())) <= 5000, "MLflow's limit is 6,000"
 
@@ -470,7 +481,7 @@ def test_a_read_only_database_is_named(store: Store) -> None:
     client = MlflowClient(f"sqlite:///file:{store.local_root / 'mlflow.db'}?mode=ro&uri=true")
     reader = Ledger(dataclasses.replace(store, client=client), ledger.run_id)
     assert reader.entries() == []
-    with pytest.raises(StoreError, match=r"readonly database.* mend the permissions"):
+    with pytest.raises(StoreError, match=r"(?s)readonly database.* mend the permissions"):
         reader.append(entry(0, 1, None, FEBRUARY, 1), 0)
 
 
@@ -501,8 +512,6 @@ def test_a_plan_is_made_again_on_what_another_writer_has_added(store: Store) -> 
         return entry(len(entries), 9, 7, FEBRUARY, 9)
 
     assert ledger.extend(plan).seq == 2 and seen == [0, 1, 2]
-    there = ledger.entries()[1]
-    assert ledger.extend(lambda entries: entries[1]) == there and len(ledger.entries()) == 3
 
 
 def test_aliases_follow_the_ledger_and_are_mended_after_a_crash(store: Store) -> None:
@@ -576,7 +585,7 @@ def test_a_tidied_up_previous_version_is_no_obstacle_and_a_missing_champion_is_n
     store.client.delete_model_version("flights", "2")
     with pytest.raises(
         StoreError,
-        match=r"no version 2.*`retrain rollback --reason .*`retrain rollback --to VERSION`.*There are 3\.",
+        match=r"(?s)no version 2.*`retrain rollback --reason .*`retrain rollback --to VERSION`.*There are 3\.",
     ):
         versions.follow_ledger(store, ledger)
     store.client.delete_registered_model("flights")
@@ -646,7 +655,7 @@ class TestModelFiles:
         ), "not known"
         with pytest.raises(
             PromotionError,
-            match=f"until {MARCH}, the ledger {FEBRUARY_ENDS}.*Set `trained_until` back",
+            match=f"(?s)until {MARCH}, the ledger {FEBRUARY_ENDS}.*Set `trained_until` back",
         ):
             versions.checked_record(versions.get_version(store, 2), entries)
 
@@ -660,8 +669,11 @@ class TestModelFiles:
 
     def test_a_verdict_and_a_choice_record_them(self) -> None:
         challenger = trained(1, 0)
-        challenger.challenger.sha256 = "a" * 64
-        challenger.code = CodeRecord("d" * 40, "e" * 64, "f" * 64)
+        challenger = dataclasses.replace(
+            challenger,
+            challenger=dataclasses.replace(challenger.challenger, sha256="a" * 64),
+            code=CodeRecord("d" * 40, "e" * 64, "f" * 64),
+        )
         refit = dataclasses.replace(REFIT, sha256="b" * 64)
         planned = next_entry([], challenger, PROMOTE, refit, circumstances("digest"))
         assert planned.models == {"1": "a" * 64, "2": "b" * 64}

@@ -153,6 +153,6 @@ def test_what_can_be_no_commit_or_hash_does_not_get_to_git_or_dvc(
 def test_a_run_without_commit_says_what_to_do(made: Made) -> None:
     made.store.client.set_tag(made.version.run_id, "git_commit", "none")
     with pytest.raises(
-        StoreError, match=r"has no `git_commit`\. For the next one, commit the project"
+        StoreError, match=r"has no `git_commit`\.\nhint: For the next one, commit the project"
     ):
         made.read()

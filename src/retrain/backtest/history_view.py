@@ -200,18 +200,18 @@ class HistoryView:
         """By family the p-value of the change of a batch from another: in any feature, in the
         target, in whole rows, and in what a model predicts."""
         history = [index for index in self._taking_part(number) if index < number][-HISTORY:]
-        families = compare_batches(
+        drift = compare_batches(
             self.profiles[number],
             self.profiles[reference],
             [self.profiles[index] for index in history],
             (self.batches[number].period, self.batches[reference].period),
-        ).families
-        families[ROWS] = against_neighbours(self._row_pair, number, reference, history)
+        )
+        drift.families[ROWS] = against_neighbours(self._row_pair, number, reference, history)
         later, earlier, *past = (
             self._predictions(fit, index) for index in (number, reference, *history[-PAIRS - 1 :])
         )
-        families[PREDICTIONS] = against_neighbours(column_pair, later, earlier, past)
-        return {name: change.p_value for name, change in families.items()}
+        drift.families[PREDICTIONS] = against_neighbours(column_pair, later, earlier, past)
+        return drift.p_values()
 
     def _row_pair(self, later: int, earlier: int) -> Pair:
         def samples() -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -28,7 +28,7 @@ from retrain.gate.decision import build_checks
 from retrain.gate.estimates import INCUMBENT, Estimate, jackknife
 from retrain.models.strategy import Strategy
 from retrain.models.training import with_selected_strategy
-from retrain.monitoring.policy import Policy, PolicyContext, Score
+from retrain.monitoring.policy import Policy, PolicyContext
 from retrain.pipeline.evaluate import check_holdouts
 from retrain.pipeline.loop import (
     MemoryLedger,
@@ -40,8 +40,8 @@ from retrain.pipeline.loop import (
     policy_context,
 )
 from retrain.registry.ledger import current_champion
-from retrain.registry.transitions import AuditContext
-from retrain.types import ChallengerRecord, ModelRecord
+from retrain.registry.transitions import AuditContext, Promotion
+from retrain.types import ChallengerRecord, ModelRecord, Score
 
 T = TypeVar("T")
 # Goes on when it is sent the models that it asks for.
@@ -299,13 +299,12 @@ class Replay:
         new_version, refit = challenger, self.refit(challenger, parent)
         if self.refits and (event.promoted or not self.continues):  # also to know what was missed
             new_version = yield refit
-        version = trained.challenger
-        assert version is not None
+        version = trained.registered
         if is_refitted(compared.verdict, self.refits):
             event.seconds += new_version.seconds
             version = self.models.register(new_version, refit)
         audit = AuditContext(trained.predictions[:16], "", None)
-        append(self.ledger, trained, compared, version, audit)
+        append(self.ledger, Promotion(trained, compared, version, audit))
         return new_version
 
     def _trained(

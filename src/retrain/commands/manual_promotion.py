@@ -79,22 +79,13 @@ def find_origin(store: Store, version: int, entries: Sequence[Entry]) -> Version
             f"Version {version} has no record of the rows that it was trained on, so no challenger could ever be compared with it "
             "fairly. Only versions that `dvc repro` has registered can serve."
         )
-    original = found.tags.get("refit_of")
-    unrefitted = (
-        versions.checked_record(versions.get_version(store, int(original)), entries)
-        if original
-        else model
-    )
+    unrefitted = model
+    if model.refit_of is not None:
+        original = versions.get_version(store, model.refit_of)
+        unrefitted = versions.checked_record(original, entries)
     run = store.client.get_run(found.run_id) if found.run_id else None
     commit = run.data.tags.get("git_commit") if run else None
-    return VersionInfo(
-        model,
-        unrefitted,
-        found.tags.get("snapshot", ""),
-        found.tags.get("recipe", ""),
-        found.run_id,
-        commit,
-    )
+    return VersionInfo(model, unrefitted, found.run_id, commit)
 
 
 def try_out(config: Config, store: Store, version: int, entries: Sequence[Entry]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 
-from retrain import types
 from retrain.config import Config
 from retrain.data.manifest import CONTENT_DIGITS, Manifest
 from retrain.data.snapshot import SnapshotStore
@@ -22,7 +21,13 @@ from retrain.registry.ledger import (
 from retrain.registry.store import open_store, store_exists
 from retrain.registry.versions import follow_ledger, model_record
 from retrain.report.terminal import printable
-from retrain.types import DecisionRecord, LedgerPointer, PromotionRecord, RefusalRecord
+from retrain.types import (
+    DecisionRecord,
+    LedgerPointer,
+    PromotionRecord,
+    RefusalRecord,
+    promoted_champion,
+)
 from retrain.workspace import DECISION, LEDGER_POINTER, PROMOTION, REFUSED, SNAPSHOT
 
 NEW_BATCH = "a new batch"
@@ -47,7 +52,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
 
 def _lost(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The screen where the pipeline has had a champion and the store knows of none: it was deleted, or is another one."""
-    champion = types.promoted_champion(config.tracking.registered_model)
+    champion = promoted_champion(config.tracking.registered_model)
     if champion is None:
         return _of_an_older(config.tracking.registered_model, -1, lines)
     local = config.tracking.uri_from_env is None
@@ -69,7 +74,7 @@ def _lost(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]
 def _of_another(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The screen where the results in `reports/` were made with another ledger than the one that is shown."""
     try:
-        pointer = types.load(LEDGER_POINTER, LedgerPointer, "train")
+        pointer = LedgerPointer.load(LEDGER_POINTER, "train")
     except RetrainError:
         return lines
     store = open_store(config)
@@ -92,7 +97,7 @@ def _of_an_older(
     """The screen where the results in `reports/` come after the end of the ledger, the entry `last`: they are of a newer copy of
     the store."""
     try:
-        promoted = types.load(PROMOTION, PromotionRecord, "promote")
+        promoted = PromotionRecord.load(PROMOTION, "promote")
     except RetrainError:
         return lines
     of_another = promoted.registered_model not in ("", registered_model)
@@ -108,7 +113,7 @@ def _of_an_older(
 
 def first_or_lost(config: Config) -> str:
     """What to do where the ledger is empty: nothing was ever promoted, or the store that knew is not here."""
-    champion = types.promoted_champion(config.tracking.registered_model)
+    champion = promoted_champion(config.tracking.registered_model)
     if champion is None:
         return "`dvc repro` trains the first one."
     return (
@@ -120,7 +125,7 @@ def first_or_lost(config: Config) -> str:
 def _decision(manifest: Manifest | None) -> list[tuple[str, str]]:
     """What the policy decided on this snapshot, why, and what the newest batch showed."""
     try:
-        decision = types.load(DECISION, DecisionRecord, "train")
+        decision = DecisionRecord.load(DECISION, "train")
     except RetrainError:
         return []
     if manifest is None or decision.snapshot != manifest.digest:
@@ -132,7 +137,7 @@ def _decision(manifest: Manifest | None) -> list[tuple[str, str]]:
 def _refused(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The screen where the snapshot is older than what its source holds: the newest update was refused."""
     try:
-        refusal = types.load(REFUSED, RefusalRecord, "snapshot")
+        refusal = RefusalRecord.load(REFUSED, "snapshot")
     except RetrainError:
         return lines
     if refusal.data != config.data.name:
@@ -271,7 +276,7 @@ def _next(config: Config, manifest: Manifest | None, entries: list[Entry]) -> st
 def _declined(manifest: Manifest) -> bool:
     """Whether the policy has said no to this very snapshot."""
     try:
-        decision = types.load(DECISION, DecisionRecord, "train")
+        decision = DecisionRecord.load(DECISION, "train")
     except RetrainError:
         return False
     return decision.snapshot == manifest.digest and not decision.retrain

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from retrain.types import ChallengerRecord, Record
+
 if TYPE_CHECKING:
     from retrain.registry.ledger import Entry
-    from retrain.types import ChallengerRecord
 
 
 @dataclass(frozen=True)
-class Look:
+class Look(Record):
     """A verdict that somebody was about to see, whether or not a promotion followed. Kept beside
     the ledger's entries."""
 
@@ -135,7 +136,7 @@ def to_look(trained: ChallengerRecord, gate: str) -> Look:
         gate=gate,
         evaluation_start=trained.evaluation_start,
         evaluation_end=trained.evaluation_end,
-        challenger=trained.challenger.version,
+        challenger=trained.registered.version,
         incumbent=trained.incumbent.version if trained.incumbent else None,
         snapshot=trained.snapshot,
         newest_batch=trained.newest_batch,

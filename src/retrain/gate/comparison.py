@@ -28,6 +28,7 @@ from retrain.gate.estimates import (
     score_column,
 )
 from retrain.models.metrics import find_metric, lower_is_better, shown_metrics
+from retrain.types import Record
 
 
 class Verdict(enum.StrEnum):
@@ -106,7 +107,7 @@ InMemory = Field(exclude=True)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Record):
     """How the models did on the evaluation rows; after the gate, also its verdict.
 
     Attributes

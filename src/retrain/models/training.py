@@ -19,11 +19,13 @@ from retrain.data.manifest import CONTENT_DIGITS, Batch, Manifest
 from retrain.data.schema import Schema
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in
+from retrain.models.digests import model_digest, recipe_digest
 from retrain.models.fitting import build_pipeline, known_classes, to_codes, to_features, to_target
 from retrain.models.metrics import Array, baseline_score
 from retrain.models.storable import check_storable
 from retrain.models.strategies import run_strategy
 from retrain.models.strategy import FitResult, ParentModel, Strategy, TrainingSet
+from retrain.types import ModelRecord
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -37,26 +39,20 @@ class FittedModel(FitResult):
 
     Attributes
     ----------
-    window
-        The span that its training rows may lie in.
+    record
+        Its training rows and what shaped it; `version` is 0 until it is registered.
     baseline
         The best constant prediction for the training rows, shape () or (classes,).
     fit_seconds
         How long the strategy took, without reading.
-    contents
-        The content digest of each batch, by period.
     levels
         Of each category, those that it was trained on.
-    lineage
-        The versions that it was continued from, newest first.
     """
 
-    window: Window
+    record: ModelRecord
     baseline: Array
     fit_seconds: float
-    contents: dict[str, str]
     levels: dict[str, pl.Series]
-    lineage: tuple[int, ...] = ()
 
     def new_levels(self, rows: pl.DataFrame) -> dict[str, int]:
         """By category, how many rows hold a level that the training rows did not."""
@@ -81,7 +77,14 @@ def train(
     def read(batch: Batch) -> pl.DataFrame:
         return store.read([batch.period], columns)
 
-    return fit(config, batches_in(manifest.labelled, window), window, read, base)
+    fitted = fit(config, batches_in(manifest.labelled, window), window, read, base)
+    record = dataclasses.replace(
+        fitted.record,
+        snapshot=manifest.digest,
+        recipe=recipe_digest(config, manifest.digest),
+        model_digest=model_digest(config),
+    )
+    return dataclasses.replace(fitted, record=record)
 
 
 def fit(
@@ -132,14 +135,22 @@ def fit(
         contents = base.record.contents | contents
         start, lineage = min(start, datetime.fromisoformat(base.record.trained_from)), base.lineage
     known = training_set.holding([batch for batch in batches if batch.period in contents])
+    record = ModelRecord(
+        0,
+        start.isoformat(),
+        window.end.isoformat(),
+        list(contents),
+        contents,
+        rows=result.rows,
+        continued_from=list(lineage),
+        strategy_choice=result.choice,
+    )
     return FittedModel(
         **vars(result),
-        window=Window(start, window.end),
+        record=record,
         baseline=_baseline(result.pipeline, used),
         fit_seconds=seconds,
-        contents=contents,
         levels=_levels(known) if with_levels else {},
-        lineage=lineage,
     )
 
 

@@ -21,6 +21,7 @@ from retrain.data.anomalies import comes_alive
 from retrain.data.distances import distance, noise, unseen_share
 from retrain.data.profiles import BatchProfile, ColumnProfile, profile_column
 from retrain.lazy import scipy
+from retrain.types import Change
 
 B = TypeVar("B")  # whatever stands for a batch
 
@@ -43,19 +44,6 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Change:
-    """A distance, its usual size between neighbours, and how often an unchanged batch would lie as
-    far off; NaN without history.
-
-    Of several features together the distance is the largest one, which has no usual size.
-    """
-
-    distance: float
-    usual: float = math.nan
-    p_value: float = math.nan
-
-
-@dataclass(frozen=True)
 class Drift:
     """A batch beside a reference.
 
@@ -70,13 +58,20 @@ class Drift:
     families: dict[str, Change] = field(default_factory=dict)
     schema_changes: list[str] = field(default_factory=list)
 
+    def p_values(self) -> dict[str, float]:
+        """Of each family; NaN without history."""
+        return {
+            name: math.nan if change.p_value is None else change.p_value
+            for name, change in self.families.items()
+        }
+
     def alarms(self, false_alarm_rate: float) -> list[str]:
         """The families that differ more than a share `false_alarm_rate` of unchanged batches would
         in any of them."""
         return [
             name
             for name, change in self.families.items()
-            if change.p_value < false_alarm_rate / len(self.families)
+            if change.p_value is not None and change.p_value < false_alarm_rate / len(self.families)
         ]
 
 

@@ -26,7 +26,6 @@ from retrain.monitoring.drift import (
     PREDICTIONS,
     ROWS,
     TARGET,
-    Change,
     Drift,
     Pair,
     against_neighbours,
@@ -35,7 +34,7 @@ from retrain.monitoring.drift import (
     predicted_column,
 )
 from retrain.monitoring.performance import DeployedModel, Performance, classes_of
-from retrain.monitoring.policy import Score
+from retrain.types import Change, Score
 
 FEWEST_UNSEEN = 50  # rows of a sample that the model was not trained on; with fewer, all are taken
 T = TypeVar("T")
@@ -62,7 +61,7 @@ class Observation:
 
         def weight(name: str) -> float:
             p_value = changes[name].p_value
-            surprise = -math.log10(max(p_value, 1e-12)) if p_value == p_value else 0.0
+            surprise = -math.log10(max(p_value, 1e-12)) if p_value is not None else 0.0
             return surprise * (max(0.0, self.importance.get(name, 0.0)) if self.importance else 1.0)
 
         return sorted(changes, key=lambda name: (-weight(name), name))

@@ -24,7 +24,7 @@ from retrain.models.fitting import known_classes, predict
 from retrain.models.metrics import find_metric, monitoring_loss
 from retrain.models.scoring import Model, difficulty, score_rows
 from retrain.monitoring.cache import Cache
-from retrain.monitoring.policy import Score
+from retrain.types import Score
 
 MOST_SCORES = 12  # batches that the champion is scored on
 EXPECTABLE = ("log_loss", "brier")
@@ -86,15 +86,15 @@ class Performance:
         )
         if not found:
             return None
-        value, low, high, baseline = (math.nan if part is None else part for part in found[:4])
+        value, low, high, baseline, blocks = found
         return Score(
             batch.period,
             value,
             low,
             high,
-            () if refitted else tuple(found[4]),
-            baseline,
             deployed.stand_in_version if refitted else None,
+            () if refitted else tuple(blocks),
+            baseline,
         )
 
     def _fresh(self, batch: Batch, model: Model, since: datetime) -> list[Any]:

@@ -14,8 +14,9 @@ from retrain.config import build
 from retrain.errors import ConfigError
 from retrain.lazy import river
 from retrain.monitoring.forecast import Forecast, fit_forecast, plan_ahead, usable
-from retrain.monitoring.policy import Decision, Policy, PolicyContext
+from retrain.monitoring.policy import Policy, PolicyContext
 from retrain.ranges import NonNegative, PositiveCount, Share
+from retrain.types import Decision
 
 Family = Literal["features", "target", "predictions", "whole rows"]
 

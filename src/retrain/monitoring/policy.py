@@ -14,36 +14,10 @@ from typing_extensions import TypedDict
 
 from retrain.errors import ConfigError
 from retrain.ranges import Count, PositiveCount
+from retrain.types import Decision, Score
 
 SMALLEST = 1e-6  # a baseline loss: below it a batch is as good as without variation
 NEWEST = 2  # batches that decay is measured on
-
-
-@dataclass(frozen=True)
-class Score:
-    """The champion's loss on a batch that it was not trained on.
-
-    Attributes
-    ----------
-    period
-        The batch.
-    value, low, high
-        The loss and its two-sided 95 % interval; NaN where that is not known.
-    blocks
-        The losses of the batch's blocks of time, oldest first.
-    baseline_loss
-        The loss of the best constant prediction for the same rows.
-    version
-        Whose loss it is, where that is not the champion but its version from before the refit.
-    """
-
-    period: str
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-    blocks: tuple[float, ...] = ()
-    baseline_loss: float = math.nan
-    version: int | None = None
 
 
 @dataclass(frozen=True)
@@ -134,28 +108,10 @@ class PolicyContext:
         those of one class, need no adjustment. `expected` must be known.
         """
         assert self.expected is not None
-        known = score.baseline_loss > SMALLEST and self.expected_baseline_loss > SMALLEST
-        ratio = score.baseline_loss / self.expected_baseline_loss if known else 1.0
-        return self.expected * ratio
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A policy's decision.
-
-    Attributes
-    ----------
-    retrain
-        Whether to train a challenger.
-    reason
-        Why, or why not: full sentences, for a person.
-    figures
-        What it was decided by, as numbers: also when the answer is no.
-    """
-
-    retrain: bool
-    reason: str
-    figures: dict[str, float] = field(default_factory=dict)
+        baseline, expected = score.baseline_loss, self.expected_baseline_loss
+        if baseline is None or not (baseline > SMALLEST and expected > SMALLEST):
+            return self.expected
+        return self.expected * (baseline / expected)
 
 
 class Budget(TypedDict):

@@ -10,7 +10,7 @@ from datetime import datetime
 
 import polars as pl
 
-from retrain import types, workspace
+from retrain import workspace
 from retrain.config import Config, Task, class_name
 from retrain.data.snapshot import SnapshotStore
 from retrain.errors import PromotionError
@@ -35,10 +35,10 @@ def run(config: Config) -> None:
     """Official where DVC runs it. For a person it is a what-if: printed, counted as a look, and written nowhere that a later
     command takes for a verdict."""
     official = workspace.running_stage() is not None
-    trained = types.load(workspace.CHALLENGER, ChallengerRecord, "train")
+    trained = ChallengerRecord.load(workspace.CHALLENGER, "train")
     if not trained.retrained:
         if official:
-            types.save(workspace.COMPARISON, Comparison(reason=trained.reason))
+            Comparison(reason=trained.reason).save(workspace.COMPARISON)
         log.info("Nothing to compare: %s", trained.reason)
         return
     if trained.task != config.data.task.name:
@@ -63,7 +63,7 @@ def run(config: Config) -> None:
     if not official:
         _show(comparison)
         return
-    types.save(workspace.COMPARISON, comparison)
+    comparison.save(workspace.COMPARISON)
     log.info("Verdict %s: %s", comparison.verdict, comparison.reason)
 
 

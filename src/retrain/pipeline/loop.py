@@ -11,7 +11,7 @@ calls all of them for each batch of history, with a ledger in memory and models 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -24,7 +24,7 @@ from retrain.gate.comparison import Comparison, Verdict
 from retrain.gate.decision import CheckSpec
 from retrain.gate.estimates import INCUMBENT
 from retrain.models.metrics import monitoring_loss
-from retrain.monitoring.policy import PolicyContext, RetrainingGain, Score
+from retrain.monitoring.policy import PolicyContext, RetrainingGain
 from retrain.registry.ledger import (
     DECAY,
     VERDICT,
@@ -33,8 +33,8 @@ from retrain.registry.ledger import (
     find_incumbent,
     find_parent,
 )
-from retrain.registry.transitions import AuditContext, Refused, next_entry, plan_refusal
-from retrain.types import ChallengerRecord, ModelRecord
+from retrain.registry.transitions import Promotion, Refused, next_entry, plan_refusal
+from retrain.types import ModelRecord, Score
 
 M = TypeVar("M")
 M_co = TypeVar("M_co", covariant=True)
@@ -142,13 +142,6 @@ def policy_context(
     verdicts = [
         entry for entry in entries if entry.kind == VERDICT and entry.newest_batch in numbers
     ]
-    gains = []
-    for entry in verdicts:
-        gain = entry.figures.get(f"{loss}/minus_{INCUMBENT}")
-        if entry.incumbent is not None and gain is not None:
-            known = newest.get(entry.incumbent, 0) + 1
-            added = numbers[entry.newest_batch] + 1 - known
-            gains.append(RetrainingGain(known, added, -gain, entry.figures.get(DECAY)))
     promotion = find_promotion(entries, champion, loss)
     return PolicyContext(
         period=labelled[-1].period,
@@ -161,8 +154,20 @@ def policy_context(
         expected_baseline_loss=expected_baseline_loss,
         drift=drift,
         false_alarm_rate=config.monitoring.false_alarm_rate,
-        gains=tuple(gains),
+        gains=tuple(_gains(verdicts, newest, numbers, loss)),
     )
+
+
+def _gains(
+    verdicts: Sequence[Entry], newest: Mapping[int, int], numbers: Mapping[str, int], loss: str
+) -> Iterator[RetrainingGain]:
+    """What each retraining brought, where it was compared with an incumbent."""
+    for entry in verdicts:
+        gain = entry.figures.get(f"{loss}/minus_{INCUMBENT}")
+        if entry.incumbent is not None and gain is not None:
+            known = newest.get(entry.incumbent, 0) + 1
+            added = numbers[entry.newest_batch] + 1 - known
+            yield RetrainingGain(known, added, -gain, entry.figures.get(DECAY))
 
 
 def newest_batches(labelled: Sequence[Batch], entries: Sequence[Entry]) -> dict[int, int]:
@@ -221,7 +226,7 @@ def plan_training(
     found = find_incumbent(entries, start)
     incumbent = None
     if found is not None:
-        incumbent = Incumbent(models.record(found.version), models.load(found.version))
+        incumbent = Incumbent(models.record(found), models.load(found))
     return TrainingPlan(windows, incumbent, find_parent(entries, start) if continues else None)
 
 
@@ -236,13 +241,7 @@ def is_refitted(verdict: Verdict | None, refit: bool) -> bool:
     return refit and verdict is Verdict.promote
 
 
-def append(
-    ledger: Ledger,
-    trained: ChallengerRecord,
-    compared: Comparison,
-    new_version: ModelRecord,
-    audit: AuditContext,
-) -> Entry:
+def append(ledger: Ledger, promotion: Promotion) -> Entry:
     """Write the verdict to the ledger, unless it is there already; returns its entry.
 
     Raises Refused, and records that too, when another move or look came first.
@@ -250,9 +249,9 @@ def append(
     while True:
         entries = ledger.entries()
         try:
-            planned = next_entry(entries, trained, compared, new_version, audit, ledger.looks())
+            planned = next_entry(entries, promotion, ledger.looks())
         except Refused as refused:
-            refusal = plan_refusal(entries, trained, compared, new_version, audit, str(refused))
+            refusal = plan_refusal(entries, promotion, refused.message)
             if refusal is None or ledger.append(refusal, len(entries)):
                 raise
             continue

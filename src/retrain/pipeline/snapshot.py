@@ -7,7 +7,6 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from retrain import types
 from retrain.config import Config, build
 from retrain.data.holds import is_small
 from retrain.data.manifest import Batch
@@ -34,7 +33,7 @@ def run(config: Config) -> None:
     ) as error:  # kept for `retrain status`: all else stays as if nothing had been tried
         now = datetime.now(UTC).isoformat(timespec="seconds")
         REFUSED.parent.mkdir(parents=True, exist_ok=True)
-        types.save(REFUSED, RefusalRecord(config.data.name, now, mask(str(error))))
+        RefusalRecord(config.data.name, now, mask(str(error))).save(REFUSED)
         raise
     REFUSED.unlink(missing_ok=True)
     batches = change.manifest.batches
@@ -45,11 +44,11 @@ def run(config: Config) -> None:
     ):
         if keys:
             log.info("%s batch(es) %s: %s", len(keys), what, ", ".join(keys))
-    for period, rows in change.row_changes.items():
+    for period, corrected in change.row_changes.items():
         log.info(
             "Batch %s was corrected: %s. Versions that were trained on the old rows: `retrain status`.",
             period,
-            rows,
+            corrected,
         )
     for key, listed in (("accept", config.monitoring.accept), ("hold", config.monitoring.hold)):
         unknown = set(listed) - {batch.period for batch in batches}

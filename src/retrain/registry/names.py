@@ -1,7 +1,7 @@
-"""Names that come from the data (columns, levels, classes) as MLflow takes them. Whatever is written to it passes here.
+"""Names that come from the data (columns, levels, classes) as MLflow takes them.
 
-MLflow takes letters and digits of any script, `_`, `-`, `.`, spaces and `/` in the names of metrics, params and tags, 250
-characters at most, and no path that could be written shorter.
+MLflow takes letters and digits of any script, `_`, `-`, `.`, spaces and `/` in the names of
+metrics, params and tags, 250 characters at most, and no path that could be written shorter.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ import posixpath
 import re
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from retrain.lazy import mlflow
 
 LONGEST = 250
 LONGEST_TAG = 4900  # what Postgres holds
@@ -44,14 +42,12 @@ def fit_text(text: str, longest: int = LONGEST) -> str:
 
 
 def log_figures(
-    client: MlflowClient, run_id: str, figures: Mapping[str, float | None], step: int = 0
+    client: mlflow.MlflowClient, run_id: str, figures: Mapping[str, float | None], step: int = 0
 ) -> None:
     """Metrics of a run, under names that fit, as many as there are; what isn't known is left out."""
-    from mlflow.entities import Metric
-
     now = int(time.time() * 1000)
     metrics = [
-        Metric(fit_name(name), float(value), now, step)
+        mlflow.entities.Metric(fit_name(name), float(value), now, step)
         for name, value in figures.items()
         if value is not None
     ]

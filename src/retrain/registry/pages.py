@@ -1,4 +1,4 @@
-"""What the pages of versions in MLflow say after a person has moved the champion: a rollback, an override, an approval."""
+"""What the pages of versions in MLflow say after a rollback, an override or an approval."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from retrain.lazy import mlflow
 from retrain.registry.ledger import APPROVAL, OVERRIDE, ROLLBACK, Entry, current_champion
 from retrain.registry.names import LONGEST_TAG
 from retrain.registry.store import Store, first_line
@@ -19,18 +20,16 @@ ROLLED_BACK, DECISION = "rolled_back", "decision"  # tags
 LONGEST_DESCRIPTION = 4900  # Postgres fails above 5,000
 _SERVES = {
     ROLLBACK: "Serves again since {day}: {who} rolled version {previous} back",
-    OVERRIDE: "Serves since {day}: {who} let it, whatever the gate said",
+    OVERRIDE: "Serves since {day}: {who} overrode the gate",
     APPROVAL: "Serves since {day}: {who} approved it",
 }
 
 
 def note_move(store: Store, entries: Sequence[Entry], champion: ModelVersion) -> None:
-    """Let both pages say who has moved the champion and why, if a person has. Once: the text names the ledger's entry.
+    """Let both pages say who has moved the champion and why, if a person has.
 
-    A page is only looked at, so what goes wrong here is a warning and stops nothing.
+    Once: the text names the ledger's entry. What goes wrong here is a warning and stops nothing.
     """
-    from mlflow.exceptions import MlflowException
-
     entry = current_champion(entries)
     if entry is None or entry.kind not in _SERVES:
         return
@@ -47,10 +46,13 @@ def note_move(store: Store, entries: Sequence[Entry], champion: ModelVersion) ->
         if entry.kind != ROLLBACK or entry.previous is None:
             return
         before = store.client.get_model_version(store.registered_model, str(entry.previous))
-        text = f"Rolled back on {entry.time[:10]} by {entry.who}, version {entry.champion} serves instead: {shown}"
+        text = (
+            f"Rolled back on {entry.time[:10]} by {entry.who}, "
+            f"version {entry.champion} serves instead: {shown}"
+        )
         if _describe(store, before, text):
             _tag(store, before, ROLLED_BACK, f"{entry.time[:10]}, {entry.who}: {reason}")
-    except MlflowException as error:
+    except mlflow.exceptions.MlflowException as error:
         log.warning(
             "The pages of the versions in MLflow don't say yet that the champion was moved: %s",
             first_line(error),

@@ -1,7 +1,7 @@
-"""What a run says it was trained by, and whether the ledger agrees: before any of it is run.
+"""The code and config that a run was trained by, and whether the ledger agrees.
 
-Who can write to the tracking store can change the tags and files of a run. The ledger's entries can't be changed, so
-what they say about commit, config and uncommitted code is what counts.
+Who can write to the tracking store can change the tags and files of a run. The ledger's entries
+can't be changed, so their commit, config and uncommitted code are what counts.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
     from retrain.registry.ledger import Entry
     from retrain.registry.store import Store
 
-_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_DVC_HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
+_FORMS = {
+    "git_commit": re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}"),
+    "snapshot_dvc": re.compile(r"[0-9a-f]{32}(\.dir)?"),
+}
 MOST_LINES = 400
 
 
 @dataclass(frozen=True)
 class RecordedCode:
-    """What is needed to train a version again. `disagreements` is empty when the ledger says the same."""
+    """What is needed to train a version again. `disagreements` with the ledger: empty if none."""
 
     git_commit: str
     snapshot: str  # DVC's hash
@@ -38,49 +40,40 @@ class RecordedCode:
     disagreements: tuple[str, ...]
 
     def lines(self, whole: bool) -> list[str]:
-        """What is about to be run, for a person to look at: as `whole`, or only how much it is."""
+        """What is about to be run, for a person: as `whole`, or only how much it is."""
         changed = self.patch.count(b"\ndiff --git ") + self.patch.startswith(b"diff --git ")
+        patch = f"sha256 {_sha256(self.patch)}, {changed} file(s) changed" if self.patch else "none"
         lines = [
             f"commit   {self.git_commit}",
             f"config   sha256 {_sha256(self.config)}",
-            f"patch    sha256 {_sha256(self.patch)}, {changed} file(s) changed"
-            if self.patch
-            else "patch    none",
+            f"patch    {patch}",
         ]
-        if whole:
-            for name, content in ((CONFIG, self.config), (PATCH, self.patch)):
-                text = content.decode("utf-8", "backslashreplace").splitlines()
-                lines += [f"--- {name}", *map(_visible, text[:MOST_LINES])]
-                lines += (
-                    [f"... and {len(text) - MOST_LINES} more lines"]
-                    if len(text) > MOST_LINES
-                    else []
-                )
+        if not whole:
+            return lines
+        for name, content in ((CONFIG, self.config), (PATCH, self.patch)):
+            text = content.decode("utf-8", "backslashreplace").splitlines()
+            lines += [f"--- {name}", *map(_visible, text[:MOST_LINES])]
+            if len(text) > MOST_LINES:
+                lines.append(f"... and {len(text) - MOST_LINES} more lines")
         return lines
 
 
 def read_recorded(store: Store, version: ModelVersion, entry: Entry | None) -> RecordedCode:
-    """The code and config of a version, compared with the ledger's `entry` about its run, None if there is none.
+    """The code and config of a version, compared with the ledger's `entry` about its run.
 
     Raises StoreError when the run lacks what is needed, or holds what can't be a commit or a hash.
     """
-    run = store.client.get_run(version.run_id) if version.run_id else None
-    commit = _tag(
-        run, version, "git_commit", _COMMIT, "commit the project to git before `dvc repro`"
-    )
+    if not version.run_id:
+        raise StoreError(f"Version {version.version} can't be reproduced: it has no run.")
+    run = store.client.get_run(version.run_id)
+    commit = _tag(run, version, "git_commit", "commit the project to git before `dvc repro`")
     snapshot = _tag(
-        run,
-        version,
-        "snapshot_dvc",
-        _DVC_HASH,
-        "train with `dvc repro`, which versions the snapshot",
+        run, version, "snapshot_dvc", "train with `dvc repro`, which versions the snapshot"
     )
-    patched = (
-        bool(entry.run_patch) if entry is not None else run.data.tags.get("git_dirty") == "true"
-    )
+    patched = entry.run_patch if entry else run.data.tags.get("git_dirty") == "true"
     config = read_artifact(run.info.artifact_uri, CONFIG)
     patch = read_artifact(run.info.artifact_uri, PATCH) if patched else b""
-    disagreements = []
+    compared = []
     if entry is not None:
         compared = [
             ("commit", entry.trained_commit, commit),
@@ -88,26 +81,24 @@ def read_recorded(store: Store, version: ModelVersion, entry: Entry | None) -> R
             ("uncommitted code", entry.run_patch, _sha256(patch) if patch else ""),
             ("snapshot", entry.snapshot, version.tags.get("snapshot", "")),
         ]
-        disagreements = [
-            f"{what} {now} instead of {then or 'none'}"
-            for what, then, now in compared
-            if then != now
-        ]
-    return RecordedCode(commit, snapshot, config, patch, entry is not None, tuple(disagreements))
+    disagreements = tuple(
+        f"{what} {now} instead of {then or 'none'}" for what, then, now in compared if then != now
+    )
+    return RecordedCode(commit, snapshot, config, patch, entry is not None, disagreements)
 
 
-def _tag(
-    run: Run | None, version: ModelVersion, tag: str, form: re.Pattern[str], way_out: str
-) -> str:
-    value = run.data.tags.get(tag, "none") if run else "none"
+def _tag(run: Run, version: ModelVersion, tag: str, way_out: str) -> str:
+    value = str(run.data.tags.get(tag, "none"))
     if value == "none":
         raise StoreError(
-            f"Version {version.version} can't be reproduced: its run has no `{tag}`. For the next one, {way_out}."
+            f"Version {version.version} can't be reproduced: its run has no `{tag}`.",
+            hint=f"For the next one, {way_out}.",
         )
-    if not form.fullmatch(value):
+    if not _FORMS[tag].fullmatch(value):
         raise StoreError(
-            f"Version {version.version} can't be reproduced: the tag `{tag}` of its run is {value[:100]!r}, which is none. "
-            "Somebody has changed it in the tracking store. Nothing was run."
+            f"Version {version.version} can't be reproduced: the tag `{tag}` of its run is "
+            f"{value[:100]!r}, which is none. Somebody has changed it in the tracking store. "
+            "Nothing was run."
         )
     return value
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import importlib.metadata
 import os
@@ -17,13 +16,16 @@ from retrain import __version__
 from retrain.config import ColumnType, Config, Task, feature_types, to_container, to_yaml
 from retrain.data.manifest import Manifest
 from retrain.errors import ModelError
+from retrain.lazy import mlflow
+from retrain.lazy import numpy as np
 from retrain.masking import mask, mask_tree
+from retrain.models.fitting import to_features
 from retrain.models.model_files import MODEL_FILE, file_digest
 from retrain.models.storable import why_not_stored
 from retrain.registry.names import fit_name, fit_text, log_figures
 from retrain.registry.store import MONITORING, Store, ensure_experiment, first_line
 from retrain.renamed import all_names
-from retrain.types import CodeRecord, DecisionRecord, ScoreRecord
+from retrain.types import CodeRecord, DecisionRecord
 from retrain.workspace import SNAPSHOT, Commit, current_commit
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 CONFIG, PATCH = "config.yaml", "code.patch"
-MOST_WATCHED = 50  # features, the most worrying ones
+MOST_FEATURES = 50  # the most worrying ones
 
 
 @contextlib.contextmanager
@@ -44,13 +46,14 @@ def start_run(
     parent: str | None = None,
 ) -> Iterator[str]:
     """A run with the resolved config as params and artifact, ended as FAILED when the block raises. Yields its id."""
-    import mlflow
-
     commit = current_commit()
-    environment = {"dvc_experiment": os.environ.get("DVC_EXP_NAME")}
-    always = {"git_commit": commit.sha or "none", "git_dirty": str(bool(commit.patch)).lower()}
-    always |= {key: value for key, value in environment.items() if value}
-    always["engine"] = f"retrain {__version__}"  # of an installed engine the commit says nothing
+    always = {
+        "git_commit": commit.sha or "none",
+        "git_dirty": str(bool(commit.patch)).lower(),
+        "engine": f"retrain {__version__}",  # of an installed engine the commit says nothing
+    }
+    if experiment_name := os.environ.get("DVC_EXP_NAME"):
+        always["dvc_experiment"] = experiment_name
     experiment, _ = ensure_experiment(store, store.experiment + suffix)
     with mlflow.start_run(
         experiment_id=experiment,
@@ -67,14 +70,18 @@ def start_run(
 
 
 def masked_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags of a run or model, with those that MLflow would add: the address of git's remote holds a token in many a CI."""
-    from mlflow.tracking.context.registry import resolve_tags
+    """Tags of a run or model, with those that MLflow would add.
 
-    return {key: mask(value) for key, value in resolve_tags(dict(tags)).items()}
+    The address of git's remote holds a token in many a CI.
+    """
+    return {
+        key: mask(value)
+        for key, value in mlflow.tracking.context.registry.resolve_tags(dict(tags)).items()
+    }
 
 
 def code_record(config: Config) -> CodeRecord:
-    """What trains in this process, as the run keeps it: the commit, and the sha256 of config and uncommitted code."""
+    """What trains in this process, as the run keeps it."""
     commit = current_commit()
     config_digest = hashlib.sha256(config_text(config).encode()).hexdigest()
     patch_digest = hashlib.sha256(_patch_bytes(commit)).hexdigest() if commit.patch else ""
@@ -83,16 +90,15 @@ def code_record(config: Config) -> CodeRecord:
 
 def read_artifact(artifact_uri: str, name: str) -> bytes:
     """A file of a run, byte for byte: as text its line ends would be changed."""
-    import mlflow
+    return _download(artifact_uri, name).read_bytes()
 
-    return Path(
-        mlflow.artifacts.download_artifacts(f"{artifact_uri.rstrip('/')}/{name}")
-    ).read_bytes()
+
+def _download(location: str, name: str) -> Path:
+    """Local path of an artifact: where it lies in a local store, else downloaded."""
+    return Path(mlflow.artifacts.download_artifacts(f"{location.rstrip('/')}/{name}"))
 
 
 def _log_bytes(content: bytes, name: str) -> None:
-    import mlflow
-
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / name).write_bytes(content)
         mlflow.log_artifact(str(Path(folder) / name))
@@ -121,35 +127,29 @@ def end_abandoned(store: Store) -> None:
         store.client.set_terminated(run.info.run_id, "KILLED")
 
 
-def log_json(content: Any, path: str) -> None:
-    """A JSON artifact of the active run."""
-    import mlflow
-
-    mlflow.log_dict(content, path)
-
-
 def log_monitoring(store: Store, decision: DecisionRecord, step: int) -> None:
-    """The decision, yes or no, and what was seen, in the one run that watches over a registered model; a step for each batch."""
+    """The decision and what was seen, in the one run that monitors a registered model.
+
+    A step for each batch.
+    """
     experiment, _ = ensure_experiment(store, store.experiment + MONITORING)
-    found = store.client.search_runs(
-        [experiment], max_results=1, order_by=["attributes.start_time ASC"]
+    oldest = ["attributes.start_time ASC"]
+    found = store.client.search_runs([experiment], max_results=1, order_by=oldest)
+    name = fit_text(f"monitoring of {store.registered_model}")
+    run = found[0] if found else store.client.create_run(experiment, run_name=name)
+    log_figures(store.client, run.info.run_id, _monitored(decision), step)
+    store.client.log_dict(
+        run.info.run_id,
+        decision.content(),
+        f"decisions/{decision.watched_batch or decision.newest_batch}.json",
     )
-    run = (
-        found[0]
-        if found
-        else store.client.create_run(
-            experiment, run_name=fit_text(f"monitoring of {store.registered_model}")
-        )
-    )
+
+
+def _monitored(decision: DecisionRecord) -> dict[str, float | None]:
     figures = {f"p/{name}": change.p_value for name, change in decision.families.items()}
-    figures |= {
-        f"distance/{name}": change.distance
-        for name, change in list(decision.features.items())[:MOST_WATCHED]
-    }
-    figures |= {
-        f"importance/{name}": change.importance
-        for name, change in list(decision.features.items())[:MOST_WATCHED]
-    }
+    for name, change in list(decision.features.items())[:MOST_FEATURES]:
+        figures[f"distance/{name}"] = change.distance
+        figures[f"importance/{name}"] = change.importance
     figures |= {f"policy/{name}": value for name, value in decision.figures.items()}
     figures |= {
         "retrain": float(decision.retrain),
@@ -157,25 +157,17 @@ def log_monitoring(store: Store, decision: DecisionRecord, step: int) -> None:
     }
     if decision.scores and decision.scores[-1].period == decision.newest_batch:
         newest = decision.scores[-1]
-        figures |= {f"champion/{decision.loss}{end}": value for end, value in _with_ends(newest)}
         figures |= {
-            "champion/scored_version": float(newest.version or decision.champion_version or 0)
+            f"champion/{decision.loss}": newest.value,
+            f"champion/{decision.loss}_low": newest.low,
+            f"champion/{decision.loss}_high": newest.high,
+            "champion/scored_version": float(newest.version or decision.champion_version or 0),
         }
-    figures |= {f"expected/{decision.loss}": score.value for score in decision.expected[-1:]}
-    log_figures(store.client, run.info.run_id, figures, step)
-    store.client.log_dict(
-        run.info.run_id,
-        dataclasses.asdict(decision),
-        f"decisions/{decision.watched_batch or decision.newest_batch}.json",
-    )
-
-
-def _with_ends(score: ScoreRecord) -> list[tuple[str, float | None]]:
-    return [("", score.value), ("_low", score.low), ("_high", score.high)]
+    return figures | {f"expected/{decision.loss}": score.value for score in decision.expected[-1:]}
 
 
 def flat_params(config: Config) -> dict[str, Any]:
-    """The resolved config with dotted keys. The contract of the features is long, and stands in `config.yaml`."""
+    """The resolved config with dotted keys; of the features the names, their schema is long."""
     content = mask_tree(to_container(config))
     content["data"]["features"] = ", ".join(content["data"]["features"])
 
@@ -190,45 +182,42 @@ def flat_params(config: Config) -> dict[str, Any]:
 
 
 def log_dataset(config: Config, manifest: Manifest, context: str) -> None:
-    """The snapshot as dataset input of the active run: its digest stands for every row, unlike MLflow's own sampling.
+    """The snapshot as dataset input of the active run.
 
-    Of jobs that enter the same snapshot at the same moment MLflow refuses all but one; the second time they find it.
+    Its digest stands for every row, unlike MLflow's own sampling. Of jobs that enter the same
+    snapshot at the same moment MLflow refuses all but one; the second time they find it.
     """
-    import mlflow
-    from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.exceptions import MlflowException
-
     from retrain.registry.dataset_source import SnapshotSource
 
-    source = SnapshotSource(
-        str(SNAPSHOT), [batch.period for batch in manifest.batches], current_commit().sha
-    )
-    dataset = MetaDataset(
+    periods = [batch.period for batch in manifest.batches]
+    source = SnapshotSource(str(SNAPSHOT), periods, current_commit().sha)
+    dataset = mlflow.data.meta_dataset.MetaDataset(  # type: ignore[abstract]  # it is not
         source, name=config.data.name, digest=manifest.digest, schema=feature_schema(config)
     )
     try:
         mlflow.log_input(dataset, context=context)
-    except MlflowException:
+    except mlflow.exceptions.MlflowException:
         mlflow.log_input(dataset, context=context)
 
 
-def feature_schema(config: Config) -> Any:
+def feature_schema(config: Config) -> mlflow.types.Schema:
     """MLflow's schema of the raw feature columns: strings, doubles and times.
 
     A column may hold nulls, but not be left out: MLflow calls a column optional only when it may be absent.
     """
-    from mlflow.types import ColSpec, DataType, Schema
-
-    def spec(name: str) -> ColSpec:
-        kinds = {
-            ColumnType.categorical: DataType.string,
-            ColumnType.text: DataType.string,
-            ColumnType.sparse: DataType.string,
-            ColumnType.datetime: DataType.datetime,
-        }
-        return ColSpec(kinds.get(config.data.features[name].type, DataType.double), name)
-
-    return Schema([spec(name) for name in config.data.features])
+    types = mlflow.types.DataType
+    kinds = {
+        ColumnType.categorical: types.string,
+        ColumnType.text: types.string,
+        ColumnType.sparse: types.string,
+        ColumnType.datetime: types.datetime,
+    }
+    return mlflow.types.Schema(
+        [
+            mlflow.types.ColSpec(kinds.get(kind, types.double), name)
+            for name, kind in feature_types(config).items()
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -245,19 +234,12 @@ def log_model(config: Config, pipeline: Pipeline, name: str, sample: pl.DataFram
 
     Raises ModelError when it holds types that `trusted_types` does not list: it could not be loaded again.
     """
-    import mlflow
-    import mlflow.sklearn
-    import numpy as np
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    from retrain.models.fitting import to_features
-
     classifies = config.data.task is not Task.regression
     shape = (-1, len(pipeline.classes_)) if classifies else (-1,)
-    outputs = Schema([TensorSpec(np.dtype("float64"), shape)])
-    signature = ModelSignature(inputs=feature_schema(config), outputs=outputs)
+    output = mlflow.types.TensorSpec(np.dtype("float64"), shape)
+    signature = mlflow.models.ModelSignature(
+        inputs=feature_schema(config), outputs=mlflow.types.Schema([output])
+    )
     requirements = [
         f"{package}=={importlib.metadata.version(package)}"
         for package in ("mlflow", "scikit-learn", "skops", "numpy", "pandas")
@@ -274,38 +256,33 @@ def log_model(config: Config, pipeline: Pipeline, name: str, sample: pl.DataFram
             tags=masked_tags({}),
             pyfunc_predict_fn="predict_proba" if classifies else "predict",
         )
-    except MlflowException as error:
+    except mlflow.exceptions.MlflowException as error:
         raise ModelError(
             why_not_stored(pipeline, config.trusted_types)
             or f"The model can't be stored: {first_line(error)}"
         ) from error
-    location = mlflow.get_logged_model(logged.model_id).artifact_location
-    path = fetch_model_file(location)
+    path = fetch_model_file(mlflow.get_logged_model(logged.model_id).artifact_location)
     return StoredModel(logged.model_id, file_digest(path), path.stat().st_size)
 
 
 def fetch_model_file(location: str) -> Path:
-    """Local path of the model file of a version: where it lies in a local store, else downloaded."""
-    import mlflow
-
-    return Path(mlflow.artifacts.download_artifacts(f"{location.rstrip('/')}/{MODEL_FILE}"))
+    """Local path of the model file of a version."""
+    return _download(location, MODEL_FILE)
 
 
 def read_requirements(location: str) -> list[str]:
     """The packages of a logged model, as `name==version`."""
-    import mlflow
-
-    path = mlflow.artifacts.download_artifacts(f"{location.rstrip('/')}/requirements.txt")
-    return Path(path).read_text(encoding="utf-8").split()
+    return _download(location, "requirements.txt").read_text(encoding="utf-8").split()
 
 
 def read_features(location: str) -> dict[str, ColumnType]:
-    """The features that a logged model was trained on, from its signature: strings are categories, doubles numbers."""
-    import mlflow
-    from mlflow.models import Model
-    from mlflow.types import DataType
+    """The features that a logged model was trained on, from its signature.
 
-    path = mlflow.artifacts.download_artifacts(f"{location.rstrip('/')}/MLmodel")
-    columns = Model.load(path).signature.inputs.inputs
-    kinds = {DataType.string: ColumnType.categorical, DataType.datetime: ColumnType.datetime}
+    Strings are categories, doubles numbers.
+    """
+    model = mlflow.models.Model.load(str(_download(location, "MLmodel")))
+    assert model.signature is not None
+    columns = model.signature.inputs.inputs
+    types = mlflow.types.DataType
+    kinds = {types.string: ColumnType.categorical, types.datetime: ColumnType.datetime}
     return {column.name: kinds.get(column.type, ColumnType.numeric) for column in columns}

@@ -1,4 +1,4 @@
-"""The tracking store: found, prepared once, and asked for a sign of life before anything is trained."""
+"""The tracking store: found, prepared once, and checked before anything is trained."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from retrain.config import Config, TrackingConfig
 from retrain.errors import StoreError
+from retrain.lazy import filelock, mlflow, sqlalchemy
 from retrain.masking import mask, split_address
 from retrain.workspace import store_root
 
@@ -57,8 +58,9 @@ def tracking_uri(tracking: TrackingConfig) -> str:
     address = os.environ.get(tracking.uri_from_env)
     if not address:
         raise StoreError(
-            f"The environment variable {tracking.uri_from_env} is empty (`tracking.uri_from_env`). "
-            "Set it to the address of your tracking server, or choose `tracking: local` in conf/config.yaml."
+            f"The environment variable {tracking.uri_from_env} is empty (`tracking.uri_from_env`).",
+            hint="Set it to the address of your tracking server, or choose `tracking: local` "
+            "in conf/config.yaml.",
         )
     return address
 
@@ -75,13 +77,12 @@ def open_store(config: Config) -> Store:
     """
     tracking = config.tracking
     address = _hand_over_credentials(tracking_uri(tracking), tracking.uri_from_env)
-    return _open(
-        address, tracking.uri_from_env is None, tracking.experiment, tracking.registered_model
-    )
+    local = tracking.uri_from_env is None
+    return _open(address, local, tracking.experiment, tracking.registered_model)
 
 
 def _hand_over_credentials(address: str, variable: str | None) -> str:
-    """The address without user and password, which MLflow gets through its own environment variables instead.
+    """The address without user and password, which MLflow gets through its environment variables.
 
     It would print them with the address of each run, and put them into its error messages.
     """
@@ -89,10 +90,8 @@ def _hand_over_credentials(address: str, variable: str | None) -> str:
         return address
     bare, user, password = split_address(address)
     if user is not None:
-        os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = (
-            user,
-            password or "",
-        )
+        os.environ["MLFLOW_TRACKING_USERNAME"] = user
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = password or ""
         os.environ[variable or "MLFLOW_TRACKING_URI"] = bare
     return bare
 
@@ -102,24 +101,18 @@ def _open(address: str, local: bool, experiment: str, registered_model: str) -> 
     _quiet_and_impatient()
     if not local:
         _check_server(address)
-    import mlflow
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    logging.getLogger("mlflow.store.db.utils").setLevel(
-        logging.CRITICAL
-    )  # prints what is raised, as a traceback
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     mlflow.set_tracking_uri(address)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    # Prints what is raised, as a traceback.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         if local:
             _prepare_local(address)
-        store = Store(
-            MlflowClient(address), experiment, registered_model, store_root() if local else None
-        )
+        root = store_root() if local else None
+        store = Store(mlflow.MlflowClient(address), experiment, registered_model, root)
         ensure_experiment(store, store.experiment)
-    except MlflowException as error:
+    except mlflow.exceptions.MlflowException as error:
         raise StoreError(f"The tracking store {address} refused: {first_line(error)}") from error
     return store
 
@@ -134,16 +127,15 @@ def _quiet_and_impatient() -> None:
 
 
 def _check_server(address: str) -> None:
-    """Knock at a server or database before the minutes of retries that MLflow allows it.
+    """Health check of a server or database, before the minutes of retries that MLflow allows it.
 
-    A web server must send an HTTP answer, whatever it says; of a database, an open port is all that can be asked.
+    A web server must send an HTTP answer, whatever it says; a database must have an open port.
     """
     try:
         if address.startswith(("http://", "https://")):
             parts = urllib.parse.urlsplit(address)
-            probe = urllib.parse.urlunsplit(
-                (parts.scheme, parts.netloc, parts.path.rstrip("/") + "/health", "", "")
-            )
+            path = parts.path.rstrip("/") + "/health"
+            probe = urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, "", ""))
             urllib.request.urlopen(probe, timeout=SERVER_TIMEOUT_SECONDS).close()
         else:
             _knock_at_database(address)
@@ -152,27 +144,22 @@ def _check_server(address: str) -> None:
     except OSError as error:
         reason = getattr(error, "reason", error)
         raise StoreError(
-            f"The tracking server {address} does not answer ({reason}). "
-            "Start it or correct its address in the environment, then run the command again; nothing was changed."
+            f"The tracking server {address} does not answer ({reason}). Nothing was changed.",
+            hint="Start it or correct its address in the environment, then run the command again.",
         ) from error
-    except (
-        ValueError,
-        HTTPException,
-    ) as error:  # their messages quote pieces of the address, perhaps of a password
+    except (ValueError, HTTPException) as error:  # they quote the address, perhaps a password
         raise StoreError(
-            f"The address of the tracking server, {address}, can't be read: it must look like http://HOST:PORT or "
-            "postgresql+psycopg2://HOST:PORT/DATABASE, with `/`, `@` and the like in a password written as "
-            "%2F, %40. Correct it in the environment, then run the command again; nothing was changed."
+            f"The address of the tracking server, {address}, can't be read: it must look like "
+            "http://HOST:PORT or postgresql+psycopg2://HOST:PORT/DATABASE, with `/`, `@` and the "
+            "like in a password written as %2F, %40. Nothing was changed.",
+            hint="Correct it in the environment, then run the command again.",
         ) from error
 
 
 def _knock_at_database(address: str) -> None:
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
     try:
-        url = make_url(address)
-    except ArgumentError:
+        url = sqlalchemy.engine.make_url(address)
+    except sqlalchemy.exc.ArgumentError:
         raise ValueError("not an address") from None
     port = url.port or DATABASE_PORTS.get(url.get_backend_name())
     if url.host and port:
@@ -182,20 +169,18 @@ def _knock_at_database(address: str) -> None:
 def _prepare_local(address: str) -> None:
     """Create the database, under a lock: processes that create it at the same time destroy it.
 
-    It gets its name when it is complete, so that a process killed in between leaves none that looks damaged.
+    It gets its name when it is complete: a process killed in between leaves none that looks damaged.
     """
-    from filelock import FileLock
-    from mlflow import MlflowClient
-
     database = Path(address.removeprefix("sqlite:///"))
     lock = store_root() / ".dvc" / "tmp" / "mlflow.lock"
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(lock, timeout=120).acquire()
+        held = filelock.FileLock(lock, timeout=120).acquire()
     except OSError as error:
         raise StoreError(
-            f"The project's tracking store can't be used: {lock} can't be written ({error.strerror}). Mend the permissions of "
-            "the project's folder, or work in a clone of your own. Nothing was changed."
+            f"The project's tracking store can't be used: {lock} can't be written "
+            f"({error.strerror}). Nothing was changed.",
+            hint="Mend the permissions of the project's folder, or work in a clone of your own.",
         ) from error
     with held:
         if database.is_file():
@@ -203,11 +188,8 @@ def _prepare_local(address: str) -> None:
             return
         unfinished = lock.with_name("mlflow.db.new")
         unfinished.unlink(missing_ok=True)
-        MlflowClient(f"sqlite:///{unfinished}").search_experiments(max_results=1)
-        for rest in (
-            "-wal",
-            "-shm",
-        ):  # of a database that was deleted: they would damage the new one
+        mlflow.MlflowClient(f"sqlite:///{unfinished}").search_experiments(max_results=1)
+        for rest in ("-wal", "-shm"):  # of a deleted database: they would damage the new one
             database.with_name(database.name + rest).unlink(missing_ok=True)
         os.replace(unfinished, database)
         with contextlib.closing(sqlite3.connect(database)) as connection:
@@ -238,7 +220,8 @@ def _follow_move(database: Path) -> None:
             found = connection.execute(query).fetchone()
         except sqlite3.DatabaseError as error:
             raise StoreError(
-                f"{database.name} is damaged ({error}). Restore it from a backup; nothing was changed."
+                f"{database.name} is damaged ({error}). Nothing was changed.",
+                hint="Restore it from a backup.",
             ) from error
         old = found[0].rsplit("/mlruns/", 1)[0] + "/mlruns" if found else root
         if old.removeprefix("file://") == root:
@@ -246,7 +229,8 @@ def _follow_move(database: Path) -> None:
         with connection:
             for table, column in _PATH_COLUMNS:
                 connection.execute(
-                    f"update {table} set {column} = ? || substr({column}, ?) where substr({column}, 1, ?) = ?",
+                    f"update {table} set {column} = ? || substr({column}, ?) "
+                    f"where substr({column}, 1, ?) = ?",
                     (root, len(old) + 1, len(old) + 1, old + "/"),
                 )
     log.info("The project has moved: the paths in mlflow.db now point to %s.", root)
@@ -254,27 +238,36 @@ def _follow_move(database: Path) -> None:
 
 def ensure_experiment(store: Store, name: str) -> tuple[str, bool]:
     """Id of an experiment, and whether this call created it: of several processes exactly one does."""
-    from mlflow.exceptions import MlflowException
-
     client = store.client
     found = client.get_experiment_by_name(name)
     if found is not None:
         if found.lifecycle_stage != "active":
             client.restore_experiment(found.experiment_id)
             log.warning(
-                "The experiment `%s` was deleted in MLflow. It is needed, and was restored with its runs.",
+                "The experiment `%s` was deleted in MLflow. "
+                "It is needed, and was restored with its runs.",
                 name,
             )
         return found.experiment_id, False
     location = str(store.local_root / "mlruns" / name) if store.local_root else None
     try:
-        return client.create_experiment(
-            name, artifact_location=location, tags=EXPERIMENT_TAGS
-        ), True
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+        tags = dict(EXPERIMENT_TAGS)
+        return client.create_experiment(name, artifact_location=location, tags=tags), True
+    except mlflow.exceptions.MlflowException as error:
+        other = client.get_experiment_by_name(name) if exists_already(error) else None
+        if other is None:
             raise
-        return client.get_experiment_by_name(name).experiment_id, False
+        return other.experiment_id, False
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether MLflow says that what was asked for does not exist."""
+    return getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+
+
+def exists_already(error: Exception) -> bool:
+    """Whether MLflow says that another process was first."""
+    return getattr(error, "error_code", "") == "RESOURCE_ALREADY_EXISTS"
 
 
 def first_line(error: Exception) -> str:
