@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ def gap_of_values(one: ColumnProfile, other: ColumnProfile) -> float | None:
     return _variation(one.levels, other.levels) if one.levels and other.levels else None
 
 
-def _largest_gap(one: NDArray, other: NDArray) -> float:
+def _largest_gap(one: NDArray[Any], other: NDArray[Any]) -> float:
     points = np.concatenate([one, other])
     shares = [
         np.searchsorted(quantiles, points, side="right") / len(quantiles)
@@ -111,7 +112,7 @@ def relation(
 
 def _at_places(
     asked: Sequence[float | str], outcomes: Sequence[str], earlier: BatchProfile, name: str
-) -> NDArray:
+) -> NDArray[Any]:
     """The outcomes' deviations from their means in an earlier batch, at some places; shape (places,
     outcomes)."""
     expected = np.zeros((len(asked), len(outcomes)))
@@ -123,10 +124,10 @@ def _at_places(
     ):
         return expected
     places, counts, sums = zip(*column.groups, strict=True)
-    rows, sums = np.array(counts, dtype=np.float64)[:, None], np.array(sums)
+    rows = np.array(counts, dtype=np.float64)[:, None]
     # Small groups say little: they are drawn to the batch's mean, as if some rows of it were among
     # them.
-    deviations = (sums - rows * np.array(earlier.outcome_means)) / (rows + SHRINKAGE)
+    deviations = (np.array(sums) - rows * np.array(earlier.outcome_means)) / (rows + SHRINKAGE)
     for number, outcome in enumerate(outcomes):
         if outcome not in earlier.outcomes:
             continue
@@ -135,5 +136,5 @@ def _at_places(
             table = dict(zip(places, line, strict=True))
             expected[:, number] = [table.get(place, 0.0) for place in asked]
         else:
-            expected[:, number] = np.interp(asked, places, line)
+            expected[:, number] = np.interp(np.array(asked, dtype=np.float64), places, line)
     return expected

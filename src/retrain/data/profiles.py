@@ -164,7 +164,7 @@ def sample_rows(labelled: pl.DataFrame, unlabelled: pl.DataFrame, data: DataConf
     return rows[sample_places(len(rows))]
 
 
-def sample_places(count: int) -> NDArray:
+def sample_places(count: int) -> NDArray[Any]:
     """Which of so many rows are sampled: int64 of shape (at most SAMPLE_ROWS,)."""
     return np.unique(np.linspace(0, max(0, count - 1), min(count, SAMPLE_ROWS)).astype(np.int64))
 
@@ -189,7 +189,7 @@ def to_comparable(rows: pl.DataFrame, name: str, kind: ColumnType, time_column: 
     )
 
 
-def _outcomes(target: pl.Series, task: Task) -> tuple[list[str], NDArray]:
+def _outcomes(target: pl.Series, task: Task) -> tuple[list[str], NDArray[Any]]:
     """Names and values, float64 of shape (rows, names): the target, or one flag for each of the
     most frequent classes; NaN where it is missing."""
     if task is not Task.multiclass:
@@ -207,7 +207,7 @@ def _outcomes(target: pl.Series, task: Task) -> tuple[list[str], NDArray]:
 
 
 def profile_column(
-    values: pl.Series, outcomes: NDArray | None, known: NDArray | None
+    values: pl.Series, outcomes: NDArray[Any] | None, known: NDArray[Any] | None
 ) -> ColumnProfile:
     """`outcomes` has shape (rows, names) and `known`, shape (rows,), says in which rows the target
     is there."""
@@ -222,17 +222,25 @@ def profile_column(
         frequent = dict(counts.head(MOST_LEVELS).iter_rows())
         rest = len(present) - sum(frequent.values())
         levels = frequent | ({OTHER: rest} if rest else {})
-        groups = [] if outcomes is None else _groups_of_levels(values, frequent, outcomes, known)
+        groups = (
+            []
+            if outcomes is None or known is None
+            else _groups_of_levels(values, frequent, outcomes, known)
+        )
         return ColumnProfile(len(values), nulls, levels=levels, groups=groups)
     ordered = present.sort().to_numpy()
     places = ((np.arange(QUANTILES) + 0.5) / QUANTILES * len(ordered)).astype(np.int64)
     quantiles = [float(f"{value:.9g}") for value in ordered[places]]
-    groups = [] if outcomes is None else _groups_of_numbers(values, ordered, outcomes, known)
+    groups = (
+        []
+        if outcomes is None or known is None
+        else _groups_of_numbers(values, ordered, outcomes, known)
+    )
     return ColumnProfile(len(values), nulls, quantiles=quantiles, groups=groups)
 
 
 def _groups_of_levels(
-    values: pl.Series, levels: Mapping[str, int], outcomes: NDArray, known: NDArray
+    values: pl.Series, levels: Mapping[str, int], outcomes: NDArray[Any], known: NDArray[Any]
 ) -> list[list[Any]]:
     names = pl.Series(list(levels), dtype=pl.String)
     number = values.replace_strict(
@@ -242,7 +250,7 @@ def _groups_of_levels(
 
 
 def _groups_of_numbers(
-    values: pl.Series, ordered: NDArray, outcomes: NDArray, known: NDArray
+    values: pl.Series, ordered: NDArray[Any], outcomes: NDArray[Any], known: NDArray[Any]
 ) -> list[list[Any]]:
     """About equally many rows a group; equal values stay together."""
     borders = np.unique(ordered[(np.arange(1, GROUPS) / GROUPS * len(ordered)).astype(np.int64)])
@@ -261,7 +269,7 @@ def _groups_of_numbers(
 
 
 def _sums(
-    number: pl.Series, places: list[Any], outcomes: NDArray, known: NDArray
+    number: pl.Series, places: list[Any], outcomes: NDArray[Any], known: NDArray[Any]
 ) -> list[list[Any]]:
     counted = known & number.is_not_null().to_numpy()
     codes = number.to_numpy()[counted].astype(np.int64)

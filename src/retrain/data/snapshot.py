@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -17,6 +18,7 @@ from retrain.columns import own_column
 from retrain.config import DataConfig, Task
 from retrain.data.manifest import MANIFEST, MOST_MARKS, PROFILE, Batch, Manifest, read_manifest
 from retrain.data.profiles import BatchProfile, from_json, profile_batch, sample_rows
+from retrain.data.scalars import as_float
 from retrain.data.schema import REASON, CheckedBatch
 from retrain.errors import DataError, RetrainError
 from retrain.workspace import atomic_write, write_json, write_text
@@ -156,16 +158,16 @@ class SnapshotStore:
         files[SAMPLE] = _write(folder / SAMPLE, sample.write_parquet)
         target, times = labelled[data.target_column], labelled[data.time_column]
         marks = time_marks(times)
-        newest = [frame[data.time_column].max() for frame in parts.values()]
+        newest: list[Any] = [frame[data.time_column].max() for frame in parts.values()]
         counts = target.cast(pl.String).value_counts(name=own_column("count")).sort(target.name)
-        mean = None if data.task is Task.multiclass or labelled.is_empty() else target.mean()
+        no_mean = data.task is Task.multiclass or labelled.is_empty()
         return Batch(
             period=period,
             revision=revision,
             rows=len(labelled),
             unlabelled_rows=len(unlabelled),
             quarantined_rows=len(checked.quarantined),
-            target_mean=mean,
+            target_mean=None if no_mean else as_float(target.mean()),
             first_time=marks[0] if marks else None,
             last_time=marks[-1] if marks else None,
             content=content,

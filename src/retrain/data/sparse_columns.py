@@ -72,8 +72,8 @@ def to_sparse(rows: pl.DataFrame, names: Sequence[str], into: str) -> pl.DataFra
         texts.append(
             numbers.join(joined, on="row", how="left", maintain_order="left")["pairs"].fill_null("")
         )
-    column = pl.concat(texts) if texts else pl.Series(dtype=pl.String)
-    return rows.drop(names).with_columns(column.alias(into))
+    packed = pl.concat(texts) if texts else pl.Series(dtype=pl.String)
+    return rows.drop(names).with_columns(packed.alias(into))
 
 
 def pair_names(names: Sequence[str]) -> list[str]:

@@ -62,14 +62,14 @@ def plan_windows(batches: Sequence[Batch], evaluation: EvaluationConfig) -> Wind
         )
     block = block_of(evaluation)
     newest = batches[-1]
-    end = _ceil(newest.last_time, block)
-    begin = _floor(newest.first_time, block)
+    end = _ceil(newest.span[1], block)
+    begin = _floor(newest.span[0], block)
     blocks = round((end - begin) / block)
     border = (
         end
         - max(evaluation.minimum_blocks, round(blocks * evaluation.share_of_newest_batch)) * block
     )
-    start = _floor(batches[0].first_time, block)
+    start = _floor(batches[0].span[0], block)
     if border <= start:
         raise DataError(
             f"The snapshot spans {round((end - start) / block)} block(s) of "
@@ -114,11 +114,11 @@ def _reach_back(
 def _marks_backwards(batches: Sequence[Batch]) -> Iterator[tuple[datetime, float, float]]:
     """Times at which there are rows, newest first; how many rows each stands for, and how many of
     the rarer classes."""
-    common = Counter()
+    common: Counter[str] = Counter()
     for batch in batches:
         common.update(batch.classes)
-    commonest = max(common, key=common.get, default=None)
-    for batch in sorted(batches, key=lambda batch: batch.last_time, reverse=True):
+    commonest = max(common, key=lambda name: common[name], default="")
+    for batch in sorted(batches, key=lambda batch: batch.span[1], reverse=True):
         marks = batch.marks or _even_marks(batch)
         # Where classes were not counted (numbers have none) every row is as good as one of a rarer
         # class.
@@ -130,8 +130,9 @@ def _marks_backwards(batches: Sequence[Batch]) -> Iterator[tuple[datetime, float
 def _even_marks(batch: Batch) -> list[datetime]:
     """Where an older manifest says nothing of the times between: as if its rows came evenly."""
     count = min(max(batch.rows, 1), MOST_MARKS)
-    step = (batch.last_time - batch.first_time) / max(1, count - 1)
-    return [batch.first_time + number * step for number in range(count)]
+    first, last = batch.span
+    step = (last - first) / max(1, count - 1)
+    return [first + number * step for number in range(count)]
 
 
 def plan_validation(windows: Windows) -> Windows:
@@ -172,6 +173,7 @@ def plan_references(batches: Sequence[Batch], evaluation: EvaluationConfig) -> d
 
 def block_of(evaluation: EvaluationConfig) -> timedelta:
     """Length of the blocks of time whose rows move together."""
+    assert evaluation.block_hours is not None  # `check` has filled it in
     return timedelta(hours=evaluation.block_hours)
 
 
@@ -185,9 +187,7 @@ def block_index(time_column: str, block: timedelta) -> pl.Expr:
 def batches_in(batches: Sequence[Batch], window: Window) -> list[Batch]:
     """The batches with at least one labelled row that may lie in the window."""
     return [
-        batch
-        for batch in batches
-        if batch.first_time < window.end and batch.last_time >= window.start
+        batch for batch in batches if batch.span[0] < window.end and batch.span[1] >= window.start
     ]
 
 
