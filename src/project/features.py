@@ -30,7 +30,10 @@ def ordinal(
     text_components: Components = 32,
     **columns: list[str],
 ) -> ColumnTransformer:
-    """For trees: categories as codes, which come first, and numbers as they are. Dense float64."""
+    """For trees: categories as codes, and numbers as they are. Dense float64.
+
+    Codes come first: boosting takes the first columns for categories. Add steps of your own last.
+    """
     encoders = {
         "categorical": encodings.level_codes(maximum_levels, missing_value),
         "numeric": "passthrough",
