@@ -259,6 +259,10 @@ def test_a_value_that_would_switch_something_off_is_refused_with_key_value_and_r
             ["strategy", "Nope", "can't be imported"],
         ),
         (
+            "strategy._target_=retrain.models.strategies.Ful",
+            ["retrain.models.strategies has no Ful; did you mean Full?"],
+        ),
+        (
             "gate.checks.churn._target_=nope.Churn",
             ["gate.checks.churn", "nope.Churn", "can't be imported"],
         ),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import enum
 import functools
+import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -409,13 +411,26 @@ def instantiate(node: Any, key: str, **arguments: Any) -> Any:
         cause = error.__cause__ or error
         unknown = re.search(r"Error loading [^\n]*\s*\w+\([\"'](.*)[\"']\)", str(cause))
         if unknown:
+            why = _missing(node["_target_"]) or unknown[1]
             raise ConfigError(
-                f"`{key}` names {node['_target_']}, which can't be imported: {unknown[1]}. Mend its name, or install its library."
+                f"`{key}` names {node['_target_']}, which can't be imported: {why}.",
+                hint="mend its name, or install its library",
             ) from error
         problem = f"`{key}` ({node['_target_']}) can't be built:"
         if isinstance(cause, RetrainError):
             raise ConfigError(f"{problem} {cause.message}", hint=cause.hint) from error
         raise ConfigError(f"{problem} {first_lines(cause)}") from error
+
+
+def _missing(target: str) -> str:
+    """That a module has no such name, with the nearest that it has. Empty where there is no such module."""
+    module, _, name = target.rpartition(".")
+    try:
+        names = vars(importlib.import_module(module))
+    except (ImportError, ValueError):
+        return ""
+    near = difflib.get_close_matches(name, names, 1)
+    return f"{module} has no {name}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def build(kind: type[Built], node: Any, key: str) -> Built:

@@ -341,3 +341,15 @@ def test_a_check_with_the_old_name_of_its_method_is_asked_all_the_same(
 
     assert OfEarlierDays().evaluate(comparison(rows=7)).reason == "7 rows"
     assert "`OfEarlierDays.judge` is called `OfEarlierDays.evaluate` now" in caplog.text
+
+
+class SaysYes(Check):
+    def evaluate(self, comparison: Comparison) -> CheckResult:
+        return True  # type: ignore[return-value]
+
+
+def test_a_check_that_returns_no_result_is_named() -> None:
+    checks = shipped("non_inferiority") | {"own": CheckSpec(SaysYes(), blocks=True)}
+    with pytest.raises(ConfigError, match="check SaysYes returns True") as error:
+        decide(comparison(), checks)
+    assert "CheckResult(" in error.value.hint

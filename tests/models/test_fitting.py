@@ -11,9 +11,11 @@ import polars as pl
 import pytest
 import skops.io
 from conftest import REPOSITORY, flights
+from sklearn.compose import ColumnTransformer
 
 from retrain.config import Column, ColumnType, Config, compose, feature_types
 from retrain.errors import ConfigError, ModelError
+from retrain.models import encodings
 from retrain.models.fitting import build_pipeline, fit, known_classes, predict, to_features
 from retrain.models.model_files import file_digest, load_model
 from retrain.models.transformers import DateParts
@@ -100,6 +102,37 @@ def test_boosting_knows_its_categories_and_holds_no_random_rows_out(config: Conf
     estimator = build_pipeline(config)[-1]
     assert estimator.categorical_features == [0, 1, 2, 3, 4]
     assert estimator.early_stopping is False and estimator.random_state == config.seed
+
+
+def numbers_first(**columns: list[str]) -> ColumnTransformer:
+    columns = {"numeric": columns.pop("numeric"), **columns}
+    steps = {"numeric": "passthrough", "categorical": encodings.level_codes(255)}
+    return encodings.combine(steps, columns)
+
+
+def columns_of_levels(**columns: list[str]) -> ColumnTransformer:
+    steps = {"categorical": encodings.level_columns(50), "numeric": "passthrough"}
+    return encodings.combine(steps, columns, dense=True)
+
+
+def test_boosting_never_takes_numbers_for_categories() -> None:
+    """Where the codes of categories stand elsewhere than in the first columns."""
+    recipe_of = "~model.preprocessing +model.preprocessing={_target_:%s.%s}"
+    with pytest.raises(ConfigError) as error:
+        build_pipeline(
+            recipe("hist_gradient_boosting", *(recipe_of % (__name__, "numbers_first")).split())
+        )
+    assert "categorical` first" in error.value.hint
+    config = recipe(
+        "hist_gradient_boosting", *(recipe_of % (__name__, "columns_of_levels")).split()
+    )
+    assert build_pipeline(config)[-1].categorical_features is None
+    named = recipe(
+        "hist_gradient_boosting",
+        *(recipe_of % (__name__, "numbers_first")).split(),
+        "+model.estimator.categorical_features=[16]",
+    )
+    assert build_pipeline(named)[-1].categorical_features == [16]
 
 
 @pytest.mark.parametrize(

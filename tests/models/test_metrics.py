@@ -112,6 +112,16 @@ class MissedCost(RowLoss):
         return self.cost * target * (1 - score)
 
 
+class Misspelt(RowLoss):
+    def row(self, target: np.ndarray, score: np.ndarray) -> np.ndarray:
+        return target
+
+
+class ALossAClass(RowLoss):
+    def rows(self, target: np.ndarray, score: np.ndarray) -> np.ndarray:
+        return np.stack([score, score], axis=1)
+
+
 COSTLY, NO_METRIC = MissedCost(10), 7
 
 
@@ -137,9 +147,15 @@ def test_a_metric_of_ones_own_is_named_by_its_dotted_path() -> None:
         (f"{__name__}.Nothing", "can't be imported"),
         ("no_such_module.Thing", "can't be imported"),
         (f"{__name__}.NO_METRIC", "no retrain.Metric"),
+        (f"{__name__}.Misspelt", "can't be built.*rows"),
     ):
         with pytest.raises(ConfigError, match=said):
             find_metric(wrong)
+
+
+def test_a_loss_that_is_not_one_a_row_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"ALossAClass gives the shape \(3, 2\)"):
+        ALossAClass().block_sums(np.zeros(3), np.zeros(3), np.zeros(3, int))
 
 
 def test_a_scorer_is_told_from_a_loss_without_loading_scikit_learn() -> None:

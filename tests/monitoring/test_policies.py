@@ -33,6 +33,7 @@ from retrain.monitoring.policies import (
     OnDrift,
 )
 from retrain.monitoring.policy import Policy, PolicyContext, RetrainingGain, Score
+from retrain.types import Decision
 
 QUIET = PolicyContext(
     period="2013-06",
@@ -314,3 +315,14 @@ def test_every_shipped_policy_can_be_built_and_asked(path: Path) -> None:
     config = compose(REPOSITORY / "conf", [f"policy={path.stem}"])
     policy: Policy = instantiate(config.policy, "policy")
     assert policy.decide_within_limits(QUIET).reason
+
+
+class SaysYes(Policy):
+    def decide(self, context: PolicyContext) -> Decision:
+        return True  # type: ignore[return-value]
+
+
+def test_a_policy_that_returns_no_decision_is_named() -> None:
+    with pytest.raises(ConfigError, match="policy SaysYes returns True") as error:
+        SaysYes().decide_within_limits(QUIET)
+    assert "Decision(" in error.value.hint

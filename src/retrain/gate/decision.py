@@ -240,5 +240,10 @@ def _ask(spec: CheckSpec, comparison: Comparison) -> CheckResult:
             result = spec.check.evaluate(comparison)
         except NotEnoughRows as error:
             result = CheckResult(Outcome.insufficient, str(error))
+        if not isinstance(result, CheckResult):
+            raise ConfigError(
+                f"`evaluate` of the check {type(spec.check).__name__} returns {result!r}.",
+                hint='return a retrain.CheckResult, such as CheckResult(Outcome.passed, "why")',
+            )
     figures = {name: float(value) for name, value in result.figures.items()}
     return dataclasses.replace(result, figures=figures, blocks=spec.blocks)

@@ -39,8 +39,7 @@ def build_pipeline(config: Config) -> Pipeline:
     given = config.model.estimator
     parameters = estimator.get_params(deep=False)
     if "categorical_features" in parameters and "categorical_features" not in given:
-        # Preprocessing puts the categories first.
-        estimator.set_params(categorical_features=list(range(len(columns["categorical"]))) or None)
+        estimator.set_params(categorical_features=_codes(preprocessing, columns["categorical"]))
     _check_estimator(config, estimator)
     pipeline = sklearn.pipeline.Pipeline(
         [("preprocessing", preprocessing), ("estimator", estimator)]
@@ -51,6 +50,32 @@ def build_pipeline(config: Config) -> Pipeline:
         if name.endswith("random_state") and value is None
     ]
     return pipeline.set_params(**dict.fromkeys(unseeded, config.seed))
+
+
+def _codes(preprocessing: Any, categorical: Sequence[str]) -> list[int] | None:
+    """Which of the encoded columns are codes of categories: the first ones, None where none is.
+
+    Raises ConfigError where they stand elsewhere: boosting would take numbers for categories.
+    """
+    if not categorical:
+        return None
+    steps = getattr(preprocessing, "transformers", [])
+    coded = [place for place, (_, encoder, _) in enumerate(steps) if _gives_codes(encoder)]
+    if steps and not coded:
+        return None
+    if coded != [0] or list(steps[0][2]) != list(categorical):
+        raise ConfigError(
+            "`model.preprocessing` doesn't begin with the codes of all categorical columns, so "
+            "`model.estimator` can't know which columns are categories.",
+            hint="put the step `categorical` first in the function that `model.preprocessing` "
+            "names, or name the places under `model.estimator.categorical_features`",
+        )
+    return list(range(len(categorical)))
+
+
+def _gives_codes(encoder: Any) -> bool:
+    last = encoder.steps[-1][1] if hasattr(encoder, "steps") else encoder
+    return isinstance(last, sklearn.preprocessing.OrdinalEncoder)
 
 
 def _check_estimator(config: Config, estimator: Any) -> None:
@@ -222,7 +247,8 @@ def predict(
         Sorted labels, where there are several: what is predicted for each of them.
 
     Returns
-    ------- Of a regressor the values, shape (rows,). Of a classifier the probability of the
+    -------
+    Of a regressor the values, shape (rows,). Of a classifier the probability of the
     positive class, shape (rows,), or of each of `classes`, shape (rows, classes), 0 for those that
     it does not know.
 

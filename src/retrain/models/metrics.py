@@ -145,7 +145,13 @@ class RowLoss(Metric, ABC):
         """The loss of each row, shape (rows,)."""
 
     def block_sums(self, target: Array, score: Array, blocks: Array) -> Array:
-        return sum_by_block(blocks, self.rows(target, score))
+        losses = np.asarray(self.rows(target, score))
+        if losses.shape != target.shape:
+            raise ConfigError(
+                f"`rows` of the metric {type(self).__name__} gives the shape {losses.shape} for "
+                f"{len(target)} rows, but must give a loss a row, shape ({len(target)},)."
+            )
+        return sum_by_block(blocks, losses)
 
     def finish(self, totals: Array) -> Array:
         return mean(totals)
@@ -169,7 +175,8 @@ class Brier(RowLoss):
     """Squared error of the probabilities, halved for two classes, as is usual.
 
     References
-    ---------- Brier 1950, "Verification of forecasts expressed in terms of probability", Monthly
+    ----------
+    Brier 1950, "Verification of forecasts expressed in terms of probability", Monthly
     Weather Review 78.
     """
 
@@ -285,7 +292,8 @@ class CalibrationError(Metric):
     bins, weighted by their rows. With several classes, of the most probable one.
 
     References
-    ---------- Naeini, Cooper and Hauskrecht 2015, "Obtaining well calibrated probabilities using
+    ----------
+    Naeini, Cooper and Hauskrecht 2015, "Obtaining well calibrated probabilities using
     Bayesian binning", AAAI. Guo, Pleiss, Sun and Weinberger 2017, "On calibration of modern neural
     networks", ICML.
     """
@@ -316,7 +324,8 @@ class RocAuc(Metric):
     twice. Two sorts in all, and exact.
 
     References
-    ---------- DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more
+    ----------
+    DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more
     correlated receiver operating characteristic curves", Biometrics 44 (placement values). Provost
     and Domingos 2000, "Well-trained PETs", CeDER working paper IS-00-04 (several classes).
     """
@@ -476,7 +485,10 @@ def _own_metric(path: str) -> Metric:
         found = pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"`metric` is {path!r}, which can't be imported: {error}.") from error
-    metric = found() if isinstance(found, type) else found
+    try:
+        metric = found() if isinstance(found, type) else found
+    except TypeError as error:
+        raise ConfigError(f"`metric` is {path!r}, which can't be built: {error}.") from error
     if not isinstance(metric, Metric):
         raise ConfigError(f"`metric` is {path!r}, which is no retrain.Metric.")
     return metric

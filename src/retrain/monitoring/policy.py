@@ -164,6 +164,11 @@ class Policy(ABC):
     def decide_within_limits(self, context: PolicyContext) -> Decision:
         """The decision, its limits considered."""
         wanted, limit = self.decide(context), self._limit(context)
+        if not isinstance(wanted, Decision):
+            raise ConfigError(
+                f"`decide` of the policy {type(self).__name__} returns {wanted!r}.",
+                hint='return a retrain.Decision, such as Decision(True, "why")',
+            )
         retrain, reason, oldest = wanted.retrain, wanted.reason, self.maximum_age_batches
         if limit:
             wish = "It would retrain" if retrain else "It would not retrain either"
