@@ -138,7 +138,9 @@ def make_project(root: Path) -> Project:
     data.name, data.as_of = "slice", "2013-03"
     data.source = {"_target_": "retrain.data.sources.BatchFiles", "folder": "data/incoming"}
     OmegaConf.save(data, root / "conf/data/slice.yaml")
-    project.edit("conf/config.yaml", "data: flights ", "data: slice ")
+    chosen = OmegaConf.load(root / "conf/config.yaml").defaults
+    named = next(entry.data for entry in chosen if "data" in entry)
+    project.edit("conf/config.yaml", f"- data: {named} ", "- data: slice ")
     project.edit("conf/model/hist_gradient_boosting.yaml", "max_iter: 100", "max_iter: 20")
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
         identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
@@ -203,5 +205,5 @@ def store(
 
 @pytest.fixture(scope="session")
 def config() -> Config:
-    """The shipped configuration."""
-    return compose(REPOSITORY / "conf")
+    """The shipped configuration, on the flights whatever a clone has chosen."""
+    return compose(REPOSITORY / "conf", ["data=flights"])

@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY
 
-from retrain import renamed
+from retrain import (
+    Check,
+    CheckResult,
+    Comparison,
+    Decision,
+    Outcome,
+    Policy,
+    PolicyContext,
+    renamed,
+)
 from retrain.cli import parse
 from retrain.commands.backtest import adopt
 from retrain.config import compose, load_params, to_yaml
@@ -108,6 +117,23 @@ def test_adopting_writes_to_a_file_that_still_has_the_old_keys(
     forecast = SimpleNamespace(staleness_rate=0.5, value_of_data=0.25)
     names = SimpleNamespace(policy="cost_aware", strategy="full", gate="superiority")
     result: Any = SimpleNamespace(recommended=names, forecast=forecast, retraining_cost=0.125)
-    adopt(compose(tmp_path / "conf"), result)
+    adopt(result)
     policy = compose(tmp_path / "conf").policy
     assert (policy["prior_staleness_rate"], policy["prior_value_of_data"]) == (0.5, 0.25)
+
+
+def test_a_method_of_ones_own_class_may_keep_its_old_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level("WARNING", logger="retrain"):
+
+        class Mine(Policy):
+            def want(self, context: PolicyContext) -> Decision:
+                return Decision(True, "always")
+
+        class Own(Check):
+            def judge(self, comparison: Comparison) -> CheckResult:
+                return CheckResult(Outcome.passed, "always")
+
+    assert "Mine.decide" in caplog.text and "Own.evaluate" in caplog.text
+    assert Mine().decide(None).retrain and Own().evaluate(None).outcome is Outcome.passed  # type: ignore[abstract, arg-type]

@@ -419,7 +419,11 @@ def instantiate(node: Any, key: str, **arguments: Any) -> Any:
         problem = f"`{key}` ({node['_target_']}) can't be built:"
         if isinstance(cause, RetrainError):
             raise ConfigError(f"{problem} {cause.message}", hint=cause.hint) from error
-        raise ConfigError(f"{problem} {first_lines(cause)}") from error
+        abstract = "abstract method" in str(cause)
+        raise ConfigError(
+            f"{problem} {first_lines(cause)}",
+            hint="define that method in the class; is its name misspelt?" if abstract else "",
+        ) from error
 
 
 def _missing(target: str) -> str:

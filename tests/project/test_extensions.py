@@ -43,6 +43,7 @@ def test_each_can_be_chosen_in_conf() -> None:
     config = compose(
         REPOSITORY / "conf",
         [
+            "data=flights",
             "policy=in_months",
             "strategy=same_season",
             "gate=own_check",

@@ -35,7 +35,7 @@ def test_what_the_model_predicts_is_the_same_in_training_and_serving(
 ) -> None:
     import skops.io
 
-    config = compose(REPOSITORY / "conf", [f"model={model}"])
+    config = compose(REPOSITORY / "conf", ["data=flights", f"model={model}"])
     rows = flights("2013-01").drop_nulls("late").head(600)
     pipeline = fit(build_pipeline(config), rows, config)
     assert why_not_stored(pipeline, config.trusted_types) is None
@@ -48,7 +48,7 @@ def test_what_the_model_predicts_is_the_same_in_training_and_serving(
 
 
 def test_the_derived_feature_takes_the_place_of_its_column() -> None:
-    config = compose(REPOSITORY / "conf", [f"model={DERIVED}"])
+    config = compose(REPOSITORY / "conf", ["data=flights", f"model={DERIVED}"])
     rows = flights("2013-01").drop_nulls("late").head(600)
     encoder = fit(build_pipeline(config), rows, config)[0]
     steps = {name: columns for name, _, columns in encoder.transformers_}

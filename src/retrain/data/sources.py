@@ -37,25 +37,87 @@ _PERIOD, _FILLED, _OF_LABEL = (
 
 
 class Source(ABC):
-    """Batches by period key, as they arrived: labelled where the label is known, null where it
-    isn't."""
+    """Where batches come from. Subclass it, write `periods`, `fingerprint` and `read`, and name the
+    class under `source:` in a file of conf/data/.
+
+    A batch holds the rows of one period as they arrived: labelled where the label is known, null
+    where it isn't. The arguments of `__init__` are keys in the YAML.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> class Dice(Source):
+    ...     def periods(self) -> list[str]:
+    ...         return ["2013-01", "2013-02"]
+    ...
+    ...     def fingerprint(self, period: str) -> str:
+    ...         return "1"  # a batch never changes once it is there
+    ...
+    ...     def read(self, period: str) -> pl.DataFrame:
+    ...         return pl.DataFrame({"time": [f"{period}-01"] * 6, "eyes": range(1, 7)})
+    >>> Dice().read("2013-02").height
+    6
+    """
 
     def bind(self, data: DataConfig) -> None:  # noqa: B027 - most sources need not know
-        """Told once, before anything else, what the schema says about times, periods, keys and
-        target."""
+        """Called once, before anything else.
+
+        Parameters
+        ----------
+        data
+            What `data:` in the config says of times, periods, keys and target.
+        """
 
     @abstractmethod
     def periods(self) -> list[str]:
-        """Keys of the batches that have arrived, in any order. Raises DataError if the source can't
-        be reached."""
+        """The keys of the batches that have arrived.
+
+        Returns
+        -------
+        list of str
+            Such as `2013-01` for a month, in any order.
+
+        Raises
+        ------
+        DataError
+            If the source can't be reached.
+        """
 
     @abstractmethod
     def fingerprint(self, period: str) -> str:
-        """A cheap stamp of a batch: while it stays the same, the batch is not read again."""
+        """A cheap stamp of a batch: while it stays the same, the batch is not read again.
+
+        Parameters
+        ----------
+        period
+            One of the keys that `periods` gives.
+
+        Returns
+        -------
+        str
+            Such as size and time of change of a file.
+        """
 
     @abstractmethod
     def read(self, period: str) -> pl.DataFrame:
-        """One row for each thing to predict: keys, time, features and target of the schema."""
+        """The rows of a batch: one for each thing to predict.
+
+        Parameters
+        ----------
+        period
+            One of the keys that `periods` gives.
+
+        Returns
+        -------
+        polars.DataFrame
+            The keys, the time, the features and the target of the schema, by name. Others are
+            ignored; types are cast by the schema.
+
+        Raises
+        ------
+        DataError
+            If the batch can't be read.
+        """
 
 
 class BatchFiles(Source):

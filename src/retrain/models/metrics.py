@@ -59,6 +59,7 @@ class Metric:
     --------
     The mean cost of a row, where a missed positive costs ten times what a false alarm costs:
 
+    >>> import numpy as np
     >>> class CostOfAlarms(Metric):
     ...     tasks = frozenset({Task.binary})
     ...

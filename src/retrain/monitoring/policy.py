@@ -9,11 +9,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from typing_extensions import TypedDict
 
 from retrain.errors import ConfigError
 from retrain.ranges import Count, PositiveCount
+from retrain.renamed import renamed_method
 from retrain.types import Decision, Score
 
 SMALLEST = 1e-6  # a baseline loss: below it a batch is as good as without variation
@@ -144,6 +146,10 @@ class Policy(ABC):
     ...     def decide(self, context: PolicyContext) -> Decision:
     ...         return Decision(context.age >= 7, f"The champion is {context.age} days old.")
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        renamed_method(cls, "want", "decide")
 
     def __init__(
         self,
