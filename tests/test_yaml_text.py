@@ -172,3 +172,14 @@ def _config():
     global CONFIG
     CONFIG = compose(REPOSITORY / "conf")
     return CONFIG
+
+
+def test_files_are_written_all_or_none(tmp_path: Path) -> None:
+    """The second can't be written, since a folder stands in its place."""
+    old, new, folder = tmp_path / "config.yaml", tmp_path / "new.yaml", tmp_path / "folder"
+    old.write_text("before")
+    folder.mkdir()
+    with pytest.raises(RetrainError, match="folder"):
+        project_files.write_all({old: "after", new: "after", folder: "after"})
+    assert old.read_text() == "before" and not new.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "folder"]

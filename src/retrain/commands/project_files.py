@@ -90,7 +90,7 @@ def fixed_part(path: str) -> Path:
 
 
 def check_and_write(files: Mapping[Path, str], draft: Draft, target: str, time: str) -> None:
-    """Write files: first a copy of conf/ with them must be read as what was meant.
+    """Write files, all or none: first a copy of conf/ with them must be read as what was meant.
 
     Raises ConfigError when it is not, and then nothing has been changed.
     """
@@ -116,8 +116,24 @@ def check_and_write(files: Mapping[Path, str], draft: Draft, target: str, time: 
             "Rename the columns at the source, or in a query."
         )
     build(Source, data.source, "data.source").bind(data)
-    for path, text in files.items():
-        write_text(path, text)
+    write_all(files)
+
+
+def write_all(files: Mapping[Path, str]) -> None:
+    """Write all files or none: those already written get their old content back."""
+    before: dict[Path, str | None] = {}
+    try:
+        for path, text in files.items():
+            old = _read(path) if path.is_file() else None
+            write_text(path, text)
+            before[path] = old
+    except BaseException:
+        for path, old in before.items():
+            if old is None:
+                path.unlink()
+            else:
+                write_text(path, old)
+        raise
 
 
 def _read(path: Path) -> str:
