@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 from retrain.commands import project_files
 from retrain.config import compose, load_params, to_yaml
-from retrain.errors import ConfigError, DataError
+from retrain.errors import ConfigError, DataError, RetrainError
 from retrain.yaml_text import change, comment, entry, inline, literal
 
 
