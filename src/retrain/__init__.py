@@ -1,7 +1,8 @@
 """Retraining of scikit-learn models: when (policy), how (strategy), whether (gate).
 
-What a project of your own builds on, `from retrain import ...`: the base classes `Source`, `Strategy`, `Policy`, `Check`
-and `Metric`, and what their methods take and return. Each name is imported when it is first used.
+What a project of your own builds on, `from retrain import ...`: the base classes `Source`,
+`Strategy`, `Policy`, `Check` and `Metric`, and what their methods take and return. Each name is
+imported when it is first used.
 """
 
 from __future__ import annotations

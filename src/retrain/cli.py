@@ -1,4 +1,5 @@
-"""The command line: `retrain <verb> [hydra overrides]`. Each DVC stage calls the verb that a person would."""
+"""The command line: `retrain <verb> [hydra overrides]`. Each DVC stage calls the verb that a person
+would."""
 
 from __future__ import annotations
 
@@ -65,7 +66,10 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of every verb. Imports nothing heavy: help must be there at once."""
     parser = _Parser(
         prog="retrain",
-        description="Retrain a scikit-learn model when new labelled data arrives, and promote it only if it holds up.",
+        description=(
+            "Retrain a scikit-learn model when new labelled data arrives, and promote it only if "
+            "it holds up."
+        ),
         epilog="The pipeline runs them all: dvc repro. `retrain <verb> --help` shows an example.",
     )
     parser.set_defaults(
@@ -130,7 +134,8 @@ def typeset(error: RetrainError) -> str:
 
 
 class _Unhurried:
-    """An output whose reader may leave early, as `head` does: the rest is dropped, and the work goes on to its end."""
+    """An output whose reader may leave early, as `head` does: the rest is dropped, and the work
+    goes on to its end."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -163,7 +168,8 @@ def _log_masked() -> None:
 
 
 def _leave() -> None:
-    """End a process that has finished its work, without taking MLflow and scikit-learn apart first: that takes a second."""
+    """End a process that has finished its work, without taking MLflow and scikit-learn apart first:
+    that takes a second."""
     if "retrain.registry.store" in sys.modules:
         sys.modules["retrain.registry.store"].settle_local_store()
     logging.shutdown()
@@ -173,7 +179,8 @@ def _leave() -> None:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parsed arguments. Overrides may stand before and after `-m`, which argparse alone does not allow."""
+    """Parsed arguments. Overrides may stand before and after `-m`, which argparse alone does not
+    allow."""
     parser = build_parser()
     given = current_command_line(sys.argv[1:] if arguments is None else arguments)
     options, rest = parser.parse_known_args(given)
@@ -195,7 +202,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         options.version = int(options.overrides.pop(0))
     if options.verb == "promote" and (options.version is None) != (options.reason is None):
         parser.error(
-            "`retrain promote VERSION` and `--reason` go together: an override is recorded with its reason"
+            "`retrain promote VERSION` and `--reason` go together: an override is recorded with "
+            "its reason"
         )
     if options.verb == "reproduce" and options.version is None:
         parser.error("`retrain reproduce` needs the number of a version")
@@ -256,7 +264,8 @@ def run(options: argparse.Namespace) -> None:
         options.input, options.output = options.input.resolve(), options.output.resolve()
     if options.verb != "new":
         os.chdir(find_root())
-        # The package of this very project comes first, also where the environment is another clone's.
+        # The package of this very project comes first, also where the environment is another
+        # clone's.
         sys.path.insert(0, str(Path("src").resolve()))
     if options.cfg or options.info:
         _call("retrain.commands.show_config", options)
@@ -280,15 +289,18 @@ def _call(module: str, *arguments: Any) -> None:
 
 
 def _config(options: argparse.Namespace) -> Config:
-    """The configuration that the pipeline resolved, or for a person the one that `conf/` and the overrides make now.
+    """The configuration that the pipeline resolved, or for a person the one that `conf/` and the
+    overrides make now.
 
-    Raises ConfigError where an override would change what a verdict was reached under, or a version waits under.
+    Raises ConfigError where an override would change what a verdict was reached under, or a version
+    waits under.
     """
     from retrain import config
 
     if options.verb in ("promote", "approve") and options.overrides:
         raise ConfigError(
-            f"`retrain {options.verb}` takes no overrides, and was given {' '.join(options.overrides)}: it carries out "
+            f"`retrain {options.verb}` takes no overrides, and was given "
+            f"{' '.join(options.overrides)}: it carries out "
             "what was decided, as it was decided. Nothing was changed.",
             hint="to change the configuration, edit conf/, then `dvc repro`",
         )

@@ -1,7 +1,7 @@
 """Names of the columns that this project adds to frames and stored files beside those of the data.
 
-All begin with one prefix, which no column of the data may have: whatever a table calls its columns, none of them is
-taken for one of ours, or overwritten by it.
+All begin with one prefix, which no column of the data may have: whatever a table calls its columns,
+none of them is taken for one of ours, or overwritten by it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def why_reserved(name: str) -> str | None:
 
 
 def refuse_reserved(names: Iterable[str], where: str) -> None:
-    """Raises DataError for the first column that can't be told from our own. `where` begins the message: "The table"."""
+    """Raises DataError for the first column that can't be told from our own. `where` begins the
+    message: "The table"."""
     for name in names:
         why = why_reserved(name)
         if why:

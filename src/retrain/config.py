@@ -1,4 +1,5 @@
-"""Typed schema of `conf/`, composition with Hydra, and the errors that say which key in which file is wrong."""
+"""Typed schema of `conf/`, composition with Hydra, and the errors that say which key in which file
+is wrong."""
 
 from __future__ import annotations
 
@@ -95,7 +96,8 @@ class PeriodKind(enum.Enum):
 
 
 class Approval(enum.Enum):
-    """Who carries out a `promote` verdict: the pipeline itself, or a person with `retrain approve`."""
+    """Who carries out a `promote` verdict: the pipeline itself, or a person with `retrain
+    approve`."""
 
     automatic = "automatic"
     required = "required"
@@ -200,7 +202,8 @@ class BacktestConfig(_Section):
 
 @dataclass(kw_only=True)
 class TrackingConfig(_Section):
-    """Where MLflow keeps runs and models. The address itself never enters the config: it may hold a password."""
+    """Where MLflow keeps runs and models. The address itself never enters the config: it may hold a
+    password."""
 
     uri_from_env: Variable | None = None
     experiment: Name
@@ -237,7 +240,8 @@ def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def compose_raw(conf: Path, overrides: Sequence[str] = ()) -> DictConfig:
-    """What Hydra makes of `conf/config.yaml`, its own settings under `hydra` included. Raises ConfigError when it can't."""
+    """What Hydra makes of `conf/config.yaml`, its own settings under `hydra` included. Raises
+    ConfigError when it can't."""
     try:
         with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
             return hydra.compose(
@@ -282,12 +286,14 @@ def parse_overrides(overrides: Sequence[str]) -> list[hydra.core.override_parser
 
 
 def swept_values(override: hydra.core.override_parser.types.Override) -> list[str]:
-    """The values that a sweep tries. Raises ConfigError for one that Hydra can't list, such as a choice inside a list."""
+    """The values that a sweep tries. Raises ConfigError for one that Hydra can't list, such as a
+    choice inside a list."""
     try:
         return [str(value) for value in override.sweep_string_iterator()]
     except Exception as error:
         raise ConfigError(
-            f"`{override.input_line}` can't be listed as a sweep ({first_lines(error)}). Write its values with commas between them."
+            f"`{override.input_line}` can't be listed as a sweep ({first_lines(error)}). Write its "
+            "values with commas between them."
         ) from error
 
 
@@ -319,7 +325,8 @@ def check(
 
 
 def _resolved(composed: DictConfig, where: Callable[[str], str]) -> Node:
-    """Plain content without Hydra's part, and without what an overlay file that holds nothing leaves behind."""
+    """Plain content without Hydra's part, and without what an overlay file that holds nothing
+    leaves behind."""
     empty = [group for group in OVERLAYS if group in composed and composed[group] in ({}, None)]
     kept = OmegaConf.masked_copy(
         composed, [str(key) for key in composed if key not in ("hydra", *empty)]
@@ -330,7 +337,8 @@ def _resolved(composed: DictConfig, where: Callable[[str], str]) -> Node:
     except OmegaConfBaseException as error:
         key = error.full_key or str(error.key)
         raise ConfigError(
-            f"{where(key)}: `{key}` refers to another value by `${{...}}`, which can't be found: {first_lines(error)}",
+            f"{where(key)}: `{key}` refers to another value by `${{...}}`, which can't be found: "
+            f"{first_lines(error)}",
             hint="mend the reference, or give that value",
         ) from error
     for key in missing:
@@ -339,7 +347,8 @@ def _resolved(composed: DictConfig, where: Callable[[str], str]) -> Node:
 
 
 def _searchpath(composed: DictConfig) -> list[str]:
-    """Where Hydra looks beside `conf/`. A job of a sweep is handed its config without Hydra's part."""
+    """Where Hydra looks beside `conf/`. A job of a sweep is handed its config without Hydra's
+    part."""
     found = OmegaConf.select(composed, "hydra.searchpath")
     if found is None and hydra.core.hydra_config.HydraConfig.initialized():
         found = hydra.core.hydra_config.HydraConfig.get().searchpath
@@ -347,10 +356,12 @@ def _searchpath(composed: DictConfig) -> list[str]:
 
 
 def _gather_trusted_types(content: Node, conf: Path, where: Callable[[str], str]) -> None:
-    """Add to the one list what models trust in their own files, and what the user's own modules that they name define.
+    """Add to the one list what models trust in their own files, and what the user's own modules
+    that they name define.
 
-    Of all files in conf/model/, not of the chosen one alone: the champion may be a model that was chosen before. It leaves
-    `model`, since it shapes no model: a version stays continuable when the list grows.
+    Of all files in conf/model/, not of the chosen one alone: the champion may be a model that was
+    chosen before. It leaves `model`, since it shapes no model: a version stays continuable when the
+    list grows.
     """
     chosen = content.get("model")
     chosen = chosen if isinstance(chosen, dict) else {}
@@ -400,7 +411,8 @@ def instantiate(node: Any, key: str, **arguments: Any) -> Any:
     if misfit is not None:
         raise ConfigError(f"{misfit}. Mend it under conf/ or in the override.")
     try:
-        # Lists must arrive as lists: scikit-learn refuses OmegaConf's own, and skops can't store them.
+        # Lists must arrive as lists: scikit-learn refuses OmegaConf's own, and skops can't store
+        # them.
         made = hydra.utils.instantiate(
             literal(dict(node)), _convert_="all", _partial_=bool(arguments)
         )
@@ -427,7 +439,8 @@ def instantiate(node: Any, key: str, **arguments: Any) -> Any:
 
 
 def _missing(target: str) -> str:
-    """That a module has no such name, with the nearest that it has. Empty where there is no such module."""
+    """That a module has no such name, with the nearest that it has. Empty where there is no such
+    module."""
     module, _, name = target.rpartition(".")
     try:
         names = vars(importlib.import_module(module))
@@ -438,11 +451,13 @@ def _missing(target: str) -> str:
 
 
 def build(kind: type[Built], node: Any, key: str) -> Built:
-    """The object that a `_target_` node describes. Raises ConfigError naming the key where it is none of its kind."""
+    """The object that a `_target_` node describes. Raises ConfigError naming the key where it is
+    none of its kind."""
     made = instantiate(node, key)
     if not isinstance(made, kind):
         raise ConfigError(
-            f"`{key}` ({node['_target_']}) is no {kind.__module__}.{kind.__name__}. Name a class that is one with `_target_`."
+            f"`{key}` ({node['_target_']}) is no {kind.__module__}.{kind.__name__}. Name a class "
+            "that is one with `_target_`."
         )
     return made
 
@@ -468,7 +483,8 @@ def to_yaml(config: Config) -> str:
 
 
 def load_params(path: Path = PARAMS) -> Config:
-    """The config that the `config` stage resolved. Raises ConfigError when it is not there, or of no use."""
+    """The config that the `config` stage resolved. Raises ConfigError when it is not there, or of
+    no use."""
     if not path.is_file():
         raise ConfigError(f"{path} is missing.", hint="`dvc repro config` makes it from conf/")
     content = with_current_names(load(path.read_text(encoding="utf-8")))

@@ -4,7 +4,8 @@ A command that needs no MLflow and no scikit-learn then starts without them, and
 imports of its own: `mlflow.entities.Metric(...)`, `except mlflow.exceptions.MlflowException` and
 annotations read as usual, submodules included. Type checkers see the true modules.
 (`importlib.util.LazyLoader` and the library lazy_loader put an unloaded module into `sys.modules`,
-where other libraries stumble over it, load a package for each of its submodules, and have no types.)
+where other libraries stumble over it, load a package for each of its submodules, and have no
+types.)
 """
 
 from __future__ import annotations

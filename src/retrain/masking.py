@@ -1,7 +1,8 @@
 """Credentials in text that others wrote: replaced by `***` before it is shown, logged or stored.
 
-Recognized by their form (addresses, signed links, connection strings, headers, tokens of well-known services), and by
-their value where the environment holds them. In doubt too much is replaced: a message that lacks a word does no harm.
+Recognized by their form (addresses, signed links, connection strings, headers, tokens of well-known
+services), and by their value where the environment holds them. In doubt too much is replaced: a
+message that lacks a word does no harm.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ _WORDS = (
 )
 _NAME = rf"(?:[\w.\-]*[_\-.])?(?:[A-Za-z]*(?:password|passwd|secret|token|signature|AccessKey(?:Id)?)|{_WORDS})"
 _QUOTED = r"\{(?:[^}]|\}\})*\}|'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.)*\""
-# Names that say password by themselves: what follows a colon is one. `token: x` may be a parser's message, and is masked where
+# Names that say password by themselves: what follows a colon is one. `token: x` may be a parser's
+# message, and is masked where
 # `x` looks like one: it has letters and digits, or is long.
 _PLAIN_NAME = (
     r"(?:(?:[\w.\-]*[_\-.])?(?:[A-Za-z]*(?:password|passwd|passphrase|AccessKey(?:Id)?)|pwd|odbc_connect"
@@ -97,7 +99,8 @@ _PATTERNS = [
         rf"\1{MASK}",
     ),
     (re.compile(rf"(?i)({_START}{_DOUBTFUL_NAME}[ \t]*:[ \t]*)(?:{_LOOKS_SECRET})"), rf"\1{MASK}"),
-    # passwd=a,b,c d: up to the next `name=`, or the end of the clause. (Not PGPASSWORD=x before a command.)
+    # passwd=a,b,c d: up to the next `name=`, or the end of the clause. (Not PGPASSWORD=x before a
+    # command.)
     (
         re.compile(
             rf"({_START}(?:[\w.\-]*[_\-.])?(?:[a-z]*[Pp]ass(?:word|wd|phrase)|pwd)\s*=\s*)(?!['\"{{*])[^\s;&][^;&\n'\"]*?"
@@ -153,7 +156,8 @@ _HARMLESS = re.compile(r"true|false|none|null|yes|no|on|off|\d{1,7}", re.IGNOREC
 
 
 def mask(text: str) -> str:
-    """The text without credentials: `http://ann:pw@host` becomes `http://***@host`, `?sig=x` becomes `?sig=***`."""
+    """The text without credentials: `http://ann:pw@host` becomes `http://***@host`, `?sig=x`
+    becomes `?sig=***`."""
     for secret in _secrets(tuple(os.environ.items())):
         if secret in text:
             edge = r"(?<!\w){}(?!\w)" if secret.isalnum() and len(secret) < 12 else "{}"
@@ -162,12 +166,14 @@ def mask(text: str) -> str:
 
 
 def holds_secret(text: str) -> bool:
-    """Whether an address or connection string holds a credential, so that it must not get into a file."""
+    """Whether an address or connection string holds a credential, so that it must not get into a
+    file."""
     return _by_form(text) != text
 
 
 def mask_tree(content: Any, key: str = "") -> Any:
-    """A nested container with masked strings; those under a key that says `password` or the like altogether."""
+    """A nested container with masked strings; those under a key that says `password` or the like
+    altogether."""
     if isinstance(content, Mapping):
         return {name: mask_tree(value, str(name)) for name, value in content.items()}
     if isinstance(content, list | tuple):
@@ -198,7 +204,8 @@ def secret_keys(content: Any, prefix: str = "", key: str = "") -> list[str]:
 
 
 class MaskingFormatter(logging.Formatter):
-    """Formats a log record, with its traceback, and masks the outcome. Control characters, which a name may hold, are written out."""
+    """Formats a log record, with its traceback, and masks the outcome. Control characters, which a
+    name may hold, are written out."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = mask(super().format(record))
@@ -206,7 +213,8 @@ class MaskingFormatter(logging.Formatter):
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a process that needs no credential: variables that hold one are left out."""
+    """The environment for a process that needs no credential: variables that hold one are left
+    out."""
     return {
         name: value
         for name, value in environment.items()
@@ -215,7 +223,8 @@ def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def split_address(address: str) -> tuple[str, str | None, str | None]:
-    """A web address without its user and password, and those, decoded; also where a password was written with `/` or `@`."""
+    """A web address without its user and password, and those, decoded; also where a password was
+    written with `/` or `@`."""
     start = address.find("//") + 2
     if start == 1:
         return address, None, None
@@ -244,7 +253,8 @@ def _without_users(text: str) -> str:
 
 
 def _without_user(run: str) -> str:
-    """A text without blanks. Its first address with a user holds all that follows, to the last `@`."""
+    """A text without blanks. Its first address with a user holds all that follows, to the last
+    `@`."""
     end = run.rfind("@")
     for found in _ADDRESS.finditer(run, 0, max(end, 0)):
         if _has_user(run, found.end(), end, found[0]):
@@ -267,7 +277,8 @@ def _has_user(text: str, start: int, end: int, scheme: str) -> bool:
 
 @functools.lru_cache(maxsize=4)
 def _secrets(environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
-    """Secret values of environment variables, longest first, also as they are written in an address."""
+    """Secret values of environment variables, longest first, also as they are written in an
+    address."""
     found: set[str] = set()
     for name, value in environment:
         if "//" in value:

@@ -1,4 +1,5 @@
-"""Where a part of the composed configuration comes from: the command line, or a file under `conf/`."""
+"""Where a part of the composed configuration comes from: the command line, or a file under
+`conf/`."""
 
 from __future__ import annotations
 
@@ -16,15 +17,16 @@ OPTIONAL = {"local": "default"}  # the only file that a group may name before it
 
 
 def folders_of(conf: Path, searchpath: Sequence[str] = ()) -> list[Path] | None:
-    """Where Hydra looks for options: `conf/` and its further places. None where one of those is a package, whose content isn't
-    known here."""
+    """Where Hydra looks for options: `conf/` and its further places. None where one of those is a
+    package, whose content isn't known here."""
     if any("://" in place and not place.startswith("file://") for place in searchpath):
         return None
     return [conf, *(Path(place.removeprefix("file://")) for place in searchpath)]
 
 
 def refuse_missing(group: str, names: Sequence[str], folders: Sequence[Path]) -> None:
-    """Raises ConfigError for a choice without a file: of an `optional` group Hydra skips one that is missing."""
+    """Raises ConfigError for a choice without a file: of an `optional` group Hydra skips one that
+    is missing."""
     conf = folders[0]
     for name in names:
         if OPTIONAL.get(group) != name and not any(
@@ -40,7 +42,8 @@ def refuse_missing(group: str, names: Sequence[str], folders: Sequence[Path]) ->
 def chosen_overlays(
     choices: Mapping[str, Any], overrides: Sequence[str], conf: Path
 ) -> Iterator[tuple[str, list[str]]]:
-    """The overlays that are chosen, as often as they are. Of lists, and of what `+` adds, Hydra keeps no record."""
+    """The overlays that are chosen, as often as they are. Of lists, and of what `+` adds, Hydra
+    keeps no record."""
     for entry in load((conf / "config.yaml").read_text(encoding="utf-8")).get("defaults", []):
         for key, chosen in entry.items() if isinstance(entry, dict) else ():
             if key.split()[-1] in OVERLAYS and isinstance(chosen, list):
@@ -56,28 +59,33 @@ def chosen_overlays(
 
 
 def refuse_several(groups: Sequence[str], choices: Mapping[str, Any], conf: Path) -> None:
-    """Raises ConfigError for a list of options where only one has a meaning: Hydra merges them, and keeps no record."""
+    """Raises ConfigError for a list of options where only one has a meaning: Hydra merges them, and
+    keeps no record."""
     for group in groups:
         if (conf / group).is_dir() and choices.get(group) is None:
             raise ConfigError(
-                f"Of `{group}` a list is chosen, and its files would be merged into a mixture of them.",
+                f"Of `{group}` a list is chosen, and its files would be merged into a mixture of "
+                "them.",
                 hint=f"choose one of {', '.join(list_choices(conf, group))}; `retrain train -m "
                 f"{group}=a,b` tries each of several",
             )
 
 
 def explain_foreign_key(key: str, conf: Path) -> None:
-    """Raises ConfigError for keys of an overlay that lie under the overlay's own name: it lacks its first line."""
+    """Raises ConfigError for keys of an overlay that lie under the overlay's own name: it lacks its
+    first line."""
     if key in OVERLAYS:
         raise ConfigError(
-            f"A file of {conf.name}/{key}/ does not begin with the line `# @package _global_`, so its keys stand under "
+            f"A file of {conf.name}/{key}/ does not begin with the line `# @package _global_`, so "
+            "its keys stand under "
             f"`{key}` instead of where they belong.",
             hint=f"write that line at its top, and its keys as in {conf.name}/config.yaml",
         )
 
 
 def without_null(overrides: Sequence[str], conf: Path) -> list[str]:
-    """`experiment=null` as Hydra takes it: a group is taken away with `~`, and one without a folder isn't there."""
+    """`experiment=null` as Hydra takes it: a group is taken away with `~`, and one without a folder
+    isn't there."""
     written = []
     for override in overrides:
         group, _, name = override.lstrip("+").partition("=")
@@ -99,7 +107,8 @@ def list_groups(conf: Path) -> list[str]:
 
 
 def find_origin(key: str, conf: Path, overrides: Sequence[str]) -> str:
-    """The place that set `key`: the command line, or the last file in composition order that has it."""
+    """The place that set `key`: the command line, or the last file in composition order that has
+    it."""
     groups = {*list_groups(conf), *OVERLAYS}
     for override in overrides:
         given = override.lstrip("+~").partition("=")[0]

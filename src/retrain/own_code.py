@@ -42,7 +42,8 @@ ENGINE = {
 
 
 def code_digests(content: Mapping[str, Any], root: Path) -> dict[str, str]:
-    """Digests of the code that stages run: the project's own by config group, the engine's by stage.
+    """Digests of the code that stages run: the project's own by config group, the engine's by
+    stage.
 
     A group's digest is empty where its dotted names lead to no module below `root`. A module counts
     with those that it imports, as far as they lie below `root`; files that are no Python (a table
@@ -97,7 +98,8 @@ def named_code(node: Any) -> Iterator[str]:
 
 
 def own_modules(names: Iterable[str], root: Path) -> dict[str, Path]:
-    """Module name -> file of the code below `root` behind some dotted names, and of what it imports. Imports nothing."""
+    """Module name -> file of the code below `root` behind some dotted names, and of what it
+    imports. Imports nothing."""
     found: dict[str, Path] = {}
     waiting = list(names)
     while waiting:
@@ -109,7 +111,8 @@ def own_modules(names: Iterable[str], root: Path) -> dict[str, Path]:
 
 
 def defined_names(modules: Mapping[str, Path]) -> list[str]:
-    """Dotted names of the classes and functions that some modules define: what a stored model may hold of them."""
+    """Dotted names of the classes and functions that some modules define: what a stored model may
+    hold of them."""
     kinds = (ast.ClassDef, ast.FunctionDef)
     return [
         f"{module}.{node.name}"
@@ -137,7 +140,8 @@ def _modules_on_the_way(name: str, root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _folders(root: Path) -> list[Path]:
-    """Where the project's own modules are imported from, `src/` first as on the path of every command.
+    """Where the project's own modules are imported from, `src/` first as on the path of every
+    command.
 
     Nothing of an environment, which often lies in the project's folder and differs from clone to
     clone, and nothing of another clone that is installed in it.

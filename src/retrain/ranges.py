@@ -1,7 +1,9 @@
-"""What a configured value may be, written as its type: `batches: PositiveCount`, `detector: Literal["k_of_n", "adwin"]`.
+"""What a configured value may be, written as its type: `batches: PositiveCount`, `detector:
+Literal["k_of_n", "adwin"]`.
 
-The types stand in the dataclasses of `retrain.config` and in the signatures of the classes that a `_target_` names, also in
-those of a class of your own. All of them are checked when `conf/` is composed, before anything is built or read.
+The types stand in the dataclasses of `retrain.config` and in the signatures of the classes that a
+`_target_` names, also in those of a class of your own. All of them are checked when `conf/` is
+composed, before anything is built or read.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ Kind = TypeVar("Kind")
 
 
 def _whole_number_as_text(value: Any) -> Any:
-    """YAML reads 2024 as a number: where a text is meant, it is one. NO or 1e3 can't be told any more, and are refused."""
+    """YAML reads 2024 as a number: where a text is meant, it is one. NO or 1e3 can't be told any
+    more, and are refused."""
     return str(value) if type(value) is int else value
 
 
@@ -69,7 +72,8 @@ Name = Annotated[str, Strict(), MinLen(1), BeforeValidator(_whole_number_as_text
 _DURATION = r"\s*0*(?:[1-9]\d{0,5}h|[1-9]\d{0,4}d|[1-9]\d{0,3}w)\s*"
 Duration = Annotated[str, like(_DURATION, "12h, 90d or 8w, of at most 999999h, 99999d or 9999w")]
 
-# What may stand in a node beside the arguments of its class: what the gate makes of a check's answer.
+# What may stand in a node beside the arguments of its class: what the gate makes of a check's
+# answer.
 BESIDE = {"on_failure", "skip_if_unfit"}
 
 
@@ -84,14 +88,16 @@ class Misfit(NamedTuple):
 
 
 class Arguments(NamedTuple):
-    """What a class or function takes by name, with its type; `others`: whether it takes any name beside those."""
+    """What a class or function takes by name, with its type; `others`: whether it takes any name
+    beside those."""
 
     types: Mapping[str, Any]
     others: bool
 
 
 def find_misfits(hint: Any, value: Any, key: str = "") -> list[Misfit]:
-    """What in a plain value is not of a type and in its range. Types that say nothing about plain values take any."""
+    """What in a plain value is not of a type and in its range. Types that say nothing about plain
+    values take any."""
     try:
         adapter(hint).validate_python(value)
     except PydanticUserError:
@@ -106,7 +112,8 @@ def find_misfits(hint: Any, value: Any, key: str = "") -> list[Misfit]:
 
 
 def node_misfits(node: Any, key: str = "") -> Iterator[Misfit]:
-    """The arguments that do not fit, of a `_target_` node and those inside it. Classes of libraries check theirs themselves."""
+    """The arguments that do not fit, of a `_target_` node and those inside it. Classes of libraries
+    check theirs themselves."""
     if isinstance(node, Mapping):
         taken = arguments(str(node["_target_"])) if "_target_" in node else None
         for name, value in node.items():
@@ -146,7 +153,8 @@ def _describe(error: ErrorDetails) -> str:
 
 @functools.cache
 def adapter(hint: type[Kind]) -> TypeAdapter[Kind]:
-    """What checks plain values against a type: a section of the configuration, or the type of an argument.
+    """What checks plain values against a type: a section of the configuration, or the type of an
+    argument.
 
     Raises PydanticUserError for a class, which no plain value is.
     """
@@ -156,7 +164,8 @@ def adapter(hint: type[Kind]) -> TypeAdapter[Kind]:
 
 @functools.cache
 def arguments(target: str) -> Arguments | None:
-    """What the class or function of a dotted name takes, with what its base classes take where it passes `**` on to them.
+    """What the class or function of a dotted name takes, with what its base classes take where it
+    passes `**` on to them.
 
     None for one of a library, and for what can't be loaded: building it says why.
     """

@@ -1,7 +1,7 @@
 """Names of earlier versions. Read for one version more, with a warning that says what to write now.
 
-`TARGETS`: classes and functions in a `_target_` or a list of trusted types; a prefix ends with a dot.
-`KEYS`: keys of the configuration, in files and overrides; `**` stands for any keys between.
+`TARGETS`: classes and functions in a `_target_` or a list of trusted types; a prefix ends with a
+dot. `KEYS`: keys of the configuration, in files and overrides; `**` stands for any keys between.
 `COMMAND_LINE`: verbs and options.
 """
 
@@ -157,7 +157,8 @@ def renamed_method(owner: type, old: str, new: str) -> None:
 
 
 def written_name(key: str, content: Mapping[str, Any]) -> str:
-    """What a file that holds a node calls a key of it, given from the root: by its old name if it still has that."""
+    """What a file that holds a node calls a key of it, given from the root: by its old name if it
+    still has that."""
     old = _replaced(key, {new: old for old, new in KEYS.items()}).rpartition(".")[2]
     return old if old in content else key.rpartition(".")[2]
 

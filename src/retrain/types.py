@@ -39,7 +39,8 @@ class Record:
 
     @classmethod
     def load(cls, path: Path, made_by: str) -> Self:
-        """Raises RetrainError naming the stage when the file is missing, damaged or does not fit."""
+        """Raises RetrainError naming the stage when the file is missing, damaged or does not
+        fit."""
         content = read_json(path, made_by)
         try:
             return cls.read(content)

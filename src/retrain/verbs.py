@@ -114,7 +114,8 @@ VERBS = {
         "look at your own data, guess its schema, write conf/data/<name>.yaml",
         "retrain init sales.csv --target amount --time sold_at\n"
         "  retrain init 'data/incoming/*.parquet' --target churned --time day --period week\n"
-        '  retrain init DATABASE_URL --query "select * from orders" --target late --time ordered_at',
+        '  retrain init DATABASE_URL --query "select * from orders" --target late '
+        "--time ordered_at",
         _INIT,
         overrides="",
         alone=True,

@@ -57,12 +57,14 @@ def find_root(start: Path | None = None) -> Path:
 
 
 def store_root() -> Path:
-    """Where `mlflow.db` and `mlruns/` lie: the main project, also while DVC runs an experiment in a copy of it."""
+    """Where `mlflow.db` and `mlruns/` lie: the main project, also while DVC runs an experiment in a
+    copy of it."""
     return Path(os.environ.get("DVC_ROOT") or find_root()).resolve()
 
 
 def in_experiment_copy() -> bool:
-    """Whether this is a copy of the project in which DVC runs a queued experiment (`dvc exp run --queue` or `--temp`)."""
+    """Whether this is a copy of the project in which DVC runs a queued experiment (`dvc exp run
+    --queue` or `--temp`)."""
     return store_root() != find_root().resolve()
 
 
@@ -73,12 +75,14 @@ def running_stage() -> str | None:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise."""
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes
+    otherwise."""
     temporary = path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unique = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-        # Readable for whom the umask says: rows may be personal data. (`mkstemp` would make it readable for nobody else.)
+        # Readable for whom the umask says: rows may be personal data. (`mkstemp` would make it
+        # readable for nobody else.)
         os.close(os.open(unique, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         temporary = unique
         yield temporary
@@ -86,7 +90,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise RetrainError(
             f"Could not write {path}: {error.strerror or error}. "
-            "The file that was there is untouched. Make room or mend the permissions, then run the command again."
+            "The file that was there is untouched. Make room or mend the permissions, then run the "
+            "command again."
         ) from error
     finally:
         if temporary != path:
@@ -95,7 +100,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def invalidated(path: Path) -> Iterator[None]:
-    """Take a stage's output away during the block: if the process dies in it, the next `dvc repro` runs that stage again."""
+    """Take a stage's output away during the block: if the process dies in it, the next `dvc repro`
+    runs that stage again."""
     aside = path.with_name(f".{path.name}.aside")
     with contextlib.suppress(FileNotFoundError):
         os.replace(path, aside)
@@ -117,7 +123,8 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path, made_by: str) -> Any:
-    """Content of a stage's output. Raises RetrainError naming the stage that makes it when it is missing."""
+    """Content of a stage's output. Raises RetrainError naming the stage that makes it when it is
+    missing."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -130,7 +137,8 @@ def read_json(path: Path, made_by: str) -> Any:
 
 @contextlib.contextmanager
 def project_lock(verb: str) -> Iterator[None]:
-    """Hold the project's lock, so that a stage that outlived its killed `dvc` can't write beside the next run.
+    """Hold the project's lock, so that a stage that outlived its killed `dvc` can't write beside
+    the next run.
 
     Raises RetrainError at once when another process holds it.
     """
@@ -152,7 +160,8 @@ def project_lock(verb: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Commit:
-    """The code that ran: `sha` is None outside git; `patch` is how the files in CODE differ from it, empty when they don't."""
+    """The code that ran: `sha` is None outside git; `patch` is how the files in CODE differ from
+    it, empty when they don't."""
 
     sha: str | None
     patch: str
@@ -160,7 +169,8 @@ class Commit:
 
 @functools.cache
 def current_commit() -> Commit:
-    """The commit of the work tree. Only code counts: config and data are recorded with each run by themselves."""
+    """The commit of the work tree. Only code counts: config and data are recorded with each run by
+    themselves."""
     try:
         sha = _git("rev-parse", "HEAD")
         if sha is None:
@@ -192,7 +202,8 @@ def _git(*arguments: str, environment: Mapping[str, str] | None = None) -> str |
 
 
 def snapshot_dvc_hash() -> str | None:
-    """The hash under which DVC's cache holds the snapshot, from `dvc.lock`; None while no `dvc repro` has recorded it."""
+    """The hash under which DVC's cache holds the snapshot, from `dvc.lock`; None while no `dvc
+    repro` has recorded it."""
     try:
         lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
         return str(lock["stages"]["snapshot"]["outs"][0]["md5"])

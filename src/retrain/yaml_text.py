@@ -1,7 +1,9 @@
-"""YAML that is written or changed by the program: every name comes back as it was, and the rest of a file stays as it is.
+"""YAML that is written or changed by the program: every name comes back as it was, and the rest of
+a file stays as it is.
 
-Values are quoted wherever one of the readers (Hydra's of YAML 1.1 with numbers of its own, DVC's of YAML 1.2) could take
-them for something else. Changes replace the text of single values, so comments and layout are kept.
+Values are quoted wherever one of the readers (Hydra's of YAML 1.1 with numbers of its own, DVC's of
+YAML 1.2) could take them for something else. Changes replace the text of single values, so comments
+and layout are kept.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ _LONGEST_KEY = 1000  # longer ones need the explicit form
 
 
 def inline(value: Any) -> str:
-    """A value on one line: texts quoted where they need it, lists and dictionaries in brackets and braces."""
+    """A value on one line: texts quoted where they need it, lists and dictionaries in brackets and
+    braces."""
     writer = ruamel.yaml.YAML()
     writer.width, writer.default_flow_style, writer.allow_unicode = 2**31 - 1, True, True
     stream = io.StringIO()
@@ -63,9 +66,11 @@ def literal(value: Any) -> Any:
 
 
 def read_as_written() -> None:
-    """Let OmegaConf, and with it Hydra, take a whole number for one only where its digits come back as they were written.
+    """Let OmegaConf, and with it Hydra, take a whole number for one only where its digits come back
+    as they were written.
 
-    By YAML 1.1 `000017` is 15, `2023_01` is 202301 and `12:30` is 750: here they are texts. `10_000` stays a number.
+    By YAML 1.1 `000017` is 15, `2023_01` is 202301 and `12:30` is 750: here they are texts.
+    `10_000` stays a number.
     """
     made = omegaconf._utils.get_yaml_loader
     if made.__module__ == __name__:
@@ -84,7 +89,8 @@ def read_as_written() -> None:
 
 
 def dump(content: Any) -> str:
-    """Plain content as OmegaConf writes it, but with texts as they are: `${` is no interpolation here."""
+    """Plain content as OmegaConf writes it, but with texts as they are: `${` is no interpolation
+    here."""
     return yaml.dump(
         content,
         default_flow_style=False,
@@ -100,15 +106,17 @@ def load(text: str) -> Any:
 
 
 def comment(text: str) -> str:
-    """A text that may stand behind `#`: on one line, without characters that YAML does not allow."""
+    """A text that may stand behind `#`: on one line, without characters that YAML does not
+    allow."""
     return "".join(character for character in re.sub(r"\s+", " ", text) if character.isprintable())
 
 
 def change(
     text: str, where: str, keys: Sequence[str | int], value: str | Callable[[Any], str]
 ) -> str:
-    """The file `where`, of content `text`, with another value under some keys; a key of a list of one-entry mappings finds
-    the mapping that has it. `value` is YAML, or makes it from the present value.
+    """The file `where`, of content `text`, with another value under some keys; a key of a list of
+    one-entry mappings finds the mapping that has it. `value` is YAML, or makes it from the present
+    value.
 
     Raises ConfigError naming the file and the key when it isn't there.
     """
@@ -120,7 +128,8 @@ def change(
         ) from error
     if node is None:
         raise ConfigError(
-            f"{where} has no key `{'.'.join(map(str, keys))}`, so it can't be changed there. Add it first."
+            f"{where} has no key `{'.'.join(map(str, keys))}`, so it can't be changed there. Add "
+            "it first."
         )
     start, end = node.start_mark.index, node.end_mark.index
     old = text[start:end].rstrip()

@@ -33,7 +33,8 @@ def run(config: Config, options: argparse.Namespace) -> None:
             )
     elif not entries and not looks:
         print(
-            f"The ledger of `{config.tracking.registered_model}` is empty: there is no champion. {first_or_lost(config)}"
+            f"The ledger of `{config.tracking.registered_model}` is empty: there is no champion. "
+            f"{first_or_lost(config)}"
         )
     elif options.at is not None:
         for label, text in served_at(entries, parse_moment(options.at), config.data.metric):
@@ -60,9 +61,11 @@ def in_order(entries: Sequence[Entry], looks: Sequence[Look]) -> list[Entry | Lo
 
 
 def parse_moment(text: str) -> datetime:
-    """A date means the end of that day, a time itself; both in UTC unless a zone is given. Returned in UTC.
+    """A date means the end of that day, a time itself; both in UTC unless a zone is given. Returned
+    in UTC.
 
-    Raises ConfigError for anything else: a guess at `03/04/2013` would give the wrong champion without a word.
+    Raises ConfigError for anything else: a guess at `03/04/2013` would give the wrong champion
+    without a word.
     """
     try:
         if re.fullmatch(r"\d{4}-\d\d-\d\d|\d{8}", text, re.ASCII):
@@ -73,7 +76,8 @@ def parse_moment(text: str) -> datetime:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ConfigError(
-            f"`--at` is {text!r}, but must be a date such as 2013-11-15, which means the end of that day in UTC, or a time such "
+            f"`--at` is {text!r}, but must be a date such as 2013-11-15, which means the end of "
+            "that day in UTC, or a time such "
             "as 2013-11-15T12:00 (UTC) or 2013-11-15T12:00+02:00."
         ) from None
 
@@ -81,8 +85,8 @@ def parse_moment(text: str) -> datetime:
 def served_at(entries: Sequence[Entry], moment: datetime, metric: str) -> list[tuple[str, str]]:
     """Who served at a moment by the ledger's clock, and why.
 
-    Where that was before the first entry, history was replayed: then also whose data ended last before the moment. Of the
-    figures those of `metric`, the data set's own, come first.
+    Where that was before the first entry, history was replayed: then also whose data ended last
+    before the moment. Of the figures those of `metric`, the data set's own, come first.
     """
     champion = current_champion(
         [entry for entry in entries if datetime.fromisoformat(entry.time) <= moment]
@@ -120,7 +124,8 @@ def _explain(champion: Entry, entries: Sequence[Entry], metric: str) -> list[tup
         ("Why", f"{grounds}, by {champion.who}: {champion.reason}"),
         (
             "Trained",
-            f"on rows before {(champion.trained_until or '?')[:16].replace('T', ' ')}, for batch {champion.newest_batch}",
+            f"on rows before {(champion.trained_until or '?')[:16].replace('T', ' ')}, for batch "
+            f"{champion.newest_batch}",
         ),
     ]
     # What a person brought back was judged by the gate once, earlier.
@@ -139,7 +144,10 @@ def _explain(champion: Entry, entries: Sequence[Entry], metric: str) -> list[tup
         lines += [("Figures" if number == 0 else "", text) for number, text in enumerate(shown)]
     elif original:
         lines.append(("", original))
-    where = f"run {champion.run_id}, snapshot {champion.snapshot}, commit {champion.git_commit or 'none'}, ledger entry {champion.seq}"
+    where = (
+        f"run {champion.run_id}, snapshot {champion.snapshot}, commit "
+        f"{champion.git_commit or 'none'}, ledger entry {champion.seq}"
+    )
     return [*lines, ("Where", where)]
 
 

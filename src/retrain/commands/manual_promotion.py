@@ -1,4 +1,5 @@
-"""A person, not the gate, decides who serves: `retrain approve`, `retrain rollback`, `retrain promote VERSION`."""
+"""A person, not the gate, decides who serves: `retrain approve`, `retrain rollback`, `retrain
+promote VERSION`."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ SAMPLE_ROWS = 1000
 
 
 def run(config: Config, options: argparse.Namespace) -> None:
-    """Raises PromotionError when that version can't serve, or the champion moves meanwhile; ModelError when it does not work."""
+    """Raises PromotionError when that version can't serve, or the champion moves meanwhile;
+    ModelError when it does not work."""
     store = open_store(config)
     ledger = Ledger.open(store)
     entries = ledger.entries()
@@ -46,7 +48,8 @@ def run(config: Config, options: argparse.Namespace) -> None:
     )
     if entry.kind == ROLLBACK:
         print(
-            f"The recipe of version {before} is not promoted again on its snapshot, unless a person does it."
+            f"The recipe of version {before} is not promoted again on its snapshot, unless a "
+            "person does it."
         )
 
 
@@ -71,12 +74,14 @@ def _plan(
 
 
 def find_origin(store: Store, version: int, entries: Sequence[Entry]) -> VersionInfo:
-    """What the registry knows about a version. Raises PromotionError for one that can't be compared with later."""
+    """What the registry knows about a version. Raises PromotionError for one that can't be compared
+    with later."""
     found = versions.require(store, version)
     model = versions.checked_record(found, entries)
     if not model.trained_until or not model.contents:
         raise PromotionError(
-            f"Version {version} has no record of the rows that it was trained on, so no challenger could ever be compared with it "
+            f"Version {version} has no record of the rows that it was trained on, so no challenger "
+            "could ever be compared with it "
             "fairly. Only versions that `dvc repro` has registered can serve."
         )
     unrefitted = model
@@ -91,7 +96,8 @@ def find_origin(store: Store, version: int, entries: Sequence[Entry]) -> Version
 def try_out(config: Config, store: Store, version: int, entries: Sequence[Entry]) -> None:
     """Load a version and score the newest labelled rows with it, before anything depends on it.
 
-    Raises ModelError or DataError when that fails. The champion's score is shown beside it, if it can be had.
+    Raises ModelError or DataError when that fails. The champion's score is shown beside it, if it
+    can be had.
     """
     snapshot = SnapshotStore(SNAPSHOT)
     rows = snapshot.read([snapshot.manifest().labelled[-1].period]).tail(SAMPLE_ROWS)
@@ -132,9 +138,11 @@ def try_out(config: Config, store: Store, version: int, entries: Sequence[Entry]
 def carry_out(
     store: Store, ledger: Ledger, started: datetime, plan: Callable[[Sequence[Entry]], Entry]
 ) -> tuple[Entry, int | None]:
-    """Append what `plan` makes of the ledger, and let the aliases follow. Returns the entry and the champion before it.
+    """Append what `plan` makes of the ledger, and let the aliases follow. Returns the entry and the
+    champion before it.
 
-    Raises PromotionError when the champion has moved since the command was `started`: the person decided about another one.
+    Raises PromotionError when the champion has moved since the command was `started`: the person
+    decided about another one.
     """
     before: int | None = None
 
@@ -143,8 +151,10 @@ def carry_out(
         serving = current_champion(entries)
         if serving is not None and datetime.fromisoformat(serving.time) > started:
             raise PromotionError(
-                f"The champion has moved to version {serving.champion} (ledger entry {serving.seq}, {serving.time}, by {serving.who}) "
-                "since this command was started. Nothing was changed. Look at `retrain history`, then decide again."
+                f"The champion has moved to version {serving.champion} (ledger entry "
+                f"{serving.seq}, {serving.time}, by {serving.who}) "
+                "since this command was started. Nothing was changed. Look at `retrain history`, "
+                "then decide again."
             )
         before = serving.champion if serving else None
         return plan(entries)

@@ -59,15 +59,18 @@ class Outputs:
 
 
 def run(config: Config, options: argparse.Namespace) -> None:
-    """Rows that can't be scored have no prediction but the reason; raises DataError, and writes nothing, when none can be."""
+    """Rows that can't be scored have no prediction but the reason; raises DataError, and writes
+    nothing, when none can be."""
     refuse_other_kinds(options.input)
     if not options.output.name.lower().endswith(OUTPUTS) or options.output.is_dir():
         raise DataError(
-            f"`--output` is {options.output.name}, but must be a file that ends in {' or '.join(OUTPUTS)}."
+            f"`--output` is {options.output.name}, but must be a file that ends in "
+            f"{' or '.join(OUTPUTS)}."
         )
     if options.output == options.input:
         raise DataError(
-            f"`--output` is the input itself, {options.input.name}. Give the scored rows a file of their own."
+            f"`--output` is the input itself, {options.input.name}. Give the scored rows a file of "
+            "their own."
         )
     version, model = load_champion(config)
     rows = read_input(config, options.input, model.features)
@@ -88,8 +91,8 @@ def load_champion(config: Config) -> tuple[int, Model]:
 
 
 def read_input(config: Config, path: Path, features: Mapping[str, ColumnType]) -> pl.DataFrame:
-    """A file whose features are read as the schema says, written as those of the source are. Others are as they are found:
-    a label that can't be read keeps no row from being scored."""
+    """A file whose features are read as the schema says, written as those of the source are. Others
+    are as they are found: a label that can't be read keeps no row from being scored."""
     node: Any = config.data.source
     while isinstance(node, dict) and isinstance(
         node.get("source"), dict
@@ -116,9 +119,10 @@ def score(
 ) -> pl.DataFrame:
     """The rows with `prediction`, `prediction_problem`, `model_version` and `predicted_at` (UTC).
 
-    The prediction is the probability of the positive class, a value, or of several classes the most probable one, with
-    the probability of each in `probability_<class>`. It is null where `prediction_problem` says why. Raises DataError when a
-    feature is missing in all rows, no row can be scored, or a column of the input has the name of a new one.
+    The prediction is the probability of the positive class, a value, or of several classes the most
+    probable one, with the probability of each in `probability_<class>`. It is null where
+    `prediction_problem` says why. Raises DataError when a feature is missing in all rows, no row
+    can be scored, or a column of the input has the name of a new one.
     """
     rows, unread = split_problems(rows)
     classes = known_classes(model.pipeline) if config.data.task is Task.multiclass else []
@@ -158,7 +162,8 @@ def _check_names(rows: pl.DataFrame, source: str, classes: Sequence[str], output
     taken = [name for name in [*new, *map(outputs.probability, classes)] if name in rows.columns]
     if taken:
         raise DataError(
-            f"{source} has a column {', '.join(f'`{name}`' for name in taken)} already, which scoring would overwrite. Give "
+            f"{source} has a column {', '.join(f'`{name}`' for name in taken)} already, which "
+            "scoring would overwrite. Give "
             "the new columns names of their own, such as `--prefix champion_`."
         )
 
@@ -166,7 +171,8 @@ def _check_names(rows: pl.DataFrame, source: str, classes: Sequence[str], output
 def _unfit(
     rows: pl.DataFrame, features: Mapping[str, ColumnType], required: Collection[str]
 ) -> pl.Series:
-    """For each row why its values can't be scored, null where they can: infinite ones, and missing ones that are required."""
+    """For each row why its values can't be scored, null where they can: infinite ones, and missing
+    ones that are required."""
     problems = pl.Series([None], dtype=pl.String).new_from_index(0, len(rows))
     for name, kind in features.items():
         values = to_feature(rows[name], kind)
@@ -188,7 +194,8 @@ def _unfit(
 def _score_rows(
     model: Model, rows: pl.DataFrame, classes: Sequence[str]
 ) -> tuple[NDArray, dict[int, str]]:
-    """Scores of rows, NaN for those that the model fails on, with the reason by the row's place: halved until they are found.
+    """Scores of rows, NaN for those that the model fails on, with the reason by the row's place:
+    halved until they are found.
 
     Raises ModelError when there are too many of them to be single bad rows.
     """
@@ -226,9 +233,11 @@ def _predicted(
 
 
 def with_one_format(table: pl.DataFrame) -> pl.DataFrame:
-    """The table with numbers as texts where a CSV file would hold some with an exponent and others without.
+    """The table with numbers as texts where a CSV file would hold some with an exponent and others
+    without.
 
-    They are written out, up to 15 digits before or behind the point; beyond that all of the column have an exponent.
+    They are written out, up to 15 digits before or behind the point; beyond that all of the column
+    have an exponent.
     """
     return table.with_columns(
         _written_alike(values)
@@ -262,7 +271,8 @@ def _write(scored: pl.DataFrame, path: Path) -> None:
             )
         except pl.exceptions.PolarsError as error:
             raise DataError(
-                f"The scored rows can't be written to {path.name}: {str(error).splitlines()[0]}. Choose the other of "
+                f"The scored rows can't be written to {path.name}: {str(error).splitlines()[0]}. "
+                "Choose the other of "
                 f"{' and '.join(OUTPUTS)} for `--output`."
             ) from error
 
@@ -289,7 +299,8 @@ def _tell(problems: pl.Series, options: argparse.Namespace, version: int) -> Non
 
 
 def check_columns(rows: pl.DataFrame, features: Mapping[str, ColumnType], source: str) -> None:
-    """Raises DataError that names every feature column that is missing or has the wrong type. Others are passed through."""
+    """Raises DataError that names every feature column that is missing or has the wrong type.
+    Others are passed through."""
     problems = []
     for name, kind in features.items():
         if name not in rows.columns:
@@ -299,6 +310,7 @@ def check_columns(rows: pl.DataFrame, features: Mapping[str, ColumnType], source
             problems.append(f"`{name}` has type {rows.schema[name]} instead of {kind.name}")
     if problems:
         raise DataError(
-            f"{source} can't be scored: {'; '.join(problems)}. The champion was trained on these columns, which were those "
+            f"{source} can't be scored: {'; '.join(problems)}. The champion was trained on these "
+            "columns, which were those "
             "of conf/data/ then."
         )

@@ -1,7 +1,9 @@
-"""`retrain reproduce VERSION`: the recorded commit, snapshot and config in a temporary worktree, trained again.
+"""`retrain reproduce VERSION`: the recorded commit, snapshot and config in a temporary worktree,
+trained again.
 
-The code that trains is that of the recorded commit, with the changes that were not committed then; only the Python
-environment is today's. What the tracking store holds of it is run only if it is what the ledger recorded.
+The code that trains is that of the recorded commit, with the changes that were not committed then;
+only the Python environment is today's. What the tracking store holds of it is run only if it is
+what the ledger recorded.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ log = logging.getLogger("retrain")
 
 
 def run(config: Config, options: argparse.Namespace) -> None:
-    """Raises RetrainError when the predictions differ, or something that was recorded can't be had any more."""
+    """Raises RetrainError when the predictions differ, or something that was recorded can't be had
+    any more."""
     store = open_store(config)
     entries = Ledger.open(store).entries()
     version = versions.require(store, options.version)
@@ -58,33 +61,43 @@ def run(config: Config, options: argparse.Namespace) -> None:
             versions.recorded_digest(version, entries),
             _more(store, version, entries),
         )
-    outcome = f"{result['rows']:,} rows of {', '.join(result['batches'])}, {result['metric']} {result['value']:.6f}"
+    outcome = (
+        f"{result['rows']:,} rows of {', '.join(result['batches'])}, {result['metric']} "
+        f"{result['value']:.6f}"
+    )
     commit = code.git_commit[:8]
     if not result["identical"]:
         raise RetrainError(
-            f"Version {version.version} is not reproduced: trained again at commit {commit}, its predictions differ on "
+            f"Version {version.version} is not reproduced: trained again at commit {commit}, its "
+            "predictions differ on "
             f"{result['different']:,} of {outcome}, by at most {result['largest']:.3g}. "
             "Compare package versions (above) and the machine with those of its run."
         )
     print(
-        f"Version {version.version} is reproduced: trained again at commit {commit}, its predictions are identical ({outcome})."
+        f"Version {version.version} is reproduced: trained again at commit {commit}, its "
+        f"predictions are identical ({outcome})."
     )
 
 
 def _show_and_check(version: ModelVersion, code: RecordedCode, trusted: bool) -> None:
-    """Show what is about to be run. Raises StoreError unless the ledger vouches for it, or a person does who has seen it."""
+    """Show what is about to be run. Raises StoreError unless the ledger vouches for it, or a person
+    does who has seen it."""
     log.info("Version %s was trained by:", version.version)
     for line in code.lines(whole=not code.known or bool(code.disagreements)):
         log.info("  %s", line)
     if code.disagreements:
         raise StoreError(
-            f"Version {version.version} is not reproduced: the tracking store no longer holds what the ledger recorded "
-            f"({'; '.join(code.disagreements)}). Somebody has changed it. Nothing was run. Restore the run {version.run_id} from a backup."
+            f"Version {version.version} is not reproduced: the tracking store no longer holds what "
+            "the ledger recorded "
+            f"({'; '.join(code.disagreements)}). Somebody has changed it. Nothing was run. Restore "
+            f"the run {version.run_id} from a backup."
         )
     if not code.known and not trusted:
         raise StoreError(
-            f"The ledger has no digest of what trained version {version.version}: it was written by an earlier version of this project, or "
-            "the version was never judged. Code and config above come from the tracking store alone, and would be run on this machine. "
+            f"The ledger has no digest of what trained version {version.version}: it was written "
+            "by an earlier version of this project, or "
+            "the version was never judged. Code and config above come from the tracking store "
+            "alone, and would be run on this machine. "
             f"If you trust them: retrain reproduce {version.version} --trust-store"
         )
 
@@ -106,7 +119,8 @@ def _worktree(commit: str) -> Iterator[Path]:
         added = _command("git", "worktree", "add", "--detach", str(folder), commit)
         if added.returncode:
             raise RetrainError(
-                f"Commit {commit} can't be checked out: {_last_line(added)}. Fetch it, then run the command again."
+                f"Commit {commit} can't be checked out: {_last_line(added)}. Fetch it, then run "
+                "the command again."
             )
         try:
             yield folder
@@ -126,7 +140,8 @@ def _restore_code_and_config(code: RecordedCode, folder: Path) -> None:
 
 
 def _restore_snapshot(dvc_hash: str, folder: Path) -> None:
-    """Check the snapshot out of this project's DVC cache, or pull it. Raises RetrainError when neither has it."""
+    """Check the snapshot out of this project's DVC cache, or pull it. Raises RetrainError when
+    neither has it."""
     cache = _command("dvc", "cache", "dir").stdout.strip()
     local = Path(".dvc/config.local")
     if local.is_file():
@@ -150,7 +165,8 @@ def _restore_snapshot(dvc_hash: str, folder: Path) -> None:
 
 
 def _more(store: Store, version: ModelVersion, entries: Sequence[Entry]) -> list[str]:
-    """What `train_again` has to know beside the usual, as arguments: the base of a continued version, the choice of a refit."""
+    """What `train_again` has to know beside the usual, as arguments: the base of a continued
+    version, the choice of a refit."""
     facts = {}
     lineage = version.tags.get("continued_from")
     if lineage:
@@ -168,7 +184,8 @@ def _more(store: Store, version: ModelVersion, entries: Sequence[Entry]) -> list
 def _train_again(
     folder: Path, version: ModelVersion, model: Path, sha256: str, more: list[str]
 ) -> dict:
-    """Run the commit's own `train_again` on the commit's own code, without this user's credentials: it needs none."""
+    """Run the commit's own `train_again` on the commit's own code, without this user's credentials:
+    it needs none."""
     arguments = [version.tags["trained_until"], str(model), sha256, version.tags["snapshot"]]
     code = os.pathsep.join(filter(None, [str(folder / "src"), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "retrain.commands.train_again", *arguments, *more]

@@ -23,7 +23,8 @@ def run(options: argparse.Namespace) -> None:
     flags = ["--info", options.info] if options.info else ["--cfg", options.cfg]
     flags += ["--package", options.package] if options.package else []
     flags += ["--resolve"] if options.resolve else []
-    # Hydra reads its arguments from the command line only, and without this ends the process itself, with a traceback.
+    # Hydra reads its arguments from the command line only, and without this ends the process
+    # itself, with a traceback.
     sys.argv = [f"retrain {options.verb}", *flags, *options.overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     logging.getLogger().handlers.clear()  # Hydra brings its own, and would say everything twice

@@ -51,7 +51,8 @@ def run(config: Config, options: argparse.Namespace) -> None:
 
 
 def _lost(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The screen where the pipeline has had a champion and the store knows of none: it was deleted, or is another one."""
+    """The screen where the pipeline has had a champion and the store knows of none: it was deleted,
+    or is another one."""
     champion = promoted_champion(config.tracking.registered_model)
     if champion is None:
         return _of_an_older(config.tracking.registered_model, -1, lines)
@@ -61,7 +62,10 @@ def _lost(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]
         if local
         else f"the server that {config.tracking.uri_from_env} named then"
     )
-    text = f"unknown: {PROMOTION} names version {champion}, and this tracking store has no ledger. It was deleted, or is another one"
+    text = (
+        f"unknown: {PROMOTION} names version {champion}, and this tracking store has no ledger. It "
+        "was deleted, or is another one"
+    )
     lost = [
         ("Champion", text) if label == "Champion" else (label, line) for label, line in lines[:-1]
     ]
@@ -72,7 +76,8 @@ def _lost(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]
 
 
 def _of_another(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The screen where the results in `reports/` were made with another ledger than the one that is shown."""
+    """The screen where the results in `reports/` were made with another ledger than the one that is
+    shown."""
     try:
         pointer = LedgerPointer.load(LEDGER_POINTER, "train")
     except RetrainError:
@@ -83,7 +88,10 @@ def _of_another(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str,
         return lines
     if pointer.run_id == ledger.run_id:
         return _of_an_older(store.registered_model, len(ledger.entries()) - 1, lines)
-    text = f"{LEDGER_POINTER} and reports/ belong to another ledger (run {pointer.run_id[:8]}) than this store holds"
+    text = (
+        f"{LEDGER_POINTER} and reports/ belong to another ledger (run {pointer.run_id[:8]}) than "
+        "this store holds"
+    )
     return [
         *lines[:-1],
         ("Other store", text),
@@ -94,8 +102,8 @@ def _of_another(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str,
 def _of_an_older(
     registered_model: str, last: int, lines: list[tuple[str, str]]
 ) -> list[tuple[str, str]]:
-    """The screen where the results in `reports/` come after the end of the ledger, the entry `last`: they are of a newer copy of
-    the store."""
+    """The screen where the results in `reports/` come after the end of the ledger, the entry
+    `last`: they are of a newer copy of the store."""
     try:
         promoted = PromotionRecord.load(PROMOTION, "promote")
     except RetrainError:
@@ -112,12 +120,14 @@ def _of_an_older(
 
 
 def first_or_lost(config: Config) -> str:
-    """What to do where the ledger is empty: nothing was ever promoted, or the store that knew is not here."""
+    """What to do where the ledger is empty: nothing was ever promoted, or the store that knew is
+    not here."""
     champion = promoted_champion(config.tracking.registered_model)
     if champion is None:
         return "`dvc repro` trains the first one."
     return (
-        f"{PROMOTION} names version {champion}, which this tracking store does not know: it was deleted, or is another one. "
+        f"{PROMOTION} names version {champion}, which this tracking store does not know: it was "
+        "deleted, or is another one. "
         "`retrain status` says what to do."
     )
 
@@ -135,7 +145,8 @@ def _decision(manifest: Manifest | None) -> list[tuple[str, str]]:
 
 
 def _refused(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The screen where the snapshot is older than what its source holds: the newest update was refused."""
+    """The screen where the snapshot is older than what its source holds: the newest update was
+    refused."""
     try:
         refusal = RefusalRecord.load(REFUSED, "snapshot")
     except RetrainError:
@@ -151,7 +162,8 @@ def _refused(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, st
 
 
 def _on_hold(manifest: Manifest | None, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The screen with the batches on hold, and why; what to do about the newest one where nothing else comes first."""
+    """The screen with the batches on hold, and why; what to do about the newest one where nothing
+    else comes first."""
     held = [batch for batch in manifest.batches if batch.on_hold] if manifest is not None else []
     if not held:
         return lines
@@ -159,7 +171,10 @@ def _on_hold(manifest: Manifest | None, lines: list[tuple[str, str]]) -> list[tu
     *before, (label, following) = lines
     newest = manifest.batches[-1]
     if newest.on_hold and following.startswith(NEW_BATCH):
-        way_out = f"mend it at its source, or, if it is right, list it under `monitoring.accept`: [{newest.period}]"
+        way_out = (
+            "mend it at its source, or, if it is right, list it under `monitoring.accept`: "
+            f"[{newest.period}]"
+        )
         if newest.held_by_hand:
             way_out = "take it off `monitoring.hold` to use it"
         following = (
@@ -188,26 +203,32 @@ def _corrected(config: Config, manifest: Manifest) -> list[tuple[str, str]]:
             if record.contents.get(batch.period, now) != now
         ]
         if batch.revision > 1 and stale:
-            text = f"batch {batch.period} (revision {batch.revision}): versions {', '.join(stale)} were trained on other rows of it"
+            text = (
+                f"batch {batch.period} (revision {batch.revision}): versions {', '.join(stale)} "
+                "were trained on other rows of it"
+            )
             lines.append(("Corrected", text))
     return lines
 
 
 def read_ledger(config: Config) -> list[Entry]:
-    """The whole ledger; empty, without importing MLflow, when nothing was ever tracked. Mends what a crash left of the aliases."""
+    """The whole ledger; empty, without importing MLflow, when nothing was ever tracked. Mends what
+    a crash left of the aliases."""
     if not store_exists(config.tracking):
         return []
     store = open_store(config)
     ledger = Ledger.open(store)
     try:
         follow_ledger(store, ledger)
-    except StoreError as error:  # somebody has deleted the champion's version: who asks must still see what there was
+    # somebody has deleted the champion's version: who asks must still see what there was
+    except StoreError as error:
         log.warning("%s", error)
     return ledger.entries()
 
 
 def read_looks(config: Config) -> list[Look]:
-    """Every verdict that anybody was about to see; empty, without importing MLflow, when nothing was ever tracked."""
+    """Every verdict that anybody was about to see; empty, without importing MLflow, when nothing
+    was ever tracked."""
     if not store_exists(config.tracking):
         return []
     return Ledger.open(open_store(config)).looks()
@@ -224,7 +245,10 @@ def screen(
         batches = manifest.batches
         rows = sum(batch.rows for batch in batches)
         quarantined = sum(batch.quarantined_rows for batch in batches)
-        text = f"{manifest.digest[:8]}, {len(batches)} batches, {batches[0].period} to {batches[-1].period}"
+        text = (
+            f"{manifest.digest[:8]}, {len(batches)} batches, {batches[0].period} to "
+            f"{batches[-1].period}"
+        )
         lines.append(("Snapshot", f"{text}, {rows:,} labelled rows ({quarantined:,} quarantined)"))
         if manifest.waiting:
             waits = ", ".join(batch.period for batch in manifest.waiting)
@@ -240,16 +264,23 @@ def screen(
         lines.append(
             (
                 "",
-                f"trained on rows before {(champion.trained_until or '?')[:16].replace('T', ' ')}, for batch {champion.newest_batch}",
+                f"trained on rows before {(champion.trained_until or '?')[:16].replace('T', ' ')}, "
+                f"for batch {champion.newest_batch}",
             )
         )
     pending = pending_approval(entries)
     if pending is not None:
-        text = f"version {pending.candidate} passed the gate and waits for a person (ledger entry {pending.seq})"
+        text = (
+            f"version {pending.candidate} passed the gate and waits for a person (ledger entry "
+            f"{pending.seq})"
+        )
         lines.append(("Candidate", text))
     last = next((entry for entry in reversed(entries) if entry.kind == VERDICT), None)
     if last is not None:
-        text = f"{last.verdict} for version {last.challenger} on batch {last.newest_batch}, {last.time}"
+        text = (
+            f"{last.verdict} for version {last.challenger} on batch {last.newest_batch}, "
+            f"{last.time}"
+        )
         lines += [("Last verdict", text), ("", last.reason)]
     if entries and entries[-1].kind != VERDICT:
         lines += [

@@ -24,7 +24,8 @@ def check_holdout(name: str, model: ModelRecord, first_row: str, batches: Mappin
     if not model.trained_until or not model.contents:
         raise PromotionError(
             f"{who} has no record of the rows that it was trained on, so it can't be shown that it "
-            "has not seen the evaluation rows. Only versions that this project has registered, with "
+            "has not seen the evaluation rows. Only versions that this project has registered, "
+            "with "
             "their tags as they were, can be compared.",
             hint=hint,
         )

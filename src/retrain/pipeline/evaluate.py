@@ -1,4 +1,5 @@
-"""Stage `evaluate`: statistics on stored predictions, and the gate's verdict. Loads no model, imports no model library."""
+"""Stage `evaluate`: statistics on stored predictions, and the gate's verdict. Loads no model,
+imports no model library."""
 
 from __future__ import annotations
 
@@ -32,8 +33,8 @@ log = logging.getLogger("retrain")
 
 
 def run(config: Config) -> None:
-    """Official where DVC runs it. For a person it is a what-if: printed, counted as a look, and written nowhere that a later
-    command takes for a verdict."""
+    """Official where DVC runs it. For a person it is a what-if: printed, counted as a look, and
+    written nowhere that a later command takes for a verdict."""
     official = workspace.running_stage() is not None
     trained = ChallengerRecord.load(workspace.CHALLENGER, "train")
     if not trained.retrained:
@@ -43,7 +44,8 @@ def run(config: Config) -> None:
         return
     if trained.task != config.data.task.name:
         raise PromotionError(
-            f"The predictions are of a {trained.task} model, and `data.task` is {config.data.task.name}. "
+            f"The predictions are of a {trained.task} model, and `data.task` is "
+            f"{config.data.task.name}. "
             "Run `dvc repro` to train for that task."
         )
     predictions = _read_predictions(trained)
@@ -68,7 +70,8 @@ def run(config: Config) -> None:
 
 
 def worse_than_constant(config: Config, comparison: Comparison) -> str:
-    """That the challenger is no model, and what to try; empty where it does better than the best constant, or where nobody can tell."""
+    """That the challenger is no model, and what to try; empty where it does better than the best
+    constant, or where nobody can tell."""
     metric = comparison.metric
     try:
         worsening = comparison.worsening(BASELINE, metric).value
@@ -85,9 +88,12 @@ def worse_than_constant(config: Config, comparison: Comparison) -> str:
         if not model.lower().startswith(name.replace("_", ""))
     ]
     return (
-        f"The challenger ({model}) ends worse than a constant prediction on the evaluation rows: {metric} "
-        f"{scores[0]:.4g} against {scores[1]:.4g}. Either the features tell nothing about the target, or this model can't cope with so "
-        f"few rows (a class): try {' or '.join(f'`model={name}`' for name in others)}, and look through `data.features`."
+        f"The challenger ({model}) ends worse than a constant prediction on the evaluation rows: "
+        f"{metric} "
+        f"{scores[0]:.4g} against {scores[1]:.4g}. Either the features tell nothing about the "
+        "target, or this model can't cope with so "
+        f"few rows (a class): try {' or '.join(f'`model={name}`' for name in others)}, and look "
+        "through `data.features`."
     )
 
 
@@ -100,7 +106,8 @@ def _decide_once(
 ) -> Comparison:
     """The comparison with its look and verdict: a look is in the ledger before anybody sees it.
 
-    Of the configured gate train has recorded it, with the store open. Only for another one MLflow is loaded, for 2 s or 3.
+    Of the configured gate train has recorded it, with the store open. Only for another one MLflow
+    is loaded, for 2 s or 3.
     """
     if gate in trained.looks:
         look = dataclasses.replace(
@@ -121,7 +128,8 @@ def _show(compared: Comparison) -> None:
     for name, check in compared.checks.items():
         print(f"  {formatting.outcome(check):<16}{name}: {check.reason}")
     print(
-        f"Only shown, and counted as look {compared.look} at these evaluation rows; `retrain promote` does not carry it out. "
+        f"Only shown, and counted as look {compared.look} at these evaluation rows; `retrain "
+        "promote` does not carry it out. "
         "To make a gate the pipeline's, write it into conf/, then `dvc repro`."
     )
 
@@ -133,12 +141,14 @@ def _read_predictions(trained: ChallengerRecord) -> pl.DataFrame:
         content = b""
     if hashlib.sha256(content).hexdigest() != trained.predictions:
         raise PromotionError(
-            f"{workspace.PREDICTIONS} is missing or not the file that train wrote. Run `dvc repro -f -s train` to make it again."
+            f"{workspace.PREDICTIONS} is missing or not the file that train wrote. Run `dvc repro "
+            "-f -s train` to make it again."
         )
     predictions = pl.read_parquet(content)
     if WINDOW not in predictions.columns:
         raise PromotionError(
-            f"{workspace.PREDICTIONS} was written by an earlier version of this project, and lacks the column `{WINDOW}`. Run "
+            f"{workspace.PREDICTIONS} was written by an earlier version of this project, and lacks "
+            f"the column `{WINDOW}`. Run "
             "`dvc repro -f -s train` to make it again."
         )
     return predictions
@@ -165,7 +175,8 @@ def compare_stored(
     trained: ChallengerRecord,
     specs: Mapping[str, CheckSpec],
 ) -> Comparison:
-    """The comparison with all that the checks ask for: metrics, features, reference windows, facts."""
+    """The comparison with all that the checks ask for: metrics, features, reference windows,
+    facts."""
     predictions = with_block(config, predictions)
     rows = predictions.filter(pl.col(WINDOW) == EVALUATION)
     checks = [spec.check for spec in specs.values()]
@@ -183,7 +194,8 @@ def compare_stored(
 def _with_features(
     config: Config, judged: pl.DataFrame, trained: ChallengerRecord, columns: list[str]
 ) -> pl.DataFrame:
-    """The evaluation rows with some feature columns, which lie in the snapshot in the same order."""
+    """The evaluation rows with some feature columns, which lie in the snapshot in the same
+    order."""
     wanted = [name for name in columns if name not in judged.columns]
     if not wanted:
         return judged
@@ -195,6 +207,7 @@ def _with_features(
     features = read.filter(pl.col(config.data.time_column).is_between(start, end))
     if not features.select(identity).equals(judged.select(identity)):
         raise PromotionError(
-            "The snapshot no longer holds the rows that the predictions are about. Run `dvc repro -f -s train` to make them again."
+            "The snapshot no longer holds the rows that the predictions are about. Run `dvc repro "
+            "-f -s train` to make them again."
         )
     return judged.hstack(features.select(name for name in wanted if name in features.columns))

@@ -46,7 +46,8 @@ def run(config: Config) -> None:
             log.info("%s batch(es) %s: %s", len(keys), what, ", ".join(keys))
     for period, corrected in change.row_changes.items():
         log.info(
-            "Batch %s was corrected: %s. Versions that were trained on the old rows: `retrain status`.",
+            "Batch %s was corrected: %s. Versions that were trained on the old rows: `retrain "
+            "status`.",
             period,
             corrected,
         )
@@ -77,7 +78,8 @@ def run(config: Config) -> None:
     if change.manifest.waiting:
         names = ", ".join(batch.period for batch in change.manifest.waiting)
         log.info(
-            "Labels of %s may still be on their way (`data.label_delay`): neither trains nor judges.",
+            "Labels of %s may still be on their way (`data.label_delay`): neither trains nor "
+            "judges.",
             names,
         )
     quarantined = sum(batch.quarantined_rows for batch in batches)
@@ -99,11 +101,18 @@ def how_to_accept(batches: Sequence[Batch], accept_after: int | None) -> list[st
     first, *others = batches
     why = first.why_on_hold
     if first.held_by_hand:
-        way_out = f"Take it off `monitoring.hold` in conf/config.yaml to use it{' again' if first.anomalies else ''}"
+        way_out = (
+            "Take it off `monitoring.hold` in conf/config.yaml to use "
+            f"it{' again' if first.anomalies else ''}"
+        )
     else:
-        way_out = f"Mend it at its source, or, if it is right, list it under `monitoring.accept` in conf/config.yaml: [{first.period}]"
+        way_out = (
+            "Mend it at its source, or, if it is right, list it under `monitoring.accept` in "
+            f"conf/config.yaml: [{first.period}]"
+        )
     lines = [
-        f"Batch {first.period} {'is' if first.held_by_hand else 'looks broken and is'} on hold: it neither trains nor judges. "
+        f"Batch {first.period} {'is' if first.held_by_hand else 'looks broken and is'} on hold: it "
+        "neither trains nor judges. "
         f"{why[0].upper()}{why[1:]} {way_out}; then `dvc repro`."
     ]
     lines += [f"Batch {batch.period} as well: {batch.why_on_hold}" for batch in others]
@@ -114,17 +123,22 @@ def how_to_accept(batches: Sequence[Batch], accept_after: int | None) -> list[st
             else ""
         )
         lines.append(
-            f"If things have changed for good, accept {first.period}: the later ones are then judged beside it{waits}."
+            f"If things have changed for good, accept {first.period}: the later ones are then "
+            f"judged beside it{waits}."
         )
     return lines
 
 
 def how_to_hold_again(batches: Sequence[Batch]) -> str:
-    """That batches on hold have been accepted since they agree with each other, and the way back."""
+    """That batches on hold have been accepted since they agree with each other, and the way
+    back."""
     first, *_, last = batches
     names = ", ".join(batch.period for batch in batches)
     return (
-        f"Things seem to have changed for good with batch {first.period} ({first.why_on_hold}): {names} differ from all before, but agree "
-        f"with each other, so they are used from {last.confirmed_by} on (`monitoring.accept_after`). If it is a fault that repeats itself, "
-        f"list them under `monitoring.hold` in conf/config.yaml: [{names}], or set `monitoring.accept_after: null`; then `dvc repro`."
+        f"Things seem to have changed for good with batch {first.period} ({first.why_on_hold}): "
+        f"{names} differ from all before, but agree "
+        f"with each other, so they are used from {last.confirmed_by} on "
+        "(`monitoring.accept_after`). If it is a fault that repeats itself, "
+        f"list them under `monitoring.hold` in conf/config.yaml: [{names}], or set "
+        "`monitoring.accept_after: null`; then `dvc repro`."
     )

@@ -1,4 +1,5 @@
-"""How MLflow names the snapshot: where it lies in the project, and the commit whose `dvc.lock` brings it back."""
+"""How MLflow names the snapshot: where it lies in the project, and the commit whose `dvc.lock`
+brings it back."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ class SnapshotSource(DatasetSource):
         return "dvc"
 
     def load(self) -> str:
-        """The folder as DVC has it checked out: `git checkout <git_commit> && dvc checkout` brings back its content."""
+        """The folder as DVC has it checked out: `git checkout <git_commit> && dvc checkout` brings
+        back its content."""
         return self.path
 
     @staticmethod

@@ -1,9 +1,9 @@
 """The append-only record of every verdict and every move of the champion.
 
 It is one MLflow run for each registered model, shared by everyone who shares the store. Entry n is
-the param `seq-<n>`: MLflow lets a param be written once, so of several writers exactly one gets each
-number, on SQLite, on Postgres and through a server (see `write_once`). The alias `champion` is its
-cache, since MLflow's aliases are unconditional overwrites.
+the param `seq-<n>`: MLflow lets a param be written once, so of several writers exactly one gets
+each number, on SQLite, on Postgres and through a server (see `write_once`). The alias `champion` is
+its cache, since MLflow's aliases are unconditional overwrites.
 """
 
 from __future__ import annotations
@@ -224,7 +224,8 @@ def rolled_back(entries: Sequence[Entry], recipe: str) -> Entry | None:
 
 
 def pending_approval(entries: Sequence[Entry]) -> Entry | None:
-    """The verdict whose version waits for approval: the newest, unless another or a move came after."""
+    """The verdict whose version waits for approval: the newest, unless another or a move came
+    after."""
     newest = next((entry for entry in reversed(entries) if entry.kind != REFUSAL), None)
     return newest if newest is not None and newest.candidate is not None else None
 

@@ -13,7 +13,8 @@ from retrain.registry.write_once import deleted_run
 def find_ledger_run(store: Store) -> str:
     """Id of the run that holds the ledger. Two of them would split the history.
 
-    Experiment names are unique, so exactly one process creates the experiment, and that one makes the run.
+    Experiment names are unique, so exactly one process creates the experiment, and that one makes
+    the run.
     """
     name = store.registered_model + LEDGER
     existing = store.client.get_experiment_by_name(name)
@@ -44,7 +45,8 @@ def find_ledger_run(store: Store) -> str:
 
 
 def _refuse_second_history(store: Store) -> None:
-    """Without a ledger any model would pass for the first champion: not where the registry has one already."""
+    """Without a ledger any model would pass for the first champion: not where the registry has one
+    already."""
     name = store.registered_model
     try:
         version = store.client.get_model_version_by_alias(name, "champion").version
@@ -60,7 +62,8 @@ def _refuse_second_history(store: Store) -> None:
 
 
 def _find(store: Store, experiment: str) -> str | None:
-    """Raises StoreError when the ledger was deleted: without it, any model would pass for the first champion."""
+    """Raises StoreError when the ledger was deleted: without it, any model would pass for the first
+    champion."""
     order, every = (
         ["attributes.start_time ASC", "attributes.run_id ASC"],
         mlflow.entities.ViewType.ALL,

@@ -22,7 +22,8 @@ _REFUSED = re.compile(r"[^/\w.\- ]")
 
 
 def fit_name(name: str) -> str:
-    """The name if MLflow takes it, else one as like it as can be, with eight digits that stand for the original.
+    """The name if MLflow takes it, else one as like it as can be, with eight digits that stand for
+    the original.
 
     The same name always gives the same one, and no two names give one and the same.
     """
@@ -44,7 +45,8 @@ def fit_text(text: str, longest: int = LONGEST) -> str:
 def log_figures(
     client: mlflow.MlflowClient, run_id: str, figures: Mapping[str, float | None], step: int = 0
 ) -> None:
-    """Metrics of a run, under names that fit, as many as there are; what isn't known is left out."""
+    """Metrics of a run, under names that fit, as many as there are; what isn't known is left
+    out."""
     now = int(time.time() * 1000)
     metrics = [
         mlflow.entities.Metric(fit_name(name), float(value), now, step)

@@ -1,4 +1,5 @@
-"""What a run holds: the resolved config, the snapshot as a data set, the model; one run for each retraining."""
+"""What a run holds: the resolved config, the snapshot as a data set, the model; one run for each
+retraining."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def start_run(
     suffix: str = "",
     parent: str | None = None,
 ) -> Iterator[str]:
-    """A run with the resolved config as params and artifact, ended as FAILED when the block raises. Yields its id."""
+    """A run with the resolved config as params and artifact, ended as FAILED when the block raises.
+    Yields its id."""
     commit = current_commit()
     always = {
         "git_commit": commit.sha or "none",
@@ -203,7 +205,8 @@ def log_dataset(config: Config, manifest: Manifest, context: str) -> None:
 def feature_schema(config: Config) -> mlflow.types.Schema:
     """MLflow's schema of the raw feature columns: strings, doubles and times.
 
-    A column may hold nulls, but not be left out: MLflow calls a column optional only when it may be absent.
+    A column may hold nulls, but not be left out: MLflow calls a column optional only when it may be
+    absent.
     """
     types = mlflow.types.DataType
     kinds = {
@@ -232,7 +235,8 @@ class StoredModel:
 def log_model(config: Config, pipeline: Pipeline, name: str, sample: pl.DataFrame) -> StoredModel:
     """Store a Pipeline in the active run, with signature and input example.
 
-    Raises ModelError when it holds types that `trusted_types` does not list: it could not be loaded again.
+    Raises ModelError when it holds types that `trusted_types` does not list: it could not be loaded
+    again.
     """
     classifies = config.data.task is not Task.regression
     shape = (-1, len(pipeline.classes_)) if classifies else (-1,)

@@ -169,7 +169,8 @@ def _knock_at_database(address: str) -> None:
 def _prepare_local(address: str) -> None:
     """Create the database, under a lock: processes that create it at the same time destroy it.
 
-    It gets its name when it is complete: a process killed in between leaves none that looks damaged.
+    It gets its name when it is complete: a process killed in between leaves none that looks
+    damaged.
     """
     database = Path(address.removeprefix("sqlite:///"))
     lock = store_root() / ".dvc" / "tmp" / "mlflow.lock"
@@ -197,7 +198,8 @@ def _prepare_local(address: str) -> None:
 
 
 def settle_local_store() -> None:
-    """Bring all that was written into `mlflow.db` itself, so that a copy of that one file is whole."""
+    """Bring all that was written into `mlflow.db` itself, so that a copy of that one file is
+    whole."""
     database = store_root() / "mlflow.db"
     if database.is_file():
         with (
@@ -208,7 +210,8 @@ def settle_local_store() -> None:
 
 
 def _follow_move(database: Path) -> None:
-    """MLflow stores artifact paths absolutely: after the project was moved or copied, let them point here."""
+    """MLflow stores artifact paths absolutely: after the project was moved or copied, let them
+    point here."""
     root = str(store_root() / "mlruns")
     with contextlib.closing(sqlite3.connect(database, timeout=20)) as connection:
         # Experiment 0 is MLflow's own and lies wherever the process stood that made the database.
@@ -237,7 +240,8 @@ def _follow_move(database: Path) -> None:
 
 
 def ensure_experiment(store: Store, name: str) -> tuple[str, bool]:
-    """Id of an experiment, and whether this call created it: of several processes exactly one does."""
+    """Id of an experiment, and whether this call created it: of several processes exactly one
+    does."""
     client = store.client
     found = client.get_experiment_by_name(name)
     if found is not None:

@@ -1,4 +1,5 @@
-"""Versions and aliases of the registered model. The ledger decides who is champion; the aliases follow it."""
+"""Versions and aliases of the registered model. The ledger decides who is champion; the aliases
+follow it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""Texts of any length as write-once params of an MLflow run, which is how the ledger gets its entries.
+"""Texts of any length as write-once params of an MLflow run, which is how the ledger gets its
+entries.
 
 MLflow lets a param be written once: of several writers of a key exactly one wins. Its values end at
-6,000 characters: what is longer is cut with a warning or refused, as the store likes. So a long text
-goes into params of its own first, whose keys no other writer has, and the key that is raced for gets
-a short value that names them. A writer that loses or dies leaves parts that nothing refers to.
+6,000 characters: what is longer is cut with a warning or refused, as the store likes. So a long
+text goes into params of its own first, whose keys no other writer has, and the key that is raced
+for gets a short value that names them. A writer that loses or dies leaves parts that nothing refers
+to.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ def write_once(client: mlflow.MlflowClient, run_id: str, key: str, text: str) ->
 
 
 def whole_text(params: Mapping[str, str], key: str) -> str:
-    """The text under a key, put together from its parts. Raises StoreError when a part is missing or was changed."""
+    """The text under a key, put together from its parts. Raises StoreError when a part is missing
+    or was changed."""
     text = params[key]
     if not text.startswith('{"parts"'):
         return text
@@ -82,7 +85,8 @@ def whole_text(params: Mapping[str, str], key: str) -> str:
 
 
 def _write_parts(client: mlflow.MlflowClient, run_id: str, text: str, size: int) -> str | None:
-    """The text as params of its own; returns the value that names them, None when the store has cut them."""
+    """The text as params of its own; returns the value that names them, None when the store has cut
+    them."""
     name = uuid.uuid4().hex
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
     params = [

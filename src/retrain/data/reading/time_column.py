@@ -33,7 +33,8 @@ def with_times(
         first = table[PROBLEM].drop_nulls().to_list()[:1] if PROBLEM in table.columns else []
         raise DataError(
             f"`{name}` can't be read as time (`data.source.time_format`: {time_format}), "
-            f"{f'such as {given}' if given else 'it is empty'}{''.join(f': {why}' for why in first)}",
+            f"{f'such as {given}' if given else 'it is empty'}"
+            f"{''.join(f': {why}' for why in first)}",
             hint=WAY_OUT,
         )
     return table.with_columns(cast.values.cast(pl.Datetime("us")).alias(name))
