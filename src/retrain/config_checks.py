@@ -170,15 +170,15 @@ def _check_columns(data: DataConfig, where: Where) -> None:
             "twice."
         )
     for name, column in data.features.items():
-        key, limits = f"data.features.{name}", (column.minimum, column.maximum)
-        if column.type.name != "numeric" and limits != (None, None):
+        key, low, high = f"data.features.{name}", column.minimum, column.maximum
+        if column.type.name != "numeric" and (low, high) != (None, None):
             raise ConfigError(
                 f"{where(key)}: `{key}` has a minimum or maximum, which only numeric columns have, "
                 f"and is {column.type.name}. "
                 "Take it away, or make the column numeric."
             )
-        if None not in limits and column.minimum > column.maximum:
+        if low is not None and high is not None and low > high:
             raise ConfigError(
-                f"{where(key)}: `{key}` has the minimum {column.minimum:g}, above its maximum "
-                f"{column.maximum:g}: no row would fit."
+                f"{where(key)}: `{key}` has the minimum {low:g}, above its maximum "
+                f"{high:g}: no row would fit."
             )

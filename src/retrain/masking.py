@@ -229,10 +229,10 @@ def split_address(address: str) -> tuple[str, str | None, str | None]:
     if start == 1:
         return address, None, None
     oracle = _ORACLE.match(address)
-    authority = re.compile(r"[^/?#\s]*").match(address, start).end()
+    authority = _end(re.compile(r"[^/?#\s]*"), address, start)
     end = address.rfind("@", start, authority)
     if end < 0:
-        end = address.rfind("@", start, _RUN.match(f"{address}/", start).end())
+        end = address.rfind("@", start, _end(_RUN, f"{address}/", start))
         if end < 0 or not _has_user(address, start, end, oracle[0] if oracle else "http://"):
             return address, None, None
     user, colon, password = address[start:end].partition(":")
@@ -262,12 +262,18 @@ def _without_user(run: str) -> str:
     return run
 
 
+def _end(pattern: re.Pattern[str], text: str, start: int) -> int:
+    """Where a pattern that begins at `start` ends; `start` where it doesn't."""
+    found = pattern.match(text, start)
+    return found.end() if found else start
+
+
 def _has_user(text: str, start: int, end: int, scheme: str) -> bool:
     """Whether `text[start:end]`, before an `@`, is a user with a password, or one that is secret.
 
     People write `/` and `@` into passwords as they are, so `end` is the last `@` before a blank.
     """
-    stop = _USER.match(text, start, end).end()
+    stop = _end(_USER, text[:end], start)
     if _ORACLE.match(scheme) and stop > start and text[stop : stop + 1] == "/":
         return text[stop + 1 : stop + 2] not in ("/", "") and stop + 1 < end
     if stop == end:  # no password: harmless in an address of a database or of git

@@ -7,6 +7,7 @@ import argparse
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import cast
 
 from retrain.commands.status import first_or_lost
 from retrain.config import Config
@@ -102,7 +103,7 @@ def try_out(config: Config, store: Store, version: int, entries: Sequence[Entry]
     snapshot = SnapshotStore(SNAPSHOT)
     rows = snapshot.read([snapshot.manifest().labelled[-1].period]).tail(SAMPLE_ROWS)
 
-    first = rows[config.data.time_column].min().isoformat()
+    first = cast(datetime, rows[config.data.time_column].min()).isoformat()
 
     def score(number: int) -> str:
         model = versions.load_version(store, number, config.trusted_types, entries)
@@ -124,15 +125,16 @@ def try_out(config: Config, store: Store, version: int, entries: Sequence[Entry]
         loss,
         score(version),
     )
-    if champion is not None and champion.champion != version:
+    serving = champion.champion if champion is not None else None
+    if serving is not None and serving != version:
         try:
             log.info(
                 "The champion, version %d: %s on the same rows",
-                champion.champion,
-                score(champion.champion),
+                serving,
+                score(serving),
             )
         except (ModelError, RetrainError) as error:  # it may be why it has to go
-            log.warning("The champion, version %d, can't score them: %s", champion.champion, error)
+            log.warning("The champion, version %d, can't score them: %s", serving, error)
 
 
 def carry_out(

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from retrain.commands.status import first_or_lost, read_ledger
 from retrain.config import ColumnType, Config, Task
@@ -24,6 +23,7 @@ from retrain.data.reading.schema_casters import schema_casters
 from retrain.data.reading.table import read_one
 from retrain.errors import DataError, ModelError, PromotionError
 from retrain.models.fitting import known_classes, predict
+from retrain.models.metrics import Array
 from retrain.models.scoring import Model
 from retrain.registry.ledger import current_champion
 from retrain.registry.store import open_store
@@ -83,7 +83,7 @@ def load_champion(config: Config) -> tuple[int, Model]:
     """Version and model of the champion. Raises PromotionError when there is none."""
     entries = read_ledger(config)
     champion = current_champion(entries)
-    if champion is None:
+    if champion is None or champion.champion is None:
         raise PromotionError(f"There is no champion to score with. {first_or_lost(config)}")
     return champion.champion, load_version(
         open_store(config), champion.champion, config.trusted_types, entries
@@ -176,6 +176,8 @@ def _unfit(
     problems = pl.Series([None], dtype=pl.String).new_from_index(0, len(rows))
     for name, kind in features.items():
         values = to_feature(rows[name], kind)
+        if values is None:
+            raise DataError(f"`{name}` holds {rows[name].dtype}, which is no {kind.name} column.")
         if name in required and values.null_count():
             missing = (
                 pl.Series([f"{name}: missing"])
@@ -193,7 +195,7 @@ def _unfit(
 
 def _score_rows(
     model: Model, rows: pl.DataFrame, classes: Sequence[str]
-) -> tuple[NDArray, dict[int, str]]:
+) -> tuple[Array, dict[int, str]]:
     """Scores of rows, NaN for those that the model fails on, with the reason by the row's place:
     halved until they are found.
 
@@ -219,7 +221,7 @@ def _score_rows(
 
 
 def _predicted(
-    scores: NDArray, problems: pl.Series, classes: Sequence[str], outputs: Outputs
+    scores: Array, problems: pl.Series, classes: Sequence[str], outputs: Outputs
 ) -> list[pl.Series]:
     wrong = problems.is_not_null()
     if not classes:
@@ -246,14 +248,19 @@ def with_one_format(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _sizes(values: pl.Series) -> pl.Series:
+    """How large the finite numbers are, without zeros and missing ones."""
+    return values.filter((values.is_finite() & (values != 0)).fill_null(False)).abs()
+
+
 def _is_mixed(values: pl.Series) -> bool:
-    sizes = values.filter((values.is_finite() & (values != 0)).fill_null(False)).abs()
-    return not sizes.is_empty() and (sizes.min() < SMALLEST_PLAIN or sizes.max() >= LARGEST_PLAIN)
+    sizes = _sizes(values)
+    return bool(((sizes < SMALLEST_PLAIN) | (sizes >= LARGEST_PLAIN)).any())
 
 
 def _written_alike(values: pl.Series) -> pl.Series:
-    sizes = values.filter((values.is_finite() & (values != 0)).fill_null(False)).abs()
-    plain = sizes.min() >= 1e-15 and sizes.max() < 1e15
+    sizes = _sizes(values)
+    plain = ((sizes >= 1e-15) & (sizes < 1e15)).all()
     write = np.format_float_positional if plain else np.format_float_scientific
     single = (
         np.float32 if values.dtype == pl.Float32 else np.float64

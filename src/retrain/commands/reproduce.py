@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -46,11 +46,11 @@ def run(config: Config, options: argparse.Namespace) -> None:
     store = open_store(config)
     entries = Ledger.open(store).entries()
     version = versions.require(store, options.version)
-    code = read_recorded(store, version, training_of(entries, version.run_id))
+    code = read_recorded(store, version, training_of(entries, str(version.run_id)))
     _show_and_check(version, code, options.trust_store)
     for difference in _other_packages(version):
         log.warning("Installed now is another version than then: %s", difference)
-    model = fetch_model_file(version.source).resolve()
+    model = fetch_model_file(str(version.source)).resolve()
     with _worktree(code.git_commit) as folder:
         _restore_code_and_config(code, folder)
         _restore_snapshot(code.snapshot, folder)
@@ -104,7 +104,10 @@ def _show_and_check(version: ModelVersion, code: RecordedCode, trusted: bool) ->
 
 def _other_packages(version: ModelVersion) -> list[str]:
     """Packages whose installed version is not the recorded one."""
-    then = dict(line.split("==") for line in read_requirements(version.source) if "==" in line)
+    lines = (
+        line.partition("==") for line in read_requirements(str(version.source)) if "==" in line
+    )
+    then = {name: pinned for name, _, pinned in lines}
     now = {name: importlib.metadata.version(name) for name in then}
     return [
         f"{name} {now[name]} instead of {then[name]}" for name in then if now[name] != then[name]
@@ -172,7 +175,7 @@ def _more(store: Store, version: ModelVersion, entries: Sequence[Entry]) -> list
     if lineage:
         base = versions.require(store, int(lineage.split(", ")[0]))
         facts = {
-            "model": str(fetch_model_file(base.source).resolve()),
+            "model": str(fetch_model_file(str(base.source)).resolve()),
             "sha256": versions.recorded_digest(base, entries),
             "trained_until": base.tags["trained_until"],
         }
@@ -183,7 +186,7 @@ def _more(store: Store, version: ModelVersion, entries: Sequence[Entry]) -> list
 
 def _train_again(
     folder: Path, version: ModelVersion, model: Path, sha256: str, more: list[str]
-) -> dict:
+) -> dict[str, Any]:
     """Run the commit's own `train_again` on the commit's own code, without this user's credentials:
     it needs none."""
     arguments = [version.tags["trained_until"], str(model), sha256, version.tags["snapshot"]]
@@ -194,7 +197,8 @@ def _train_again(
     )
     if done.returncode:
         raise RetrainError(f"Training again failed: {_last_line(done)}")
-    return json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:

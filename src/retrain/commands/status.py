@@ -165,7 +165,7 @@ def _on_hold(manifest: Manifest | None, lines: list[tuple[str, str]]) -> list[tu
     """The screen with the batches on hold, and why; what to do about the newest one where nothing
     else comes first."""
     held = [batch for batch in manifest.batches if batch.on_hold] if manifest is not None else []
-    if not held:
+    if manifest is None or not held:
         return lines
     told = [("Held back", f"{batch.period}: {batch.why_on_hold}") for batch in held]
     *before, (label, following) = lines

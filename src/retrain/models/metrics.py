@@ -169,7 +169,8 @@ class LogLoss(RowLoss):
         else:
             likelihood = np.where(target == 1, score, 1 - score)
         likelihood = np.clip(likelihood, EPSILON, 1)
-        return -np.log(likelihood, out=likelihood)
+        losses: Array = -np.log(likelihood, out=likelihood)
+        return losses
 
 
 class Brier(RowLoss):
@@ -187,7 +188,8 @@ class Brier(RowLoss):
         if score.ndim == 1:
             return (score - target) ** 2
         hit = np.take_along_axis(score, target.astype(np.int64)[:, None], axis=1)[:, 0]
-        return (score**2).sum(axis=1) - 2 * hit + 1
+        losses: Array = (score**2).sum(axis=1) - 2 * hit + 1
+        return losses
 
 
 class AbsoluteError(RowLoss):
@@ -196,7 +198,8 @@ class AbsoluteError(RowLoss):
     tasks = REGRESSION
 
     def rows(self, target: Array, score: Array) -> Array:
-        return np.abs(target - score)
+        distances: Array = np.abs(target - score)
+        return distances
 
     def best_constant(self, target: Array) -> float:
         return float(np.median(target))
@@ -285,7 +288,8 @@ class MacroF1(Metric):
         hits = np.diagonal(confusion, axis1=1, axis2=2)
         occurring = confusion.sum(axis=2) + confusion.sum(axis=1)
         f1 = np.where(occurring > 0, 2 * hits / occurring, 0.0)
-        return f1.sum(axis=1) / (occurring > 0).sum(axis=1)
+        means: Array = f1.sum(axis=1) / (occurring > 0).sum(axis=1)
+        return means
 
 
 class CalibrationError(Metric):
@@ -310,7 +314,8 @@ class CalibrationError(Metric):
         return np.column_stack([gaps.reshape(len(rows), -1), rows])
 
     def finish(self, totals: Array) -> Array:
-        return np.abs(totals[:, :-1]).sum(axis=1) / totals[:, -1]
+        error: Array = np.abs(totals[:, :-1]).sum(axis=1) / totals[:, -1]
+        return error
 
 
 class RocAuc(Metric):
@@ -366,7 +371,8 @@ class RocAuc(Metric):
         pairs = np.r_[
             positives * negatives, (positives - positives_of) * (negatives - negatives_of)
         ].astype(np.float64)
-        return np.divide(left, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+        share: Array = np.divide(left, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+        return share
 
 
 class ScikitLearnScorer(Metric):
@@ -550,7 +556,7 @@ def baseline_score(target: Array, metric: str, task: Task, classes: int) -> NDAr
     """
     if task is Task.multiclass:
         return np.bincount(target.astype(np.int64), minlength=classes) / len(target)
-    return np.float64((_own_or_ours(metric) or Metric()).best_constant(target))
+    return np.asarray((_own_or_ours(metric) or Metric()).best_constant(target), dtype=np.float64)
 
 
 def top_label(target: Array, score: Array) -> tuple[Array, Array]:
@@ -584,7 +590,8 @@ def _other_class_below(score: Array, positive: Array, blocks: Array | None = Non
         positives_below -= np.repeat((np.cumsum(positives) - positives)[opens], lengths)
         negatives_below -= np.repeat((np.cumsum(negatives) - negatives)[opens], lengths)
     group = np.cumsum(first) - 1
-    return np.where(positive, negatives_below[group], positives_below[group])
+    below: Array = np.where(positive, negatives_below[group], positives_below[group])
+    return below
 
 
 @functools.cache
@@ -592,7 +599,10 @@ def _stored_predictions(classes: int) -> Any:
     """What scikit-learn's scorers take for a fitted classifier: its rows are the probabilities
     themselves."""
 
-    class StoredPredictions(sklearn.base.ClassifierMixin, sklearn.base.BaseEstimator):
+    class StoredPredictions(
+        sklearn.base.ClassifierMixin,  # type: ignore[misc]
+        sklearn.base.BaseEstimator,  # type: ignore[misc]
+    ):
         classes_ = np.arange(classes)
 
         def predict_proba(self, score: Array) -> Array:
@@ -609,7 +619,10 @@ def _stored_values() -> Any:
     """What scikit-learn's scorers take for a fitted regressor: its rows are the predicted values
     themselves."""
 
-    class StoredValues(sklearn.base.RegressorMixin, sklearn.base.BaseEstimator):
+    class StoredValues(
+        sklearn.base.RegressorMixin,  # type: ignore[misc]
+        sklearn.base.BaseEstimator,  # type: ignore[misc]
+    ):
         def predict(self, score: Array) -> Array:
             return score
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from retrain.config import ColumnType, Config, Task
 from retrain.models.fitting import known_classes, predict, to_codes, to_target
-from retrain.models.metrics import baseline_score, find_metric, monitoring_loss, row_loss_for
+from retrain.models.metrics import Array, baseline_score, find_metric, monitoring_loss, row_loss_for
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -36,8 +35,8 @@ class Scored:
     rows of each.
     """
 
-    target: NDArray
-    scores: dict[str, NDArray]
+    target: Array
+    scores: dict[str, Array]
     classes: list[str]
     unknown_classes: dict[str, dict[str, int]]
 
@@ -51,7 +50,7 @@ def difficulty(rows: pl.DataFrame, config: Config) -> float:
     """The loss of the best constant prediction for these very labelled rows: how hard they are for
     whoever knows no feature."""
     task, target = config.data.task, to_target(rows, config)
-    classes = np.unique(target) if task is Task.multiclass else []
+    classes: list[str] = np.unique(target).tolist() if task is Task.multiclass else []
     codes, loss = to_codes(target, classes, task), monitoring_loss(config.data.metric, task)
     constant = baseline_score(codes, loss, task, len(classes))
     return find_metric(loss, task).value(
@@ -76,7 +75,7 @@ def score_rows(models: Mapping[str, Model], rows: pl.DataFrame, config: Config) 
 def to_scored(
     config: Config,
     rows: pl.DataFrame,
-    scores: Mapping[str, NDArray],
+    scores: Mapping[str, Array],
     known: Mapping[str, Sequence[str]],
 ) -> Scored:
     """Predictions of models on labelled rows, put together.
@@ -105,7 +104,7 @@ def to_scored(
     return Scored(to_codes(target, classes, task), dict(scores), classes, unknown)
 
 
-def spread_classes(values: NDArray, known: Sequence[str], classes: Sequence[str]) -> NDArray:
+def spread_classes(values: Array, known: Sequence[str], classes: Sequence[str]) -> Array:
     """Probabilities of some classes, shape (..., known), as those of more; 0 for the others."""
     spread = np.zeros((*values.shape[:-1], len(classes)))
     spread[..., [list(classes).index(name) for name in known]] = values

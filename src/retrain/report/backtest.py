@@ -4,6 +4,7 @@ MLflow."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Sequence
@@ -11,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from retrain.backtest.replay import ALWAYS_PROMOTE, Outcome
 from retrain.backtest.result import Result, recommend
 from retrain.config import Config
 from retrain.lazy import jinja2, mlflow
+from retrain.models.metrics import Array
 from retrain.registry.names import METRICS_AT_ONCE, fit_text, log_figures
 from retrain.registry.runs import start_run
 from retrain.registry.store import BACKTESTS, open_store
@@ -156,7 +157,7 @@ def _figures(result: Result, outcome: Outcome) -> dict[str, float]:
 def to_html(result: Result) -> str:
     """One file without scripts or links."""
     drawn = [
-        svg(lambda axes, name=name: _heat_map(axes, result, name), legend=False)
+        svg(functools.partial(_heat_map, result=result, strategy=name), legend=False)
         for name in result.matrices
     ]
     drawn += [
@@ -208,7 +209,7 @@ def _heat_map(axes: Axes, result: Result, strategy: str) -> None:
     axes.set(xlabel="served", ylabel="trained through", title=f"Ageing of models, {strategy}")
 
 
-def _symmetric(values: NDArray) -> dict[str, float]:
+def _symmetric(values: Array) -> dict[str, Any]:
     largest = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     return {"vmin": -largest, "vmax": largest}
 

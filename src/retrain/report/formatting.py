@@ -35,7 +35,7 @@ VERDICTS = {
 
 def headline(trained: ChallengerRecord, promotion: PromotionRecord) -> str:
     """The outcome as one sentence."""
-    challenger = trained.challenger.version
+    challenger = trained.registered.version
     if promotion.verdict != "promote":
         text = (
             "not promoted" if promotion.verdict == "keep" else "not promoted for lack of evidence"
@@ -172,7 +172,7 @@ def markdown(
     it raw."""
     if role == "refit":
         first = (
-            f"Refit of version {trained.challenger.version} with the evaluation rows included, for "
+            f"Refit of version {trained.registered.version} with the evaluation rows included, for "
             f"batch {trained.newest_batch}."
         )
     else:
@@ -182,7 +182,7 @@ def markdown(
         first,
         "",
         f"**Recipe** {trained.model}, strategy {trained.strategy}.",
-        f"**Compared** version {trained.challenger.version} ({trained_on(trained.challenger)}) "
+        f"**Compared** version {trained.registered.version} ({trained_on(trained.registered)}) "
         f"with {opponent(trained)},",
         f"on {compared.rows:,} rows in {compared.blocks} blocks, {trained.evaluation_start[:10]} "
         f"to {trained.evaluation_end[:10]}.",

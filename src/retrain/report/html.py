@@ -38,8 +38,8 @@ def render(
         .from_string(TEMPLATE.read_text(encoding="utf-8"))
         .render(
             title=f"Retraining on batch {trained.newest_batch}",
-            color=COLORS[compared.verdict],
-            verdict=formatting.VERDICTS[compared.verdict] if happened else "No retraining",
+            color=COLORS[str(compared.verdict)],
+            verdict=formatting.VERDICTS[str(compared.verdict)] if happened else "No retraining",
             headline=formatting.headline(trained, promotion) if happened else "",
             reason=compared.reason,
             titles=formatting.TITLES,
@@ -59,7 +59,7 @@ def render(
             trained=trained,
             promotion=promotion,
             plots={name: svg[svg.index("<svg") :] for name, svg in plots.items()},
-            trained_on=formatting.trained_on(trained.challenger) if happened else "",
+            trained_on=formatting.trained_on(trained.registered) if happened else "",
             opponent=formatting.opponent(trained) if happened else "",
         )
     )

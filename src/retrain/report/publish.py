@@ -59,8 +59,8 @@ def to_mlflow(
 ) -> None:
     """Scores, verdict, plots and report to the challenger's run; a description to each version that
     it made."""
-    client, run_id = store.client, trained.run_id
-    figures = {
+    client, run_id = store.client, str(trained.run_id)
+    figures: dict[str, float] = {
         "evaluation/rows": compared.rows,
         "evaluation/blocks": compared.blocks,
         "evaluation/look": compared.look,
@@ -84,9 +84,9 @@ def to_mlflow(
         client.log_text(run_id, svg, f"plots/{name}.svg")
     client.log_artifact(run_id, str(REPORT))
     made = {
-        trained.challenger.version: "challenger",
+        trained.registered.version: "challenger",
         new_version.version: "refit"
-        if new_version.version != trained.challenger.version
+        if new_version.version != trained.registered.version
         else "challenger",
     }
     for version, role in made.items():
@@ -112,11 +112,11 @@ def to_terminal(
     console.print()
     show(formatting.headline(trained, promotion), "bold")
     show(
-        f"Challenger     version {trained.challenger.version}: {trained.model}, strategy "
+        f"Challenger     version {trained.registered.version}: {trained.model}, strategy "
         f"{trained.strategy}"
     )
     show(
-        f"Trained on     {formatting.trained_on(trained.challenger)} ({trained.rows:,} rows, "
+        f"Trained on     {formatting.trained_on(trained.registered)} ({trained.rows:,} rows, "
         f"{trained.fit_seconds:.1f} s)"
     )
     show(f"Compared with  {formatting.opponent(trained)}")
