@@ -23,7 +23,9 @@ def updated(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The frozen project, today's engine committed on top. Shared: copy it before changing it."""
     root = tmp_path_factory.mktemp("frozen") / "my project"
     with tarfile.open(Path(__file__).parent / "frozen/project.tar.xz") as archive:
-        archive.extractall(root, filter="data")
+        # Python before 3.11.4 knows no filter.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(root)
     cached = shutil.ignore_patterns("__pycache__")
     shutil.copytree(REPOSITORY / "src", root / "src", ignore=cached)
     for name in OF_THE_ENGINE:

@@ -236,6 +236,6 @@ def test_a_verdict_that_somebody_sees_is_a_look_and_a_what_if_is_carried_out_by_
     comparison.write_text(
         json.dumps(json.loads(comparison.read_text()) | {"predictions": "0" * 64})
     )
-    assert "`evaluate` has not judged it yet" in error(grown, "promote"), (
+    assert "`evaluate` has not compared it yet" in error(grown, "promote"), (
         "a verdict is about its own challenger"
     )

