@@ -400,6 +400,7 @@ def first_lines(error: BaseException) -> str:
     )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(line for line in lines if not line.startswith(noise))
+    text = text.partition(" Config search path:")[0]  # folders of this machine
     return re.sub(r"^\w+ raised while resolving interpolation: ", "", text)
 
 
