@@ -18,9 +18,9 @@ from retrain.data.inference.schema import draft_schema
 from retrain.data.periods import parse_period
 from retrain.data.profiles import profile_batch
 from retrain.data.schema import REASON, Schema
-from retrain.data.snapshot import content_digest
+from retrain.data.snapshot import SnapshotStore, content_digest
 from retrain.data.sources import Files, Source
-from retrain.data.update import count_changes
+from retrain.data.update import count_changes, update_snapshot
 from retrain.errors import ConfigError, DataError
 from retrain.gate.comparison import compare
 from retrain.gate.estimates import BLOCK, TARGET, score_column
@@ -189,3 +189,19 @@ def test_rows_are_numbered_under_a_name_that_the_table_does_not_have(tmp_path: P
     assert read("row_number_2")["row_number_2"].to_list() == list(range(60))
     with pytest.raises(DataError, match="`row_number` itself"):
         read(True)
+
+
+def test_a_snapshot_of_an_earlier_version_is_read_with_its_own_name_of_the_reason(
+    tmp_path: Path,
+) -> None:
+    """Earlier versions wrote the reason into `quarantine_reason`."""
+    frame = rows(a=pl.Series([1.0, None] * 20))
+    config = data({"a": Column(ColumnType.numeric)}, maximum_quarantine_share=0.9)
+    store, source = SnapshotStore(tmp_path / "snapshot"), OneBatch(frame)
+    update_snapshot(config, source, store, tmp_path / "index.json")
+    path = tmp_path / "snapshot/batch=2013-01/quarantine.parquet"
+    pl.read_parquet(path).rename({REASON: "quarantine_reason"}).write_parquet(path)
+    source.rows = frame.with_columns(pl.lit(1.0).alias("a"))
+    change = update_snapshot(config, source, store, tmp_path / "index.json")
+    assert str(change.row_changes["2013-01"]) == "0 rows added, 0 removed, 20 changed"
+    assert store.everything(change.manifest.batches[0]).columns == ["when", "id", "a", "y"]

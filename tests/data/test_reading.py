@@ -24,7 +24,7 @@ from retrain.data.reading.casting import cast_flags, cast_numbers, cast_words
 from retrain.data.reading.dialect import Dialect
 from retrain.data.reading.times import read_times
 from retrain.data.schema import REASON
-from retrain.data.snapshot import SnapshotStore, content_digest
+from retrain.data.snapshot import SnapshotStore, content_digest, typed_digest
 from retrain.data.sources import BatchFiles, Files, Source, WithLabels
 from retrain.data.update import SnapshotChange, update_snapshot
 from retrain.errors import ConfigError, DataError
@@ -717,3 +717,28 @@ def content_of(folder: Path, cell: str) -> dict[str, str]:
         data, source, SnapshotStore(folder / "snapshot"), folder / "index.json"
     )
     return {batch.period: batch.content for batch in change.manifest.batches}
+
+
+def test_batches_that_earlier_code_wrote_stay_as_they_are(tmp_path: Path) -> None:
+    """Their content was a digest of the types that one whole table had."""
+    path = put(tmp_path, [row | {"amount": float(row["when"].day)} for row in records()])
+    source = source_of(guessed(path), path)
+    change = snapshot(source, tmp_path)
+    names = sorted({"id", "when", "late", *DATA.features})
+    earlier = [
+        typed_digest(source.read(batch.period).select(names)) for batch in change.manifest.batches
+    ]
+    assert earlier != [batch.content for batch in change.manifest.batches]
+    store = SnapshotStore(tmp_path / "snapshot")
+    batches = [
+        dataclasses.replace(batch, content=content)
+        for batch, content in zip(change.manifest.batches, earlier, strict=True)
+    ]
+    store.commit(dataclasses.replace(change.manifest, batches=tuple(batches)))
+    (tmp_path / "index.json").unlink()
+    again = snapshot(source_of(guessed(path), path), tmp_path)
+    assert (
+        len(again.read) == 3
+        and again.revised == ()
+        and [batch.content for batch in again.manifest.batches] == earlier
+    )

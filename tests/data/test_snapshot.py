@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import resource
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -285,3 +286,22 @@ def test_what_looks_broken_is_a_function_of_the_batches_and_outlives_a_kill(tmp_
         profile.read_text().replace('"slopes": {', '"slopes": {"amount": 0.5, "x": 1.0, ', 1)
     )
     assert update("fresh", scales) == fresh
+
+
+def test_a_manifest_of_an_earlier_version_learns_when_its_rows_were_without_the_source(
+    tmp_path: Path,
+) -> None:
+    source = Memory({"2013-01": batch(1)})
+    update(tmp_path, source)
+    store = SnapshotStore(tmp_path / "snapshot")
+    written = store.manifest()
+    assert written.batches[0].marks == tuple(datetime(2013, 1, day) for day in (1, 2, 3, 4))
+    path = tmp_path / "snapshot/manifest.json"
+    content = json.loads(path.read_text())
+    for entry in content["batches"]:
+        del entry["marks"]
+    path.write_text(json.dumps(content))
+    assert store.manifest().batches[0].marks == () and store.manifest().digest == written.digest
+    source.reads.clear()
+    update(tmp_path, source)
+    assert store.manifest() == written and source.reads == []

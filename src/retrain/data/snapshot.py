@@ -24,6 +24,8 @@ from retrain.errors import DataError, RetrainError
 from retrain.workspace import atomic_write, write_json, write_text
 
 LABELLED, UNLABELLED, QUARANTINED = "part.parquet", "unlabelled.parquet", "quarantine.parquet"
+ROWS = (LABELLED, UNLABELLED, QUARANTINED)
+EARLIER_REASON = "quarantine_reason"  # in snapshots of earlier versions
 SAMPLE = "sample.parquet"
 _LARGEST_EXACT = 2.0**53
 
@@ -35,9 +37,15 @@ def content_digest(frame: pl.DataFrame) -> str:
     What a later file brings, such as the first fraction or letter in a column, changes the type of
     a whole table, and must not make its earlier batches look corrected.
     """
+    return typed_digest(frame.select(_by_value(values) for values in frame))
+
+
+def typed_digest(frame: pl.DataFrame) -> str:
+    """Sha256 of a frame's rows with the types that they have: the content of batches that were
+    written before types were of no account."""
     columns = sorted(frame.columns)
-    ordered = frame.select(_by_value(frame[name]) for name in columns)
-    return _sha256(ordered.sort(columns, nulls_last=True).write_csv().encode())
+    ordered = frame.select(columns).sort(columns, nulls_last=True)
+    return _sha256(ordered.write_csv().encode())
 
 
 def _by_value(values: pl.Series) -> pl.Series:
@@ -103,16 +111,33 @@ class SnapshotStore:
     def everything(self, batch: Batch) -> pl.DataFrame:
         """All rows of a batch that are still there, also unlabelled and quarantined ones; not
         checked against the manifest."""
-        paths = [self._path(batch.period, name) for name in (LABELLED, UNLABELLED, QUARANTINED)]
-        frames = [pl.read_parquet(path, glob=False) for path in paths if path.is_file()]
-        return pl.concat(
-            [pl.DataFrame(), *(frame.drop(REASON, strict=False) for frame in frames)],
-            how="diagonal_relaxed",
-        )
+        paths = {name: self._path(batch.period, name) for name in ROWS}
+        frames = {
+            name: pl.read_parquet(path, glob=False)
+            for name, path in paths.items()
+            if path.is_file()
+        }
+        if (broken := frames.get(QUARANTINED)) is not None:
+            reason = REASON if REASON in broken.columns else EARLIER_REASON
+            frames[QUARANTINED] = broken.drop(reason)
+        return pl.concat([pl.DataFrame(), *frames.values()], how="diagonal_relaxed")
 
     def intact(self, batch: Batch) -> bool:
         """Whether the batch's files are there. Their bytes are checked where they are read."""
-        return all(self._path(batch.period, name).is_file() for name in batch.files)
+        return PROFILE in batch.files and all(
+            self._path(batch.period, name).is_file() for name in batch.files
+        )
+
+    def with_marks(self, batch: Batch, time_column: str) -> Batch:
+        """A batch that an earlier version of the engine has described, with the times of its
+        rows."""
+        if batch.marks or not batch.rows:
+            return batch
+        try:
+            rows = pl.read_parquet(self._path(batch.period, LABELLED), columns=[time_column])
+        except (OSError, pl.exceptions.PolarsError):  # whoever reads its rows says that
+            return batch
+        return dataclasses.replace(batch, marks=time_marks(rows[time_column]))
 
     def profile(self, batch: Batch) -> BatchProfile:
         """What a batch looks like, without reading its rows. Raises DataError when it is
