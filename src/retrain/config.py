@@ -24,6 +24,7 @@ from retrain.lazy import hydra
 from retrain.origins import (
     OVERLAYS,
     chosen_overlays,
+    explain_choice,
     explain_foreign_key,
     find_origin,
     folders_of,
@@ -256,6 +257,7 @@ def compose_raw(conf: Path, overrides: Sequence[str] = ()) -> DictConfig:
         for group, names in chosen_overlays({}, overrides, conf):
             if not (conf / group).is_dir():
                 refuse_missing(group, names, [conf])
+        explain_choice(overrides, conf)
         given = f" (overrides: {' '.join(overrides)})" if overrides else ""
         raise ConfigError(
             f"The configuration can't be composed{given}: {first_lines(error)}"

@@ -71,14 +71,46 @@ def refuse_several(groups: Sequence[str], choices: Mapping[str, Any], conf: Path
             )
 
 
+def explain_choice(overrides: Sequence[str], conf: Path) -> None:
+    """Raises ConfigError for a choice on the command line that Hydra can't make."""
+    for override in overrides:
+        group, _, chosen = override.lstrip("+").partition("=")
+        if group not in {*list_groups(conf), *OVERLAYS}:
+            continue
+        names = [name.strip().strip("\"'") for name in chosen.strip("[]").split(",")]
+        if chosen == "":
+            raise ConfigError(
+                f"`{override}` chooses nothing.",
+                hint=f"choose one of {', '.join(list_choices(conf, group))}",
+            )
+        if "null" in names:
+            rest = ",".join(name for name in names if name != "null")
+            raise ConfigError(
+                f"`{override}`: null stands for none, and can't be one of several.",
+                hint=f"write `{group}=[{rest}]`, or `{group}=null`",
+            )
+        if not chosen.startswith("{"):
+            refuse_missing(group, names, [conf])
+        if override.startswith("+"):
+            raise ConfigError(
+                f"`{override}` would add a second choice of `{group}`, which "
+                f"{conf.name}/config.yaml makes already.",
+                hint=f"write `{group}={chosen}`, without `+`",
+            )
+
+
 def explain_foreign_key(key: str, conf: Path) -> None:
     """Raises ConfigError for keys of an overlay that lie under the overlay's own name: it lacks its
     first line."""
     if key in OVERLAYS:
+        files = ", ".join(
+            str(path.relative_to(conf.parent))
+            for path in sorted((conf / key).glob("*.yaml"))
+            if not re.search(r"(?m)^\s*#\s*@package\s", path.read_text(encoding="utf-8"))
+        )
         raise ConfigError(
-            f"A file of {conf.name}/{key}/ does not begin with the line `# @package _global_`, so "
-            "its keys stand under "
-            f"`{key}` instead of where they belong.",
+            f"{files or f'A file of {conf.name}/{key}/'} does not begin with the line "
+            f"`# @package _global_`, so its keys stand under `{key}` instead of where they belong.",
             hint=f"write that line at its top, and its keys as in {conf.name}/config.yaml",
         )
 
