@@ -208,7 +208,7 @@ def test_an_overlay_without_content_changes_nothing(overlays: Path) -> None:
         ("seed=null", ["`seed` is null", "a valid integer"]),
         ("evaluation.minimum_rows=1e3", ["1000.0", "a valid integer"]),
         ("data.features=x", ["data.features", "a valid dictionary"]),
-        ("monitoring=x", ["monitoring", "MonitoringConfig"]),
+        ("monitoring=x", ["monitoring", "should be a dictionary."]),
         ("data.label_delay=5d", ["+data.label_delay=5d"]),
         ("backtest.strategies=[typo]", ["backtest.strategies", "'typo'", "sliding_window"]),
         ("backtest.policies=[full]", ["backtest.policies", "'full'", "cost_aware"]),

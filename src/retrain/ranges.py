@@ -147,7 +147,8 @@ def _describe(error: ErrorDetails) -> str:
     if error["type"] == "unexpected_keyword_argument":
         return f"(value {value!r}) is not a key that this project knows"
     quotes = ", in quotes where YAML reads it as something else"
-    said = error["msg"] + (quotes if error["type"] == "string_type" else "")
+    said = re.sub(r" or an instance of \w+", "", error["msg"])  # no class of the engine
+    said += quotes if error["type"] == "string_type" else ""
     return f"is {'null' if value is None else repr(value)}: {said}"
 
 

@@ -197,6 +197,8 @@ def test_two_columns_that_make_up_the_target_are_leaks() -> None:
     assert set(made.why) == {"price", "quantity"}
     made = leaks(Task.regression, registered - casual, casual=casual, registered=registered)
     assert set(made.why) == {"casual", "registered"}
+    made = leaks(Task.regression, (price / quantity * 1e4).round(1), price=price, quantity=quantity)
+    assert not made.why and "`price` / `quantity` is the target" in made.doubts[0]
     noisy = casual + registered + random.normal(size=ROWS)
     assert not leaks(Task.regression, noisy, casual=casual, registered=registered).why
 

@@ -14,6 +14,7 @@ import polars as pl
 from retrain.columns import own_column
 from retrain.config import ColumnType, Task
 from retrain.data.inference.explained import (
+    Floats,
     explained,
     explained_by_levels,
     explained_share,
@@ -29,6 +30,7 @@ SAME_SPAN = 0.99
 MOST_SPANS = 5
 MOST_PARTS, PART_ROWS, FEWEST_PART_ROWS = 100, 500, 50
 SAME_SUM = 1e-9  # of the largest target
+SAME_QUOTIENT = 1e-3  # of the usual target: rates are rounded
 A_COPY = 1e-9  # what a correlation of 1 may lack
 _BEFORE = own_column("before")
 ALONE = "it alone predicts the target"
@@ -111,20 +113,45 @@ def _find_spans(
 
 def _find_parts(found: Leaks, sample: pl.DataFrame, names: Sequence[str], target: str) -> None:
     """Pairs of numbers that make up the target exactly, such as casual and registered riders, or
-    price and quantity."""
+    price and quantity; or but for a factor, such as cases for each thousand people."""
     rows = sample.filter(sample[target].is_not_null())
     rows = rows.gather_every(max(1, len(rows) // PART_ROWS))
     columns = [rows[name].cast(pl.Float64).fill_null(math.nan).to_numpy() for name in names]
     amounts = rows[target].cast(pl.Float64).to_numpy()
-    nearly = SAME_SUM * np.abs(amounts[np.isfinite(amounts)]).max(initial=0)
+    sizes = np.abs(amounts[np.isfinite(amounts) & (amounts != 0)])
+    if not len(sizes):
+        return
+    exactly, nearly = SAME_SUM * sizes.max(), SAME_QUOTIENT * np.median(sizes)
     for one, other in itertools.permutations(range(len(names)), 2):
         first, second = columns[one], columns[other]
         for sign, made in (("+", first + second), ("-", first - second), ("*", first * second)):
-            apart = np.abs(made - amounts)
-            apart = apart[np.isfinite(apart)]
-            if len(apart) >= FEWEST_PART_ROWS and apart.max() <= nearly:
+            if _equal(made, amounts, exactly):
                 why = f"`{names[one]}` {sign} `{names[other]}` is the target"
                 found.why = {names[one]: why, names[other]: why} | found.why
+        with np.errstate(divide="ignore", invalid="ignore"):
+            quotient = np.where(second != 0, first / second, np.nan)
+            factors = np.where(quotient != 0, amounts / quotient, np.nan)
+        factors = factors[np.isfinite(factors)]
+        usual = np.median(factors) if len(factors) else np.nan
+        if (
+            _equal(usual * quotient, amounts, nearly)
+            and not {
+                names[one],
+                names[other],
+            }
+            & found.why.keys()
+        ):
+            found.doubts.append(
+                f"`{names[one]}` / `{names[other]}` is the target, but for a factor: are both "
+                "known when one predicts?"
+            )
+
+
+def _equal(made: Floats, amounts: Floats, nearly: float) -> bool:
+    """Whether numbers are the amounts, shape (rows,), in all rows of enough where both are."""
+    apart = np.abs(made - amounts)
+    apart = apart[np.isfinite(apart)]
+    return len(apart) >= FEWEST_PART_ROWS and bool(apart.max() <= nearly)
 
 
 class _Labelled:
