@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from retrain.gate.comparison import CheckResult, Comparison, Outcome
     from retrain.gate.estimates import Estimate
     from retrain.models import encodings
-    from retrain.models.metrics import Metric, RowLoss, sum_by_block
+    from retrain.models.block_sums import sum_by_block
+    from retrain.models.metric import Metric, RowLoss
     from retrain.models.strategy import FitResult, ParentModel, Strategy, TrainingSet
     from retrain.monitoring.policy import Policy, PolicyContext, RetrainingGain
     from retrain.types import Decision, Score
@@ -35,7 +36,8 @@ _HOME = {
     "gate.comparison": ("CheckResult", "Comparison", "Outcome"),
     "gate.estimates": ("Estimate",),
     "models": ("encodings",),
-    "models.metrics": ("Metric", "RowLoss", "sum_by_block"),
+    "models.block_sums": ("sum_by_block",),
+    "models.metric": ("Metric", "RowLoss"),
     "models.strategy": ("FitResult", "ParentModel", "Strategy", "TrainingSet"),
     "monitoring.policy": ("Policy", "PolicyContext", "RetrainingGain"),
     "types": ("Decision", "Score"),

@@ -31,7 +31,9 @@ ENGINE = {
     "evaluate": (
         "data/windows.py",
         "gate",
-        "models/metrics.py",
+        "models/block_sums.py",
+        "models/metric.py",
+        "models/metrics",
         "models/scoring.py",
         "pipeline/evaluate.py",
         "pipeline/loop.py",

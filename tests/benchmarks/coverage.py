@@ -51,8 +51,9 @@ from retrain.gate.estimates import (
     jackknife,
     score_column,
 )
+from retrain.models.block_sums import leave_one_out, mean
 from retrain.models.metrics import METRICS as PROJECT_METRICS
-from retrain.models.metrics import find_metric, find_row_loss, leave_one_out, mean
+from retrain.models.metrics import find_metric, find_row_loss
 
 row_log_loss = find_row_loss("log_loss")
 DAYS = (7, 10, 30, 90)

@@ -14,16 +14,15 @@ from hypothesis.extra.numpy import arrays
 
 from retrain.config import Task
 from retrain.errors import ConfigError
+from retrain.models.block_sums import sum_by_block
+from retrain.models.metric import Metric, RowLoss
 from retrain.models.metrics import (
     METRICS,
-    Metric,
-    RowLoss,
     find_metric,
     find_row_loss,
     fits_task,
     lower_is_better,
     row_loss_for,
-    sum_by_block,
 )
 
 SIZE, BLOCKS = 60, 4

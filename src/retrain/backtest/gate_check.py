@@ -30,7 +30,8 @@ from retrain.gate.decision import CheckSpec, decide
 from retrain.gate.estimates import CHALLENGER, INCUMBENT
 from retrain.lazy import scipy
 from retrain.models import fitting
-from retrain.models.metrics import Array, baseline_score, row_loss_for
+from retrain.models.block_sums import Array
+from retrain.models.metrics import baseline_score, row_loss_for
 from retrain.models.scoring import Model, score_rows
 from retrain.pipeline.predictions import (
     asked_metrics,

@@ -23,7 +23,9 @@ from retrain.errors import DataError
 from retrain.gate.comparison import Comparison, block_codes
 from retrain.gate.decision import CheckSpec
 from retrain.gate.estimates import CHALLENGER, INCUMBENT, jackknife
-from retrain.models.metrics import Array, Metric, find_metric, leave_one_out, monitoring_loss
+from retrain.models.block_sums import Array, leave_one_out
+from retrain.models.metric import Metric
+from retrain.models.metrics import find_metric, monitoring_loss
 from retrain.models.scoring import difficulty, spread_classes, to_scored
 from retrain.monitoring.domain_classifier import separate_once
 from retrain.monitoring.drift import (

@@ -35,8 +35,8 @@ from retrain.data.schema import Schema
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, Windows, batches_in, plan_windows
 from retrain.lazy import joblib, rich, skops
+from retrain.models.block_sums import Array
 from retrain.models.fitting import known_classes, predict
-from retrain.models.metrics import Array
 from retrain.models.model_files import MODEL_FILE, load_model
 from retrain.models.scoring import Model
 from retrain.models.strategy import ParentModel, Strategy

@@ -9,7 +9,7 @@ import numpy as np
 from retrain.backtest.history_view import HistoryView
 from retrain.backtest.model_cache import CachedFit, FitJob
 from retrain.backtest.replay import Replay
-from retrain.models.metrics import Array
+from retrain.models.block_sums import Array
 from retrain.monitoring.forecast import Forecast, measure_forecast
 from retrain.monitoring.policy import RetrainingGain
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from retrain.backtest.fault_injection import FaultInjection
 from retrain.backtest.replay import ALWAYS_PROMOTE, BETTER_POINT_ESTIMATE, Outcome
-from retrain.models.metrics import Array
+from retrain.models.block_sums import Array
 from retrain.monitoring.forecast import Forecast
 from retrain.report.formatting import TITLES
 

@@ -29,7 +29,7 @@ from retrain.backtest.result import Result
 from retrain.config import Config, class_name
 from retrain.data.snapshot import SnapshotStore
 from retrain.gate.decision import build_checks
-from retrain.models.metrics import Array
+from retrain.models.block_sums import Array
 from retrain.renamed import written_name
 from retrain.report import backtest as reporting
 from retrain.workspace import (

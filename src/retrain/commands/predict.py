@@ -22,8 +22,8 @@ from retrain.data.reading.parts import split_problems
 from retrain.data.reading.schema_casters import schema_casters
 from retrain.data.reading.table import read_one
 from retrain.errors import DataError, ModelError, PromotionError
+from retrain.models.block_sums import Array
 from retrain.models.fitting import known_classes, predict
-from retrain.models.metrics import Array
 from retrain.models.scoring import Model
 from retrain.registry.ledger import current_champion
 from retrain.registry.store import open_store

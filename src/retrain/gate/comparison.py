@@ -260,7 +260,7 @@ def compare(
     it.
 
     `predictions` has TARGET, BLOCK (int64, any numbers) and the score column of each model, as
-    `retrain.models.metrics` says; probabilities of several classes are an array a row.
+    `retrain.models.metric` says; probabilities of several classes are an array a row.
     Raises PromotionError when there are no rows or a prediction is missing.
     """
     _require_complete(predictions, models)

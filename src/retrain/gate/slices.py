@@ -22,7 +22,8 @@ from retrain.gate.estimates import (
     jackknife,
     score_column,
 )
-from retrain.models.metrics import find_row_loss, leave_one_out, mean
+from retrain.models.block_sums import leave_one_out, mean
+from retrain.models.metrics import find_row_loss
 from retrain.ranges import Confidence, Name, NonNegative, PositiveCount
 
 MOST_LEVELS_OF_A_NUMBER = 20

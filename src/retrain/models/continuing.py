@@ -16,8 +16,8 @@ import polars as pl
 from retrain.config import Config, Task, feature_types
 from retrain.errors import ConfigError, ModelError
 from retrain.lazy import hydra, sklearn, threadpoolctl
+from retrain.models.block_sums import Array
 from retrain.models.fitting import BLAS_THREADS, build_pipeline, to_features, to_target
-from retrain.models.metrics import Array
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

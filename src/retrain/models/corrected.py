@@ -17,9 +17,9 @@ from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
 from retrain.config import Config, Task, feature_types
+from retrain.models.block_sums import Array
 from retrain.models.continuing import NotContinuable, with_estimator
 from retrain.models.fitting import BLAS_THREADS, to_features, to_target
-from retrain.models.metrics import Array
 
 SMALLEST = 1e-6  # probability: the logit of a certain one is infinite
 SMALLEST_WEIGHT = 1e-3

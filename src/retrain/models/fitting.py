@@ -14,8 +14,8 @@ from retrain.data.reading.conversions import DTYPES
 from retrain.errors import ConfigError, ModelError, RetrainError
 from retrain.lazy import pandas as pd
 from retrain.lazy import sklearn, threadpoolctl
+from retrain.models.block_sums import Array
 from retrain.models.iterations import can_choose, choose_iterations, few_rows
-from retrain.models.metrics import Array
 from retrain.models.parameters import check_part
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from retrain.lazy import sklearn
-from retrain.models.metrics import Array
+from retrain.models.block_sums import Array
 
 # Each part of the rows, in time, is predicted by a model of all before it: one alone might be
 # another season.

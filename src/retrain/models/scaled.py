@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.linear_model import SGDRegressor
 from sklearn.neural_network import MLPRegressor
 
-from retrain.models.metrics import Array
+from retrain.models.block_sums import Array
 
 FARTHEST = 100.0  # standard deviations of a feature; what lies beyond counts as so far
 

@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 
 from retrain.config import ColumnType, Config, Task
+from retrain.models.block_sums import Array
 from retrain.models.fitting import known_classes, predict, to_codes, to_target
-from retrain.models.metrics import Array, baseline_score, find_metric, monitoring_loss, row_loss_for
+from retrain.models.metrics import baseline_score, find_metric, monitoring_loss, row_loss_for
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -28,7 +29,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Scored:
-    """Target and scores as `retrain.models.metrics` takes them, and the labels behind the target's
+    """Target and scores as `retrain.models.metric` takes them, and the labels behind the target's
     numbers.
 
     `unknown_classes`: for each model the classes that it was not trained on, with the number of

@@ -16,7 +16,7 @@ from retrain.data.windows import Window, batches_in
 from retrain.errors import DataError
 from retrain.lazy import sklearn
 from retrain.models import fitting
-from retrain.models.metrics import Array
+from retrain.models.block_sums import Array
 from retrain.models.scoring import Model
 from retrain.types import ModelRecord
 

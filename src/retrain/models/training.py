@@ -19,9 +19,10 @@ from retrain.data.manifest import CONTENT_DIGITS, Batch, Manifest
 from retrain.data.schema import Schema
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in
+from retrain.models.block_sums import Array
 from retrain.models.digests import model_digest, recipe_digest
 from retrain.models.fitting import build_pipeline, known_classes, to_codes, to_features, to_target
-from retrain.models.metrics import Array, baseline_score
+from retrain.models.metrics import baseline_score
 from retrain.models.storable import check_storable
 from retrain.models.strategies import run_strategy
 from retrain.models.strategy import FitResult, ParentModel, Strategy, TrainingSet

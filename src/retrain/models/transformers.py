@@ -13,7 +13,7 @@ from sklearn.utils import Tags, check_array
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
 from retrain.lazy import pandas as pd
-from retrain.models.metrics import Array
+from retrain.models.block_sums import Array
 
 PARTS = ("days_since_1970", "year", "month", "day", "weekday", "hour")
 

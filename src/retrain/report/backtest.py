@@ -17,7 +17,7 @@ from retrain.backtest.replay import ALWAYS_PROMOTE, Outcome
 from retrain.backtest.result import Result, recommend
 from retrain.config import Config
 from retrain.lazy import jinja2, mlflow
-from retrain.models.metrics import Array
+from retrain.models.block_sums import Array
 from retrain.registry.names import METRICS_AT_ONCE, fit_text, log_figures
 from retrain.registry.runs import start_run
 from retrain.registry.store import BACKTESTS, open_store

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from retrain.config import Task
 from retrain.gate.estimates import CHALLENGER, INCUMBENT, TARGET, score_column
 from retrain.lazy import matplotlib
-from retrain.models.metrics import find_row_loss, top_label
+from retrain.models.metrics import find_row_loss
+from retrain.models.metrics.probability import top_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
