@@ -27,6 +27,7 @@ LABELLED, UNLABELLED, QUARANTINED = "part.parquet", "unlabelled.parquet", "quara
 ROWS = (LABELLED, UNLABELLED, QUARANTINED)
 EARLIER_REASON = "quarantine_reason"  # in snapshots of earlier versions
 SAMPLE = "sample.parquet"
+DIGEST_ROWS = 100_000  # turned into text at a time
 _LARGEST_EXACT = 2.0**53
 
 
@@ -45,7 +46,10 @@ def typed_digest(frame: pl.DataFrame) -> str:
     written before types were of no account."""
     columns = sorted(frame.columns)
     ordered = frame.select(columns).sort(columns, nulls_last=True)
-    return _sha256(ordered.write_csv().encode())
+    digest = hashlib.sha256(ordered.head(0).write_csv().encode())
+    for part in ordered.iter_slices(DIGEST_ROWS):  # the text of a large batch is larger than it
+        digest.update(part.write_csv(include_header=False).encode())
+    return digest.hexdigest()
 
 
 def _by_value(values: pl.Series) -> pl.Series:
@@ -255,7 +259,8 @@ def _write(path: Path, write: Callable[[Path], None]) -> str:
         raise RetrainError(
             f"Could not write a batch of the snapshot: {error}. The snapshot stays as it was."
         ) from error
-    return _sha256(path.read_bytes())
+    with path.open("rb") as written:
+        return hashlib.file_digest(written, "sha256").hexdigest()
 
 
 def _profile_digest(profile: BatchProfile) -> str:
