@@ -19,10 +19,11 @@ from retrain.data.periods import parse_period
 from retrain.data.profiles import profile_batch
 from retrain.data.schema import REASON, Schema
 from retrain.data.snapshot import SnapshotStore, content_digest
-from retrain.data.sources import Files, Source
+from retrain.data.source import Source
+from retrain.data.sources import Files
 from retrain.data.update import count_changes, update_snapshot
 from retrain.errors import ConfigError, DataError
-from retrain.gate.comparison import compare
+from retrain.gate.compare import compare
 from retrain.gate.estimates import BLOCK, TARGET, score_column
 from retrain.gate.guardrails import Slices
 from retrain.monitoring.domain_classifier import separate

@@ -22,9 +22,9 @@ from conftest import REPOSITORY
 import retrain
 from project import features
 from retrain.config import Config, compose, instantiate, to_container
-from retrain.data.sources import Source
+from retrain.data.source import Source
 from retrain.errors import ConfigError
-from retrain.gate.checks import Check
+from retrain.gate.check import Check
 from retrain.models.strategy import Strategy
 from retrain.monitoring.policy import Policy
 from retrain.origins import list_choices, list_groups

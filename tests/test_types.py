@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrain.errors import RetrainError
-from retrain.gate.comparison import CheckResult, Comparison, Outcome, Verdict
+from retrain.gate.check import CheckResult, Outcome
+from retrain.gate.comparison import Comparison, Verdict
 from retrain.gate.estimates import Estimate
 from retrain.types import (
     ChallengerRecord,

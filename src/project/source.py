@@ -14,17 +14,8 @@ from annotated_types import Ge, Le
 from retrain import DataError, Source
 
 _UTC = pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ")
-_WEATHER = [
-    "temp",
-    "dewp",
-    "humid",
-    "wind_dir",
-    "wind_speed",
-    "wind_gust",
-    "precip",
-    "pressure",
-    "visib",
-]
+_WEATHER = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust"]
+_WEATHER += ["precip", "pressure", "visib"]
 LATE_AFTER_MINUTES = 15
 
 
@@ -43,10 +34,8 @@ class NycFlights(Source):
         return self._months
 
     def fingerprint(self, period: str) -> str:
-        stamps = [
-            (self._folder / name).stat()
-            for name in ("flights.csv.zip", "planes.csv", "weather.csv")
-        ]
+        names = ("flights.csv.zip", "planes.csv", "weather.csv")
+        stamps = [(self._folder / name).stat() for name in names]
         return f"lag{self.weather_lag_hours}-" + "-".join(
             f"{stamp.st_size}-{stamp.st_mtime_ns}" for stamp in stamps
         )

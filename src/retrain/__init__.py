@@ -13,16 +13,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from retrain.config import Config, DataConfig, Task
     from retrain.data.manifest import Batch
-    from retrain.data.sources import Source, Table
+    from retrain.data.source import Source
+    from retrain.data.table_source import Table
     from retrain.errors import ConfigError, DataError, ModelError, RetrainError
-    from retrain.gate.checks import Check
-    from retrain.gate.comparison import CheckResult, Comparison, Outcome
+    from retrain.gate.check import Check, CheckResult, Outcome
+    from retrain.gate.comparison import Comparison
     from retrain.gate.estimates import Estimate
     from retrain.models import encodings
     from retrain.models.block_sums import sum_by_block
+    from retrain.models.from_scratch import FitResult
     from retrain.models.metric import Metric, RowLoss
-    from retrain.models.strategy import FitResult, ParentModel, Strategy, TrainingSet
-    from retrain.monitoring.policy import Policy, PolicyContext, RetrainingGain
+    from retrain.models.parent import ParentModel
+    from retrain.models.strategy import Strategy
+    from retrain.models.training_set import TrainingSet
+    from retrain.monitoring.gain import RetrainingGain
+    from retrain.monitoring.policy import Policy, PolicyContext
     from retrain.types import Decision, Score
 
 __version__ = "0.2.0"
@@ -30,16 +35,21 @@ __version__ = "0.2.0"
 _HOME = {
     "config": ("Config", "DataConfig", "Task"),
     "data.manifest": ("Batch",),
-    "data.sources": ("Source", "Table"),
+    "data.source": ("Source",),
+    "data.table_source": ("Table",),
     "errors": ("ConfigError", "DataError", "ModelError", "RetrainError"),
-    "gate.checks": ("Check",),
-    "gate.comparison": ("CheckResult", "Comparison", "Outcome"),
+    "gate.check": ("Check", "CheckResult", "Outcome"),
+    "gate.comparison": ("Comparison",),
     "gate.estimates": ("Estimate",),
     "models": ("encodings",),
     "models.block_sums": ("sum_by_block",),
     "models.metric": ("Metric", "RowLoss"),
-    "models.strategy": ("FitResult", "ParentModel", "Strategy", "TrainingSet"),
-    "monitoring.policy": ("Policy", "PolicyContext", "RetrainingGain"),
+    "models.parent": ("ParentModel",),
+    "models.from_scratch": ("FitResult",),
+    "models.strategy": ("Strategy",),
+    "models.training_set": ("TrainingSet",),
+    "monitoring.policy": ("Policy", "PolicyContext"),
+    "monitoring.gain": ("RetrainingGain",),
     "types": ("Decision", "Score"),
 }
 _MODULE_OF = {name: f"retrain.{module}" for module, names in _HOME.items() for name in names}

@@ -24,6 +24,7 @@ ENGINE = {
         "monitoring",
         "pipeline/loop.py",
         "pipeline/observe.py",
+        "pipeline/policy_context.py",
         "pipeline/predictions.py",
         "pipeline/train.py",
         "registry",

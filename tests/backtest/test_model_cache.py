@@ -17,7 +17,7 @@ from retrain.backtest import model_cache
 from retrain.backtest.model_cache import FitJob, ModelCache, read_batch, train_and_store
 from retrain.config import Column, ColumnType, Config, PeriodKind, compose
 from retrain.data.snapshot import SnapshotStore
-from retrain.data.sources import Source
+from retrain.data.source import Source
 from retrain.data.update import update_snapshot
 from retrain.data.windows import Window
 from retrain.models.fitting import predict

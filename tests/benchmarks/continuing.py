@@ -27,8 +27,8 @@ from retrain.config import Config, compose, feature_types, instantiate
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.update import update_snapshot
 from retrain.data.windows import Window, batches_in, plan_references, plan_windows
+from retrain.models.parent import ParentModel
 from retrain.models.scoring import Model, score_rows
-from retrain.models.strategy import ParentModel
 from retrain.models.training import train
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -40,8 +40,10 @@ from rich.table import Table
 from scipy.special import expit
 from scipy.stats import norm, rankdata
 
+from retrain.gate.check import Outcome
 from retrain.gate.checks import NonInferiority, Superiority
-from retrain.gate.comparison import Comparison, Outcome, compare
+from retrain.gate.compare import compare
+from retrain.gate.comparison import Comparison
 from retrain.gate.estimates import (
     BLOCK,
     CHALLENGER,

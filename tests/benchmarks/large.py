@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from retrain.config import compose
-from retrain.gate.comparison import compare
+from retrain.gate.compare import compare
 from retrain.gate.decision import build_checks, decide
 from retrain.gate.estimates import (
     BASELINE,

@@ -25,7 +25,8 @@ from retrain.data.reading.dialect import Dialect
 from retrain.data.reading.times import read_times
 from retrain.data.schema import REASON
 from retrain.data.snapshot import SnapshotStore, content_digest, typed_digest
-from retrain.data.sources import BatchFiles, Files, Source, WithLabels
+from retrain.data.source import Source
+from retrain.data.sources import BatchFiles, Files, WithLabels
 from retrain.data.update import SnapshotChange, update_snapshot
 from retrain.errors import ConfigError, DataError
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from retrain.config import Column, ColumnType, DataConfig, PeriodKind
 from retrain.data.snapshot import SnapshotStore, content_digest
-from retrain.data.sources import BatchFiles, Source
+from retrain.data.source import Source
+from retrain.data.sources import BatchFiles
 from retrain.data.update import SnapshotChange, update_snapshot
 from retrain.errors import DataError, RetrainError
 

@@ -22,7 +22,9 @@ from retrain.data.reading.parts import PLACE
 from retrain.data.reading.table import read_table
 from retrain.data.reading.time_column import as_times, with_times
 from retrain.data.snapshot import SnapshotStore
-from retrain.data.sources import Files, Source, SqlQuery, Table, WithLabels
+from retrain.data.source import Source
+from retrain.data.sources import Files, SqlQuery, WithLabels
+from retrain.data.table_source import Table
 from retrain.data.update import update_snapshot
 from retrain.errors import ConfigError, DataError
 

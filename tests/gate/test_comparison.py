@@ -14,7 +14,7 @@ from conftest import REPOSITORY
 
 from retrain.config import Task, compose
 from retrain.errors import PromotionError
-from retrain.gate.comparison import compare
+from retrain.gate.compare import compare
 from retrain.gate.estimates import BLOCK, EVALUATION, TARGET, WINDOW, score_column
 from retrain.models.metrics import find_row_loss, monitoring_loss
 from retrain.pipeline.evaluate import compare_stored

@@ -11,8 +11,9 @@ from conftest import REPOSITORY
 
 from retrain.config import Config, GateConfig, compose
 from retrain.errors import ConfigError, PromotionError
-from retrain.gate.checks import Check, EnoughEvidence, MetricLimit, NonInferiority
-from retrain.gate.comparison import CheckResult, Comparison, Outcome, Verdict
+from retrain.gate.check import Check, CheckResult, Outcome
+from retrain.gate.checks import EnoughEvidence, MetricLimit, NonInferiority
+from retrain.gate.comparison import Comparison, Verdict
 from retrain.gate.decision import CheckSpec, build_checks, decide, gate_digest
 from retrain.gate.estimates import BLOCK, TARGET, Estimate, score_column
 

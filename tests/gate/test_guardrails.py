@@ -11,7 +11,9 @@ from conftest import REPOSITORY
 
 from retrain.config import ColumnType, Task, compose
 from retrain.errors import ConfigError, PromotionError
-from retrain.gate.comparison import Comparison, Outcome, compare
+from retrain.gate.check import Outcome
+from retrain.gate.compare import compare
+from retrain.gate.comparison import Comparison
 from retrain.gate.decision import build_checks
 from retrain.gate.estimates import (
     BLOCK,

@@ -16,7 +16,8 @@ from retrain.config import Config, compose
 from retrain.data.manifest import Batch
 from retrain.data.snapshot import time_marks
 from retrain.data.windows import plan_windows
-from retrain.gate.comparison import Comparison, Verdict, compare
+from retrain.gate.compare import compare
+from retrain.gate.comparison import Comparison, Verdict
 from retrain.gate.decision import build_checks, decide
 from retrain.gate.estimates import BASELINE, BLOCK, CHALLENGER, INCUMBENT, TARGET, score_column
 

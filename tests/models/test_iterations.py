@@ -14,8 +14,8 @@ from sklearn.metrics import log_loss
 from retrain.config import Column, ColumnType, Config, Task, compose
 from retrain.errors import ConfigError
 from retrain.models.fitting import build_pipeline, fit, to_features, to_target
+from retrain.models.from_scratch import from_scratch
 from retrain.models.iterations import choose_iterations
-from retrain.models.strategy import from_scratch
 
 
 def rare_classes(rows: int, seed: int = 0) -> pl.DataFrame:

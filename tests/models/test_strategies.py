@@ -19,6 +19,8 @@ from retrain.errors import ConfigError, DataError
 from retrain.models.continuing import check_continuable
 from retrain.models.corrected import corrections_of
 from retrain.models.fitting import predict
+from retrain.models.from_scratch import FitResult
+from retrain.models.parent import ParentModel
 from retrain.models.scoring import Model, score_rows
 from retrain.models.strategies import (
     BestOf,
@@ -33,7 +35,7 @@ from retrain.models.strategies import (
     WarmStart,
     run_strategy,
 )
-from retrain.models.strategy import FitResult, ParentModel, TrainingSet
+from retrain.models.training_set import TrainingSet
 
 MONTHS = ("2013-01", "2013-02", "2013-03", "2013-04")
 BORDER = datetime(2013, 4, 1)

@@ -22,6 +22,7 @@ from retrain.monitoring.forecast import (
     measure_forecast,
     plan_ahead,
 )
+from retrain.monitoring.gain import RetrainingGain
 from retrain.monitoring.policies import (
     AllOf,
     Always,
@@ -32,7 +33,7 @@ from retrain.monitoring.policies import (
     OnDecay,
     OnDrift,
 )
-from retrain.monitoring.policy import Policy, PolicyContext, RetrainingGain, Score
+from retrain.monitoring.policy import Policy, PolicyContext, Score
 from retrain.types import Decision
 
 QUIET = PolicyContext(

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from retrain.config import Config
-from retrain.gate.comparison import Outcome
+from retrain.gate.check import Outcome
 from retrain.gate.estimates import BLOCK
 from retrain.gate.guardrails import Slices
 from retrain.gate.slices import sliced_columns

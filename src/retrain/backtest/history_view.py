@@ -20,7 +20,8 @@ from retrain.data.periods import parse_delay
 from retrain.data.profiles import BatchProfile, ColumnProfile, sample_places
 from retrain.data.windows import Window, plan_windows
 from retrain.errors import DataError
-from retrain.gate.comparison import Comparison, block_codes
+from retrain.gate.compare import block_codes
+from retrain.gate.comparison import Comparison
 from retrain.gate.decision import CheckSpec
 from retrain.gate.estimates import CHALLENGER, INCUMBENT, jackknife
 from retrain.models.block_sums import Array, leave_one_out

@@ -38,8 +38,9 @@ from retrain.lazy import joblib, rich, skops
 from retrain.models.block_sums import Array
 from retrain.models.fitting import known_classes, predict
 from retrain.models.model_files import MODEL_FILE, load_model
+from retrain.models.parent import ParentModel
 from retrain.models.scoring import Model
-from retrain.models.strategy import ParentModel, Strategy
+from retrain.models.strategy import Strategy
 from retrain.models.training import fit
 from retrain.monitoring.cache import Cache
 from retrain.monitoring.drift import PAIRS

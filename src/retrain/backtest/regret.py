@@ -11,7 +11,7 @@ from retrain.backtest.model_cache import CachedFit, FitJob
 from retrain.backtest.replay import Replay
 from retrain.models.block_sums import Array
 from retrain.monitoring.forecast import Forecast, measure_forecast
-from retrain.monitoring.policy import RetrainingGain
+from retrain.monitoring.gain import RetrainingGain
 
 
 def loss_matrix(history: HistoryView, replay: Replay) -> Array:

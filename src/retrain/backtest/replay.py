@@ -30,15 +30,10 @@ from retrain.models.strategy import Strategy
 from retrain.models.training import with_selected_strategy
 from retrain.monitoring.policy import Policy, PolicyContext
 from retrain.pipeline.evaluate import check_holdouts
-from retrain.pipeline.loop import (
-    MemoryLedger,
-    TrainingPlan,
-    append,
-    decide,
-    is_refitted,
-    plan_training,
-    policy_context,
-)
+from retrain.pipeline.loop import append, decide, is_refitted, plan_training
+from retrain.pipeline.plan import TrainingPlan
+from retrain.pipeline.policy_context import policy_context
+from retrain.pipeline.stores import MemoryLedger
 from retrain.registry.ledger import current_champion
 from retrain.registry.transitions import AuditContext, Promotion
 from retrain.types import ChallengerRecord, ModelRecord, Score

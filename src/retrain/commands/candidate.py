@@ -26,9 +26,11 @@ from retrain.masking import mask
 from retrain.models import training
 from retrain.models.fitting import build_pipeline
 from retrain.models.metrics import find_metric, shown_metrics
+from retrain.models.parent import ParentModel
 from retrain.models.scoring import Model, score_rows
 from retrain.models.strategies import Full
-from retrain.models.strategy import ParentModel, Strategy, TrainingSet
+from retrain.models.strategy import Strategy
+from retrain.models.training_set import TrainingSet
 from retrain.registry import runs
 from retrain.registry.store import CANDIDATES, open_store
 from retrain.workspace import SNAPSHOT

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from retrain.config import build, compose
 from retrain.data.inference.draft import Draft
-from retrain.data.sources import Source
+from retrain.data.source import Source
 from retrain.errors import ConfigError, DataError
 from retrain.workspace import write_text
 from retrain.yaml_text import change, inline, load

@@ -17,8 +17,8 @@ from retrain.data.windows import Window
 from retrain.errors import DataError, RetrainError
 from retrain.models.metrics import row_loss_for
 from retrain.models.model_files import load_model
+from retrain.models.parent import ParentModel
 from retrain.models.scoring import Model, score_rows
-from retrain.models.strategy import ParentModel
 from retrain.models.training import train, with_selected_strategy
 from retrain.workspace import SNAPSHOT
 

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from retrain.config import DataConfig
-from retrain.data.sources import Source
+from retrain.data.source import Source
 
 MANY_COLUMNS = 1000  # of more numeric ones `retrain init` makes one sparse feature
 CELLS_AT_ONCE = 25_000_000

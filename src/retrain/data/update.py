@@ -19,12 +19,19 @@ from retrain.data.periods import Period, parse_delay, parse_period
 from retrain.data.reading.parts import PROBLEM
 from retrain.data.schema import Schema
 from retrain.data.snapshot import SnapshotStore, content_digest, typed_digest
-from retrain.data.sources import Source
+from retrain.data.source import Source
 from retrain.errors import DataError
 from retrain.own_code import code_digests, engine_digest
 from retrain.workspace import write_json
 
-READING = ("data/reading", "data/sources.py", "data/sparse_columns.py")  # what all sources run
+# What all sources run.
+READING = (
+    "data/reading",
+    "data/source.py",
+    "data/sources.py",
+    "data/sparse_columns.py",
+    "data/table_source.py",
+)
 _DIGEST = own_column("digest")  # of a row
 log = logging.getLogger("retrain")
 

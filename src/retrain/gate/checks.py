@@ -1,82 +1,19 @@
-"""The questions that a gate asks of the figures. One of your own is a subclass of `Check` and a
-line in `conf/gate/`."""
+"""The checks of scores and rows that come with the engine."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Collection
-from typing import Any, Literal
+from typing import Literal
 
 from retrain.errors import ConfigError
 from retrain.gate.alpha_spending import alpha_at
-from retrain.gate.comparison import CheckResult, Comparison, Outcome
+from retrain.gate.check import Check, CheckResult, Outcome
+from retrain.gate.comparison import Comparison
 from retrain.gate.estimates import BASELINE, CHALLENGER, INCUMBENT
 from retrain.models.metrics import lower_is_better
 from retrain.ranges import Confidence, Finite, NonNegative, PositiveCount
-from retrain.renamed import renamed_method
 
 LARGEST_RELATIVE, LARGEST_ABSOLUTE = 0.5, 1e12
 MarginKind = Literal["relative", "absolute"]
-
-
-class Check(ABC):
-    """One question of the gate about a comparison.
-
-    A check of your own gives `evaluate`, and is a line in a file of `conf/gate/`:
-    `checks: {new_rows: {_target_: project.extensions.NewEnough, minimum_share: 0.5}}`. The
-    arguments of `__init__` are keys there.
-
-    Attributes
-    ----------
-    compares
-        Whether it compares the challenger with the incumbent or the baseline: only such a check can
-        be the primary one.
-    metric
-        To be measured for it; None for the primary metric, or none at all.
-    loss
-        A loss of single rows that it asks for; None for the one beside the primary metric.
-    columns
-        That the evaluation rows have to carry; None for all categorical and boolean features.
-
-    Examples
-    --------
-    >>> class FewFlips(Check):
-    ...     def __init__(self, most_rows: int) -> None:
-    ...         self.most_rows = most_rows
-    ...
-    ...     def evaluate(self, comparison: Comparison) -> CheckResult:
-    ...         passed = comparison.rows <= self.most_rows
-    ...         return CheckResult(Outcome.of(passed), f"{comparison.rows} rows")
-    """
-
-    compares: bool = False
-    metric: str | None = None
-    loss: str | None = None
-    columns: tuple[str, ...] | None = ()
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        renamed_method(cls, "judge", "evaluate")
-
-    @abstractmethod
-    def evaluate(self, comparison: Comparison) -> CheckResult:
-        """What the check finds.
-
-        Raises
-        ------
-        PromotionError
-            Where the comparison lacks what the question needs.
-        """
-
-    def columns_among(self, known: Collection[str]) -> tuple[str, ...] | None:
-        """`columns`, for a check that has to know which columns there are.
-
-        Raises
-        ------
-        ConfigError
-            When it asks for another.
-        """
-        return self.columns
 
 
 class NonInferiority(Check):

@@ -11,8 +11,8 @@ from typing import Any
 
 from retrain.config import Config, DataConfig, GateConfig, Task, build
 from retrain.errors import ConfigError, PromotionError
-from retrain.gate.checks import Check
-from retrain.gate.comparison import CheckResult, Comparison, NotEnoughRows, Outcome, Verdict
+from retrain.gate.check import Check, CheckResult, Outcome
+from retrain.gate.comparison import Comparison, NotEnoughRows, Verdict
 from retrain.gate.slices import sliced_columns, table_columns
 from retrain.models.metrics import SHOWN, find_metric, fits_task
 from retrain.renamed import with_original_names

@@ -11,8 +11,9 @@ from annotated_types import Ge, Lt
 
 from retrain.config import Task
 from retrain.errors import PromotionError
-from retrain.gate.checks import Check, MarginKind, NonInferiority, margin_of
-from retrain.gate.comparison import CheckResult, Comparison, Outcome
+from retrain.gate.check import Check, CheckResult, Outcome
+from retrain.gate.checks import MarginKind, NonInferiority, margin_of
+from retrain.gate.comparison import Comparison
 from retrain.gate.estimates import (
     BASELINE,
     CHALLENGER,

@@ -12,8 +12,10 @@ from annotated_types import Ge, MinLen
 from retrain.columns import PREFIX, own_column
 from retrain.config import ColumnType, DataConfig
 from retrain.errors import ConfigError, PromotionError
-from retrain.gate.checks import Check, MarginKind, margin_of
-from retrain.gate.comparison import CheckResult, Comparison, Outcome, to_target
+from retrain.gate.check import Check, CheckResult, Outcome
+from retrain.gate.checks import MarginKind, margin_of
+from retrain.gate.compare import to_target
+from retrain.gate.comparison import Comparison
 from retrain.gate.estimates import (
     BLOCK,
     CHALLENGER,

@@ -22,7 +22,7 @@ from retrain.models.fitting import BLAS_THREADS, build_pipeline, to_features, to
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-    from retrain.models.strategy import TrainingSet
+    from retrain.models.training_set import TrainingSet
 
 # Their trees are added to, each new one fitted to the new rows: as averages, or on what all before
 # it get wrong.

@@ -21,25 +21,20 @@ from typing import ClassVar
 import numpy as np
 
 from retrain.config import Task
-from retrain.errors import ConfigError
-from retrain.models.block_sums import Array, leave_one_out, mean, sum_by_block
+from retrain.models.block_sums import Array, leave_one_out, mean, sum_rows_by_block
 
 
 class Metric:
     """One number for many rows, and its value when any block of them is left out.
 
-    A metric of your own gives `block_sums` and `finish`, and gets its confidence interval from
-    them. The configuration names it by its dotted path: `data.metric:
-    project.extensions.CostOfAlarms`, or as the `metric` of a check. A path may also lead to an
-    instance, for a metric with parameters. A loss that each row has by itself is better a
-    `RowLoss`.
+    Subclass it, write `block_sums` and `finish`, which its confidence interval is made of too, and
+    name it by its dotted path as `metric` in a file of conf/data/ or of a check. The path may lead
+    to an instance, for a metric with parameters. A loss of each row by itself is a `RowLoss`.
 
     Attributes
     ----------
-    lower_is_better
-        Whether less of it is better.
-    tasks
-        The tasks that it means anything for.
+    lower_is_better, tasks
+        Whether less of it is better; the tasks that it means anything for.
 
     Examples
     --------
@@ -65,14 +60,10 @@ class Metric:
     def block_sums(self, target: Array, score: Array, blocks: Array) -> Array:
         """What the metric is made of, summed over the rows of each block.
 
-        Parameters
-        ----------
-        target, score, blocks
-            As the table above says.
-
         Returns
         -------
-        Shape (number of blocks, k), with any k; `sum_by_block` makes it of columns.
+        numpy.ndarray
+            Shape (number of blocks, k), with any k; `sum_by_block` makes it of columns.
         """
         raise NotImplementedError
 
@@ -95,8 +86,7 @@ class Metric:
         return task in self.tasks
 
     def best_constant(self, target: Array) -> float:
-        """The constant prediction that does best on rows with this target: the mean, unless
-        overridden."""
+        """The constant that does best on rows with this target: the mean, unless overridden."""
         return float(np.mean(target))
 
     def margin_base(self, value: Array | float) -> Array | float:
@@ -113,13 +103,7 @@ class RowLoss(Metric, ABC):
         """The loss of each row, shape (rows,)."""
 
     def block_sums(self, target: Array, score: Array, blocks: Array) -> Array:
-        losses = np.asarray(self.rows(target, score))
-        if losses.shape != target.shape:
-            raise ConfigError(
-                f"`rows` of the metric {type(self).__name__} gives the shape {losses.shape} for "
-                f"{len(target)} rows, but must give a loss a row, shape ({len(target)},)."
-            )
-        return sum_by_block(blocks, losses)
+        return sum_rows_by_block(blocks, self.rows(target, score), type(self).__name__)
 
     def finish(self, totals: Array) -> Array:
         return mean(totals)

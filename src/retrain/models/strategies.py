@@ -19,9 +19,12 @@ from retrain.data.windows import LARGEST_SHARE, Window
 from retrain.errors import ConfigError, ModelError
 from retrain.lazy import sklearn
 from retrain.models import continuing
+from retrain.models.from_scratch import FitResult, from_scratch
 from retrain.models.metrics import row_loss_for
+from retrain.models.parent import ParentModel
 from retrain.models.scoring import Model, score_rows
-from retrain.models.strategy import FitResult, ParentModel, Strategy, TrainingSet, from_scratch
+from retrain.models.strategy import Strategy
+from retrain.models.training_set import TrainingSet
 from retrain.ranges import Duration, Positive, PositiveCount, Share
 
 if TYPE_CHECKING:

@@ -22,10 +22,13 @@ from retrain.data.windows import Window, batches_in
 from retrain.models.block_sums import Array
 from retrain.models.digests import model_digest, recipe_digest
 from retrain.models.fitting import build_pipeline, known_classes, to_codes, to_features, to_target
+from retrain.models.from_scratch import FitResult
 from retrain.models.metrics import baseline_score
+from retrain.models.parent import ParentModel
 from retrain.models.storable import check_storable
 from retrain.models.strategies import run_strategy
-from retrain.models.strategy import FitResult, ParentModel, Strategy, TrainingSet
+from retrain.models.strategy import Strategy
+from retrain.models.training_set import TrainingSet
 from retrain.types import ModelRecord
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrain.lazy import scipy
-from retrain.monitoring.policy import RetrainingGain
+from retrain.monitoring.gain import RetrainingGain
 
 NOISE_COUNTS = 3  # the noise that is taken for granted weighs as much as so many retrainings
 TRUNCATED = 1.2876  # mean of a normal value with mean and deviation 1 that is above 0

@@ -18,7 +18,7 @@ from retrain.data.profiles import sample_places
 from retrain.data.schema import Schema
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, batches_in, block_index, block_of
-from retrain.gate.comparison import block_codes
+from retrain.gate.compare import block_codes
 from retrain.gate.estimates import BLOCK, jackknife
 from retrain.models.fitting import known_classes, predict
 from retrain.models.metrics import find_metric, monitoring_loss

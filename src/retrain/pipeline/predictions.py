@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from retrain.config import Config, Task
 from retrain.data.windows import block_index, block_of
-from retrain.gate.comparison import Comparison, compare
+from retrain.gate.compare import compare
+from retrain.gate.comparison import Comparison
 from retrain.gate.decision import CheckSpec
 from retrain.gate.estimates import (
     BASELINE,

@@ -11,7 +11,7 @@ from retrain.config import Config, build
 from retrain.data.holds import is_small
 from retrain.data.manifest import Batch
 from retrain.data.snapshot import SnapshotStore
-from retrain.data.sources import Source
+from retrain.data.source import Source
 from retrain.data.update import update_snapshot
 from retrain.errors import DataError
 from retrain.masking import mask

@@ -30,7 +30,8 @@ from retrain.models.scoring import Model, Scored, score_rows, spread_classes
 from retrain.models.strategy import Strategy
 from retrain.models.training import FittedModel, measure_latency, train
 from retrain.pipeline import observe
-from retrain.pipeline.loop import Incumbent, TrainingPlan, plan_training
+from retrain.pipeline.loop import plan_training
+from retrain.pipeline.plan import Incumbent, TrainingPlan
 from retrain.pipeline.predictions import with_scores
 from retrain.registry import runs, versions
 from retrain.registry.ledger import Entry, Ledger, rolled_back

@@ -14,8 +14,8 @@ from retrain.errors import ModelError, PromotionError, StoreError
 from retrain.lazy import mlflow
 from retrain.models.digests import model_digest
 from retrain.models.model_files import load_model
+from retrain.models.parent import ParentModel
 from retrain.models.scoring import Model
-from retrain.models.strategy import ParentModel
 from retrain.registry.ledger import (
     Entry,
     Ledger,

@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Sequence
 
-from retrain.gate.comparison import CheckResult, Comparison
+from retrain.gate.check import CheckResult
+from retrain.gate.comparison import Comparison
 from retrain.gate.estimates import Estimate
 from retrain.models.metrics import lower_is_better
 from retrain.types import (

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from retrain.config import ColumnType, PeriodKind, Task
-from retrain.data.sources import ROW_NUMBER
+from retrain.data.table_source import ROW_NUMBER
 
 DEFAULT = "hist_gradient_boosting"
 

@@ -26,7 +26,7 @@ from retrain.data.reading.time_column import as_times
 from retrain.data.reading.times import EPOCH_UNITS, read_times
 from retrain.data.scalars import as_float
 from retrain.data.schema import PAIRS
-from retrain.data.sources import ROW_NUMBER
+from retrain.data.table_source import ROW_NUMBER
 from retrain.errors import DataError
 
 MOST_CLASSES = 50
