@@ -8,8 +8,9 @@ import sys
 import pytest
 from conftest import REPOSITORY
 
-from retrain.cli import _as_user_error, build_parser, parse, typeset
+from retrain.cli import build_parser, parse
 from retrain.errors import ConfigError, DataError
+from retrain.user_errors import as_user_error, typeset
 from retrain.verbs import VERBS
 
 
@@ -91,14 +92,14 @@ def test_a_store_that_refuses_is_told_apart_from_one_that_does_not_answer() -> N
         error_code = "INVALID_PARAMETER_VALUE"
 
     MlflowException.__module__ = "mlflow.exceptions"
-    refused = str(_as_user_error(MlflowException("Invalid experiment name: a:b")))
+    refused = str(as_user_error(MlflowException("Invalid experiment name: a:b")))
     assert (
         "Invalid experiment name" in refused
         and "tracking.experiment" in refused
         and "answers" not in refused
     )
     MlflowException.error_code = "TEMPORARILY_UNAVAILABLE"
-    assert "once the store answers" in str(_as_user_error(MlflowException("no connection")))
+    assert "once the store answers" in str(as_user_error(MlflowException("no connection")))
 
 
 def test_what_a_copy_of_dvc_lacks_is_named_with_the_way_to_hand_it_over(
@@ -107,10 +108,10 @@ def test_what_a_copy_of_dvc_lacks_is_named_with_the_way_to_hand_it_over(
     missing = DataError("The source holds no batch.")
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    assert _as_user_error(missing) is missing
+    assert as_user_error(missing) is missing
     monkeypatch.setenv("DVC_ROOT", "/somewhere/else")  # as DVC tells a stage of a queued experiment
-    assert "--copy-paths" in str(_as_user_error(missing))
-    assert "--copy-paths" not in str(_as_user_error(ConfigError("typo")))
+    assert "--copy-paths" in str(as_user_error(missing))
+    assert "--copy-paths" not in str(as_user_error(ConfigError("typo")))
 
 
 def test_the_way_out_of_an_error_stands_on_a_line_of_its_own() -> None:

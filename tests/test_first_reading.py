@@ -45,3 +45,13 @@ def test_the_docs_name_each_file_to_read(page: str) -> None:
     text = (REPOSITORY / page).read_text(encoding="utf-8")
     missing = [name for name in ["pipeline/loop.py", *BASES.values()] if name not in text]
     assert not missing
+
+
+def test_no_module_of_the_engine_is_longer_than_300_lines() -> None:
+    known = {"config.py", "backtest/model_cache.py"}  # to be cut
+    long = {
+        path.relative_to(ENGINE).as_posix()
+        for path in ENGINE.rglob("*.py")
+        if len(path.read_text(encoding="utf-8").splitlines()) > 300
+    }
+    assert long <= known

@@ -9,7 +9,7 @@ import pytest
 
 from retrain.commands.history import parse_moment, served_at
 from retrain.errors import ConfigError
-from retrain.registry.ledger import Entry
+from retrain.registry.entries import Entry
 
 FIGURES = {
     "rmse/challenger": 1234.5678,

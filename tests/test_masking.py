@@ -36,7 +36,8 @@ from retrain.masking import (
     without_secrets,
 )
 from retrain.registry import runs
-from retrain.registry.ledger import Entry, Ledger
+from retrain.registry.entries import Entry
+from retrain.registry.ledger import Ledger
 from retrain.registry.store import Store, open_store
 from retrain.workspace import write_text
 

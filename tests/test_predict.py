@@ -15,7 +15,8 @@ import pytest
 from conftest import flights
 
 from retrain.commands import predict as command
-from retrain.commands.predict import MOST_FAILED, Outputs, read_input, score, with_one_format
+from retrain.commands.predict import MOST_FAILED, Outputs, read_input, score
+from retrain.commands.scored_files import with_one_format
 from retrain.config import ColumnType, Config, feature_types
 from retrain.data.reading.dialect import Dialect
 from retrain.data.reading.table import load_parts

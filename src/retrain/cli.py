@@ -10,35 +10,23 @@ import importlib
 import logging
 import os
 import sys
-import textwrap
 import traceback
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from retrain.errors import ConfigError, DataError, RetrainError
+from retrain.errors import ConfigError, RetrainError
 from retrain.masking import MaskingFormatter, mask
 from retrain.renamed import current_command_line, current_overrides
+from retrain.user_errors import as_user_error, typeset
 from retrain.verbs import DEBUG, OVERRIDES, SHOWN, VERBS, VERSION, Option
-from retrain.workspace import find_root, in_experiment_copy, project_lock, running_stage
+from retrain.workspace import find_root, project_lock, running_stage
 
 if TYPE_CHECKING:
     from retrain.config import Config
 
 STARTED = datetime.now(UTC)
-# What an MLflow server answers when asking again won't help.
-REFUSALS = {
-    "INVALID_PARAMETER_VALUE",
-    "BAD_REQUEST",
-    "INVALID_STATE",
-    "RESOURCE_ALREADY_EXISTS",
-    "RESOURCE_DOES_NOT_EXIST",
-    "RESOURCE_LIMIT_EXCEEDED",
-    "PERMISSION_DENIED",
-    "UNAUTHENTICATED",
-    "NOT_IMPLEMENTED",
-}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -119,18 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        shown = None if options.debug else _as_user_error(error)
+        shown = None if options.debug else as_user_error(error)
         print(typeset(shown) if shown else mask(traceback.format_exc()).rstrip(), file=sys.stderr)
         sys.exit(1)
-
-
-def typeset(error: RetrainError) -> str:
-    """`error: ...`, and the hint in lines of its own, wrapped for a terminal."""
-    parts = [f"error: {error.message}"] + ([f"hint: {error.hint}"] if error.hint else [])
-    return "\n".join(
-        textwrap.fill(part, width=110, break_long_words=False, break_on_hyphens=False)
-        for part in parts
-    )
 
 
 class _Unhurried:
@@ -210,51 +189,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options.reason = options.reason or ""
     options.started, options.started_in = STARTED, Path.cwd()
     return options
-
-
-def _as_user_error(error: Exception) -> RetrainError | None:
-    """What to show instead of a traceback; None for a mistake of the engine itself."""
-    if isinstance(error, RetrainError):
-        return _with_copy_hint(error)
-    # Not imported for this: most commands never load MLflow.
-    library = type(error).__module__.split(".")[0]
-    first = next(iter(mask(str(error)).strip().splitlines()), type(error).__name__)
-    if library in ("hydra", "omegaconf", "antlr4"):
-        return RetrainError(
-            f"The configuration or an override can't be used: {first}",
-            hint="`retrain config --cfg job` shows the configuration",
-        )
-    if library not in ("mlflow", "sqlalchemy", "sqlite3", "filelock"):
-        return None
-    if getattr(error, "error_code", "") in REFUSALS:
-        return RetrainError(
-            f"The tracking store refused what it was given: {first} Running the command again "
-            "would end the same way. What was finished stays.",
-            hint="if it names an experiment or a model, change `tracking.experiment` or "
-            "`tracking.registered_model` in conf/tracking/; if rights, ask whoever runs the "
-            "server; `--debug` shows where it happened",
-        )
-    return RetrainError(
-        f"The tracking store failed: {first} What was finished stays.",
-        hint="run the command again once the store answers",
-    )
-
-
-def _with_copy_hint(error: RetrainError) -> RetrainError:
-    """In a copy of the project that DVC made for an experiment: what git ignores is missing."""
-    try:
-        if not isinstance(error, DataError) or not in_experiment_copy():
-            return error
-    except RetrainError:
-        return error
-    return DataError(
-        f"{error.message} This is a copy of the project that DVC made for an experiment, and it "
-        "holds what git and DVC hold.",
-        hint=f"{error.hint + '; or ' if error.hint else ''}hand over files that git ignores one by "
-        "one: `dvc exp run --temp $(printf -- '--copy-paths %s ' data/incoming/*)`, also with "
-        "`--queue`; let DVC keep them (`dvc add`); or run the experiment in the project itself, "
-        "without `--temp` and `--queue`",
-    )
 
 
 def run(options: argparse.Namespace) -> None:

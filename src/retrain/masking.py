@@ -16,12 +16,10 @@ from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
 MASK = "***"
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
-)  # they could move the cursor
-_SHORTEST = (
-    6  # of an environment variable's value, so that a password `test` doesn't eat every `test`
-)
+# They could move the cursor.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Of an environment variable's value, so that a password `test` doesn't eat every `test`.
+_SHORTEST = 6
 _ADDRESS = re.compile(r"(?:\b[A-Za-z][A-Za-z0-9+.\-_]{0,40}:)?//")
 _RUN, _USER = re.compile(r"\S+"), re.compile(r"[^:/?]*")
 _ORACLE = re.compile(r"(?i)oracle(?:\+\w+)?://")

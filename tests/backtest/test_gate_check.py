@@ -10,14 +10,8 @@ import pytest
 from conftest import REPOSITORY, Project
 
 from retrain.backtest.corruptions import flip_labels, leak_target, resample, shuffle_column
-from retrain.backtest.gate_check import (
-    EQUAL,
-    WORSE,
-    Trial,
-    best_constant,
-    share_interval,
-    summarize,
-)
+from retrain.backtest.gate_check import best_constant
+from retrain.backtest.gate_check_summary import EQUAL, WORSE, Trial, share_interval, summarize
 from retrain.config import Config, compose
 
 ROWS = pl.DataFrame(

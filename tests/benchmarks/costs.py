@@ -12,8 +12,9 @@ import dataclasses
 from pathlib import Path
 
 from retrain.backtest.history_view import HistoryView
+from retrain.backtest.outcome import Plan
 from retrain.backtest.regret import best_sequence, loss_matrix
-from retrain.backtest.replay import ALWAYS_PROMOTE, Plan, Replay, simulate
+from retrain.backtest.replay import ALWAYS_PROMOTE, Replay, simulate
 from retrain.commands.backtest import read_history
 from retrain.config import Config, compose
 from retrain.data.snapshot import SnapshotStore

@@ -51,7 +51,7 @@ from conftest import Project, flights, make_project
 from retrain.config import compose
 from retrain.data.manifest import read_manifest
 from retrain.errors import DataError, RetrainError
-from retrain.registry.ledger import OVERRIDE, ROLLBACK, VERDICT, Entry
+from retrain.registry.entries import OVERRIDE, ROLLBACK, VERDICT, Entry
 from retrain.registry.store import Store
 from retrain.registry.versions import load_version
 from retrain.workspace import SOURCE_INDEX

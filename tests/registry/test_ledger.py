@@ -17,9 +17,8 @@ from retrain.errors import ModelError, PromotionError, StoreError
 from retrain.gate.alpha_spending import Look
 from retrain.gate.comparison import Comparison, Verdict
 from retrain.registry import transitions, versions
-from retrain.registry.ledger import (
+from retrain.registry.entries import (
     Entry,
-    Ledger,
     current_champion,
     deployment_history,
     find_incumbent,
@@ -27,6 +26,7 @@ from retrain.registry.ledger import (
     rolled_back,
     training_of,
 )
+from retrain.registry.ledger import Ledger
 from retrain.registry.store import Store, ensure_experiment
 from retrain.registry.transitions import (
     AuditContext,

@@ -23,7 +23,8 @@ from conftest import Project, free_port
 from retrain.errors import StoreError
 from retrain.gate.alpha_spending import Look, look_number
 from retrain.registry import write_once
-from retrain.registry.ledger import Entry, Ledger
+from retrain.registry.entries import Entry
+from retrain.registry.ledger import Ledger
 from retrain.registry.store import Store
 
 RACERS, ROUNDS = 8, 5

@@ -13,7 +13,7 @@ from retrain.commands.reproduce import _show_and_check
 from retrain.config import Config
 from retrain.errors import StoreError
 from retrain.registry import runs, versions
-from retrain.registry.ledger import Entry
+from retrain.registry.entries import Entry
 from retrain.registry.recorded import RecordedCode, read_recorded
 from retrain.registry.store import Store
 from retrain.types import CodeRecord

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from retrain.backtest.corruptions import CORRUPTIONS, Corruption
 from retrain.backtest.history_view import HistoryView
 from retrain.backtest.model_cache import read_batch
-from retrain.backtest.replay import Plan, simulate
+from retrain.backtest.outcome import Plan
+from retrain.backtest.replay import simulate
 from retrain.data.holds import decide_holds
 from retrain.data.manifest import PROFILE, Batch
 from retrain.data.profiles import BatchProfile, profile_batch

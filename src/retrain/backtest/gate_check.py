@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from retrain.backtest.corruptions import flip_labels, leak_target, resample, shuffle_column
+from retrain.backtest.gate_check_summary import BETTER, EQUAL, USUAL, WORSE, Trial
 from retrain.backtest.history_view import NOT_MEASURED
 from retrain.columns import own_column
 from retrain.config import Column, ColumnType, Config, Task, feature_types
@@ -28,7 +29,6 @@ from retrain.gate.checks import NonInferiority, Superiority
 from retrain.gate.comparison import Verdict
 from retrain.gate.decision import CheckSpec, decide
 from retrain.gate.estimates import CHALLENGER, INCUMBENT
-from retrain.lazy import scipy
 from retrain.models import fitting
 from retrain.models.block_sums import Array
 from retrain.models.metrics import baseline_score, row_loss_for
@@ -40,9 +40,7 @@ from retrain.pipeline.predictions import (
     with_scores,
 )
 
-EQUAL, WORSE, BETTER, USUAL = "equal", "worse", "better", "usual"
 LEAK = own_column("leaked_target")
-WRONG_AT_MOST = 0.05
 # Of the champion's loss: worse than that is wrong, whatever margin the gate allows.
 LARGEST_MARGIN = 0.05
 RUINED_SLICE_SHARE = 0.2  # the slice to ruin is the one nearest to this share of the rows
@@ -62,21 +60,6 @@ class EvaluationPoint:
     @property
     def known(self) -> pl.DataFrame:
         return pl.concat([self.old, self.fresh])
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One comparison: the verdict, and how much larger the challenger's loss was on the rows of the
-    evaluation window and on later ones."""
-
-    scenario: str
-    kind: str
-    batch: str
-    promoted: bool
-    reason: str
-    wrong: bool
-    judged_difference: float
-    later_difference: float
 
 
 def find_points(
@@ -265,68 +248,3 @@ def best_constant(config: Config, known: pl.DataFrame, classes: Sequence[str]) -
         target = target[np.isin(target, classes)]
     codes = fitting.to_codes(target, classes, data.task)
     return baseline_score(codes, data.metric, data.task, len(classes))
-
-
-@dataclass(frozen=True)
-class Line:
-    """All comparisons of one scenario. `failed`: wrong promotions are more than chance would make
-    of WRONG_AT_MOST."""
-
-    scenario: str
-    kind: str
-    count: int
-    promoted: int
-    wrong: int
-    judged_difference: float
-    later_difference: float
-
-    @property
-    def failed(self) -> bool:
-        return self.kind in (EQUAL, WORSE) and _too_many(self.wrong, self.count)
-
-
-def summarize(trials: Sequence[Trial]) -> list[Line]:
-    """One line for each scenario, in the order of their first trial. Names in brackets differ
-    between batches."""
-    groups: dict[str, list[Trial]] = {}
-    for trial in trials:
-        groups.setdefault(trial.scenario.split(" (")[0], []).append(trial)
-    return [
-        Line(
-            scenario,
-            group[0].kind,
-            len(group),
-            sum(trial.promoted for trial in group),
-            sum(trial.wrong for trial in group),
-            float(np.mean([trial.judged_difference for trial in group])),
-            float(np.mean([trial.later_difference for trial in group])),
-        )
-        for scenario, group in groups.items()
-    ]
-
-
-def failures(lines: Sequence[Line]) -> list[str]:
-    """What was wrongly promoted too often: single scenarios, and all of a kind together, which
-    shows it with fewer batches."""
-    failed = [line.scenario for line in lines if line.failed]
-    for kind in (EQUAL, WORSE):
-        group = [line for line in lines if line.kind == kind]
-        wrong, count = sum(line.wrong for line in group), sum(line.count for line in group)
-        if _too_many(wrong, count):
-            failed.append(f"{wrong} of {count} {kind} challengers together")
-    return failed
-
-
-def _too_many(wrong: int, count: int) -> bool:
-    return count > 0 and share_interval(wrong, count)[0] > WRONG_AT_MOST
-
-
-def share_interval(hits: int, count: int) -> tuple[float, float]:
-    """The exact 95 % interval of a share.
-
-    References
-    ----------
-    Clopper and Pearson 1934, "The use of confidence or fiducial limits", Biometrika 26.
-    """
-    interval = scipy.stats.binomtest(hits, count).proportion_ci(0.95, method="exact")
-    return float(interval.low), float(interval.high)

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrain.backtest.replay import ALWAYS_PROMOTE, BETTER_POINT_ESTIMATE, Plan
+from retrain.backtest.outcome import Plan
+from retrain.backtest.replay import ALWAYS_PROMOTE, BETTER_POINT_ESTIMATE
 from retrain.config import Config, compose, parse_overrides, swept_values
 from retrain.errors import ConfigError
 

@@ -6,13 +6,13 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
 
 from retrain.backtest.corruptions import Corruption
+from retrain.backtest.losses import Losses
 from retrain.backtest.model_cache import CachedFit, ModelCache, read_batch, read_sample
 from retrain.config import Config, Task
 from retrain.data.manifest import Batch
@@ -23,9 +23,8 @@ from retrain.errors import DataError
 from retrain.gate.compare import block_codes
 from retrain.gate.comparison import Comparison
 from retrain.gate.decision import CheckSpec
-from retrain.gate.estimates import CHALLENGER, INCUMBENT, jackknife
-from retrain.models.block_sums import Array, leave_one_out
-from retrain.models.metric import Metric
+from retrain.gate.estimates import CHALLENGER, INCUMBENT
+from retrain.models.block_sums import Array
 from retrain.models.metrics import find_metric, monitoring_loss
 from retrain.models.scoring import difficulty, spread_classes, to_scored
 from retrain.monitoring.domain_classifier import separate_once
@@ -49,32 +48,6 @@ from retrain.pipeline.predictions import (
 
 # Nothing is stored in a replay, and the machine is another one.
 NOT_MEASURED = {"latency_one_row_ms": 0.0, "latency_1000_rows_ms": 0.0, "model_megabytes": 0.0}
-
-
-@dataclass(frozen=True)
-class Losses:
-    """A model on a batch: the loss's sums over each block of time, shape (blocks, k)."""
-
-    metric: Metric
-    sums: Array
-
-    @functools.cached_property
-    def replicates(self) -> Array:
-        """The loss on all rows, then without each block in turn, shape (1 + blocks,)."""
-        return leave_one_out(self.metric.finish, self.sums)
-
-    @property
-    def value(self) -> float:
-        return float(self.replicates[0])
-
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the loss, over its blocks; NaN with one block."""
-        return jackknife(self.replicates).interval()
-
-    @property
-    def blocks(self) -> tuple[float, ...]:
-        """The loss on each block."""
-        return tuple(map(float, self.metric.finish(self.sums)))
 
 
 class HistoryView:

@@ -11,21 +11,19 @@ import functools
 import hashlib
 from collections import UserDict
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
-import numpy as np
-
-from retrain.backtest.history_view import HistoryView, Losses
+from retrain.backtest.history_view import HistoryView
 from retrain.backtest.model_cache import CachedFit, FitJob
-from retrain.config import Config, GateConfig, build
+from retrain.backtest.outcome import Event, Outcome, Plan
+from retrain.config import build
 from retrain.data.manifest import CONTENT_DIGITS, Batch
 from retrain.data.windows import batches_in
 from retrain.errors import PromotionError
 from retrain.gate.alpha_spending import to_look
 from retrain.gate.comparison import Comparison, Verdict
 from retrain.gate.decision import build_checks
-from retrain.gate.estimates import INCUMBENT, Estimate, jackknife
+from retrain.gate.estimates import INCUMBENT
 from retrain.models.strategy import Strategy
 from retrain.models.training import with_selected_strategy
 from retrain.monitoring.policy import Policy, PolicyContext
@@ -34,7 +32,7 @@ from retrain.pipeline.loop import append, decide, is_refitted, plan_training
 from retrain.pipeline.plan import TrainingPlan
 from retrain.pipeline.policy_context import policy_context
 from retrain.pipeline.stores import MemoryLedger
-from retrain.registry.ledger import current_champion
+from retrain.registry.entries import current_champion
 from retrain.registry.transitions import AuditContext, Promotion
 from retrain.types import ChallengerRecord, ModelRecord, Score
 
@@ -44,94 +42,6 @@ Simulation: TypeAlias = Generator[FitJob, CachedFit, T]
 # Gates that are compared with: they are not configured.
 ALWAYS_PROMOTE, BETTER_POINT_ESTIMATE = "always promote", "higher metric wins"
 MATERIAL = 0.01  # of the loss: a promotion that makes it worse by less was not wrong
-
-
-@dataclass
-class Event:
-    """What happened when a batch arrived."""
-
-    period: str
-    retrained: bool
-    reason: str
-    promoted: bool | None = None
-    gate: str = ""
-    seconds: float = 0.0
-    wrong: bool = False
-    missed: bool = False
-
-
-@dataclass
-class Outcome:
-    """One replay. `served` are the losses on the batches that were served, in order, and `ages` how
-    many batches the serving model had not been trained on."""
-
-    policy: str
-    strategy: str
-    gate: str
-    events: list[Event] = field(default_factory=list)
-    periods: list[str] = field(default_factory=list)
-    served: list[Losses] = field(default_factory=list)
-    ages: list[int] = field(default_factory=list)
-
-    @property
-    def values(self) -> list[float]:
-        """The loss on each batch that was served."""
-        return [losses.value for losses in self.served]
-
-    @property
-    def loss(self) -> float:
-        """The mean over the batches served: each counts the same."""
-        return float(np.mean(self.values))
-
-    @property
-    def estimate(self) -> Estimate:
-        """The mean loss with its standard error over all blocks of time."""
-        values = np.array(self.values)
-        left = [
-            self.loss + (losses.replicates[1:] - losses.value) / len(values)
-            for losses in self.served
-        ]
-        if len(values) > 1 and not np.isfinite(np.concatenate(left)).all():
-            # A block is a whole batch: leave out batches.
-            left = [(values.sum() - values) / (len(values) - 1)]
-        return jackknife(np.concatenate([[self.loss], *left]))
-
-    @property
-    def retrainings(self) -> int:
-        return self.count("retrained")
-
-    @property
-    def promotions(self) -> int:
-        return self.count("promoted")
-
-    @property
-    def seconds(self) -> float:
-        return sum(event.seconds for event in self.events)
-
-    @property
-    def staleness(self) -> float:
-        return float(np.mean(self.ages))
-
-    def cost(self, retraining_cost: float) -> float:
-        """Loss and retrainings together, a batch.
-
-        References
-        ----------
-        Mahadevan and Mathioudakis 2024, "Cost-aware retraining for machine learning" (total cost).
-        """
-        return self.loss + retraining_cost * self.retrainings / len(self.served)
-
-    def count(self, what: str) -> int:
-        return sum(bool(getattr(event, what)) for event in self.events)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A combination to replay, and its config. `gate` is None for those that are not configured."""
-
-    names: tuple[str, str, str]  # policy, strategy, gate
-    config: Config
-    gate: GateConfig | None
 
 
 class _OnDemand(UserDict[str, float]):

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, field
 
 from retrain.backtest.fault_injection import FaultInjection
-from retrain.backtest.replay import ALWAYS_PROMOTE, BETTER_POINT_ESTIMATE, Outcome
+from retrain.backtest.outcome import Outcome
+from retrain.backtest.replay import ALWAYS_PROMOTE, BETTER_POINT_ESTIMATE
 from retrain.models.block_sums import Array
 from retrain.monitoring.forecast import Forecast
 from retrain.report.formatting import TITLES

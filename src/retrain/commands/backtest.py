@@ -16,15 +16,9 @@ from retrain.backtest.fault_injection import FaultInjection, run_fault_injection
 from retrain.backtest.grid import build_plans, read_grid
 from retrain.backtest.history_view import HistoryView
 from retrain.backtest.model_cache import ModelCache
+from retrain.backtest.outcome import Outcome, Plan
 from retrain.backtest.regret import best_sequence, forecast_in_hindsight, loss_matrix
-from retrain.backtest.replay import (
-    ALWAYS_PROMOTE,
-    BETTER_POINT_ESTIMATE,
-    Outcome,
-    Plan,
-    Replay,
-    simulate,
-)
+from retrain.backtest.replay import ALWAYS_PROMOTE, BETTER_POINT_ESTIMATE, Replay, simulate
 from retrain.backtest.result import Result
 from retrain.config import Config, class_name
 from retrain.data.snapshot import SnapshotStore

@@ -9,13 +9,12 @@ import logging
 import time
 from collections.abc import Sequence
 
-from retrain.backtest.gate_check import (
+from retrain.backtest.gate_check import GateCheck, find_points
+from retrain.backtest.gate_check_summary import (
     BETTER,
-    GateCheck,
     Line,
     Trial,
     failures,
-    find_points,
     share_interval,
     summarize,
 )

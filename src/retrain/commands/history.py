@@ -9,11 +9,11 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
 
-from retrain.commands.status import first_or_lost, read_ledger, read_looks
+from retrain.commands.read_ledger import first_or_lost, read_ledger, read_looks
 from retrain.config import Config
 from retrain.errors import ConfigError
 from retrain.gate.alpha_spending import Look
-from retrain.registry.ledger import Entry, current_champion
+from retrain.registry.entries import Entry, current_champion
 from retrain.report.terminal import print_table, printable
 
 LOOK = "look"

@@ -9,14 +9,15 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import cast
 
-from retrain.commands.status import first_or_lost
+from retrain.commands.read_ledger import first_or_lost
 from retrain.config import Config
 from retrain.data.snapshot import SnapshotStore
 from retrain.errors import ModelError, PromotionError, RetrainError
 from retrain.models.metrics import row_loss_for
 from retrain.models.scoring import score_rows
 from retrain.registry import versions
-from retrain.registry.ledger import OVERRIDE, ROLLBACK, Entry, Ledger, current_champion
+from retrain.registry.entries import OVERRIDE, ROLLBACK, Entry, current_champion
+from retrain.registry.ledger import Ledger
 from retrain.registry.store import Store, open_store
 from retrain.registry.transitions import (
     VersionInfo,

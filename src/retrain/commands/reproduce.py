@@ -28,7 +28,8 @@ from retrain.config import Config
 from retrain.errors import RetrainError, StoreError
 from retrain.masking import without_secrets
 from retrain.registry import versions
-from retrain.registry.ledger import Entry, Ledger, training_of
+from retrain.registry.entries import Entry, training_of
+from retrain.registry.ledger import Ledger
 from retrain.registry.recorded import RecordedCode, read_recorded
 from retrain.registry.runs import PATCH, fetch_model_file, read_requirements
 from retrain.registry.store import Store, open_store

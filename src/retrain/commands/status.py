@@ -5,21 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 
+from retrain.commands.read_ledger import read_ledger
 from retrain.config import Config
 from retrain.data.manifest import CONTENT_DIGITS, Manifest
 from retrain.data.snapshot import SnapshotStore
-from retrain.errors import DataError, RetrainError, StoreError
-from retrain.gate.alpha_spending import Look
+from retrain.errors import DataError, RetrainError
 from retrain.pipeline.observe import describe
-from retrain.registry.ledger import (
-    VERDICT,
-    Entry,
-    Ledger,
-    current_champion,
-    pending_approval,
-)
+from retrain.registry.entries import VERDICT, Entry, current_champion, pending_approval
+from retrain.registry.ledger import Ledger
 from retrain.registry.store import open_store, store_exists
-from retrain.registry.versions import follow_ledger, model_record
+from retrain.registry.versions import model_record
 from retrain.report.terminal import printable
 from retrain.types import (
     DecisionRecord,
@@ -119,19 +114,6 @@ def _of_an_older(
     ]
 
 
-def first_or_lost(config: Config) -> str:
-    """What to do where the ledger is empty: nothing was ever promoted, or the store that knew is
-    not here."""
-    champion = promoted_champion(config.tracking.registered_model)
-    if champion is None:
-        return "`dvc repro` trains the first one."
-    return (
-        f"{PROMOTION} names version {champion}, which this tracking store does not know: it was "
-        "deleted, or is another one. "
-        "`retrain status` says what to do."
-    )
-
-
 def _decision(manifest: Manifest | None) -> list[tuple[str, str]]:
     """What the policy decided on this snapshot, why, and what the newest batch showed."""
     try:
@@ -209,29 +191,6 @@ def _corrected(config: Config, manifest: Manifest) -> list[tuple[str, str]]:
             )
             lines.append(("Corrected", text))
     return lines
-
-
-def read_ledger(config: Config) -> list[Entry]:
-    """The whole ledger; empty, without importing MLflow, when nothing was ever tracked. Mends what
-    a crash left of the aliases."""
-    if not store_exists(config.tracking):
-        return []
-    store = open_store(config)
-    ledger = Ledger.open(store)
-    try:
-        follow_ledger(store, ledger)
-    # somebody has deleted the champion's version: who asks must still see what there was
-    except StoreError as error:
-        log.warning("%s", error)
-    return ledger.entries()
-
-
-def read_looks(config: Config) -> list[Look]:
-    """Every verdict that anybody was about to see; empty, without importing MLflow, when nothing
-    was ever tracked."""
-    if not store_exists(config.tracking):
-        return []
-    return Ledger.open(open_store(config)).looks()
 
 
 def screen(

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from retrain.types import ChallengerRecord, Record
+from retrain.record import Record
+from retrain.types import ChallengerRecord
 
 if TYPE_CHECKING:
-    from retrain.registry.ledger import Entry
+    from retrain.registry.entries import Entry
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from retrain.gate.estimates import (
     jackknife,
 )
 from retrain.models.metrics import find_metric, lower_is_better
-from retrain.types import Record
+from retrain.record import Record
 
 
 class Verdict(enum.StrEnum):

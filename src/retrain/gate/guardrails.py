@@ -22,15 +22,8 @@ from retrain.gate.estimates import (
     WINDOW,
     score_column,
 )
-from retrain.gate.slices import (
-    NO_INCUMBENT,
-    REFERENCE,
-    Slices,
-    beyond_margin,
-    loss_named,
-    row_losses,
-    sums_by_block,
-)
+from retrain.gate.row_losses import REFERENCE, beyond_margin, loss_named, row_losses, sums_by_block
+from retrain.gate.slices import NO_INCUMBENT, Slices
 from retrain.models.metrics import lower_is_better
 from retrain.ranges import Confidence, NonNegative, Positive, PositiveCount, Share
 

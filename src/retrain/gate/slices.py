@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated
 
-import numpy as np
 import polars as pl
 from annotated_types import Ge, MinLen
 
@@ -14,27 +13,17 @@ from retrain.config import ColumnType, DataConfig
 from retrain.errors import ConfigError, PromotionError
 from retrain.gate.check import Check, CheckResult, Outcome
 from retrain.gate.checks import MarginKind, margin_of
-from retrain.gate.compare import to_target
 from retrain.gate.comparison import Comparison
 from retrain.gate.estimates import (
-    BLOCK,
-    CHALLENGER,
     INCUMBENT,
-    Estimate,
-    jackknife,
     score_column,
 )
-from retrain.models.block_sums import leave_one_out, mean
-from retrain.models.metrics import find_row_loss
+from retrain.gate.row_losses import beyond_margin, loss_named, row_losses, sums_by_block
 from retrain.ranges import Confidence, Name, NonNegative, PositiveCount
 
 MOST_LEVELS_OF_A_NUMBER = 20
 MEND = "mend `by` in conf/gate/"
-REFERENCE, _WORSENING, _SLICE = (
-    own_column("reference_loss"),
-    own_column("worsening"),
-    own_column("slice"),
-)
+_SLICE = own_column("slice")
 NO_INCUMBENT = CheckResult(Outcome.not_applicable, "there is no incumbent to compare with")
 
 
@@ -188,43 +177,6 @@ class Slices(Check):
                     yield by, sums_by_block(part)
             if not is_column and True not in large[_SLICE]:
                 yield by, None
-
-
-def row_losses(rows: pl.DataFrame, metric: str) -> pl.DataFrame:
-    """Block, the incumbent's loss, and by how much the challenger's is larger, of each row: no
-    column of the data beside them, which may have any name."""
-    target, row_loss = to_target(rows), find_row_loss(metric)
-    incumbent = row_loss(target, rows[score_column(INCUMBENT)].to_numpy())
-    worsening = row_loss(target, rows[score_column(CHALLENGER)].to_numpy()) - incumbent
-    return pl.DataFrame({BLOCK: rows[BLOCK], REFERENCE: incumbent, _WORSENING: worsening})
-
-
-def sums_by_block(losses: pl.DataFrame) -> pl.DataFrame:
-    """Sums and row counts of each block."""
-    return losses.group_by(BLOCK).agg(pl.col(_WORSENING, REFERENCE).sum(), pl.len()).sort(BLOCK)
-
-
-def beyond_margin(
-    sums: pl.DataFrame, margin: float, margin_is: str
-) -> tuple[Estimate, float, float]:
-    """By how much the mean worsening exceeds the margin; that worsening; and the margin in units of
-    the loss.
-
-    A relative margin is a share of the incumbent's mean loss on the same rows, and as uncertain as
-    that is.
-    """
-    rows, worsening = sums["len"].to_numpy(), sums[_WORSENING].to_numpy()
-    allowed = margin * (sums[REFERENCE].to_numpy() if margin_is == "relative" else rows)
-    size = rows.sum()
-    beyond = jackknife(leave_one_out(mean, np.stack([worsening - allowed, rows]).T))
-    return beyond, float(worsening.sum() / size), float(allowed.sum() / size)
-
-
-def loss_named(metric: str | None) -> str | None:
-    """A configured loss. Raises ConfigError when it is not one of single rows."""
-    if metric is not None:
-        find_row_loss(metric)
-    return metric
 
 
 def _named_column(by: str, known: Collection[str]) -> str | None:

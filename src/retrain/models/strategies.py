@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +18,7 @@ from retrain.data.windows import LARGEST_SHARE, Window
 from retrain.errors import ConfigError, ModelError
 from retrain.lazy import sklearn
 from retrain.models import continuing
+from retrain.models.continued import Continuing
 from retrain.models.from_scratch import FitResult, from_scratch
 from retrain.models.metrics import row_loss_for
 from retrain.models.parent import ParentModel
@@ -78,48 +78,6 @@ class Recency(Strategy):
         ages = len(starts) - starts.search_sorted(times, side="right").to_numpy()
         weights = 0.5 ** (ages / self.half_life)
         return from_scratch(training_set.rows, training_set.config, weights)
-
-
-class Continuing(Strategy, ABC):
-    """Continues from the newest version that was trained on none of the evaluation rows, on the
-    rows that came since.
-
-    Its encoding stays as it was fitted: new levels of a category are unseen to it. When there is no
-    such version, when features, encoding or estimator are no longer those that it was made of, or
-    when a class has appeared that it does not know, the model is trained on all history instead,
-    and run and report say so.
-    """
-
-    continues = True
-
-    def select(self, batches: Sequence[Batch], base: ParentModel | None = None) -> list[Batch]:
-        if base is None or base.refusal:
-            return list(batches)
-        return [batch for batch in batches if batch.span[1] >= base.trained_until]
-
-    def fit(self, training_set: TrainingSet) -> FitResult:
-        base = training_set.base
-        if base is None or base.refusal:
-            why = base.refusal if base else "there is no version to continue from"
-            note = f"Trained on all history instead of continued: {why}."
-            return dataclasses.replace(super().fit(training_set), note=note)
-        new = self.new_rows(training_set, base)
-        if new.is_empty():
-            raise continuing.NotContinuable(f"no rows have come since {base.name}")
-        unknown = continuing.unknown_classes(base.model.pipeline, new, training_set.config)
-        if unknown:
-            raise continuing.NotContinuable(f"class {', '.join(unknown)} is new to {base.name}")
-        pipeline = self.continue_from(base, new, training_set.config)
-        return FitResult(pipeline, len(new), note=f"Continued from {base.name}.", continued=True)
-
-    def new_rows(self, training_set: TrainingSet, base: ParentModel) -> pl.DataFrame:
-        """The rows to continue on."""
-        time = pl.col(training_set.config.data.time_column)
-        return training_set.rows.filter(time >= base.trained_until)
-
-    @abstractmethod
-    def continue_from(self, base: ParentModel, new: pl.DataFrame, config: Config) -> Pipeline:
-        """A Pipeline that knows what the base knows, and the new rows."""
 
 
 class WarmStart(Continuing):

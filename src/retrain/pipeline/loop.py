@@ -32,7 +32,7 @@ from retrain.gate.comparison import Comparison, Verdict
 from retrain.gate.decision import CheckSpec
 from retrain.pipeline.plan import Incumbent, TrainingPlan
 from retrain.pipeline.stores import Ledger, ModelStore
-from retrain.registry.ledger import Entry, find_incumbent, find_parent
+from retrain.registry.entries import Entry, find_incumbent, find_parent
 from retrain.registry.transitions import Promotion, Refused, next_entry, plan_refusal
 
 M = TypeVar("M")

@@ -22,7 +22,8 @@ from retrain.monitoring.observation import Observation, observe
 from retrain.monitoring.performance import DeployedModel
 from retrain.monitoring.policy import Policy, PolicyContext
 from retrain.pipeline.policy_context import find_promotion, policy_context
-from retrain.registry.ledger import VERDICT, Entry, Ledger, current_champion
+from retrain.registry.entries import VERDICT, Entry, current_champion
+from retrain.registry.ledger import Ledger
 from retrain.registry.store import Store, open_store, store_exists
 from retrain.registry.versions import find_number, get_version, load_version, model_record
 from retrain.types import Decision, DecisionRecord, Score

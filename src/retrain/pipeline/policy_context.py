@@ -10,7 +10,7 @@ from retrain.gate.estimates import INCUMBENT
 from retrain.models.metrics import monitoring_loss
 from retrain.monitoring.gain import RetrainingGain
 from retrain.monitoring.policy import PolicyContext
-from retrain.registry.ledger import DECAY, VERDICT, Entry, current_champion
+from retrain.registry.entries import DECAY, VERDICT, Entry, current_champion
 from retrain.types import Score
 
 

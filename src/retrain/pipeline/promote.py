@@ -17,7 +17,8 @@ from retrain.lazy import mlflow
 from retrain.models.training import train, with_selected_strategy
 from retrain.pipeline.loop import append, is_refitted
 from retrain.registry import runs, versions
-from retrain.registry.ledger import Entry, Ledger
+from retrain.registry.entries import Entry
+from retrain.registry.ledger import Ledger
 from retrain.registry.store import Store, open_store
 from retrain.registry.transitions import AuditContext, Promotion
 from retrain.report import publish

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from retrain.gate.alpha_spending import Look, find_look, plan_look
-from retrain.registry.ledger import Entry
+from retrain.registry.entries import Entry
 from retrain.types import ModelRecord
 
 M_co = TypeVar("M_co", covariant=True)

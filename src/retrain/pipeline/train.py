@@ -34,7 +34,8 @@ from retrain.pipeline.loop import plan_training
 from retrain.pipeline.plan import Incumbent, TrainingPlan
 from retrain.pipeline.predictions import with_scores
 from retrain.registry import runs, versions
-from retrain.registry.ledger import Entry, Ledger, rolled_back
+from retrain.registry.entries import Entry, rolled_back
+from retrain.registry.ledger import Ledger
 from retrain.registry.names import LONGEST_TAG
 from retrain.registry.store import Store, open_store
 from retrain.types import (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from retrain.lazy import mlflow
-from retrain.registry.ledger import APPROVAL, OVERRIDE, ROLLBACK, Entry, current_champion
+from retrain.registry.entries import APPROVAL, OVERRIDE, ROLLBACK, Entry, current_champion
 from retrain.registry.names import LONGEST_TAG
 from retrain.registry.store import Store, first_line
 from retrain.report.formatting import escape_markdown

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-    from retrain.registry.ledger import Entry
+    from retrain.registry.entries import Entry
     from retrain.registry.store import Store
 
 _FORMS = {

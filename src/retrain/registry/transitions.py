@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from retrain.errors import PromotionError
 from retrain.gate.alpha_spending import Look, look_number
 from retrain.gate.comparison import Comparison, Verdict
-from retrain.registry.ledger import (
+from retrain.registry.entries import (
     APPROVAL,
     DECAY,
     REFUSAL,

@@ -16,14 +16,14 @@ from retrain.models.digests import model_digest
 from retrain.models.model_files import load_model
 from retrain.models.parent import ParentModel
 from retrain.models.scoring import Model
-from retrain.registry.ledger import (
+from retrain.registry.entries import (
     Entry,
-    Ledger,
     current_champion,
     model_digest_of,
     pending_approval,
     trained_until_of,
 )
+from retrain.registry.ledger import Ledger
 from retrain.registry.pages import note_move
 from retrain.registry.runs import StoredModel, fetch_model_file, read_features
 from retrain.registry.store import Store, exists_already, is_missing

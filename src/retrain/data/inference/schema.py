@@ -23,7 +23,8 @@ from retrain.data.inference.periods import (
 )
 from retrain.data.reading.conversions import is_categorical, is_time
 from retrain.data.reading.time_column import as_times
-from retrain.data.reading.times import EPOCH_UNITS, read_times
+from retrain.data.reading.time_formats import EPOCH_UNITS
+from retrain.data.reading.times import read_times
 from retrain.data.scalars import as_float
 from retrain.data.schema import PAIRS
 from retrain.data.table_source import ROW_NUMBER

@@ -28,7 +28,8 @@ from retrain.data.reading.casting import (
 from retrain.data.reading.dialect import Dialect
 from retrain.data.reading.parts import PLACE, Part, find_places, split_problems
 from retrain.data.reading.table import join, load_parts, text_columns, with_problems
-from retrain.data.reading.times import MISSING_MARKS, ReadTimes
+from retrain.data.reading.time_formats import MISSING_MARKS
+from retrain.data.reading.times import ReadTimes
 from retrain.data.scalars import as_float
 from retrain.errors import DataError
 

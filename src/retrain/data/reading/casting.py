@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from retrain.data.reading.times import MISSING_MARKS, ReadTimes, read_times
+from retrain.data.reading.time_formats import MISSING_MARKS
+from retrain.data.reading.times import ReadTimes, read_times
 from retrain.data.scalars import as_float
 
 # In a column of words only these are surely no words of their own: NA is Namibia, "None" an answer.

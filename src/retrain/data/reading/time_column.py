@@ -8,7 +8,7 @@ from retrain.data.reading.casting import Cast, cast_times, none_of
 from retrain.data.reading.conversions import to_times
 from retrain.data.reading.parts import PROBLEM, add_problem
 from retrain.data.reading.table import refuse_undecided
-from retrain.data.reading.times import EPOCH_UNITS
+from retrain.data.reading.time_formats import EPOCH_UNITS
 from retrain.errors import DataError
 
 WAY_OUT = (
