@@ -9,9 +9,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import polars as pl
 import pytest
 from omegaconf import OmegaConf
@@ -33,6 +35,17 @@ RESULTS = (
 )  # of a pipeline that ran in this repository
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The workers share one server of processes; it ends with this process."""
+    if not hasattr(config, "workerinput"):
+        os.environ[forked.FOLDER] = tempfile.mkdtemp(prefix=f"{os.getpid()}-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(forked.FOLDER), ignore_errors=True)
+
+
 class Project:
     """A copy of the repository; its data set `slice` is every sixth flight, a file a month."""
 
@@ -43,7 +56,8 @@ class Project:
         self, *command: str, check: bool = True, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the project's root, this environment's tools first on the path."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        tools = filter(None, [forked.folder(), Path(sys.executable).parent, os.environ["PATH"]])
+        path = os.pathsep.join(map(str, tools))
         inherited = {
             key: value
             for key, value in os.environ.items()
