@@ -34,17 +34,46 @@ FOLDER = "RETRAIN_FORKED"  # names the folder of the server that this run of pyt
 COMMANDS = {"retrain": "retrain.cli", "dvc": "dvc.cli"}
 # What an interpreter or a library looks at when it starts.
 AT_START = ("PYTHON", "LC_", "LANG", "OMP_", "OPENBLAS_", "POLARS_", "RETRAIN_REAL")
-LIBRARIES = """
-    scipy.special scipy.stats pandas pyarrow.pandas_compat polars
-    mlflow mlflow.sklearn mlflow.pyfunc.scoring_server mlflow.data.meta_dataset
-    mlflow.store.tracking.sqlalchemy_workspace_store
-    mlflow.store.model_registry.sqlalchemy_workspace_store sqlalchemy.dialects.sqlite
-    sklearn.ensemble sklearn.pipeline sklearn.compose sklearn.linear_model sklearn.neural_network
-    skops.io river.drift joblib matplotlib.pyplot matplotlib.backends.backend_svg
-    hydra._internal.hydra hydra.core.hydra_config rich.table rich.progress ruamel.yaml jinja2
-    networkx git dulwich.repo dvc.cli.parser dvc.repo.index dvc.repo.graph dvc.repo.reproduce
-    dvc.stage.run dvc.data_cloud dvc.repo.open_repo
-""".split()
+LIBRARIES = [
+    "scipy.special",
+    "scipy.stats",
+    "pandas",
+    "pyarrow.pandas_compat",
+    "polars",
+    "mlflow",
+    "mlflow.sklearn",
+    "mlflow.pyfunc.scoring_server",
+    "mlflow.data.meta_dataset",
+    "mlflow.store.tracking.sqlalchemy_workspace_store",
+    "mlflow.store.model_registry.sqlalchemy_workspace_store",
+    "sqlalchemy.dialects.sqlite",
+    "sklearn.ensemble",
+    "sklearn.pipeline",
+    "sklearn.compose",
+    "sklearn.linear_model",
+    "sklearn.neural_network",
+    "skops.io",
+    "river.drift",
+    "joblib",
+    "matplotlib.pyplot",
+    "matplotlib.backends.backend_svg",
+    "hydra._internal.hydra",
+    "hydra.core.hydra_config",
+    "rich.table",
+    "rich.progress",
+    "ruamel.yaml",
+    "jinja2",
+    "networkx",
+    "git",
+    "dulwich.repo",
+    "dvc.cli.parser",
+    "dvc.repo.index",
+    "dvc.repo.graph",
+    "dvc.repo.reproduce",
+    "dvc.stage.run",
+    "dvc.data_cloud",
+    "dvc.repo.open_repo",
+]
 
 # Asks the server; what it can't do, the command itself does. Starts in a hundredth of a second.
 CLIENT = """#!{python} -IS

@@ -246,7 +246,7 @@ def test_one_persons_overlay_wins(tmp_path: Path) -> None:
 def test_an_overlay_that_is_named_must_exist(tmp_path: Path) -> None:
     conf = tmp_path / "conf"
     shutil.copytree(CONF, conf)
-    (conf / "experiment").mkdir()
+    (conf / "experiment").mkdir(exist_ok=True)
     (conf / "experiment/short.yaml").write_text(
         "# @package _global_\nmodel: {estimator: {max_iter: 7}}\n"
     )
