@@ -161,7 +161,7 @@ def test_a_second_run_at_the_same_time_is_turned_away(grown: Project) -> None:
     time.sleep(3)
     assert first.poll() is None, "the first run must still be at work"
     second = grown.run("dvc", "repro", check=False)
-    output, _ = first.communicate(timeout=120)
+    output, _ = first.communicate(timeout=300)
     assert first.returncode == 0, output
     assert second.returncode != 0 and "is busy" in second.stdout + second.stderr
     assert "Traceback" not in second.stdout + second.stderr
