@@ -245,7 +245,7 @@ def test_the_numbers_of_a_column_are_written_in_one_way_and_read_back_as_they_we
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("rows.xlsx", "is a workbook. Save its sheet as CSV"),
+        ("rows.xlsx", "is a workbook.\nhint: save its sheet as CSV"),
         ("folder", "is a folder"),
         ("rows.txt", "must end in"),
     ],

@@ -41,7 +41,7 @@ def test_a_refused_batch_is_said_by_status_until_it_is_mended(grown: Project) ->
     status = plain(grown.run("retrain", "status").stdout)
     assert "Refused on 20" in status and "Batch 2013-04 is refused: 4 of its" in status
     assert "data/incoming/2013-04.parquet, row 1; data/incoming/2013-04.parquet, row " in status
-    assert "Next mend what was refused" in status and "a new batch" not in status
+    assert "Next mend the batch at its source" in status and "a new batch" not in status
     grown.arrive("2013-04")
     grown.repro("snapshot")
     status = plain(grown.run("retrain", "status").stdout)

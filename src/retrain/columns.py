@@ -34,5 +34,6 @@ def refuse_reserved(names: Iterable[str], where: str) -> None:
         why = why_reserved(name)
         if why:
             raise DataError(
-                f"{where} has a column {name!r}, but {why}. Rename it at the source, or in a query."
+                f"{where} has a column {name!r}, but {why}.",
+                hint="rename it at the source, or in a query",
             )

@@ -68,8 +68,8 @@ def _check_monitoring(monitoring: MonitoringConfig, where: Where) -> None:
     if both:
         raise ConfigError(
             f"{where('monitoring.accept')}: {', '.join(both)} stands in both `monitoring.hold` "
-            "(takes no part) and "
-            "`monitoring.accept` (takes part again). Take it out of one of them."
+            "(takes no part) and `monitoring.accept` (takes part again).",
+            hint="take it out of one of them",
         )
 
 
@@ -80,9 +80,8 @@ def _check_backtest(config: Config, where: Where, folders: Sequence[Path]) -> No
                 there = ", ".join(list_choices(folders[0], group))
                 raise ConfigError(
                     f"{where(f'backtest.{field}')}: `backtest.{field}` names {name!r}, but there "
-                    "is no "
-                    f"{folders[0].name}/{group}/{name}.yaml. Choose from {there}, or make that "
-                    "file."
+                    f"is no {folders[0].name}/{group}/{name}.yaml.",
+                    hint=f"choose from {there}, or make that file",
                 )
 
 
@@ -92,12 +91,11 @@ def _refuse_secrets(data: DataConfig, where: Where) -> None:
     for key in secret_keys(data.source, "data.source"):
         raise ConfigError(
             f"{where(key)}: `{key}` holds a password, key or token, which would get into git and "
-            "MLflow. "
-            "Put it into an environment variable: of a database the whole address, named by "
-            "`data.source.uri_from_env`; for "
-            "files those that their file system reads (AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN, "
-            "FSSPEC_<PROTOCOL>_<OPTION>). Then change the password: it may be known by now."
+            "MLflow.",
+            hint="put it into an environment variable: of a database the whole address, named by "
+            "`data.source.uri_from_env`; for files those that their file system reads "
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN, "
+            "FSSPEC_<PROTOCOL>_<OPTION>). Then change the password: it may be known by now.",
         )
 
 
@@ -144,7 +142,8 @@ def _check_columns(data: DataConfig, where: Where) -> None:
             why = why_reserved(name)
             if why:
                 raise ConfigError(
-                    f"`{key}` names the column {name!r}, but {why}. Rename it at the source."
+                    f"`{key}` names the column {name!r}, but {why}.",
+                    hint="rename it at the source",
                 )
     if not data.features:
         raise ConfigError(
@@ -159,9 +158,8 @@ def _check_columns(data: DataConfig, where: Where) -> None:
     if data.target_column == data.time_column:
         raise ConfigError(
             f"{where('data.target_column')}: `data.target_column` and `data.time_column` are both "
-            f"{data.time_column!r}: the "
-            "time orders the rows, and can't be what is predicted. Name another column for one of "
-            "them."
+            f"{data.time_column!r}: the time orders the rows, and can't be what is predicted.",
+            hint="name another column for one of them",
         )
     twice = sorted({name for name in data.key_columns if data.key_columns.count(name) > 1})
     if twice:
@@ -173,9 +171,9 @@ def _check_columns(data: DataConfig, where: Where) -> None:
         key, low, high = f"data.features.{name}", column.minimum, column.maximum
         if column.type.name != "numeric" and (low, high) != (None, None):
             raise ConfigError(
-                f"{where(key)}: `{key}` has a minimum or maximum, which only numeric columns have, "
-                f"and is {column.type.name}. "
-                "Take it away, or make the column numeric."
+                f"{where(key)}: `{key}` has a minimum or maximum, which only numeric columns "
+                f"have, and is {column.type.name}.",
+                hint="take it away, or make the column numeric",
             )
         if low is not None and high is not None and low > high:
             raise ConfigError(

@@ -51,8 +51,8 @@ def find_root(start: Path | None = None) -> Path:
         if (folder / "dvc.yaml").is_file() and (folder / "conf").is_dir():
             return folder
     raise ConfigError(
-        f"No retraining project at or above {start}: a project holds dvc.yaml and conf/. "
-        "Change into your clone and run the command again."
+        f"No retraining project at or above {start}: a project holds dvc.yaml and conf/.",
+        hint="change into your clone and run the command again",
     )
 
 
@@ -89,9 +89,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         raise RetrainError(
-            f"Could not write {path}: {error.strerror or error}. "
-            "The file that was there is untouched. Make room or mend the permissions, then run the "
-            "command again."
+            f"Could not write {path}: {error.strerror or error}. The file that was there is "
+            "untouched.",
+            hint="make room or mend the permissions, then run the command again",
         ) from error
     finally:
         if temporary != path:
@@ -128,10 +128,14 @@ def read_json(path: Path, made_by: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RetrainError(f"{path} is missing. Run `dvc repro {made_by}` to make it.") from None
+        raise RetrainError(
+            f"{path} is missing.",
+            hint=f"run `dvc repro {made_by}` to make it",
+        ) from None
     except json.JSONDecodeError as error:
         raise RetrainError(
-            f"{path} is damaged ({error}). Run `dvc repro -f -s {made_by}` to make it again."
+            f"{path} is damaged ({error}).",
+            hint=f"run `dvc repro -f -s {made_by}` to make it again",
         ) from None
 
 
@@ -149,8 +153,8 @@ def project_lock(verb: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise RetrainError(
-            f"`retrain {verb}` can't start: another retraining is at work in this project. "
-            "Wait for it to end (or end it), then run the command again."
+            f"`retrain {verb}` can't start: another retraining is at work in this project.",
+            hint="wait for it to end (or end it), then run the command again",
         ) from None
     try:
         yield

@@ -124,12 +124,13 @@ def change(
         node = _find(ruamel.yaml.YAML().compose(text), keys)
     except ruamel.yaml.error.YAMLError as error:
         raise ConfigError(
-            f"{where} is not valid YAML: {' '.join(str(error).split())}. Mend it first."
+            f"{where} is not valid YAML: {' '.join(str(error).split())}.",
+            hint="mend it first",
         ) from error
     if node is None:
         raise ConfigError(
-            f"{where} has no key `{'.'.join(map(str, keys))}`, so it can't be changed there. Add "
-            "it first."
+            f"{where} has no key `{'.'.join(map(str, keys))}`, so it can't be changed there.",
+            hint="add it first",
         )
     start, end = node.start_mark.index, node.end_mark.index
     old = text[start:end].rstrip()

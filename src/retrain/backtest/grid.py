@@ -42,8 +42,8 @@ def read_grid(conf: Path, overrides: Sequence[str]) -> tuple[Config, Grid]:
             )
         elif override.is_sweep_override():
             raise ConfigError(
-                f"`{override.input_line}`: a backtest sweeps over policy, strategy and gate. Make "
-                "a file in conf/ for each value."
+                f"`{override.input_line}`: a backtest sweeps over policy, strategy and gate.",
+                hint="make a file in conf/ for each value",
             )
         else:
             fixed.append(str(override.input_line))
@@ -55,8 +55,8 @@ def read_grid(conf: Path, overrides: Sequence[str]) -> tuple[Config, Grid]:
     for name, values in axes.items():
         if not values:
             raise ConfigError(
-                f"`backtest.{AXES[name]}` names none. Name some files of conf/{name}/, without "
-                ".yaml."
+                f"`backtest.{AXES[name]}` names none.",
+                hint=f"name some files of conf/{name}/, without .yaml",
             )
     return config, Grid(axes["policy"], axes["strategy"], axes["gate"], fixed)
 

@@ -49,8 +49,8 @@ def run(options: argparse.Namespace) -> None:
     path = CONF / "data" / f"{name}.yaml"
     if path.exists() and not options.force:
         raise DataError(
-            f"{path} is there already. Choose another name with --name, or overwrite it with "
-            "--force."
+            f"{path} is there already.",
+            hint="choose another name with --name, or overwrite it with --force",
         )
     time_format, date_formats = split_formats(options.time_format or [], options.time)
     source, guess = _read(paths, options, time_format, date_formats)
@@ -143,8 +143,8 @@ def _read(
     if not uri:
         raise DataError(
             f"{address} is neither the address of a database nor an environment variable that "
-            "holds one. "
-            "With --query, name one of them in place of the files."
+            "holds one.",
+            hint="with --query, name one of them in place of the files",
         )
     where = {"uri": uri} if uri == address else {"uri_from_env": address}
     table = read_query(uri, options.query)

@@ -155,9 +155,9 @@ def carry_out(
         if serving is not None and datetime.fromisoformat(serving.time) > started:
             raise PromotionError(
                 f"The champion has moved to version {serving.champion} (ledger entry "
-                f"{serving.seq}, {serving.time}, by {serving.who}) "
-                "since this command was started. Nothing was changed. Look at `retrain history`, "
-                "then decide again."
+                f"{serving.seq}, {serving.time}, by {serving.who}) since this command was "
+                "started. Nothing was changed.",
+                hint="look at `retrain history`, then decide again",
             )
         before = serving.champion if serving else None
         return plan(entries)

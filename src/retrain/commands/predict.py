@@ -67,8 +67,8 @@ def run(config: Config, options: argparse.Namespace) -> None:
         )
     if options.output == options.input:
         raise DataError(
-            f"`--output` is the input itself, {options.input.name}. Give the scored rows a file of "
-            "their own."
+            f"`--output` is the input itself, {options.input.name}.",
+            hint="give the scored rows a file of their own",
         )
     version, model = load_champion(config)
     rows = read_input(config, options.input, model.features)
@@ -161,8 +161,8 @@ def _check_names(rows: pl.DataFrame, source: str, classes: Sequence[str], output
     if taken:
         raise DataError(
             f"{source} has a column {', '.join(f'`{name}`' for name in taken)} already, which "
-            "scoring would overwrite. Give "
-            "the new columns names of their own, such as `--prefix champion_`."
+            "scoring would overwrite.",
+            hint="give the new columns names of their own, such as `--prefix champion_`",
         )
 
 

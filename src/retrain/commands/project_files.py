@@ -30,11 +30,10 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name) or name.lower() in _WORDS:
         raise DataError(
             f"`--name {name}` can't be a data set's name, which is that of a file, of an "
-            "experiment and of a registered model in "
-            "MLflow, too: it begins with a letter, goes on with letters, digits, _ and -, has at "
-            "most 100 characters, and is none "
-            f"of YAML's words ({', '.join(sorted(_WORDS))}). For instance: --name "
-            f"{fit_data_name(name)}"
+            "experiment and of a registered model in MLflow, too: it begins with a letter, goes "
+            "on with letters, digits, _ and -, has at most 100 characters, and is none of YAML's "
+            f"words ({', '.join(sorted(_WORDS))}).",
+            hint=f"for instance: --name {fit_data_name(name)}",
         )
     return name
 
@@ -112,8 +111,8 @@ def check_and_write(files: Mapping[Path, str], draft: Draft, target: str, time: 
     if read != [target, time, draft.key_columns, draft.positive_label, list(draft.features)]:
         raise ConfigError(
             "The names of these columns can't be written so that the configuration reads them "
-            "back. Nothing was changed. "
-            "Rename the columns at the source, or in a query."
+            "back. Nothing was changed.",
+            hint="rename the columns at the source, or in a query",
         )
     build(Source, data.source, "data.source").bind(data)
     write_all(files)

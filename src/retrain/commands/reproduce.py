@@ -70,9 +70,9 @@ def run(config: Config, options: argparse.Namespace) -> None:
     if not result["identical"]:
         raise RetrainError(
             f"Version {version.version} is not reproduced: trained again at commit {commit}, its "
-            "predictions differ on "
-            f"{result['different']:,} of {outcome}, by at most {result['largest']:.3g}. "
-            "Compare package versions (above) and the machine with those of its run."
+            f"predictions differ on {result['different']:,} of {outcome}, by at most "
+            f"{result['largest']:.3g}.",
+            hint="compare package versions (above) and the machine with those of its run",
         )
     print(
         f"Version {version.version} is reproduced: trained again at commit {commit}, its "
@@ -88,18 +88,17 @@ def _show_and_check(version: ModelVersion, code: RecordedCode, trusted: bool) ->
         log.info("  %s", line)
     if code.disagreements:
         raise StoreError(
-            f"Version {version.version} is not reproduced: the tracking store no longer holds what "
-            "the ledger recorded "
-            f"({'; '.join(code.disagreements)}). Somebody has changed it. Nothing was run. Restore "
-            f"the run {version.run_id} from a backup."
+            f"Version {version.version} is not reproduced: the tracking store no longer holds "
+            f"what the ledger recorded ({'; '.join(code.disagreements)}). Somebody has changed "
+            "it. Nothing was run.",
+            hint=f"restore the run {version.run_id} from a backup",
         )
     if not code.known and not trusted:
         raise StoreError(
             f"The ledger has no digest of what trained version {version.version}: it was written "
-            "by an earlier version of this project, or "
-            "the version was never judged. Code and config above come from the tracking store "
-            "alone, and would be run on this machine. "
-            f"If you trust them: retrain reproduce {version.version} --trust-store"
+            "by an earlier version of this project, or the version was never judged. Code and "
+            "config above come from the tracking store alone, and would be run on this machine.",
+            hint=f"if you trust them: retrain reproduce {version.version} --trust-store",
         )
 
 
@@ -123,8 +122,8 @@ def _worktree(commit: str) -> Iterator[Path]:
         added = _command("git", "worktree", "add", "--detach", str(folder), commit)
         if added.returncode:
             raise RetrainError(
-                f"Commit {commit} can't be checked out: {_last_line(added)}. Fetch it, then run "
-                "the command again."
+                f"Commit {commit} can't be checked out: {_last_line(added)}.",
+                hint="fetch it, then run the command again",
             )
         try:
             yield folder
@@ -163,7 +162,8 @@ def _restore_snapshot(dvc_hash: str, folder: Path) -> None:
     if restored.returncode:
         raise RetrainError(
             f"The snapshot ({dvc_hash}) is neither in this project's DVC cache nor in its remote: "
-            f"{_last_line(restored)}. Run this where `dvc repro` ran, or `dvc push` from there."
+            f"{_last_line(restored)}.",
+            hint="run this where `dvc repro` ran, or `dvc push` from there",
         )
     (folder / "dvc.yaml").write_text(pipeline, encoding="utf-8")
 

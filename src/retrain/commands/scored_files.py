@@ -58,7 +58,6 @@ def write(scored: pl.DataFrame, path: Path) -> None:
             )
         except pl.exceptions.PolarsError as error:
             raise DataError(
-                f"The scored rows can't be written to {path.name}: {str(error).splitlines()[0]}. "
-                "Choose the other of "
-                f"{' and '.join(OUTPUTS)} for `--output`."
+                f"The scored rows can't be written to {path.name}: {str(error).splitlines()[0]}.",
+                hint=f"choose the other of {' and '.join(OUTPUTS)} for `--output`",
             ) from error

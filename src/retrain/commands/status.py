@@ -135,11 +135,11 @@ def _refused(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, st
         return lines
     if refusal.data != config.data.name:
         return lines
-    text = f"on {refusal.time}: {refusal.reason}"
+    reason, _, way_out = refusal.reason.partition("\nhint: ")
     return [
         *lines[:-1],
-        ("Refused", text),
-        ("Next", "mend what was refused, as said there; then `dvc repro`"),
+        ("Refused", f"on {refusal.time}: {reason}"),
+        ("Next", way_out or "mend what was refused, as said there; then `dvc repro`"),
     ]
 
 

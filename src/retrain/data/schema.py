@@ -122,9 +122,9 @@ class Schema:
 
     def _refuse(self, period: Period, what: str, way_out: str = "") -> NoReturn:
         raise DataError(
-            f"Batch {period.key} is refused: {what}. The snapshot stays as it was. "
-            f"Mend the batch at its source{', ' + way_out if way_out else ''}, or set `data.as_of` "
-            "to an earlier period; then `dvc repro`."
+            f"Batch {period.key} is refused: {what}. The snapshot stays as it was.",
+            hint=f"mend the batch at its source{', ' + way_out if way_out else ''}, or set "
+            "`data.as_of` to an earlier period; then `dvc repro`",
         )
 
     def _named(self, column: str) -> str:

@@ -59,15 +59,15 @@ class BatchFiles(Source):
     def periods(self) -> list[str]:
         if not self.folder.is_dir():
             raise DataError(
-                f"The source folder {self.folder} is missing (`data.source.folder`). Make it, and "
-                "put one file a batch into it."
+                f"The source folder {self.folder} is missing (`data.source.folder`).",
+                hint="make it, and put one file a batch into it",
             )
         found = [_stem(path.name) for path in self.folder.iterdir() if readable(path.name)]
         twice = {key for key in found if found.count(key) > 1}
         if twice:
             raise DataError(
-                f"{self.folder} holds more than one file for {', '.join(sorted(twice))}. Keep one "
-                "of each."
+                f"{self.folder} holds more than one file for {', '.join(sorted(twice))}.",
+                hint="keep one of each",
             )
         return found
 
@@ -86,7 +86,10 @@ class BatchFiles(Source):
         for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
             if readable(path.name) and _stem(path.name) == period and path.is_file():
                 return path
-        raise DataError(f"{self.folder} has no file for {period}.")
+        raise DataError(
+            f"{self.folder} has no file for {period}.",
+            hint=f"put it there, such as {period}.csv",
+        )
 
 
 class Files(Table):
@@ -147,9 +150,11 @@ class SqlQuery(Table):
         uri = os.environ.get(self.uri_from_env) if self.uri_from_env else self.uri
         if not uri:
             raise DataError(
-                "The address of the database is not known: set the environment variable "
-                f"{self.uri_from_env}, "
-                "or `data.source.uri` if it holds no password."
+                "The address of the database is not known.",
+                hint=f"set the environment variable {self.uri_from_env}"
+                if self.uri_from_env
+                else "set `data.source.uri_from_env` to the name of an environment variable, or "
+                "`data.source.uri` if it holds no password",
             )
         table = read_query(uri, self.query)
         # Some databases, such as SQLite, keep times and flags as text.
@@ -218,7 +223,9 @@ class WithLabels(Source):
         ]
         if missing:
             raise DataError(
-                f"The labels have no column {', '.join(missing)} (`data.source.labels`)."
+                f"The labels have no column {', '.join(missing)} (`data.source.labels`).",
+                hint="name the columns of the labels as `data.key_columns` and "
+                "`data.target_column` do",
             )
         repeated = labels.select(self.key_columns).is_duplicated()
         if repeated.any():
@@ -228,8 +235,8 @@ class WithLabels(Source):
             shown = ", ".join(f"{key} ({place})" for key, place in zip(keys, places, strict=True))
             raise DataError(
                 "The labels name some keys more than once (`data.source.labels`), in "
-                f"{repeated.sum():,} rows such as {shown}: "
-                "keep the newest of each."
+                f"{repeated.sum():,} rows such as {shown}.",
+                hint="keep the newest label of each",
             )
         problems = [pl.col(name).alias(name + _OF_LABEL) for name in (PROBLEM, PLACE)]
         told = problems if PROBLEM in labels.columns else []
@@ -246,7 +253,8 @@ def read_query(uri: str, query: str) -> pl.DataFrame:
     except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
         cause = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"The query can't be read from the database: {cause}. Mend `data.source`."
+            f"The query can't be read from the database: {cause}.",
+            hint="mend `data.source`",
         ) from None
 
 

@@ -53,8 +53,8 @@ class Table(Source):
         self.time_column, self.period = data.time_column, data.period
         if (self.period is PeriodKind.rows) != (self.rows_per_batch is not None):
             raise ConfigError(
-                "`data.period: rows` and `data.source.rows_per_batch` go together: set both or "
-                "none."
+                "`data.period: rows` and `data.source.rows_per_batch` go together.",
+                hint="set both or none",
             )
 
     @abstractmethod
@@ -103,11 +103,10 @@ class Table(Source):
         )
         if self.row_number in table.columns:
             raise DataError(
-                f"The table has a column `{self.row_number}` itself, so its rows can't be numbered "
-                "under that name. Name "
-                "another one in `data.source.number_rows` and `data.key_columns`, or take "
-                "`number_rows` away to use the "
-                "column as it is."
+                f"The table has a column `{self.row_number}` itself, so its rows can't be "
+                "numbered under that name.",
+                hint="name another one in `data.source.number_rows` and `data.key_columns`, or "
+                "take `number_rows` away to use the column as it is",
             )
         table = with_times(table, self.time_column, self.time_format, self.day_first)
         # A row without a time goes to quarantine in the batch of the rows beside it.

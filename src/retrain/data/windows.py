@@ -57,8 +57,8 @@ def plan_windows(batches: Sequence[Batch], evaluation: EvaluationConfig) -> Wind
     """
     if not batches:
         raise DataError(
-            "The snapshot has no labelled row. Set `data.as_of` to a period whose labels are "
-            "known; then `dvc repro`."
+            "The snapshot has no labelled row.",
+            hint="set `data.as_of` to a period whose labels are known; then `dvc repro`",
         )
     block = block_of(evaluation)
     newest = batches[-1]
@@ -73,9 +73,9 @@ def plan_windows(batches: Sequence[Batch], evaluation: EvaluationConfig) -> Wind
     if border <= start:
         raise DataError(
             f"The snapshot spans {round((end - start) / block)} block(s) of "
-            f"{evaluation.block_hours} hours, too few to train on some and "
-            "evaluate on the rest. Let more batches arrive, or lower `evaluation.block_hours` or "
-            "`evaluation.minimum_blocks`."
+            f"{evaluation.block_hours} hours, too few to train on some and evaluate on the rest.",
+            hint="let more batches arrive, or lower `evaluation.block_hours` or "
+            "`evaluation.minimum_blocks`",
         )
     border = _reach_back(batches, evaluation, border, start, end)
     return Windows(Window(start, border), Window(border, end))
@@ -144,9 +144,9 @@ def plan_validation(windows: Windows) -> Windows:
     border = windows.training.end - (windows.evaluation.end - windows.evaluation.start)
     if border <= windows.training.start:
         raise DataError(
-            "The training window is not longer than the evaluation window, so no rows are left to "
-            "choose a candidate on. "
-            "Let more batches arrive, or lower `evaluation.share_of_newest_batch`."
+            "The training window is not longer than the evaluation window, so no rows are left "
+            "to choose a candidate on.",
+            hint="let more batches arrive, or lower `evaluation.share_of_newest_batch`",
         )
     return Windows(Window(windows.training.start, border), Window(border, windows.training.end))
 

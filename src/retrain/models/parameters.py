@@ -25,9 +25,8 @@ def check_part(part: Any, key: str, abilities: Sequence[str]) -> None:
         what = part if isinstance(part, type) else type(part)
         raise ConfigError(
             f"`{key}` ({what.__module__}.{what.__qualname__}) is no {kind.removeprefix('an ')} of "
-            "scikit-learn: it has no "
-            f"{', '.join(f'`{name}`' for name in lacking or abilities)}. Name {kind} with "
-            "`_target_`, as the files in conf/model/ do."
+            f"scikit-learn: it has no {', '.join(f'`{name}`' for name in lacking or abilities)}.",
+            hint=f"name {kind} with `_target_`, as the files in conf/model/ do",
         )
     _check_parameters(part, key)
 

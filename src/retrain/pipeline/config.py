@@ -27,9 +27,9 @@ def run(config: Config) -> None:
     find_metric(metric, task)
     if not fits_task(metric, task):
         raise ConfigError(
-            f"`data.metric` is {metric}, which says nothing about {task.name} (`data.task`). "
-            "Choose one of "
-            f"{', '.join(SHOWN[task])}, or a scorer of scikit-learn, in conf/data/."
+            f"`data.metric` is {metric}, which says nothing about {task.name} (`data.task`).",
+            hint=f"choose one of {', '.join(SHOWN[task])}, or a scorer of scikit-learn, in "
+            "conf/data/",
         )
     parse_delay(config.data.label_delay)
     _check_periods(config)

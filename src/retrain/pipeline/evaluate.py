@@ -45,8 +45,8 @@ def run(config: Config) -> None:
     if trained.task != config.data.task.name:
         raise PromotionError(
             f"The predictions are of a {trained.task} model, and `data.task` is "
-            f"{config.data.task.name}. "
-            "Run `dvc repro` to train for that task."
+            f"{config.data.task.name}.",
+            hint="run `dvc repro` to train for that task",
         )
     predictions = _read_predictions(trained)
     evaluated = predictions.filter(pl.col(WINDOW) == EVALUATION)
@@ -141,15 +141,15 @@ def _read_predictions(trained: ChallengerRecord) -> pl.DataFrame:
         content = b""
     if hashlib.sha256(content).hexdigest() != trained.predictions:
         raise PromotionError(
-            f"{workspace.PREDICTIONS} is missing or not the file that train wrote. Run `dvc repro "
-            "-f -s train` to make it again."
+            f"{workspace.PREDICTIONS} is missing or not the file that train wrote.",
+            hint="run `dvc repro -f -s train` to make it again",
         )
     predictions = pl.read_parquet(content)
     if WINDOW not in predictions.columns:
         raise PromotionError(
-            f"{workspace.PREDICTIONS} was written by an earlier version of this project, and lacks "
-            f"the column `{WINDOW}`. Run "
-            "`dvc repro -f -s train` to make it again."
+            f"{workspace.PREDICTIONS} was written by an earlier version of this project, and "
+            f"lacks the column `{WINDOW}`.",
+            hint="run `dvc repro -f -s train` to make it again",
         )
     return predictions
 
@@ -207,7 +207,7 @@ def _with_features(
     features = read.filter(pl.col(config.data.time_column).is_between(start, end))
     if not features.select(identity).equals(judged.select(identity)):
         raise PromotionError(
-            "The snapshot no longer holds the rows that the predictions are about. Run `dvc repro "
-            "-f -s train` to make them again."
+            "The snapshot no longer holds the rows that the predictions are about.",
+            hint="run `dvc repro -f -s train` to make them again",
         )
     return judged.hstack(features.select(name for name in wanted if name in features.columns))

@@ -147,8 +147,8 @@ def recorded_digest(version: ModelVersion, entries: Sequence[Entry]) -> str:
     if recorded is not None and tagged != recorded:
         raise ModelError(
             f"The tag `model_sha256` is {tagged or 'gone'}, and the ledger says {recorded}: "
-            "somebody has changed it, and perhaps the model. "
-            "Set the tag back to the ledger's in the MLflow UI."
+            "somebody has changed it, and perhaps the model.",
+            hint="set the tag back to the ledger's in the MLflow UI",
         )
     if not tagged:
         raise ModelError("Neither the ledger nor a tag `model_sha256` says what its file must be.")

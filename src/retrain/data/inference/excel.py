@@ -22,7 +22,7 @@ def refuse_serial_dates(numbers: pl.Series) -> None:
     meant = DAY_ZERO + timedelta(seconds=round(first * 86_400))
     raise DataError(
         f"`--time {numbers.name}` holds numbers such as {first:g}, which look like dates of Excel "
-        f"(days since 1899-12-30): {meant}. Give "
-        "the column a date format in Excel, such as yyyy-mm-dd hh:mm, and save the file as CSV "
-        "again."
+        f"(days since 1899-12-30): {meant}.",
+        hint="give the column a date format in Excel, such as yyyy-mm-dd hh:mm, and save the file "
+        "as CSV again",
     )

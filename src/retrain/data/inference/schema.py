@@ -52,7 +52,10 @@ def draft_schema(
     infinite = int(table[target].is_infinite().sum()) if labels.dtype.is_float() else 0
     without = len(table) - int(known.sum())
     if without > MOST_WITHOUT_TIME * len(table):
-        raise DataError(f"{without:,} rows have no `{time}`. Fill it in, or leave those rows out.")
+        raise DataError(
+            f"{without:,} rows have no `{time}`.",
+            hint="fill it in, or leave those rows out",
+        )
     given = table[time].filter(known)
     table = table.with_columns(times.alias(time), labels).filter(known)
     task, positive = guess_task(table[target])

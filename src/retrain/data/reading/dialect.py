@@ -107,7 +107,8 @@ def _check_header(
     if twice:
         raise DataError(
             f"{place} has more than one column named `{twice[0]}`, so nothing tells which is "
-            "meant. Rename one of them at the source, or leave it out."
+            "meant.",
+            hint="rename one of them at the source, or leave it out",
         )
     refuse_reserved(header, place)
     if given is None or set(header) & set(needed):
@@ -116,8 +117,9 @@ def _check_header(
     if set(_header(sample, found)) & set(needed):
         raise DataError(
             f"{place} separates its columns by {found!r}, not by {given!r} (--separator, "
-            "`data.source.separator`). Write it as the other files are, or take the key away: "
-            "then each file is looked at."
+            "`data.source.separator`).",
+            hint="write it as the other files are, or take the key away: each file is then looked "
+            "at by itself",
         )
 
 
@@ -166,9 +168,9 @@ def _to_utf8(content: bytes, encoding: str | None, place: str) -> tuple[bytes, s
         if encoding is not None:
             line = content[: error.start].count(b"\n") + 1
             raise DataError(
-                f"{place} is not {encoding}: line {line} has the byte {content[error.start]:#04x}. "
-                "Say how it is encoded with --encoding or `data.source.encoding`, such as cp1252 "
-                "or utf-16."
+                f"{place} is not {encoding}: line {line} has the byte {content[error.start]:#04x}.",
+                hint="say how it is encoded with --encoding or `data.source.encoding`, such as "
+                "cp1252 or utf-16",
             ) from None
         encoding, sure = FALLBACK_ENCODING, False
         text = content.decode(encoding, errors="replace")
@@ -236,7 +238,8 @@ def _read_slowly(
     except csv.Error as error:
         raise DataError(
             f"{place} can't be read: the row that begins in line {begins} has quotes that don't "
-            f"fit ({error}). Is the file whole? Mend the row, or replace the file."
+            f"fit ({error}).",
+            hint="mend the row, or replace the file if it is not whole",
         ) from None
     frame = pl.DataFrame(rows, dict.fromkeys([*header, PROBLEM], pl.String), orient="row")
     if not frame[PROBLEM].count():

@@ -51,12 +51,14 @@ def refuse_other_kinds(path: Path | str) -> None:
     takes = f"{', '.join(FORMATS)}; text also with {', '.join(COMPRESSIONS)} after that"
     if Path(path).is_dir():
         raise DataError(
-            f"{path} is a folder. Give one file, or for `retrain init` a glob such as "
-            f"'{path}/*.csv', of these endings: {takes}."
+            f"{path} is a folder.",
+            hint=f"give one file, or for `retrain init` a glob such as '{path}/*.csv', of these "
+            f"endings: {takes}",
         )
     if name.lower().endswith(WORKBOOKS):
         raise DataError(
-            f"{name} is a workbook. Save its sheet as CSV, or as one of these: {takes}."
+            f"{name} is a workbook.",
+            hint=f"save its sheet as CSV, or as one of these: {takes}",
         )
     if not name.lower().endswith(SUFFIXES):
         raise DataError(f"{name} must end in {takes}.")
@@ -85,7 +87,8 @@ def find_files(paths: str | Sequence[str]) -> Found:
         if not tables:
             beside = f" (beside {', '.join(others[:5])})" if others else ""
             raise DataError(
-                f"There is no file {path}{beside}. Mend `data.source`, or put the file there."
+                f"There is no file {path}{beside}.",
+                hint="mend `data.source`, or put the file there",
             )
         found.files.extend((filesystem, name) for name in tables)
     return found
@@ -124,8 +127,8 @@ def read_parts(
         raise DataError(f"There is no file {path}.") from None
     except (pl.exceptions.PolarsError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{path} can't be read: {(str(error).splitlines() or [type(error).__name__])[0]}. Is "
-            "it whole, and what its name says? Put it there again."
+            f"{path} can't be read: {(str(error).splitlines() or [type(error).__name__])[0]}.",
+            hint="put it there again, whole, with the ending of what it is",
         ) from error
     if not parts:
         raise DataError(f"{path} holds no table: none of its members ends in {', '.join(FORMATS)}.")

@@ -96,8 +96,8 @@ def join(parts: Sequence[Part | pl.DataFrame]) -> pl.DataFrame:
     except pl.exceptions.PolarsError as error:
         places = [part.place for part in parts if isinstance(part, Part)]
         raise DataError(
-            f"The files {', '.join(places[:5])} do not fit together: {str(error).splitlines()[0]}. "
-            "Give a column one type in all of them."
+            f"The files {', '.join(places[:5])} do not fit together: {str(error).splitlines()[0]}.",
+            hint="give a column one type in all of them",
         ) from error
 
 
@@ -121,9 +121,10 @@ def refuse_undecided(read: ReadTimes) -> None:
     """Raises DataError for dates of which nothing tells whether the day or the month comes
     first."""
     raise DataError(
-        f"{(read.doubt or '').split(': read')[0]}. Say it under `data.source` in conf/data/: "
-        "`day_first: true` or `false`, or how it is written: `time_format` for the time column, "
-        "`date_formats: {column: ...}` for another; then `dvc repro`."
+        f"{(read.doubt or '').split(': read')[0]}.",
+        hint="say it under `data.source` in conf/data/: `day_first: true` or `false`, or how it is "
+        "written: `time_format` for the time column, `date_formats: {column: ...}` for "
+        "another; then `dvc repro`",
     )
 
 
