@@ -140,7 +140,7 @@ def test_history_says_who_served_at_a_date_and_why(april: Project) -> None:
         "version 4",
         "until now",
         "verdict promote",
-        "judged against version 2",
+        "compared with version 2",
         "log_loss",
         "run ",
         "snapshot ",

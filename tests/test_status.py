@@ -45,7 +45,7 @@ def test_a_refused_batch_is_said_by_status_until_it_is_mended(grown: Project) ->
     grown.arrive("2013-04")
     grown.repro("snapshot")
     status = plain(grown.run("retrain", "status").stdout)
-    assert "Refused" not in status and "Next `dvc repro` judges a challenger" in status
+    assert "Refused" not in status and "Next `dvc repro` evaluates a challenger" in status
 
 
 def test_a_batch_on_hold_gives_its_reason_once_and_status_says_what_to_do(grown: Project) -> None:
@@ -61,7 +61,7 @@ def test_a_batch_on_hold_gives_its_reason_once_and_status_says_what_to_do(grown:
     seen = plain(monitored.stdout + monitored.stderr)
     assert seen.count(f"Batch 2013-04 is on hold: {why}") == 1
     status = plain(grown.run("retrain", "status").stdout)
-    assert f"Held back 2013-04: {why}" in status
+    assert f"On hold 2013-04: {why}" in status
     assert "Next batch 2013-04 is on hold: take it off `monitoring.hold` to use it" in status
 
 

@@ -193,7 +193,7 @@ def test_a_broken_batch_neither_trains_nor_judges_until_it_is_released(project: 
         ]
     )
     status = project.run("retrain", "status").stdout
-    assert "Held back" in status and "2013-07" in status
+    assert "On hold" in status and "2013-07" in status
     project.edit("conf/config.yaml", "accept: []", "accept: [2013-07]")
     project.repro()
     assert (

@@ -283,7 +283,7 @@ def test_classes_that_are_hardly_there_are_pointed_at() -> None:
     kinds = np.random.default_rng(0).choice(
         [f"kind {k}" for k in range(12)], ROWS, p=shares / shares.sum()
     )
-    (doubt,) = (doubt for doubt in draft(table(late=kinds)).unsure if "judged together" in doubt)
+    (doubt,) = (doubt for doubt in draft(table(late=kinds)).unsure if "evaluated together" in doubt)
     counts = np.unique(kinds, return_counts=True)[1]
     assert doubt.startswith(f"{sum(counts < 100)} of {len(counts)} classes of `late`")
     few = draft(table(late=np.arange(ROWS) % 100 == 0))

@@ -143,7 +143,7 @@ def test_equal_models_pass_on_every_slice() -> None:
     assert (
         result.figures["slices"] == 5
     )  # four colours (missing is one) and common; rare is on one day only
-    assert "1 too small to judge" in result.reason
+    assert "1 too small to evaluate" in result.reason
 
 
 @pytest.mark.parametrize(

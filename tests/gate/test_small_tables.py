@@ -104,7 +104,7 @@ def test_a_table_of_48_classes_most_of_them_rare_gets_a_champion_and_promotes(
     counts = {name: int((target == number).sum()) // 33 for number, name in enumerate(classes)}
     decision = judge_window(config, monthly(times, counts), times, target, scores, classes)
     assert decision.verdict is Verdict.promote, decision.reason
-    assert "Warning: classes (too few rows to be judged by themselves" in decision.reason
+    assert "Warning: classes (too few rows to be evaluated by themselves" in decision.reason
 
 
 def test_a_challenger_that_is_proven_worse_is_kept_on_small_tables_too() -> None:

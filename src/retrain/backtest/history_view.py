@@ -26,7 +26,7 @@ from retrain.gate.decision import CheckSpec
 from retrain.gate.estimates import CHALLENGER, INCUMBENT
 from retrain.models.block_sums import Array
 from retrain.models.metrics import find_metric, monitoring_loss
-from retrain.models.scoring import difficulty, spread_classes, to_scored
+from retrain.models.scoring import baseline_loss, spread_classes, to_scored
 from retrain.monitoring.domain_classifier import separate_once
 from retrain.monitoring.drift import (
     HISTORY,
@@ -164,12 +164,12 @@ class HistoryView:
     @functools.cache
     def baseline_loss(self, number: int) -> float:
         """The loss of the best constant on a batch as it arrived."""
-        return difficulty(self.rows(number, self.corruption(number)), self.config)
+        return baseline_loss(self.rows(number, self.corruption(number)), self.config)
 
     @functools.cache
     def expected_baseline_loss(self, number: int) -> float:
         """The loss of the best constant on the evaluation rows of a batch."""
-        return difficulty(_joined_rows(self._evaluation(number)), self.config)
+        return baseline_loss(_joined_rows(self._evaluation(number)), self.config)
 
     @functools.cache
     def drift(self, number: int, reference: int, fit: CachedFit) -> dict[str, float]:

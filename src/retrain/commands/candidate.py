@@ -119,7 +119,7 @@ def _fit_and_score(config: Config) -> tuple[dict[str, float], float]:
         raise ModelError(
             f"`data.metric` {data.metric} is {metrics[data.metric]} on the validation window, no "
             "number to rank by.",
-            hint="choose a metric that these rows can be judged by, or let more rows arrive",
+            hint="choose a metric that these rows can be evaluated by, or let more rows arrive",
         )
     runs.log_model(config, fitted.pipeline, "candidate", validation)
     return metrics, fitted.fit_seconds

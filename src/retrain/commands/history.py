@@ -138,7 +138,7 @@ def _explain(champion: Entry, entries: Sequence[Entry], metric: str) -> list[tup
         else ""
     )
     if judged is not None:
-        text = f"judged against {_opponent(judged)} (ledger entry {judged.seq}: {judged.verdict})"
+        text = f"compared with {_opponent(judged)} (ledger entry {judged.seq}: {judged.verdict})"
         lines.append(("", f"{original}, which was {text}" if original else text))
         shown = [_figures(judged, name) for name in _metrics(judged, metric)]
         lines += [("Figures" if number == 0 else "", text) for number, text in enumerate(shown)]

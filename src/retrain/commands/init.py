@@ -224,7 +224,7 @@ def to_yaml(name: str, node: dict[str, Any], draft: Draft, target: str, time: st
         "(source.rows_per_batch)",
         "as_of: null          # the newest batch to use; null for all that there are",
         "label_delay: null    # e.g. 30d: labels come so much later than their row; younger "
-        "batches neither train nor judge",
+        "batches take part in neither training nor evaluation",
         entry("time_column", inline(literal(time))),
         f"{entry('key_columns', inline(literal(draft.key_columns)))}   # what makes a row unique "
         "within its batch",

@@ -90,7 +90,7 @@ def _of_another(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str,
     return [
         *lines[:-1],
         ("Other store", text),
-        ("Next", "`dvc repro -f` judges a challenger against this store's champion"),
+        ("Next", "`dvc repro -f` compares a challenger with this store's champion"),
     ]
 
 
@@ -149,7 +149,7 @@ def _on_hold(manifest: Manifest | None, lines: list[tuple[str, str]]) -> list[tu
     held = [batch for batch in manifest.batches if batch.on_hold] if manifest is not None else []
     if manifest is None or not held:
         return lines
-    told = [("Held back", f"{batch.period}: {batch.why_on_hold}") for batch in held]
+    on_hold = [("On hold", f"{batch.period}: {batch.why_on_hold}") for batch in held]
     *before, (label, following) = lines
     newest = manifest.batches[-1]
     if newest.on_hold and following.startswith(NEW_BATCH):
@@ -162,7 +162,7 @@ def _on_hold(manifest: Manifest | None, lines: list[tuple[str, str]]) -> list[tu
         following = (
             f"batch {newest.period} is on hold: {way_out}, in conf/config.yaml; then `dvc repro`"
         )
-    return [*before, *told, (label, following)]
+    return [*before, *on_hold, (label, following)]
 
 
 def _corrected(config: Config, manifest: Manifest) -> list[tuple[str, str]]:
@@ -255,9 +255,9 @@ def _next(config: Config, manifest: Manifest | None, entries: list[Entry]) -> st
         return "`retrain approve` lets the candidate serve"
     judged = [entry.snapshot for entry in entries if entry.kind == VERDICT]
     if manifest is None or not judged:
-        return "`dvc repro` trains and judges the first champion"
+        return "`dvc repro` trains and evaluates the first champion"
     if judged[-1] != manifest.digest and not _declined(manifest):
-        return "`dvc repro` judges a challenger on this snapshot"
+        return "`dvc repro` evaluates a challenger on this snapshot"
     if config.data.as_of is not None:
         return f"{NEW_BATCH}: set `as_of` (now {config.data.as_of}) in conf/data/, then `dvc repro`"
     return f"{NEW_BATCH}: put it to the source, then `dvc repro`"

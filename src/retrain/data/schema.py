@@ -250,14 +250,15 @@ class Schema:
         names = list(keys.columns)
         shared = keys.with_row_index(ROW)[rows].filter(repeated)
         groups = shared.group_by(names, maintain_order=True).agg(pl.col(ROW)).head(SHOWN_ROWS)
-        told = []
+        shown = []
         for *values, places in groups.rows():
             more = ", ..." if len(places) > SHOWN_ROWS else ""
             key = dict(zip(names, values, strict=True))
-            told.append(f"{key} ({'; '.join(find_places(arrived, places[:SHOWN_ROWS]))}{more})")
+            shown.append(f"{key} ({'; '.join(find_places(arrived, places[:SHOWN_ROWS]))}{more})")
         self._refuse(
             period,
-            f"{len(shared):,} of its {len(rows):,} rows share their key, such as {', '.join(told)}",
+            f"{len(shared):,} of its {len(rows):,} rows share their key, such as "
+            f"{', '.join(shown)}",
         )
 
     def _broken_rules(self, batch: pl.DataFrame) -> pl.Series:
@@ -270,10 +271,10 @@ class Schema:
         ]
         if not reasons:
             return pl.Series([None], dtype=pl.String).new_from_index(0, len(batch))
-        told = pl.concat(reasons, how="horizontal").select(
+        reason = pl.concat(reasons, how="horizontal").select(
             pl.concat_str(pl.all(), separator="; ", ignore_nulls=True)
         )
-        return told.to_series().replace("", None)
+        return reason.to_series().replace("", None)
 
 
 def _rules(values: pl.Series, column: Column) -> Iterator[tuple[str, pl.Series]]:

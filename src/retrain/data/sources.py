@@ -239,8 +239,8 @@ class WithLabels(Source):
                 hint="keep the newest label of each",
             )
         problems = [pl.col(name).alias(name + _OF_LABEL) for name in (PROBLEM, PLACE)]
-        told = problems if PROBLEM in labels.columns else []
-        return labels.select(*self.key_columns, self.target_column, *told)
+        problem_columns = problems if PROBLEM in labels.columns else []
+        return labels.select(*self.key_columns, self.target_column, *problem_columns)
 
 
 def read_query(uri: str, query: str) -> pl.DataFrame:

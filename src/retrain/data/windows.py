@@ -138,7 +138,7 @@ def _even_marks(batch: Batch) -> list[datetime]:
 def plan_validation(windows: Windows) -> Windows:
     """The same split one step earlier, inside the training window: for choosing between candidates.
 
-    The evaluation window stays unseen, since rows that chose a recipe can't judge it.
+    The evaluation window stays unseen, since a recipe can't be evaluated on rows that chose it.
     Raises DataError when the training window is not longer than the evaluation window.
     """
     border = windows.training.end - (windows.evaluation.end - windows.evaluation.start)

@@ -207,10 +207,10 @@ class ClassCoverage(Check):
     """The evaluation rows tell about more than one class, and the challenger knows the classes that
     the incumbent knows.
 
-    A class with at least `minimum_rows` of them is judged by itself, all rarer ones together; those
-    can't be judged one by one, and the verdict says so. It fails when the challenger doesn't know
-    classes of at least so many rows that the incumbent knows, or before the first champion, classes
-    of so many rows at all.
+    A class with at least `minimum_rows` of them is evaluated by itself, all rarer ones together;
+    those can't be evaluated one by one, and the verdict says so. It fails when the challenger
+    doesn't know classes of at least so many rows that the incumbent knows, or before the first
+    champion, classes of so many rows at all.
     """
 
     def __init__(self, minimum_rows: PositiveCount) -> None:
@@ -251,7 +251,7 @@ class ClassCoverage(Check):
             if found.get(name, 0) < self.minimum_rows
         }
         judged = len(found.keys() - rare.keys())
-        warnings = [f"too few rows to be judged by themselves: {_listed(rare)}"] if rare else []
+        warnings = [f"too few rows to be evaluated by themselves: {_listed(rare)}"] if rare else []
         warnings += (
             [f"unknown to the challenger: {_listed({name: found[name] for name in unknown})}"]
             if unknown

@@ -122,7 +122,7 @@ class Slices(Check):
                 continue
             beyond, worsening, margin = beyond_margin(sums, self.margin, self.margin_is)
             judged[name] = beyond.p_above(0.0), worsening, margin
-        skipped = f"; {small} too small to judge" if small else ""
+        skipped = f"; {small} too small to evaluate" if small else ""
         if not judged:
             return CheckResult(
                 Outcome.not_applicable, f"no slice has enough rows and blocks{skipped}"

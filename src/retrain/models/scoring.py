@@ -47,7 +47,7 @@ class Scored:
         return metric.value(self.target, self.scores[model])
 
 
-def difficulty(rows: pl.DataFrame, config: Config) -> float:
+def baseline_loss(rows: pl.DataFrame, config: Config) -> float:
     """The loss of the best constant prediction for these very labelled rows: how hard they are for
     whoever knows no feature."""
     task, target = config.data.task, to_target(rows, config)

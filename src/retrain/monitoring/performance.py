@@ -22,7 +22,7 @@ from retrain.gate.compare import block_codes
 from retrain.gate.estimates import BLOCK, jackknife
 from retrain.models.fitting import known_classes, predict
 from retrain.models.metrics import find_metric, monitoring_loss
-from retrain.models.scoring import Model, difficulty, score_rows
+from retrain.models.scoring import Model, baseline_loss, score_rows
 from retrain.monitoring.cache import Cache
 from retrain.types import Score
 
@@ -113,7 +113,7 @@ class Performance:
             self.metric.value(target[codes == number], score[codes == number])
             for number in range(int(codes.max()) + 1)
         ]
-        uncertain = (*estimate.interval(), difficulty(rows, self.config))
+        uncertain = (*estimate.interval(), baseline_loss(rows, self.config))
         return [
             estimate.value,
             *(value if math.isfinite(value) else None for value in uncertain),
@@ -136,7 +136,7 @@ class Performance:
         def fresh() -> list[float]:
             read = self.store.read([batch.period for batch in batches], names)
             rows = window.rows(read, names[0])
-            return [difficulty(rows, self.config)] if len(rows) else []
+            return [baseline_loss(rows, self.config)] if len(rows) else []
 
         contents = " ".join(batch.content for batch in batches)
         found = self.cache.get(f"difficulty {self.loss} {window} {contents}", fresh)
@@ -169,8 +169,8 @@ class Performance:
         """The mean loss that the probabilities for a batch's sample expect of themselves."""
         model = self.deployed.unrefitted
         classes = [str(name) for name in model.pipeline.classes_]
-        told = predict(model.pipeline, self.store.sample(batch), model.features, classes)
-        return float(expected_loss(told, self.loss).mean())
+        predicted = predict(model.pipeline, self.store.sample(batch), model.features, classes)
+        return float(expected_loss(predicted, self.loss).mean())
 
     def importance(self) -> dict[str, float]:
         """Permutation importance (Breiman 2001) on a sample of the newest labelled batch: by how

@@ -111,7 +111,7 @@ def _deployed(
 def _trained_on_hold(manifest: Manifest, deployed: DeployedModel) -> Decision | None:
     """No retraining where the champion was trained on a batch that is on hold by now.
 
-    What came before can't judge it.
+    What came before can't be compared with it.
     """
     newest = manifest.batches[-1]
     start = newest.first_time

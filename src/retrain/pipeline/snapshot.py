@@ -112,7 +112,7 @@ def how_to_accept(batches: Sequence[Batch], accept_after: int | None) -> list[st
         )
     lines = [
         f"Batch {first.period} {'is' if first.held_by_hand else 'looks broken and is'} on hold: it "
-        "neither trains nor judges. "
+        "takes part in neither training nor evaluation. "
         f"{why[0].upper()}{why[1:]} {way_out}; then `dvc repro`."
     ]
     lines += [f"Batch {batch.period} as well: {batch.why_on_hold}" for batch in others]
@@ -124,7 +124,7 @@ def how_to_accept(batches: Sequence[Batch], accept_after: int | None) -> list[st
         )
         lines.append(
             f"If things have changed for good, accept {first.period}: the later ones are then "
-            f"judged beside it{waits}."
+            f"compared with it{waits}."
         )
     return lines
 

@@ -87,7 +87,7 @@ def opponent(trained: ChallengerRecord) -> str:
     )
 
 
-def news(trained: ChallengerRecord) -> list[str]:
+def notes(trained: ChallengerRecord) -> list[str]:
     """How the strategy came to its model, and classes and levels that a model was not trained on; a
     sentence each."""
     lines = [trained.note] if trained.note else []

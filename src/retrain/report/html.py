@@ -43,7 +43,7 @@ def render(
             headline=formatting.headline(trained, promotion) if happened else "",
             reason=compared.reason,
             titles=formatting.TITLES,
-            news=formatting.news(trained),
+            news=formatting.notes(trained),
             outcome=formatting.outcome,
             header=header,
             rows=rows,

@@ -124,7 +124,7 @@ def to_terminal(
     show(f"On             {compared.rows:,} rows in {compared.blocks} blocks, {window}")
     console.print()
     print_table(*formatting.score_table(compared), width=110, gap=3)
-    for line in formatting.news(trained):
+    for line in formatting.notes(trained):
         console.print()
         show(line)
     console.print()

@@ -82,7 +82,7 @@ def _doubt_rare_classes(draft: Draft, target: pl.Series) -> None:
         draft.unsure.append(
             f"{len(rare)} of {len(counts)} classes of `{target.name}` have fewer than {RARE_CLASS} "
             f"rows ({names}{', ...' if len(rare) > 3 else ''}): hardly enough to train on, and "
-            "judged together. Are they needed, or one class `other`?"
+            "evaluated together. Are they needed, or one class `other`?"
         )
 
 
@@ -98,7 +98,7 @@ def _doubt_size(draft: Draft, table: pl.DataFrame) -> None:
         )
     if len(table) < FEW_ROWS:
         draft.unsure.append(
-            f"{len(table):,} row{' is' if len(table) == 1 else 's are'} few to judge a model by: "
+            f"{len(table):,} row{' is' if len(table) == 1 else 's are'} few to evaluate on: "
             "intervals are wide, so only large "
             "differences can be seen "
             "(`retrain gate-check` says how large)."
