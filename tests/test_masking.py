@@ -354,7 +354,7 @@ def test_a_config_that_holds_a_secret_is_refused_with_key_and_way_out(
 ) -> None:
     more = {"query": "select 1"} if kind == "SqlQuery" else {}
     with pytest.raises(
-        ConfigError, match=rf"`data\.source\.{key}` holds a password.*uri_from_env"
+        ConfigError, match=rf"(?s)`data\.source\.{key}` holds a password.*uri_from_env"
     ) as error:
         compose_source(kind, **more, **{key: value})
     assert "pa/ss" not in str(error.value)

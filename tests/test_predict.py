@@ -159,7 +159,7 @@ def test_a_column_of_the_input_is_never_overwritten(
     config: Config, model: Model, rows: pl.DataFrame
 ) -> None:
     taken = rows.with_columns(prediction=pl.lit(0.5), model_version=pl.lit("mine"))
-    with pytest.raises(DataError, match=r"`prediction`, `model_version` already.*--prefix"):
+    with pytest.raises(DataError, match=r"(?s)`prediction`, `model_version` already.*--prefix"):
         score(config, taken, "in.csv", 7, model, Outputs())
     scored = score(config, taken, "in.csv", 7, model, Outputs("champion_"))
     assert scored.columns == [*taken.columns, *(f"champion_{name}" for name in ADDED)]

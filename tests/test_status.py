@@ -6,11 +6,14 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
 from conftest import Project
 
+from retrain.commands import status
+from retrain.config import Config
 from retrain.gate.comparison import Comparison
 from retrain.report import html
 from retrain.types import ChallengerRecord, DecisionRecord, PromotionRecord
@@ -156,3 +159,28 @@ def test_the_report_says_why_no_check_was_asked_instead_of_an_empty_table(
         "No check was asked: the challenger predicts exactly" in same
         and "<th>check</th>" not in same
     )
+
+
+@pytest.mark.parametrize(
+    ("source", "command"),
+    [
+        ({"_target_": "retrain.data.sources.BatchFiles", "folder": "data/incoming"}, "dvc repro"),
+        ({"_target_": "retrain.data.sources.Files", "paths": ["data/incoming/a*.csv"]}, "dvc repro"),
+        (
+            {"_target_": "retrain.data.sources.WithLabels", "source": {"folder": "data/incoming"}},
+            "dvc repro",
+        ),
+        ({"_target_": "retrain.data.sources.SqlQuery", "query": "x"}, "dvc repro -f snapshot"),
+        ({"_target_": "retrain.data.sources.Files", "paths": "data/else/a.csv"}, "-f snapshot"),
+    ],
+)
+def test_status_says_how_a_new_batch_is_noticed(
+    source: dict[str, object], command: str, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.data.source = source  # type: ignore[assignment]
+    config.data.as_of = None
+    entry = SimpleNamespace(kind="verdict", snapshot="d", candidate=None)
+    monkeypatch.setattr(status, "pending_approval", lambda _: None)
+    told = status._next(config, SimpleNamespace(digest="d"), [entry])  # type: ignore[arg-type, list-item]
+    assert told.startswith("a new batch: put it to the source, then `dvc repro")
+    assert ("-f snapshot" in told) == ("-f snapshot" in command)

@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from retrain import ranges
     from retrain.config import Config, DataConfig, Task
     from retrain.data.manifest import Batch
     from retrain.data.source import Source
@@ -41,7 +42,6 @@ _HOME = {
     "gate.check": ("Check", "CheckResult", "Outcome"),
     "gate.comparison": ("Comparison",),
     "gate.estimates": ("Estimate",),
-    "models": ("encodings",),
     "models.block_sums": ("sum_by_block",),
     "models.metric": ("Metric", "RowLoss"),
     "models.parent": ("ParentModel",),
@@ -52,7 +52,10 @@ _HOME = {
     "monitoring.gain": ("RetrainingGain",),
     "types": ("Decision", "Score"),
 }
-_MODULE_OF = {name: f"retrain.{module}" for module, names in _HOME.items() for name in names}
+_MODULES = {"encodings": "retrain.models.encodings", "ranges": "retrain.ranges"}
+_MODULE_OF = _MODULES | {
+    name: f"retrain.{module}" for module, names in _HOME.items() for name in names
+}
 
 __all__ = [
     "Batch",
@@ -82,6 +85,7 @@ __all__ = [
     "Task",
     "TrainingSet",
     "encodings",
+    "ranges",
     "sum_by_block",
 ]
 
@@ -91,11 +95,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'retrain' has no attribute {name!r}")
     module = importlib.import_module(_MODULE_OF[name])
-    value = (
-        importlib.import_module(f"{_MODULE_OF[name]}.{name}")
-        if name == "encodings"
-        else getattr(module, name)
-    )
+    value = module if name in _MODULES else getattr(module, name)
     globals()[name] = value
     return value
 

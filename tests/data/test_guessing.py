@@ -97,7 +97,7 @@ def test_a_format_that_is_said_for_one_column_is_that_of_every_later_file(tmp_pa
     undecided = Files(str(path))
     undecided.bind(data)
     with pytest.raises(
-        DataError, match=r"the year comes first.*`date_formats: \{column: ...\}` for another"
+        DataError, match=r"(?s)the year comes first.*`date_formats: \{column: ...\}` for another"
     ):
         undecided.periods()
     for name in ("when", "late", "nowhere"):

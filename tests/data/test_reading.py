@@ -281,7 +281,7 @@ def test_what_a_file_is_written_in_is_said_and_lands_in_the_source(tmp_path: Pat
     assert any("grün" in doubt and "--encoding" in doubt for doubt in guess.unsure)
     wrong = guessed(path, encoding="cp437")
     assert wrong.settings["encoding"] == "cp437" and "grün" not in wrong.table["note"]
-    with pytest.raises(DataError, match=r"is not utf-8: line \d+ .*--encoding"):
+    with pytest.raises(DataError, match=r"(?s)is not utf-8: line \d+ .*--encoding"):
         guessed(path, encoding="utf-8")
     for said in ({"separator": ";;"}, {"decimal": "x"}, {"encoding": "klingon"}):
         with pytest.raises(ConfigError, match="--" + next(iter(said))):

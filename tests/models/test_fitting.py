@@ -12,6 +12,7 @@ import pytest
 import skops.io
 from conftest import REPOSITORY, flights
 from sklearn.compose import ColumnTransformer
+from sklearn.dummy import DummyClassifier
 
 from retrain.config import Column, ColumnType, Config, compose, feature_types
 from retrain.errors import ConfigError, ModelError
@@ -283,3 +284,13 @@ def test_what_only_the_fit_of_a_library_refuses_is_one_message_with_the_model(
             match=r"(?s)`model` \(lightgbm.*\) can't be fitted.*hint: mend conf/model/",
         ):
             fit(build_pipeline(config), rows.head(500), config)
+
+
+@pytest.mark.parametrize("labels", [["a", "b", "c"], ["0", "1", "2"]])
+def test_which_of_several_classes_to_score_must_be_said(labels: list[str]) -> None:
+    rows = pl.DataFrame({"x": [float(row) for row in range(30)]})
+    model = DummyClassifier().fit(rows, labels * 10)
+    features = {"x": ColumnType.numeric}
+    with pytest.raises(ModelError, match=r"(?s)predicts the classes .*hint: .*classes="):
+        predict(model, rows, features)
+    assert predict(model, rows, features, labels).shape == (30, 3)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
 
 from retrain.commands.read_ledger import read_ledger
 from retrain.config import Config
@@ -26,6 +29,7 @@ from retrain.types import (
 from retrain.workspace import DECISION, LEDGER_POINTER, PROMOTION, REFUSED, SNAPSHOT
 
 NEW_BATCH = "a new batch"
+INCOMING = PurePosixPath("data/incoming")  # what the stage `snapshot` of dvc.yaml depends on
 log = logging.getLogger("retrain")
 
 
@@ -260,7 +264,22 @@ def _next(config: Config, manifest: Manifest | None, entries: list[Entry]) -> st
         return "`dvc repro` evaluates a challenger on this snapshot"
     if config.data.as_of is not None:
         return f"{NEW_BATCH}: set `as_of` (now {config.data.as_of}) in conf/data/, then `dvc repro`"
-    return f"{NEW_BATCH}: put it to the source, then `dvc repro`"
+    again = "`dvc repro`" if _is_watched(config) else "`dvc repro -f snapshot` and `dvc repro`"
+    return f"{NEW_BATCH}: put it to the source, then {again}"
+
+
+def _is_watched(config: Config) -> bool:
+    """Whether DVC notices a new batch: a path of the source lies where `dvc.yaml` looks."""
+    texts = [text for value in config.data.source.values() for text in _texts(value)]
+    return any(INCOMING in PurePosixPath(text, "*").parents for text in texts)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(each)
 
 
 def _declined(manifest: Manifest) -> bool:

@@ -278,6 +278,12 @@ def predict(
     if classes:
         scores = np.zeros((len(rows), len(classes)))
         scores[:, [list(classes).index(name) for name in known]] = result
+    elif "1" not in known or len(known) > 2:
+        raise ModelError(
+            f"The model predicts the classes {', '.join(known)}, and nothing says which of them to "
+            "score.",
+            hint="name them all, sorted: `classes=[...]`",
+        )
     else:
         scores = scores[:, known.index("1")]
     if not np.all((scores >= 0) & (scores <= 1 + 1e-9)):
