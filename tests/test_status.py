@@ -165,7 +165,10 @@ def test_the_report_says_why_no_check_was_asked_instead_of_an_empty_table(
     ("source", "command"),
     [
         ({"_target_": "retrain.data.sources.BatchFiles", "folder": "data/incoming"}, "dvc repro"),
-        ({"_target_": "retrain.data.sources.Files", "paths": ["data/incoming/a*.csv"]}, "dvc repro"),
+        (
+            {"_target_": "retrain.data.sources.Files", "paths": ["data/incoming/a*.csv"]},
+            "dvc repro",
+        ),
         (
             {"_target_": "retrain.data.sources.WithLabels", "source": {"folder": "data/incoming"}},
             "dvc repro",
