@@ -98,3 +98,11 @@ def test_control_characters_do_not_reach_the_terminal_through_a_log_line() -> No
         "retrain", logging.INFO, "", 0, "level %s\nnext", ("a\x1b[2Jb\r",), None
     )
     assert MaskingFormatter("%(message)s").format(record) == "level a\\x1b[2Jb\\r\nnext"
+
+
+def test_a_name_that_is_too_long_for_a_table_goes_on_in_the_next_line(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    print_table(["metric", "value"], [["project.own." + "x" * 150, "1"]], width=80)
+    shown = capsys.readouterr().out
+    assert "…" not in shown and shown.count("x") == 150

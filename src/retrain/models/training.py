@@ -121,25 +121,43 @@ def fit(
     training_set = TrainingSet(
         config, batches, window, read if strategy.streams else read_once, base
     )
-    # A recipe that can't be built fails here. Neither imports nor reading count as time to fit.
-    build_pipeline(config)
-    chosen = training_set.holding(strategy.select(batches, base))
-    if chosen.batches:
-        if not strategy.streams:
-            chosen.rows  # noqa: B018
-        check_storable(config, training_set.holding(chosen.batches[-1:]).rows)
+    _prepare(strategy, training_set)
     started = time.perf_counter()
     result = run_strategy(strategy, training_set)
     seconds = time.perf_counter() - started
     used = training_set.holding(result.batches)
+    record = _record(result, used)
+    known = training_set.holding([batch for batch in batches if batch.period in record.contents])
+    return FittedModel(
+        **vars(result),
+        record=record,
+        baseline=_baseline(result.pipeline, used),
+        fit_seconds=seconds,
+        levels=_levels(known) if with_levels else {},
+    )
+
+
+def _prepare(strategy: Strategy, training_set: TrainingSet) -> None:
+    """A recipe that can't be built or stored fails here. Neither imports nor reading count as time
+    to fit."""
+    build_pipeline(training_set.config)
+    chosen = training_set.holding(strategy.select(training_set.batches, training_set.base))
+    if chosen.batches:
+        if not strategy.streams:
+            chosen.rows  # noqa: B018
+        check_storable(training_set.config, training_set.holding(chosen.batches[-1:]).rows)
+
+
+def _record(result: FitResult, used: TrainingSet) -> ModelRecord:
+    """What a model was trained on: the rows used, and where it was continued, its parent's."""
+    base, window = used.base, used.window
     contents = {batch.period: batch.content[:CONTENT_DIGITS] for batch in used.batches}
     start = max(used.batches[0].span[0], window.start)
     lineage: tuple[int, ...] = ()
     if result.continued and base is not None and base.record is not None:
         contents = base.record.contents | contents
         start, lineage = min(start, datetime.fromisoformat(base.record.trained_from)), base.lineage
-    known = training_set.holding([batch for batch in batches if batch.period in contents])
-    record = ModelRecord(
+    return ModelRecord(
         0,
         start.isoformat(),
         window.end.isoformat(),
@@ -148,13 +166,6 @@ def fit(
         rows=result.rows,
         continued_from=list(lineage),
         strategy_choice=result.choice,
-    )
-    return FittedModel(
-        **vars(result),
-        record=record,
-        baseline=_baseline(result.pipeline, used),
-        fit_seconds=seconds,
-        levels=_levels(known) if with_levels else {},
     )
 
 

@@ -7,12 +7,12 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from retrain.config import Config, build
+from retrain.config import Config, MonitoringConfig, build
 from retrain.data.holds import is_small
-from retrain.data.manifest import Batch
+from retrain.data.manifest import Batch, Manifest
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.source import Source
-from retrain.data.update import update_snapshot
+from retrain.data.update import SnapshotChange, update_snapshot
 from retrain.errors import DataError
 from retrain.masking import mask
 from retrain.types import RefusalRecord
@@ -28,15 +28,20 @@ def run(config: Config) -> None:
         change = update_snapshot(
             config.data, source, SnapshotStore(SNAPSHOT), SOURCE_INDEX, config.monitoring
         )
-    except (
-        DataError
-    ) as error:  # kept for `retrain status`: all else stays as if nothing had been tried
+    except DataError as error:
+        # Kept for `retrain status`: all else stays as if nothing had been tried.
         now = datetime.now(UTC).isoformat(timespec="seconds")
         REFUSED.parent.mkdir(parents=True, exist_ok=True)
         RefusalRecord(config.data.name, now, mask(str(error))).save(REFUSED)
         raise
     REFUSED.unlink(missing_ok=True)
-    batches = change.manifest.batches
+    _say_changes(change)
+    _say_holds(config.monitoring, change.manifest.batches)
+    _say_what_is_known(change.manifest)
+
+
+def _say_changes(change: SnapshotChange) -> None:
+    """Which batches came, went or were corrected."""
     for what, keys in (
         ("added", change.added),
         ("revised", change.revised),
@@ -51,7 +56,11 @@ def run(config: Config) -> None:
             period,
             corrected,
         )
-    for key, listed in (("accept", config.monitoring.accept), ("hold", config.monitoring.hold)):
+
+
+def _say_holds(monitoring: MonitoringConfig, batches: Sequence[Batch]) -> None:
+    """Which batches are on hold or have been accepted, and what to do about it."""
+    for key, listed in (("accept", monitoring.accept), ("hold", monitoring.hold)):
         unknown = set(listed) - {batch.period for batch in batches}
         if unknown:
             log.warning(
@@ -61,13 +70,18 @@ def run(config: Config) -> None:
             )
     for held, group in itertools.groupby(batches, key=lambda batch: batch.on_hold):
         if held:
-            for line in how_to_accept(list(group), config.monitoring.accept_after):
+            for line in how_to_accept(list(group), monitoring.accept_after):
                 log.warning("%s", line)
     for _, group in itertools.groupby(
         (batch for batch in batches if batch.confirmed_by and not batch.accepted),
         key=lambda batch: batch.confirmed_by,
     ):
         log.warning("%s", how_to_hold_again(list(group)))
+
+
+def _say_what_is_known(manifest: Manifest) -> None:
+    """The rows that there are, and those that are not there yet."""
+    batches = manifest.batches
     if is_small(batches[-1]):
         rows = batches[-1].rows + batches[-1].unlabelled_rows
         log.info(
@@ -75,8 +89,8 @@ def run(config: Config) -> None:
             batches[-1].period,
             rows,
         )
-    if change.manifest.waiting:
-        names = ", ".join(batch.period for batch in change.manifest.waiting)
+    if manifest.waiting:
+        names = ", ".join(batch.period for batch in manifest.waiting)
         log.info(
             "Labels of %s may still be on their way (`data.label_delay`): neither trains nor "
             "judges.",
@@ -86,7 +100,7 @@ def run(config: Config) -> None:
     unlabelled = sum(batch.unlabelled_rows for batch in batches)
     log.info(
         "Snapshot %s: %d batches, %s to %s, %s labelled rows (%s unlabelled, %s quarantined)",
-        change.manifest.digest[:8],
+        manifest.digest[:8],
         len(batches),
         batches[0].period,
         batches[-1].period,

@@ -33,7 +33,8 @@ def print_table(
 ) -> None:
     """A table without lines, on no less than `width` columns; `gap` lie between two cells."""
     table = rich.table.Table(
-        *map(printable, header),
+        # A name that is too long, such as the dotted path of a metric, goes on in the next line.
+        *(rich.table.Column(printable(name), overflow="fold") for name in header),
         box=None,
         pad_edge=False,
         padding=(0, gap, 0, 0),
