@@ -1,4 +1,5 @@
-"""Any name is a name: the whole pipeline gives the same verdicts and predictions, whatever the data are called.
+"""Any name is a name: the whole pipeline gives the same verdicts and predictions, whatever the data
+are called.
 
 `RETRAIN_NAMES=300 pytest tests/test_any_name.py` draws more of them.
 """
@@ -37,7 +38,8 @@ STAGES = ("config", "snapshot", "train", "evaluate", "promote")
 
 @dataclass(frozen=True)
 class Names:
-    """What a table, its columns, the levels of one of them, and the classes of the target are called."""
+    """What a table, its columns, the levels of one of them, and the classes of the target are
+    called."""
 
     columns: tuple[str, ...] = ("moment", "number", "kind", "size", "outcome", "seen")
     levels: tuple[str, ...] = ("red", "green", "blue")
@@ -114,7 +116,8 @@ def retrain(*arguments: str) -> None:
 
 
 def live(called: Names, root: Path) -> list[tuple[str, pl.DataFrame]]:
-    """Verdict and predictions of three retrainings, the first by `init` and the others as months arrive."""
+    """Verdict and predictions of three retrainings, the first by `init` and the others as months
+    arrive."""
     moment, _, _, _, target, _ = called.columns
     path = Path(f"./{called.file}.parquet")
     found = []

@@ -31,7 +31,8 @@ def state(project: Project) -> dict[str, str]:
 
 
 def refused(project: Project, *words: str) -> None:
-    """`dvc repro` fails with all words in its error, without traceback, and changes nothing that matters."""
+    """`dvc repro` fails with all words in its error, without traceback, and changes nothing that
+    matters."""
     before = state(project)
     result = project.run("dvc", "repro", check=False)
     output = result.stdout + result.stderr

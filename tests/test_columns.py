@@ -1,4 +1,5 @@
-"""Columns of the data may be called what our own things are called: neither is taken for the other."""
+"""Columns of the data may be called what our own things are called: neither is taken for the
+other."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ def continued(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.arrive("2013-01", "2013-02", "2013-03")
     project.edit("conf/config.yaml", "- model: hist_gradient_boosting", "- model: sgd")
     project.edit("conf/config.yaml", "- strategy: full", "- strategy: warm_start")
-    # A sixth of the flights is too little for this model to beat the share of late ones in April; here it may serve all the same.
+    # A sixth of the flights is too little for this model to beat the share of late ones in April;
+    # here it may serve all the same.
     project.edit(
         "conf/gate/shared/guardrails.yaml",
         "guardrails.BaselineFloor\n",

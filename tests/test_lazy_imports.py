@@ -50,9 +50,15 @@ def _inside_functions(path: Path) -> Iterator[str]:
 
 def test_a_lazy_library_loads_when_it_is_used_and_not_before() -> None:
     names = ", ".join(lazy.__all__)
-    code = f"import sys; from retrain.lazy import {names}; print(*{set(lazy.__all__)} & set(sys.modules))"
+    code = (
+        f"import sys; from retrain.lazy import {names}; print(*{set(lazy.__all__)} & "
+        "set(sys.modules))"
+    )
     assert not _output(code)
-    code = "import sys; from retrain.lazy import scipy; scipy.stats; print('scipy.stats' in sys.modules)"
+    code = (
+        "import sys; from retrain.lazy import scipy; scipy.stats; print('scipy.stats' in "
+        "sys.modules)"
+    )
     assert _output(code) == "True"
 
 

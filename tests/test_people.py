@@ -1,4 +1,5 @@
-"""What people decide: rollback, override, approval; who served when; and training a version again."""
+"""What people decide: rollback, override, approval; who served when; and training a version
+again."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from test_loop import aliases, promotion
 
 @pytest.fixture(scope="module")
 def april(champion_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Two promotions: version 2 with March, then version 4 with April. Shared: copy it before changing it."""
+    """Two promotions: version 2 with March, then version 4 with April. Shared: copy it before
+    changing it."""
     made = champion_project.copy(tmp_path_factory.mktemp("april") / "my project")
     made.arrive("2013-04")
     made.edit("conf/data/slice.yaml", "2013-03", "2013-04")
@@ -170,7 +172,8 @@ def test_the_ledger_says_all_about_a_verdict(april: Project) -> None:
 
 
 def test_a_version_is_trained_again_with_identical_predictions(april: Project, tmp_path) -> None:
-    """From the commit before the run: what was not committed then (config, snapshot, code) is restored as well."""
+    """From the commit before the run: what was not committed then (config, snapshot, code) is
+    restored as well."""
     project = april.copy(tmp_path / "project")
     for number in ("3", "4"):
         assert "its predictions are identical" in project.run("retrain", "reproduce", number).stdout

@@ -1,4 +1,5 @@
-"""Scoring a file: bad rows are reported and the others scored; nothing of the input is overwritten."""
+"""Scoring a file: bad rows are reported and the others scored; nothing of the input is
+overwritten."""
 
 from __future__ import annotations
 
@@ -113,7 +114,8 @@ def test_a_missing_value_that_the_schema_does_not_allow_is_a_problem_of_its_row(
 def test_a_line_that_is_cut_off_is_a_problem_of_its_row(
     suffix: str, rows: pl.DataFrame, config: Config, model: Model, tmp_path: Path
 ) -> None:
-    """Cells of other columns than the model's may be left out, such as an empty target at the end, or the whole column."""
+    """Cells of other columns than the model's may be left out, such as an empty target at the end,
+    or the whole column."""
     path = tmp_path / f"in{suffix}"
     rows = rows.select(pl.exclude("late", "temp"), pl.col("temp"), late=pl.lit(None, pl.String))
     lines = rows.with_columns(put("temp", 5, None)).write_csv().splitlines()
@@ -200,7 +202,7 @@ def test_rows_that_only_the_model_knows_to_be_bad_are_found(config: Config) -> N
         score(config, rows.with_columns(distance=pl.lit(-1.0)), "in.csv", 7, choosy, Outputs())
 
 
-def test_a_flag_or_code_that_is_none_in_a_typed_table_is_a_problem_of_its_row_and_stays_in_the_output(
+def test_a_flag_or_code_that_is_none_in_a_typed_table_is_a_problem_of_its_row_and_is_kept(
     rows: pl.DataFrame, config: Config, model: Model
 ) -> None:
     features = model.features | {

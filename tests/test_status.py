@@ -1,4 +1,5 @@
-"""What a person is told between two retrainings: refused batches, batches on hold, older stores, and whose figure it is."""
+"""What a person is told between two retrainings: refused batches, batches on hold, older stores,
+and whose figure it is."""
 
 from __future__ import annotations
 
@@ -114,8 +115,8 @@ def test_a_store_that_ends_before_the_last_promotion_is_an_older_one(grown: Proj
     )
     status = plain(grown.run("retrain", "status").stdout)
     assert (
-        "Older store reports/promotion.json is of ledger entry 3, and this tracking store has no ledger"
-        in status
+        "Older store reports/promotion.json is of ledger entry 3, and this tracking store has no "
+        "ledger" in status
     )
 
 
@@ -153,7 +154,10 @@ def test_the_report_says_why_no_check_was_asked_instead_of_an_empty_table(
     page: Callable[..., str],
 ) -> None:
     assert "<th>check</th>" in page() and "No check was asked" not in page()
-    reason = "The challenger predicts exactly what the incumbent predicts, so there is nothing to promote."
+    reason = (
+        "The challenger predicts exactly what the incumbent predicts, so there is nothing to "
+        "promote."
+    )
     same = page(checks={}, verdict="keep", reason=reason)
     assert (
         "No check was asked: the challenger predicts exactly" in same

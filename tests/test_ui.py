@@ -1,4 +1,5 @@
-"""What people look at, in a real browser: the MLflow UI started with no arguments, and the HTML report."""
+"""What people look at, in a real browser: the MLflow UI started with no arguments, and the HTML
+report."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def text_of(url: str, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def address(champion_project: Project) -> Iterator[str]:
-    """`mlflow ui`, with no arguments, from the project's root; a leaner server than the default for a small machine."""
+    """`mlflow ui`, with no arguments, from the project's root; a leaner server than the default for
+    a small machine."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     port = free_port()
     environment = os.environ | {
