@@ -59,7 +59,9 @@ def test_a_sweep_on_an_empty_store_loses_no_run(project: Project, launcher: list
     rows = [line for line in result.stdout.splitlines() if "strategy=" in line and "model=" in line]
     assert len([line for line in rows if line[0].isdigit()]) == 6
     best = min(children, key=lambda run: run.data.metrics["log_loss/validation"])
-    assert parent.data.tags["best"] == best.info.run_name
+    (named,) = [run for run in children if run.info.run_id == parent.data.tags["best_run"]]
+    assert named.data.metrics["log_loss/validation"] == best.data.metrics["log_loss/validation"]
+    assert parent.data.tags["best"] == named.info.run_name
     assert not project.client().search_registered_models()
 
 

@@ -1,33 +1,51 @@
-"""What sweepers that search are told by a job, and what is refused before any job runs."""
+"""Sweeps: what is refused before any job, what a job tells, what is done once and never again, and how they rank."""
 
 from __future__ import annotations
 
+import math
 import pickle
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
+import psutil
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Project, make_project
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 
-from retrain.commands import candidate, sweep
-from retrain.commands.candidate import Candidate
-from retrain.config import compose_raw
+from retrain.commands import adopt, candidate, sweep, sweep_summary
+from retrain.commands.candidate import Candidate, CandidateRecord
+from retrain.commands.sweep_runs import FRESH, GIVEN, PARENT, job_name
+from retrain.config import compose, compose_raw, parse_overrides, to_yaml
 from retrain.errors import ConfigError, RetrainError
+from retrain.gate.estimates import Estimate
+from retrain.registry.processes import PROCESS, end_abandoned, this_process
+from retrain.registry.store import CANDIDATES, Store, ensure_experiment, open_store
 
 
 @pytest.fixture
 def as_job(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As a launcher calls it: in the project's root, with Hydra's settings and the parent run's id around it."""
     monkeypatch.chdir(REPOSITORY)
-    monkeypatch.setenv(sweep.PARENT, "none")
+    monkeypatch.setattr(
+        sweep.Sweep, "of_environment", lambda store: sweep.Sweep(store, "0", "none")
+    )
+    monkeypatch.setattr(sweep.Sweep, "known", lambda *_: None)
+    monkeypatch.setattr(sweep, "open_store", lambda config: None)
     before = HydraConfig.instance().cfg
     yield
     HydraConfig.instance().cfg = before
 
 
 def value_of_a_job(overrides: list[str], metrics: dict[str, float] | Exception) -> float:
-    def train(config: object, parent: str, name: str) -> Candidate:
+    def train(config: object, overrides: list[str], *more: object) -> Candidate:
         if isinstance(metrics, Exception):
             raise metrics
         return Candidate("run", metrics, 1.0)
@@ -84,3 +102,298 @@ def test_a_sweep_that_can_not_run_is_refused_before_its_first_job(
         sweep.run([override])
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with a snapshot of two months and no run. Shared: copy it."""
+    made = make_project(tmp_path_factory.mktemp("sweeps") / "project")
+    made.arrive("2013-01", "2013-02")
+    made.run("retrain", "snapshot")
+    return made
+
+
+@pytest.fixture
+def here(prepared: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A copy of it that this process works in."""
+    copy = prepared.copy(tmp_path / "project")
+    monkeypatch.chdir(copy.root)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    for name in (PARENT, GIVEN, FRESH, "HYDRA_FULL_ERROR"):
+        monkeypatch.setenv(name, "")  # so that what the sweep sets ends with the test
+    return copy
+
+
+def runs_of(project: Project, kind: str = "candidate") -> list:
+    client = project.client()
+    experiment = client.get_experiment_by_name("slice-candidates").experiment_id
+    return client.search_runs([experiment], f"tags.kind = '{kind}'")
+
+
+def test_the_same_sweep_again_runs_only_what_failed_or_is_missing(here: Project) -> None:
+    overrides = ["model=logistic_regression", "model.estimator.C=1,-1"]
+    for tries in (1, 2):
+        with pytest.raises(RetrainError, match="of the sweep failed"):
+            sweep.run(overrides)
+        statuses = sorted(run.info.status for run in runs_of(here))
+        assert statuses == ["FAILED"] * tries + ["FINISHED"]
+    (parent,) = runs_of(here, "sweep")
+    assert parent.info.status == "FAILED" and parent.data.tags["best"] == job_name(
+        [overrides[0], "model.estimator.C=1"]
+    )
+
+
+def test_a_finished_sweep_again_composes_no_job_and_an_equal_job_of_another_is_known(
+    here: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep.run(["model=dummy,logistic_regression"])
+    first = capsys.readouterr().out
+    before = {run.info.run_id for run in runs_of(here)}
+    with monkeypatch.context() as patched:
+        patched.setattr(sweep, "_multirun", lambda _: pytest.fail("Hydra was asked"))
+        sweep.run(["model=dummy,logistic_regression"])
+    assert first.endswith(capsys.readouterr().out), "ranked as before"
+    assert {run.info.run_id for run in runs_of(here)} == before
+
+    here.edit("conf/model/dummy.yaml", "\n", "\n# only a comment\n")
+    sweep.run(["model=dummy", "seed=20130101,7"])  # the seed of conf/
+    linked = [run for run in runs_of(here) if "known_from" in run.data.tags]
+    assert [run.info.run_name for run in linked] == ["model=dummy seed=20130101"]
+    (old,) = [run for run in runs_of(here) if run.info.run_id == linked[0].data.tags["known_from"]]
+    assert old.info.run_name == "model=dummy" and old.data.metrics == linked[0].data.metrics
+
+    sweep.run(["model=dummy,logistic_regression"], fresh=True)
+    fresh = max(runs_of(here, "sweep"), key=lambda run: run.info.start_time).info.run_id
+    again = [run for run in runs_of(here) if run.data.tags["mlflow.parentRunId"] == fresh]
+    assert len(again) == 2 and not [run for run in again if "known_from" in run.data.tags]
+    assert len(runs_of(here, "sweep")) == 3
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model=a,b", "seed=1"],
+        ["seed=range(1,3)", "data.name='a b',c"],
+        ["+strategy.batches=1,2", "~policy", "++seed=choice(3,4)"],
+    ],
+)
+def test_jobs_are_called_as_hydra_calls_them(overrides: list[str]) -> None:
+    plain, parsed = compose_raw(REPOSITORY / "conf").hydra.sweeper, parse_overrides(overrides)
+    (listed,) = BasicSweeper.split_arguments(parsed, None)
+    assert sweep.list_jobs(parsed, plain) == [list(job) for job in listed]
+
+
+SLOW = """
+import time
+from sklearn.dummy import DummyClassifier
+
+class Slow(DummyClassifier):
+    def fit(self, *arguments, **more):
+        time.sleep(300)
+"""
+
+
+def test_a_stopped_and_a_killed_sweep_leave_no_run_running_and_go_on(here: Project) -> None:
+    (here.root / "src/project/slow.py").write_text(SLOW)
+    overrides = [
+        "model=dummy",
+        "model.estimator._target_=sklearn.dummy.DummyClassifier,project.slow.Slow",
+    ]
+
+    def interrupt(number: int) -> tuple[int, str]:
+        command = [str(Path(sys.executable).with_name("retrain")), "train", "-m", *overrides]
+        process = subprocess.Popen(
+            command, cwd=here.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        deadline = time.monotonic() + 120
+        while not slow_running():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.3)
+        process.send_signal(number)
+        return process.wait(), process.stdout.read()
+
+    def slow_running() -> bool:
+        if not (here.root / "mlflow.db").exists() or not here.client().get_experiment_by_name(
+            "slice-candidates"
+        ):
+            return False
+        return any(
+            "Slow" in run.info.run_name
+            and run.info.status == "RUNNING"
+            and "candidate" in run.data.tags
+            for run in runs_of(here)
+        )
+
+    code, said = interrupt(signal.SIGINT)
+    assert code == 130 and "goes on from there: retrain train -m model=dummy" in said
+    (parent,) = runs_of(here, "sweep")
+    assert parent.info.status == "KILLED"
+    assert sorted(run.info.status for run in runs_of(here)) == ["FINISHED", "KILLED"]
+    finished = {run.info.run_id for run in runs_of(here) if run.info.status == "FINISHED"}
+
+    interrupt(signal.SIGKILL)
+    assert [run.info.status for run in runs_of(here, "sweep")] == ["RUNNING"]
+    assert {run.info.run_id for run in runs_of(here) if run.info.status == "FINISHED"} == finished
+    sweep.run(["model=dummy"])
+    statuses = [run.info.status for run in [*runs_of(here), *runs_of(here, "sweep")]]
+    assert sorted(statuses) == ["FINISHED"] * 3 + ["KILLED"] * 3
+
+
+def test_runs_of_ended_processes_of_this_machine_are_ended(store: Store) -> None:
+    experiment, _ = ensure_experiment(store, store.experiment + CANDIDATES)
+    host, number, started = this_process().rsplit(" ", 2)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    tags = {
+        "this process": this_process(),
+        "another machine": f"elsewhere {number} {started}",
+        "no tag": "",
+        "ended": f"{host} {ended.pid} {started}",
+        "same number, another process": f"{host} {number} {float(started) - 1000:.0f}",
+        "another process": f"{host} {psutil.Process().ppid()} {psutil.Process(psutil.Process().ppid()).create_time():.0f}",
+    }
+    made = {
+        name: store.client.create_run(experiment, tags={PROCESS: tag}).info.run_id
+        for name, tag in tags.items()
+    }
+    end_abandoned(store)
+    killed = {
+        name for name, run in made.items() if store.client.get_run(run).info.status == "KILLED"
+    }
+    assert killed == {"ended", "same number, another process"}
+
+
+def ranked_by(
+    monkeypatch: pytest.MonkeyPatch, metric: str, *losses: list[float]
+) -> list[Estimate | None]:
+    """Distances from the first of candidates with these losses in blocks of one row each."""
+    runs = []
+    for number, blocks in enumerate(np.array(losses)):
+        means = [blocks.mean(), *(np.delete(blocks, one).mean() for one in range(len(blocks)))]
+        record = CandidateRecord([], metric, "rows", means)
+        data = SimpleNamespace(metrics={f"{metric}/validation": means[0]}, tags={})
+        info = SimpleNamespace(status="FINISHED", run_name=str(number), run_id=str(number))
+        runs.append(SimpleNamespace(data=data, info=info, record=record))
+    monkeypatch.setattr(sweep_summary, "read_record", lambda run: run.record)
+    return [one.behind for one in sweep_summary.rank(runs, metric)]
+
+
+def test_the_distance_from_the_first_is_that_of_pairs_by_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw = np.random.default_rng(5)
+    better = draw.normal(1, 5, 20)  # blocks differ by far more than models do
+    worse = better + draw.normal(0.5, 0.1, 20)
+    first, second = ranked_by(monkeypatch, "mae", worse.tolist(), better.tolist())
+    gaps = worse - better
+    assert first is None and second is not None
+    assert second.value == pytest.approx(gaps.mean())
+    assert second.standard_error == pytest.approx(gaps.std(ddof=1) / math.sqrt(20))
+    assert second.interval()[0] > 0
+
+
+def test_more_is_better_is_ranked_the_other_way_and_other_rows_have_no_distance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = ranked_by(monkeypatch, "r2", [0.1, 0.2, 0.1], [0.9, 0.8, 0.7])
+    assert first is None and second is not None and second.value == pytest.approx(2.0 / 3)
+    one = CandidateRecord([], "mae", "rows", [1.0, 1.0, 1.0])
+    other = CandidateRecord([], "mae", "other rows", [1.0, 1.0, 1.0])
+    assert sweep_summary._behind(one, other, "mae") is None
+    assert (
+        sweep_summary._behind(one, CandidateRecord([], "mae", "rows", [1.0, None, 1.0]), "mae")
+        is None
+    )
+
+
+@pytest.fixture(scope="module")
+def unchanged(prepared: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy that no test changes, with one store for all of them."""
+    return prepared.copy(tmp_path_factory.mktemp("refused") / "project")
+
+
+@pytest.fixture
+def refused(unchanged: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Works in that copy, and sees to it that nothing under conf/ was written."""
+    monkeypatch.chdir(unchanged.root)
+    before = conf_texts()
+    yield
+    assert conf_texts() == before
+
+
+def conf_texts() -> dict[Path, str]:
+    return {path: path.read_text() for path in Path("conf").rglob("*.yaml")}
+
+
+def test_adopting_writes_what_made_the_candidate_and_keeps_every_comment(
+    here: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["model=logistic_regression", "model.estimator.C=0.5", "seed=7", "gate=superiority"]
+    wanted = compose(Path("conf"), overrides[:3])
+    candidate.run(compose(Path("conf"), overrides), overrides)
+    (run,) = runs_of(here)
+    before = conf_texts()
+    adopt.run(compose(Path("conf")), Namespace(run=run.info.run_id))
+    assert to_yaml(compose(Path("conf"))) == to_yaml(wanted), "the gate is no part of a candidate"
+    changed = {path.name: path for path, text in conf_texts().items() if text != before[path]}
+    assert set(changed) == {"config.yaml", "logistic_regression.yaml"}
+    for path in changed.values():
+        old, new = before[path].splitlines(), path.read_text().splitlines()
+        assert [line.partition("#")[2] for line in old] == [line.partition("#")[2] for line in new]
+    shown = capsys.readouterr().out
+    assert "+seed: 7" in shown and "-seed: 20130101" in shown and "not exactly" not in shown
+    adopt.run(compose(Path("conf")), Namespace(run=run.info.run_id))
+    assert "nothing to write" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model.estimator._target_=os.system"], "os.system"),
+        (["model.estimator={_target_: subprocess.run, args: [ls]}"], "subprocess.run"),
+        (["model.estimator.learning_rate=${oc.env:HOME}"], "refers to another value"),
+        (["model.estimator.gone=1"], "gone"),
+        (["model=gone"], "names no file"),
+        (["+model.estimator.max_depth=3"], "adds or takes away a key"),
+        (["evaluation.share_of_newest_batch=-1"], "share_of_newest_batch"),
+        (["experiment={"], "can't be read|can't be composed|names no file"),
+    ],
+)
+def test_what_the_store_says_is_checked_before_anything_is_written(
+    refused: None, overrides: list[str], words: str
+) -> None:
+    made = stored_run(overrides)
+    with pytest.raises(RetrainError, match=words):
+        adopt.run(compose(Path("conf")), Namespace(run=made))
+
+
+def stored_run(
+    overrides: list[str],
+    status: str = "FINISHED",
+    kind: str = "candidate",
+    suffix: str = CANDIDATES,
+) -> str:
+    store = open_store(compose(Path("conf")))
+    experiment, _ = ensure_experiment(store, store.experiment + suffix)
+    run = store.client.create_run(experiment, tags={"kind": kind}).info.run_id
+    record = CandidateRecord(overrides, "log_loss", "rows", [1.0, 1.0])
+    store.client.log_dict(run, record.content(), candidate.RECORD)
+    store.client.set_terminated(run, status)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ({"status": "FAILED"}, "did not finish well"),
+        ({"kind": "sweep"}, "a whole sweep"),
+        ({"suffix": "-of-another-project"}, "another experiment"),
+        (None, "There is no run"),
+    ],
+)
+def test_only_a_finished_candidate_of_this_project_is_adopted(
+    refused: None, made: dict[str, str] | None, words: str
+) -> None:
+    run = stored_run(["seed=7"], **made) if made else "0" * 32
+    with pytest.raises(RetrainError, match=words):
+        adopt.run(compose(Path("conf")), Namespace(run=run))

@@ -61,7 +61,14 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="The pipeline runs them all: dvc repro. `retrain <verb> --help` shows an example.",
     )
     parser.set_defaults(
-        cfg=None, info=None, multirun=False, version=None, reason=None, overrides=[], debug=False
+        cfg=None,
+        info=None,
+        multirun=False,
+        fresh=False,
+        version=None,
+        reason=None,
+        overrides=[],
+        debug=False,
     )
     _add(parser, DEBUG)
     verbs = parser.add_subparsers(dest="verb", metavar="verb", required=True)
@@ -204,11 +211,11 @@ def run(options: argparse.Namespace) -> None:
     if options.cfg or options.info:
         _call("retrain.commands.show_config", options)
     elif options.verb == "train" and options.multirun:
-        _call("retrain.commands.sweep", options.overrides)
+        _call("retrain.commands.sweep", options.overrides, options.fresh)
     elif verb.alone:
         _call(verb.module, options)
     elif options.verb == "train" and running_stage() is None:
-        _call("retrain.commands.candidate", _config(options))
+        _call("retrain.commands.candidate", _config(options), options.overrides)
     elif options.verb == "promote" and options.version is not None:
         with project_lock(options.verb):
             _call("retrain.commands.manual_promotion", _config(options), options)

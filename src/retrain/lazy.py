@@ -26,6 +26,7 @@ __all__ = [
     "omegaconf",
     "pandas",
     "polars",
+    "psutil",
     "pydantic",
     "rich",
     "river",
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     import omegaconf.errors
     import pandas
     import polars
+    import psutil
     import pydantic
     import rich
     import rich.console

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,15 @@ def code_digests(content: Mapping[str, Any], root: Path) -> dict[str, str]:
     return groups | {stage: engine_digest(names) for stage, names in ENGINE.items()}
 
 
-def engine_digest(names: Sequence[str]) -> str:
+def engine_digest(names: tuple[str, ...]) -> str:
     """Digest of some modules and folders of the engine, by their paths in it."""
-    here = Path(__file__).resolve().parent
+    return _engine_digest(names, Path(__file__).resolve().parent)
+
+
+@functools.cache  # the process goes on with the code that it has loaded
+def _engine_digest(names: tuple[str, ...], here: Path) -> str:
     files = (file for name in names for file in _engine_files(here / name))
-    return _digest_of(files, here)
+    return digest_files(files, here)
 
 
 def _engine_files(path: Path) -> Iterator[Path]:
@@ -188,10 +193,10 @@ def _digest(modules: Iterable[Path], root: Path) -> str:
             for path in folder.iterdir()
             if path.is_file() and path.suffix not in (".py", ".pyc")
         }
-    return _digest_of(files, root)
+    return digest_files(files, root)
 
 
-def _digest_of(files: Iterable[Path], root: Path) -> str:
+def digest_files(files: Iterable[Path], root: Path) -> str:
     """16 hex digits for files by name and content; empty for none."""
     digest, found = hashlib.sha256(), sorted(set(files))
     for path in found:

@@ -64,6 +64,11 @@ _SWEEP = option(
     action="store_true",
     help="sweep: values separated by commas, one job each",
 )
+_FRESH = option(
+    "--fresh",
+    action="store_true",
+    help="with -m: run every job, also those that this or another sweep has done",
+)
 _REASON = option("--reason", help="goes into the ledger")
 _INIT = (
     option(
@@ -146,7 +151,7 @@ VERBS = {
         "train a candidate (in the pipeline: ask the policy, train the challenger)",
         "retrain train model=logistic_regression\n  retrain train -m "
         "model=hist_gradient_boosting,logistic_regression strategy=full,sliding_window",
-        (_SWEEP,),
+        (_SWEEP, _FRESH),
         hydra=True,
         locks=True,
     ),
@@ -227,6 +232,14 @@ VERBS = {
             ),
         ),
         hydra=True,
+    ),
+    "adopt": Verb(
+        "retrain.commands.adopt",
+        "write the choices of a candidate into conf/, for `dvc repro` and the gate",
+        "retrain adopt 53a9b0f3...",
+        (option("run", metavar="RUN_ID", help="of a finished candidate, in MLflow"),),
+        overrides="",
+        locks=True,
     ),
     "reproduce": Verb(
         "retrain.commands.reproduce",

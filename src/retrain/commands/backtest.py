@@ -20,6 +20,7 @@ from retrain.backtest.outcome import Outcome, Plan
 from retrain.backtest.regret import best_sequence, forecast_in_hindsight, loss_matrix
 from retrain.backtest.replay import ALWAYS_PROMOTE, BETTER_POINT_ESTIMATE, Replay, simulate
 from retrain.backtest.result import Result
+from retrain.commands.conf_files import show_and_write
 from retrain.config import Config, class_name
 from retrain.data.snapshot import SnapshotStore
 from retrain.gate.decision import build_checks
@@ -143,7 +144,6 @@ def adopt(result: Result) -> None:
             name = written_name(f"policy.{key}", load(text))
             text = change(text, str(policy), [name], f"{value:.6g}")
         files[policy] = text
-    for file, text in files.items():
-        write_text(file, text)
+    show_and_write(files)
     named = ", ".join(f"{group} {name}" for group, name in chosen.items())
     log.info("Adopted: %s in %s. `dvc repro` uses them.", named, path)

@@ -10,20 +10,30 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from retrain.config import Config, build, class_name, feature_types
 from retrain.data.manifest import Batch, Manifest, read_manifest
 from retrain.data.schema import Schema
 from retrain.data.snapshot import SnapshotStore
-from retrain.data.windows import Window, batches_in, plan_validation, plan_windows
+from retrain.data.windows import (
+    Window,
+    batches_in,
+    block_index,
+    block_of,
+    plan_validation,
+    plan_windows,
+)
 from retrain.errors import DataError, ModelError, RetrainError
 from retrain.lazy import mlflow
 from retrain.masking import mask
 from retrain.models import training
+from retrain.models.digests import candidate_digest
 from retrain.models.fitting import build_pipeline
 from retrain.models.metrics import find_metric, shown_metrics
 from retrain.models.parent import ParentModel
@@ -31,12 +41,41 @@ from retrain.models.scoring import Model, score_rows
 from retrain.models.strategies import Full
 from retrain.models.strategy import Strategy
 from retrain.models.training_set import TrainingSet
+from retrain.record import Record
 from retrain.registry import runs
+from retrain.registry.processes import end_abandoned
 from retrain.registry.store import CANDIDATES, open_store
 from retrain.workspace import SNAPSHOT
 
 log = logging.getLogger("retrain")
 ERROR_TAG, LONGEST_ERROR = "error", 1000
+DIGEST_TAG = (
+    "candidate"  # stands for recipe, snapshot and code: what has it need not be fitted again
+)
+RECORD = "candidate.json"
+
+
+@dataclass(frozen=True)
+class CandidateRecord(Record):
+    """What a candidate's run keeps for ranking it, and for adopting it.
+
+    Attributes
+    ----------
+    overrides
+        Of `conf/`, that made its configuration.
+    metric
+        The primary one.
+    scored_on
+        Stands for the validation rows and their blocks: only on the same ones can two be compared.
+    replicates
+        The metric on all of those rows, then without each block of time; None where it is no
+        number.
+    """
+
+    overrides: list[str]
+    metric: str
+    scored_on: str
+    replicates: list[float | None]
 
 
 @dataclass(frozen=True)
@@ -48,8 +87,10 @@ class Candidate:
     fit_seconds: float
 
 
-def run(config: Config) -> None:
-    found = train(config)
+def run(config: Config, overrides: Sequence[str]) -> None:
+    """Fit and score the candidate that a person asks for."""
+    end_abandoned(open_store(config))
+    found = train(config, overrides)
     figures = ", ".join(f"{name} {value:.4f}" for name, value in found.metrics.items())
     log.info("Candidate (run %s): %s, %.1f s to fit", found.run_id, figures, found.fit_seconds)
     log.info(
@@ -58,22 +99,28 @@ def run(config: Config) -> None:
     )
 
 
-def train(config: Config, parent: str | None = None, name: str = "candidate") -> Candidate:
+def train(
+    config: Config,
+    overrides: Sequence[str],
+    parent: str | None = None,
+    name: str = "candidate",
+    more: Mapping[str, str] | None = None,
+) -> Candidate:
     """Fit the configured recipe on the training window less its newest part, score it there, log it
     to MLflow.
 
     Whatever goes wrong after the store has opened leaves a failed run behind, so that no job of a
-    sweep is lost.
+    sweep is lost. `more` are tags.
     """
     store = open_store(config)
     tags = {
         "kind": "candidate",
         "model": class_name(config.model.estimator),
         "strategy": class_name(config.strategy),
-    }
+    } | dict(more or {})
     with runs.start_run(store, name, config, tags, CANDIDATES, parent) as run_id:
         try:
-            return Candidate(run_id, *_fit_and_score(config))
+            return Candidate(run_id, *_fit_and_score(config, overrides))
         except Exception as error:
             mlflow.set_tag(ERROR_TAG, one_line(error))
             raise
@@ -87,12 +134,16 @@ def one_line(error: Exception) -> str:
     return text[:LONGEST_ERROR]
 
 
-def _fit_and_score(config: Config) -> tuple[dict[str, float], float]:
+def _fit_and_score(config: Config, overrides: Sequence[str]) -> tuple[dict[str, float], float]:
     """In the active run: metrics on the validation window, and the seconds that the fit took."""
     build_pipeline(config)  # before anything is read
     manifest = _matching_manifest(config)
     windows = plan_validation(plan_windows(manifest.labelled, config.evaluation))
-    mlflow.set_tags({"snapshot": manifest.digest, "validation_window": str(windows.evaluation)})
+    validation_window = str(windows.evaluation)
+    digest = candidate_digest(config, manifest.digest)
+    mlflow.set_tags(
+        {"snapshot": manifest.digest, "validation_window": validation_window, DIGEST_TAG: digest}
+    )
     batches = batches_in(manifest.labelled, windows.training)
     columns, data = tuple(Schema(config.data).columns), config.data
 
@@ -111,6 +162,16 @@ def _fit_and_score(config: Config) -> tuple[dict[str, float], float]:
         name: find_metric(name, data.task).value(scored.target, scored.scores["candidate"])
         for name in shown_metrics(data.task, [data.metric])
     }
+    replicates = find_metric(data.metric, data.task).replicates(
+        scored.target, scored.scores["candidate"], _block_codes(validation, config)
+    )
+    record = CandidateRecord(
+        list(overrides),
+        data.metric,
+        f"{manifest.digest} {validation_window} {config.evaluation.block_hours}",
+        [value if math.isfinite(value) else None for value in replicates.tolist()],
+    )
+    mlflow.log_dict(record.content(), RECORD)
     runs.log_dataset(config, manifest, "training")
     logged = {f"{metric}/validation": value for metric, value in metrics.items()}
     logged |= {"training/rows": fitted.rows, "training/fit_seconds": fitted.fit_seconds}
@@ -123,6 +184,13 @@ def _fit_and_score(config: Config) -> tuple[dict[str, float], float]:
         )
     runs.log_model(config, fitted.pipeline, "candidate", validation)
     return metrics, fitted.fit_seconds
+
+
+def _block_codes(rows: pl.DataFrame, config: Config) -> NDArray[np.int64]:
+    """Number of each row's block of time, from 0 without gaps."""
+    block = block_of(config.evaluation)
+    numbers = rows.select(block_index(config.data.time_column, block)).to_series()
+    return np.unique(numbers.to_numpy(), return_inverse=True)[1]
 
 
 def _matching_manifest(config: Config) -> Manifest:

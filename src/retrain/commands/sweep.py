@@ -3,26 +3,35 @@ each job."""
 
 from __future__ import annotations
 
+import itertools
 import logging
-import math
 import os
+import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrain import config as configuration
 from retrain.commands import candidate
-from retrain.config import Config, DataConfig
+from retrain.commands.sweep_runs import (
+    JOB_TAG,
+    PARENT,
+    Sweep,
+    digest_of,
+    job_name,
+    open_sweep,
+    succeeded,
+)
+from retrain.commands.sweep_summary import Failure, summarize
+from retrain.config import Config
 from retrain.errors import ConfigError, RetrainError
 from retrain.lazy import hydra, mlflow, omegaconf
-from retrain.models.metrics import lower_is_better, shown_metrics
+from retrain.models.metrics import lower_is_better
 from retrain.origins import OVERLAYS, list_groups, refuse_missing, without_null
 from retrain.registry.names import fit_text
-from retrain.registry.store import CANDIDATES, Store, ensure_experiment, open_store
-from retrain.report.formatting import TITLES, escape_markdown, markdown_table
-from retrain.report.terminal import print_table
+from retrain.registry.processes import end_abandoned
+from retrain.registry.store import CANDIDATES, ensure_experiment, open_store
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -30,21 +39,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("retrain")
 CONF = Path("conf")
 MOST_SHOWN = 5  # failures in the message; the summary in MLflow has all
-LONGEST_NOTE = 5000
-PARENT = "RETRAIN_SWEEP_RUN"  # reaches the jobs of every launcher through the environment
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A job that came to no result, and why."""
-
-    job: str
-    error: str
-
-
-def run(overrides: Sequence[str]) -> None:
-    """Run every job, even when some fail, and print them ranked. Raises RetrainError that names
-    those that failed."""
+def run(overrides: Sequence[str], fresh: bool = False) -> None:
+    """Run every job that isn't done, even when some fail, and print all of them ranked. Raises
+    RetrainError that names those that failed."""
     overrides = without_null(overrides, CONF)
     parsed = configuration.parse_overrides(overrides)
     fixed_overrides = [str(one.input_line) for one in parsed if not one.is_sweep_override()]
@@ -54,30 +53,27 @@ def run(overrides: Sequence[str]) -> None:
     _check_sweep(parsed, raw.hydra.sweeper)
     store = open_store(fixed)
     experiment, _ = ensure_experiment(store, store.experiment + CANDIDATES)
-    tags = {"kind": "sweep", "overrides": " ".join(overrides)}
-    parent = store.client.create_run(experiment, run_name="sweep", tags=tags).info.run_id
-    os.environ[PARENT] = parent
-    finished, failures = False, []
+    end_abandoned(store)
+    sweep = open_sweep(store, experiment, fixed, overrides, fresh)
+    sweep.to_environment()
+    status = "KILLED"
     try:
-        stopped = _multirun(overrides)
-        finished = stopped is None
+        stopped = None if _all_done(sweep, parsed, raw.hydra.sweeper) else _multirun(overrides)
+        status = "FAILED" if stopped else "FINISHED"
+    except KeyboardInterrupt:
+        log.warning(
+            "Stopped. What is finished stays, and the same command goes on from there: "
+            "retrain train -m %s",
+            shlex.join(overrides),
+        )
+        raise
     finally:
         # Hydra's own callback for the end of a multirun is not called when a job fails.
-        failures = _summarize(store, fixed.data, experiment, parent)
-        store.client.set_terminated(parent, "FINISHED" if finished and not failures else "FAILED")
-    if failures:
-        shown = [f"{failed.job}: {failed.error.rstrip('.')}" for failed in failures[:MOST_SHOWN]]
-        more = f"; and {len(failures) - MOST_SHOWN} more" if len(failures) > MOST_SHOWN else ""
-        raise RetrainError(
-            f"{len(failures)} job(s) of the sweep failed, the others are ranked above. "
-            f"{'; '.join(shown)}{more}. Their runs in MLflow (child runs of {parent}) hold their "
-            "configuration and the whole error."
-        )
-    if isinstance(stopped, hydra.errors.HydraException):
-        why = configuration.first_lines(stopped)
-        raise ConfigError(f"Hydra can't run this sweep: {why}") from stopped
-    if stopped is not None:
-        raise stopped
+        end_abandoned(store)  # a launcher may have ended its workers
+        failures = summarize(sweep, fixed.data)
+        ended = "FAILED" if failures and status == "FINISHED" else status
+        store.client.set_terminated(sweep.parent, ended)
+    _raise(failures, stopped, sweep)
 
 
 def job(composed: omegaconf.DictConfig) -> float:
@@ -87,18 +83,82 @@ def job(composed: omegaconf.DictConfig) -> float:
     Raises RetrainError when it fails: launchers carry on with the other jobs, and sweepers that
     search count a failed trial.
     """
-    name = " ".join(hydra.core.hydra_config.HydraConfig.get().overrides.task) or "candidate"
+    overrides = list(hydra.core.hydra_config.HydraConfig.get().overrides.task)
+    name = job_name(overrides)
     try:
         config = _checked(composed, name)
-        trained = candidate.train(config, os.environ[PARENT], name)
+        value = _value(config, overrides)
     except Exception as error:  # whatever a recipe raises; its run is marked as failed
         log.error("%s failed: %s", name, error)
         # One that every launcher can hand from process to process.
         raise RetrainError(f"{name}: {candidate.one_line(error)}") from None
-    metric = config.data.metric
+    return value if lower_is_better(config.data.metric) else -value
+
+
+def _value(config: Config, overrides: Sequence[str]) -> float:
+    """The primary metric of a candidate: as an equal one's run holds it, else from a new run."""
+    metric, name = config.data.metric, job_name(overrides)
+    sweep, digest = Sweep.of_environment(open_store(config)), digest_of(config)
+    known = sweep.known(digest, overrides) if digest else None
+    if known is not None:
+        value = float(known.data.metrics[f"{metric}/validation"])
+        log.info("%s: %s %.4f, known from before", name, metric, value)
+        return value
+    tags = {JOB_TAG: sweep.job_tag(name)}
+    trained = candidate.train(config, overrides, sweep.parent, name, tags)
     value = trained.metrics[metric]
     log.info("%s: %s %.4f, %.1f s to fit", name, metric, value, trained.fit_seconds)
-    return value if lower_is_better(metric) else -value
+    return value
+
+
+def _all_done(sweep: Sweep, parsed: Sequence[Override], sweeper: omegaconf.DictConfig) -> bool:
+    """Whether every job of a plain sweep has a finished run, so that none needs to be composed."""
+    listed = list_jobs(parsed, sweeper)
+    if listed is None:
+        return False
+    done = {run.data.tags.get(JOB_TAG) for run in sweep.children() if succeeded(run)}
+    return {sweep.job_tag(job_name(overrides)) for overrides in listed} <= done
+
+
+def list_jobs(parsed: Sequence[Override], sweeper: omegaconf.DictConfig) -> list[list[str]] | None:
+    """The overrides of each job of a plain sweep; None where the sweeper chooses on its way."""
+    if not _is_plain(sweeper):
+        return None
+    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    choices = [
+        [f"{one.get_key_element()}={value}" for value in _values(one)]
+        for one in [*configuration.parse_overrides(params), *parsed]
+        if not one.key_or_group.startswith(("hydra.", "hydra/"))  # no part of a job
+    ]
+    return [list(job) for job in itertools.product(*choices)]
+
+
+def _values(override: Override) -> list[str]:
+    if override.is_sweep_override():
+        return configuration.swept_values(override)
+    return [override.get_value_element_as_str()]
+
+
+def _is_plain(sweeper: omegaconf.DictConfig) -> bool:
+    return str(sweeper.get("_target_", "")).endswith("BasicSweeper")
+
+
+def _raise(failures: Sequence[Failure], stopped: Exception | None, sweep: Sweep) -> None:
+    """Raises RetrainError for a sweep that did not end well."""
+    if failures:
+        shown = [f"{failed.job}: {failed.error.rstrip('.')}" for failed in failures[:MOST_SHOWN]]
+        more = f"; and {len(failures) - MOST_SHOWN} more" if len(failures) > MOST_SHOWN else ""
+        raise RetrainError(
+            f"{len(failures)} job(s) of the sweep failed, the others are ranked above. "
+            f"{'; '.join(shown)}{more}. Their runs in MLflow (child runs of {sweep.parent}) hold "
+            "their configuration and the whole error.",
+            hint="the same command runs them again, and only them",
+        )
+    if isinstance(stopped, hydra.errors.HydraException):
+        why = configuration.first_lines(stopped)
+        raise ConfigError(f"Hydra can't run this sweep: {why}") from stopped
+    if stopped is not None:
+        raise stopped
 
 
 def _multirun(overrides: Sequence[str]) -> Exception | None:
@@ -117,10 +177,9 @@ def _multirun(overrides: Sequence[str]) -> Exception | None:
 def _check_sweep(parsed: Sequence[Override], sweeper: omegaconf.DictConfig) -> None:
     """Raises ConfigError before any job for a choice without a file, and for a range that the
     sweeper can't search."""
-    plain = str(sweeper.get("_target_", "")).endswith("BasicSweeper")
     groups = set(list_groups(CONF)) | set(OVERLAYS)
     for override in parsed:
-        if override.is_interval_sweep() and plain:
+        if override.is_interval_sweep() and _is_plain(sweeper):
             raise ConfigError(
                 f"`{override.input_line}`: the plain sweeper tries every value there is, and an "
                 "interval has no end of them.",
@@ -157,54 +216,3 @@ def _checked(composed: omegaconf.DictConfig, name: str) -> Config:
         failed = client.create_run(experiment, run_name=fit_text(name), tags=tags)
         client.set_terminated(failed.info.run_id, "FAILED")
         raise
-
-
-def _summarize(store: Store, data: DataConfig, experiment: str, parent: str) -> list[Failure]:
-    """Rank the children on the terminal and in the parent run; returns those that failed."""
-    children = store.client.search_runs(
-        [experiment], f"tags.mlflow.parentRunId = '{parent}'", max_results=5000
-    )
-    sign = 1 if lower_is_better(data.metric) else -1
-
-    def score(child: mlflow.entities.Run) -> float:
-        value = child.data.metrics.get(f"{data.metric}/validation", math.nan)
-        return sign * value if _succeeded(child) and math.isfinite(value) else math.inf
-
-    children.sort(key=score)
-    header, rows = _table(children, data)
-    print()
-    print_table(header, rows, width=120, title="Candidates on the validation window", gap=3)
-    print()
-    failures = [
-        Failure(child.info.run_name, child.data.tags.get(candidate.ERROR_TAG, "it was stopped"))
-        for child in children
-        if not _succeeded(child)
-    ]
-    lines = markdown_table(header, rows)
-    failed = [f"{failure.job} failed: {failure.error}" for failure in failures]
-    lines += ["", *(f"- {escape_markdown(line)}" for line in failed)] if failed else []
-    store.client.log_text(parent, "\n".join(lines) + "\n", "summary.md")
-    store.client.set_tag(parent, "mlflow.note.content", "\n".join(lines)[:LONGEST_NOTE])
-    if children and math.isfinite(score(children[0])):
-        store.client.log_metric(parent, f"{data.metric}/validation", sign * score(children[0]))
-        store.client.set_tag(parent, "best", children[0].info.run_name)
-    return failures
-
-
-def _succeeded(child: mlflow.entities.Run) -> bool:
-    return str(child.info.status) == "FINISHED"
-
-
-def _table(
-    children: Sequence[mlflow.entities.Run], data: DataConfig
-) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, the metrics as they are, whichever way they run."""
-    shown = shown_metrics(data.task, [data.metric])
-    shown = [data.metric, *(name for name in shown if name != data.metric)][:2]
-    names = [*(f"{name}/validation" for name in shown), "training/fit_seconds"]
-    rows = []
-    for rank, child in enumerate(children, 1):
-        metrics = child.data.metrics if _succeeded(child) else {}
-        figures = [f"{metrics[name]:.4f}" if name in metrics else "failed" for name in names]
-        rows.append([str(rank), child.info.run_name, *figures, child.info.run_id[:8]])
-    return ["rank", "job", *(TITLES.get(name, name) for name in shown), "fit s", "run"], rows

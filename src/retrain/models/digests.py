@@ -6,7 +6,10 @@ import hashlib
 import json
 
 from retrain.config import Config, to_container
+from retrain.own_code import engine_digest
 from retrain.renamed import with_original_names
+
+CANDIDATE = ("commands/candidate.py",)  # of the engine, beside what the stage `train` runs
 
 
 def recipe_digest(config: Config, snapshot: str) -> str:
@@ -18,6 +21,14 @@ def recipe_digest(config: Config, snapshot: str) -> str:
     shaping += [content[key] for key in ("model", "strategy", "seed", "evaluation")]
     shaping += [digest for group in ("model", "strategy") if (digest := config.code.get(group))]
     return hashlib.sha256(json.dumps([snapshot, shaping], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def candidate_digest(config: Config, snapshot: str) -> str:
+    """Stands for all that shapes a candidate and its score: its recipe, the metric, and the code of
+    both, the engine's included."""
+    code = [config.code.get(part, "") for part in ("metric", "train")]
+    parts = [recipe_digest(config, snapshot), config.data.metric, *code, engine_digest(CANDIDATE)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def model_digest(config: Config) -> str:

@@ -24,6 +24,7 @@ from retrain.models.fitting import to_features
 from retrain.models.model_files import MODEL_FILE, file_digest
 from retrain.models.storable import why_not_stored
 from retrain.registry.names import fit_name, fit_text, log_figures
+from retrain.registry.processes import PROCESS, this_process
 from retrain.registry.store import MONITORING, Store, ensure_experiment, first_line
 from retrain.renamed import all_names
 from retrain.types import CodeRecord, DecisionRecord
@@ -46,13 +47,14 @@ def start_run(
     suffix: str = "",
     parent: str | None = None,
 ) -> Iterator[str]:
-    """A run with the resolved config as params and artifact, ended as FAILED when the block raises.
-    Yields its id."""
+    """A run with the resolved config as params and artifact, ended as FAILED when the block raises,
+    as KILLED when a person stops it. Yields its id."""
     commit = current_commit()
     always = {
         "git_commit": commit.sha or "none",
         "git_dirty": str(bool(commit.patch)).lower(),
         "engine": f"retrain {__version__}",  # of an installed engine the commit says nothing
+        PROCESS: this_process(),
     }
     if experiment_name := os.environ.get("DVC_EXP_NAME"):
         always["dvc_experiment"] = experiment_name
@@ -68,7 +70,11 @@ def start_run(
         mlflow.log_text(config_text(config), CONFIG)
         if commit.patch:
             _log_bytes(_patch_bytes(commit), PATCH)
-        yield run.info.run_id
+        try:
+            yield run.info.run_id
+        except KeyboardInterrupt:
+            mlflow.end_run("KILLED")
+            raise
 
 
 def masked_tags(tags: Mapping[str, str]) -> dict[str, str]:
