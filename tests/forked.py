@@ -110,7 +110,7 @@ def folder() -> Path | None:
 def _start(shared: Path) -> None:
     address = shared / "socket"
     with (shared / "log").open("w") as log:
-        subprocess.Popen(
+        server = subprocess.Popen(
             [sys.executable, __file__, str(address), shared.name.partition("-")[0]],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -131,8 +131,7 @@ def _start(shared: Path) -> None:
         )
         script.write_text(text)
         script.chmod(0o755)
-    deadline = time.monotonic() + 60
-    while not address.exists() and time.monotonic() < deadline:
+    while not address.exists() and server.poll() is None:  # without one, commands run as always
         time.sleep(0.05)
     (shared / "new").rename(shared / "bin")
 
