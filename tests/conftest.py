@@ -10,8 +10,9 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import forked
 import polars as pl
@@ -21,6 +22,9 @@ from omegaconf import OmegaConf
 from project.source import NycFlights
 from retrain.config import Config, compose
 from retrain.registry.store import Store
+
+if TYPE_CHECKING:
+    from servers import ObjectStore, Postgres
 
 # As the command line does, before scikit-learn is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -61,7 +65,7 @@ class Project:
         inherited = {
             key: value
             for key, value in os.environ.items()
-            if not key.startswith(("MLFLOW_", "DVC_"))
+            if not key.startswith(("MLFLOW_", "DVC_", "AWS_"))
         }
         result = subprocess.run(
             command,
@@ -166,6 +170,24 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server: make a database in it for each use."""
+    from servers import run_postgres
+
+    with run_postgres() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A server that speaks S3, with an empty bucket `team`."""
+    from servers import run_object_store
+
+    with run_object_store(tmp_path_factory.mktemp("objects") / "s3") as made:
+        yield made
 
 
 @pytest.fixture

@@ -3,69 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import TARGET, TIME, Project, flights, free_port, make_project
-from test_loop import promotion
+from conftest import TARGET, TIME, Project, flights, make_project
 
 from retrain.own_code import code_digests
 
 IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.com")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A tracking server that keeps the artifacts; the environment that leads to it."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    mlflow = Path(sys.executable).with_name("mlflow")
-    stores = [
-        "--backend-store-uri",
-        f"sqlite:///{folder / 'store.db'}",
-        "--artifacts-destination",
-        folder / "artifacts",
-    ]
-    with (folder / "server.log").open("w") as log:
-        running = subprocess.Popen(
-            [
-                mlflow,
-                "server",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(port),
-                "--workers",
-                "1",
-                *stores,
-            ],
-            cwd=folder,
-            env=os.environ
-            | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        for _ in range(200):
-            assert running.poll() is None, (folder / "server.log").read_text()[-3000:]
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.3)
-        yield {"MLFLOW_TRACKING_URI": address}
-    finally:
-        os.killpg(running.pid, signal.SIGTERM)
-        running.wait(timeout=30)
 
 
 def shared_project(root: Path) -> Project:
@@ -96,10 +42,6 @@ def is_unchanged(project: Project) -> bool:
     return project.run("git", "status", "--porcelain").stdout == ""
 
 
-def versions(project: Project, **environment: str) -> int:
-    return len(project.run("retrain", "history", "--jsonl", **environment).stdout.splitlines())
-
-
 def test_a_second_clone_with_a_copy_of_the_local_store_has_nothing_to_do(tmp_path: Path) -> None:
     first = shared_project(tmp_path)
     first.repro()
@@ -112,37 +54,6 @@ def test_a_second_clone_with_a_copy_of_the_local_store_has_nothing_to_do(tmp_pat
     assert second.stages_run() == [] and is_unchanged(second)
     assert "slice version 2" in second.run("retrain", "status").stdout
     assert (second.root / "reports/report.html").is_file() and is_unchanged(second)
-
-
-def test_on_a_server_a_second_clone_has_nothing_to_do_and_picks_up_a_colleagues_promotion(
-    server: dict[str, str], tmp_path: Path
-) -> None:
-    first = shared_project(tmp_path)
-    first.edit("conf/config.yaml", "tracking: local ", "tracking: server ")
-    first.run("dvc", "repro", **server)
-    publish(first)
-    second = clone(first, tmp_path / "second")
-    result = second.run("dvc", "repro", **server)
-    assert "Running stage" not in result.stdout + result.stderr and is_unchanged(second)
-
-    first.arrive("2013-04")
-    first.edit("conf/data/slice.yaml", "2013-03", "2013-04")
-    first.run("dvc", "repro", **server)
-    assert promotion(first)["champion"] == 4
-    publish(first)
-    second.run("git", "pull", "-q")
-    second.run("dvc", "pull", "-q")
-    known = versions(second, **server)
-    result = second.run("dvc", "repro", **server)
-    assert "Running stage" not in result.stdout + result.stderr and is_unchanged(second)
-    assert "slice version 4" in second.run("retrain", "status", **server).stdout
-    assert versions(second, **server) == known, "no look was spent"
-    second.edit("conf/model/hist_gradient_boosting.yaml", "max_iter: 20", "max_iter: 21")
-    second.run("dvc", "repro", **server)
-    assert (
-        json.loads((second.root / "reports/challenger.json").read_text())["incumbent"]["version"]
-        == 3
-    ), "the stand-in of the champion that the colleague promoted"
 
 
 def test_git_shows_what_a_retraining_changed(champion_project: Project, tmp_path: Path) -> None:

@@ -207,6 +207,8 @@ class TrackingConfig(_Section):
     password."""
 
     uri_from_env: Variable | None = None
+    # Of a database without a server, whose clients write files themselves; a server knows its own.
+    artifacts: Text | None = None
     experiment: Name
     registered_model: Name
 

@@ -48,6 +48,12 @@ def as_user_error(error: Exception) -> RetrainError | None:
             f"The configuration or an override can't be used: {first}",
             hint="`retrain config --cfg job` shows the configuration",
         )
+    if library in ("botocore", "boto3", "s3transfer"):
+        return RetrainError(
+            f"The store of models and artifacts failed: {first} What was finished stays.",
+            hint="check AWS_ENDPOINT_URL, the credentials in the environment, and that the bucket "
+            "exists; then run the command again",
+        )
     if library not in ("mlflow", "sqlalchemy", "sqlite3", "filelock"):
         return None
     if getattr(error, "error_code", "") in REFUSALS:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import pwd
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Project, free_port
+from conftest import Project
+from servers import Postgres, run_mlflow
 
 from retrain.errors import StoreError
 from retrain.gate.alpha_spending import Look, look_number
@@ -28,7 +22,6 @@ from retrain.registry.ledger import Ledger
 from retrain.registry.store import Store
 
 RACERS, ROUNDS = 8, 5
-POSTGRES_FOLDERS = "/usr/lib/postgresql/*/bin"  # Debian keeps them off the path
 MEMBER = "slice"
 
 
@@ -93,71 +86,6 @@ class Arena:
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """A PostgreSQL of its own on the loopback interface; yields its address."""
-    pytest.importorskip(
-        "psycopg2",
-        reason="psycopg2 is not installed: pip install -c constraints.txt -e '.[postgres]'",
-    )
-    binaries = [path.parent for path in Path("/").glob(f"{POSTGRES_FOLDERS[1:]}/postgres")]
-    found = shutil.which("postgres")
-    if not found and not binaries:
-        pytest.skip(
-            f"PostgreSQL is not installed: no `postgres` on the path or in {POSTGRES_FOLDERS}"
-        )
-    folder = Path(found).resolve().parent if found else max(binaries)
-    data, port = Path(tempfile.mkdtemp(prefix="postgres-")), free_port()
-    account = _account()
-    if account:
-        shutil.chown(data, account["user"])
-    made = [folder / "initdb", "-D", data, "-A", "trust", "-U", "races", "--no-sync"]
-    subprocess.run(made, cwd=data, check=True, capture_output=True, **account)
-    options = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"]
-    command = [
-        folder / "postgres",
-        "-D",
-        data,
-        "-p",
-        str(port),
-        *(part for one in options for part in ("-c", one)),
-    ]
-    with (data / "server.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=data, stdout=log, stderr=log, **account)
-    try:
-        _until(
-            lambda: (
-                subprocess.run(
-                    [folder / "pg_isready", "-qh", "127.0.0.1", "-p", str(port)]
-                ).returncode
-                == 0
-            )
-        )
-        yield f"postgresql+psycopg2://races@127.0.0.1:{port}/postgres"
-    finally:
-        server.send_signal(signal.SIGQUIT)  # at once, whoever is connected
-        server.wait(timeout=30)
-        shutil.rmtree(data)
-
-
-def _account() -> dict[str, str]:
-    """PostgreSQL refuses to run as root."""
-    if os.geteuid() != 0:
-        return {}
-    try:
-        pwd.getpwnam("postgres")
-    except KeyError:
-        pytest.skip("PostgreSQL does not run as root, and there is no user `postgres`")
-    return {"user": "postgres", "group": "postgres"}
-
-
-def _until(condition) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-@pytest.fixture(scope="module")
 def local(champion_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Arena:
     project = champion_project.copy(tmp_path_factory.mktemp("local") / "project")
     return Arena(project, f"sqlite:///{project.root / 'mlflow.db'}")
@@ -165,56 +93,22 @@ def local(champion_project: Project, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def database(
-    champion_project: Project, postgres: str, tmp_path_factory: pytest.TempPathFactory
+    champion_project: Project, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Arena:
     """The database addressed directly, with the first champion on it. Artifacts lie in the project that made them."""
     project = champion_project.copy(tmp_path_factory.mktemp("shared") / "project")
     project.edit("conf/config.yaml", "tracking: local ", "tracking: server ")
-    project.run("dvc", "repro", MLFLOW_TRACKING_URI=postgres)
-    return Arena(project, postgres, postgres)
+    address = postgres.create("races")
+    project.run("dvc", "repro", MLFLOW_TRACKING_URI=address)
+    return Arena(project, address, address)
 
 
 @pytest.fixture(scope="module")
 def server(database: Arena, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
     """The same store behind a tracking server."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    command = [
-        Path(sys.executable).with_name("mlflow"),
-        "server",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    environment = os.environ | {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    with (folder / "server.log").open("w") as log:
-        running = subprocess.Popen(
-            [*command, "--workers", "2", "--backend-store-uri", database.database],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-
-    def answers() -> bool:
-        assert running.poll() is None, (folder / "server.log").read_text()[-3000:]
-        try:
-            return (
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200
-            )
-        except OSError:
-            return False
-
-    try:
-        _until(answers)
-        yield Arena(database.project, database.database, f"http://127.0.0.1:{port}")
-    finally:
-        os.killpg(running.pid, signal.SIGTERM)
-        running.wait(timeout=30)
+    folder = tmp_path_factory.mktemp("server")
+    with run_mlflow(folder, database.database, workers=2) as address:
+        yield Arena(database.project, database.database, address)
 
 
 @pytest.fixture(params=["local", "database", "server"])

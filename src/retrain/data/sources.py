@@ -16,7 +16,7 @@ from retrain.config import DataConfig
 from retrain.data.reading.casting import Caster
 from retrain.data.reading.conversions import is_time
 from retrain.data.reading.dialect import Dialect
-from retrain.data.reading.files import SUFFIXES, readable, stamp_files
+from retrain.data.reading.files import SUFFIXES, is_address, list_folder, stamp_files
 from retrain.data.reading.parts import PLACE, PROBLEM, add_problem, find_places
 from retrain.data.reading.schema_casters import date_columns, schema_casters, typed_columns
 from retrain.data.reading.table import read_one, read_table, with_problems
@@ -32,6 +32,8 @@ _OF_LABEL = own_column("of_label")
 class BatchFiles(Source):
     """One CSV, Parquet or JSON Lines file a batch, its name the period key.
 
+    `folder` is local, or the address of any file system that fsspec knows and whose package is
+    installed, such as s3://bucket/incoming; credentials and endpoint come from the environment.
     `separator`, `decimal` and `encoding` say how text files are written, where that can't be found
     out from them; `time_format` how their times are, `date_formats` how the dates of other columns
     are, by column, and `day_first` how dates such as 01/02/2023 are meant.
@@ -47,7 +49,7 @@ class BatchFiles(Source):
         day_first: bool | None = None,
         date_formats: dict[str, str] | None = None,
     ) -> None:
-        self.folder, self.time_format = Path(folder), time_format
+        self.folder, self.time_format = folder, time_format
         self.dialect = Dialect(separator, decimal, encoding, day_first, date_formats or {})
         self.casters: dict[str, Caster] = {}
         self.data: DataConfig | None = None
@@ -57,12 +59,7 @@ class BatchFiles(Source):
         self.casters = schema_casters(data, self.dialect, self.time_format)
 
     def periods(self) -> list[str]:
-        if not self.folder.is_dir():
-            raise DataError(
-                f"The source folder {self.folder} is missing (`data.source.folder`).",
-                hint="make it, and put one file a batch into it",
-            )
-        found = [_stem(path.name) for path in self.folder.iterdir() if readable(path.name)]
+        found = [_stem(Path(name).name) for _, name in list_folder(self.folder).files]
         twice = {key for key in found if found.count(key) > 1}
         if twice:
             raise DataError(
@@ -72,20 +69,30 @@ class BatchFiles(Source):
         return found
 
     def fingerprint(self, period: str) -> str:
-        status = self._path(period).stat()
+        _, path = self._file(period)
+        if is_address(self.folder):
+            return stamp_files(f"{self.folder.rstrip('/')}/{Path(path).name}")
+        status = Path(path).stat()
         return f"{status.st_size}-{status.st_mtime_ns}"
 
     def read(self, period: str) -> pl.DataFrame:
-        table = read_one(self._path(period), self.dialect, self.casters, date_columns(self.data))
+        filesystem, path = self._file(period)
+        dates, shown = date_columns(self.data), None
+        if is_address(self.folder):
+            shown = f"{self.folder.rstrip('/')}/{Path(path).name}"
+        table = read_one(
+            path, self.dialect, self.casters, dates, shown=shown, filesystem=filesystem
+        )
         time = self.data.time_column if self.data else None
         if self.time_format and time in table.columns and not is_time(table.schema[time]):
             table = with_times(table, time, self.time_format, self.dialect.day_first)
         return table
 
-    def _path(self, period: str) -> Path:
-        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
-            if readable(path.name) and _stem(path.name) == period and path.is_file():
-                return path
+    def _file(self, period: str) -> tuple[Any, str]:
+        """The file system and path of a batch."""
+        for filesystem, path in list_folder(self.folder).files:
+            if _stem(Path(path).name) == period:
+                return filesystem, path
         raise DataError(
             f"{self.folder} has no file for {period}.",
             hint=f"put it there, such as {period}.csv",

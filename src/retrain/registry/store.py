@@ -8,26 +8,22 @@ import logging
 import os
 import socket
 import sqlite3
-import urllib.error
-import urllib.parse
-import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrain.config import Config, TrackingConfig
 from retrain.errors import StoreError
-from retrain.lazy import filelock, mlflow, sqlalchemy
+from retrain.lazy import filelock, mlflow
 from retrain.masking import mask, split_address
+from retrain.registry.shared_stores import check_server, is_web, prepare_database
 from retrain.workspace import store_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-SERVER_TIMEOUT_SECONDS = 5
-DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 CANDIDATES, LEDGER, MONITORING, BACKTESTS = "-candidates", "-ledger", "-monitoring", "-backtests"
+SUBMITTED_FROM = "RETRAIN_SUBMITTED_FROM"  # the host that started a sweep, told to its jobs
 log = logging.getLogger("retrain")
 # Lets the UI open on training runs and models instead of traces.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
@@ -43,12 +39,14 @@ _PATH_COLUMNS = [
 
 @dataclass(frozen=True)
 class Store:
-    """An open tracking store. `local_root` is None for a server."""
+    """An open tracking store. `local_root` is None for a server; `artifacts` is where a database
+    that is used without a server has them kept."""
 
     client: MlflowClient
     experiment: str
     registered_model: str
     local_root: Path | None
+    artifacts: str | None = None
 
 
 def tracking_uri(tracking: TrackingConfig) -> str:
@@ -78,7 +76,21 @@ def open_store(config: Config) -> Store:
     tracking = config.tracking
     address = _hand_over_credentials(tracking_uri(tracking), tracking.uri_from_env)
     local = tracking.uri_from_env is None
-    return _open(address, local, tracking.experiment, tracking.registered_model)
+    if local:
+        _refuse_other_hosts()
+    return _open(address, local, tracking.experiment, tracking.registered_model, tracking.artifacts)
+
+
+def _refuse_other_hosts() -> None:
+    """SQLite keeps its locks in the memory of one machine: others that write damage the file."""
+    here, there = socket.gethostname(), os.environ.get(SUBMITTED_FROM)
+    if there and there != here:
+        raise StoreError(
+            f"This job runs on {here}, and was started on {there}, whose `mlflow.db` can't be "
+            "written by several machines: it would be damaged. Nothing was changed.",
+            hint="Choose `tracking: server` in conf/config.yaml, with a server or database that "
+            "all machines reach (docs/scaling.md), or a launcher that stays on one machine.",
+        )
 
 
 def _hand_over_credentials(address: str, variable: str | None) -> str:
@@ -86,7 +98,7 @@ def _hand_over_credentials(address: str, variable: str | None) -> str:
 
     It would print them with the address of each run, and put them into its error messages.
     """
-    if not address.startswith(("http://", "https://")):
+    if not is_web(address):
         return address
     bare, user, password = split_address(address)
     if user is not None:
@@ -97,10 +109,12 @@ def _hand_over_credentials(address: str, variable: str | None) -> str:
 
 
 @functools.lru_cache(maxsize=4)  # the jobs of a sweep in one process share it
-def _open(address: str, local: bool, experiment: str, registered_model: str) -> Store:
+def _open(
+    address: str, local: bool, experiment: str, registered_model: str, artifacts: str | None
+) -> Store:
     _quiet_and_impatient()
     if not local:
-        _check_server(address)
+        check_server(address)
     mlflow.set_tracking_uri(address)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     # Prints what is raised, as a traceback.
@@ -109,8 +123,11 @@ def _open(address: str, local: bool, experiment: str, registered_model: str) -> 
     try:
         if local:
             _prepare_local(address)
+        elif not is_web(address):
+            prepare_database(address)
         root = store_root() if local else None
-        store = Store(mlflow.MlflowClient(address), experiment, registered_model, root)
+        client = mlflow.MlflowClient(address)
+        store = Store(client, experiment, registered_model, root, None if local else artifacts)
         ensure_experiment(store, store.experiment)
     except mlflow.exceptions.MlflowException as error:
         raise StoreError(f"The tracking store {address} refused: {first_line(error)}") from error
@@ -124,46 +141,6 @@ def _quiet_and_impatient() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-
-def _check_server(address: str) -> None:
-    """Health check of a server or database, before the minutes of retries that MLflow allows it.
-
-    A web server must send an HTTP answer, whatever it says; a database must have an open port.
-    """
-    try:
-        if address.startswith(("http://", "https://")):
-            parts = urllib.parse.urlsplit(address)
-            path = parts.path.rstrip("/") + "/health"
-            probe = urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-            urllib.request.urlopen(probe, timeout=SERVER_TIMEOUT_SECONDS).close()
-        else:
-            _knock_at_database(address)
-    except urllib.error.HTTPError:
-        return
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        raise StoreError(
-            f"The tracking server {address} does not answer ({reason}). Nothing was changed.",
-            hint="Start it or correct its address in the environment, then run the command again.",
-        ) from error
-    except (ValueError, HTTPException) as error:  # they quote the address, perhaps a password
-        raise StoreError(
-            f"The address of the tracking server, {address}, can't be read: it must look like "
-            "http://HOST:PORT or postgresql+psycopg2://HOST:PORT/DATABASE, with `/`, `@` and the "
-            "like in a password written as %2F, %40. Nothing was changed.",
-            hint="Correct it in the environment, then run the command again.",
-        ) from error
-
-
-def _knock_at_database(address: str) -> None:
-    try:
-        url = sqlalchemy.engine.make_url(address)
-    except sqlalchemy.exc.ArgumentError:
-        raise ValueError("not an address") from None
-    port = url.port or DATABASE_PORTS.get(url.get_backend_name())
-    if url.host and port:
-        socket.create_connection((url.host, port), SERVER_TIMEOUT_SECONDS).close()
 
 
 def _prepare_local(address: str) -> None:
@@ -254,6 +231,8 @@ def ensure_experiment(store: Store, name: str) -> tuple[str, bool]:
             )
         return found.experiment_id, False
     location = str(store.local_root / "mlruns" / name) if store.local_root else None
+    if store.artifacts:
+        location = f"{store.artifacts.rstrip('/')}/{name}"
     try:
         tags = dict(EXPERIMENT_TAGS)
         return client.create_experiment(name, artifact_location=location, tags=tags), True

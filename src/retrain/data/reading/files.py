@@ -3,8 +3,11 @@ them before types are decided."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +18,8 @@ import polars as pl
 
 from retrain.data.reading.dialect import Dialect, read_text
 from retrain.data.reading.parts import Part, with_places
-from retrain.errors import DataError
+from retrain.errors import DataError, RetrainError
+from retrain.knock import knock_at_web
 from retrain.lazy import fsspec
 
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zip": "zip"}
@@ -68,17 +72,7 @@ def find_files(paths: str | Sequence[str]) -> Found:
     """Raises DataError when a path names no file, or its file system is not installed."""
     found = Found([])
     for path in [paths] if isinstance(paths, str) else paths:
-        try:
-            filesystem, inner = fsspec.core.url_to_fs(str(path))
-            # A name may hold brackets itself.
-            pattern = any(sign in inner for sign in "*?[") and not filesystem.exists(inner)
-            names = sorted(filesystem.glob(inner)) if pattern else [inner]
-            # Not `isfile`: it takes whatever goes wrong, such as a wrong password, for no.
-            names = [name for name in names if filesystem.info(name)["type"] == "file"]
-        except FileNotFoundError:
-            names = []
-        except (ImportError, ValueError, OSError) as error:
-            raise DataError(f"{path} can't be opened: {error}") from error
+        filesystem, names, pattern = _match(str(path))
         tables = [name for name in names if readable(name)] if names and pattern else names
         others = [Path(name).name for name in names if name not in tables]
         found.ignored.extend(name for name in others if not name.startswith("."))
@@ -92,6 +86,92 @@ def find_files(paths: str | Sequence[str]) -> Found:
             )
         found.files.extend((filesystem, name) for name in tables)
     return found
+
+
+def _match(path: str) -> tuple[Any, list[str], bool]:
+    """The file system and the files that a path or glob names, and whether it is a glob."""
+    with _opening(path):
+        filesystem, inner = _find_filesystem(path)
+        # A name may hold brackets itself.
+        pattern = any(sign in inner for sign in "*?[") and not filesystem.exists(inner)
+        names = sorted(filesystem.glob(inner)) if pattern else [inner]
+        try:
+            # Not `isfile`: it takes whatever goes wrong, such as a wrong password, for no.
+            return filesystem, [n for n in names if filesystem.info(n)["type"] == "file"], pattern
+        except FileNotFoundError:
+            return filesystem, [], pattern
+
+
+def list_folder(folder: str) -> Found:
+    """The tables that lie in a folder, local or at an address that fsspec knows; none are found in
+    subfolders. Raises DataError when it is missing or can't be reached."""
+    try:
+        if not is_address(folder):
+            local = fsspec.filesystem("file")
+            names = sorted(str(path) for path in Path(folder).iterdir())
+            return Found([(local, name) for name in names if readable(name)])
+        with _opening(folder):
+            filesystem, inner = _find_filesystem(folder)
+            entries = filesystem.ls(inner, detail=True)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        why = f": {error}" if is_address(folder) else ""
+        raise DataError(
+            f"The source folder {folder} is missing (`data.source.folder`){why}.",
+            hint="make it, and put one file a batch into it",
+        ) from error
+    names = sorted(entry["name"] for entry in entries if entry["type"] == "file")
+    return Found([(filesystem, name) for name in names if readable(name)])
+
+
+def is_address(path: str) -> bool:
+    """Whether a file lies elsewhere, such as `s3://bucket/table.csv`."""
+    return "://" in path
+
+
+def _find_filesystem(path: str) -> tuple[Any, str]:
+    """The file system that a path or address names, and the path in it."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint and path.startswith(("s3://", "s3a://")):
+        _knock_once(endpoint)
+    filesystem, inner = fsspec.core.url_to_fs(path)
+    return filesystem, inner
+
+
+@functools.lru_cache(maxsize=4)
+def _knock_once(endpoint: str) -> None:
+    try:
+        knock_at_web(endpoint)
+    except OSError as error:
+        raise OSError(f"the server {endpoint} does not answer ({error})") from error
+
+
+@contextlib.contextmanager
+def _opening(path: str) -> Iterator[None]:
+    """What goes wrong in a file system, but for a file that is missing, as a DataError."""
+    try:
+        with _foreign_as_oserror():
+            yield
+    except FileNotFoundError:
+        raise
+    except (ImportError, ValueError, OSError) as error:
+        hint = (
+            "check the address, and in the environment the credentials and, for S3 that is not "
+            "Amazon's, AWS_ENDPOINT_URL"
+        )
+        raise DataError(
+            f"{path} can't be opened: {error}", hint=hint if is_address(path) else ""
+        ) from error
+
+
+@contextlib.contextmanager
+def _foreign_as_oserror() -> Iterator[None]:
+    """The errors of a file system's own library, such as botocore's, as the operating system's."""
+    try:
+        yield
+    except (ImportError, ValueError, OSError, EOFError, zipfile.BadZipFile, RetrainError):
+        raise
+    except Exception as error:
+        raise OSError(str(error)) from error
 
 
 def stamp_files(paths: str | Sequence[str]) -> str:
@@ -142,10 +222,14 @@ def _contents(path: str, filesystem: Any) -> Iterator[tuple[str, str, bytes]]:
     packed = next((kind for suffix, kind in COMPRESSIONS.items() if name.endswith(suffix)), None)
     inner = str(Path(name).with_suffix("")) if packed else name
     if packed != "zip":
-        with filesystem.open(path, "rb", compression=packed) as file:
+        with _foreign_as_oserror(), filesystem.open(path, "rb", compression=packed) as file:
             yield "", inner, file.read()
         return
-    with filesystem.open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+    with (
+        _foreign_as_oserror(),
+        filesystem.open(path, "rb") as file,
+        zipfile.ZipFile(file) as archive,
+    ):
         for member in _members(archive, inner):
             kind = member.lower() if member.lower().endswith(FORMATS) else inner
             yield f"/{member}", kind, archive.read(member)

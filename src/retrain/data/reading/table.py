@@ -10,6 +10,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -65,17 +66,18 @@ def read_table(
 
 
 def read_one(
-    path: Path,
+    path: Path | str,
     dialect: Dialect,
     casters: Mapping[str, Caster],
     strict: Collection[str] = (),
     whole: Collection[str] = (),
     shown: str | None = None,
+    filesystem: Any = None,
 ) -> pl.DataFrame:
-    """The table of one local file, which may have no rows, under a name to be shown. A line of text
+    """The table of one file, which may have no rows, under a name to be shown. A line of text
     that ends before one of the columns `whole` is a problem of its row; elsewhere cells at the end
     may be left out, as some programs do with empty ones."""
-    parts = read_parts(str(path), dialect, casters, whole=whole, shown=shown)
+    parts = read_parts(str(path), dialect, casters, filesystem, whole, shown)
     return _cast_parts(parts, casters, strict)
 
 
