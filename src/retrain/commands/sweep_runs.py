@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from retrain.own_code import digest_files, engine_digest
 from retrain.registry.names import fit_text
 from retrain.registry.processes import PROCESS, this_process
 from retrain.registry.runs import CONFIG, masked_tags, read_artifact
-from retrain.registry.store import Store
+from retrain.registry.store import SUBMITTED_FROM, Store
 from retrain.workspace import SNAPSHOT
 
 # They reach the jobs of every launcher through the environment: the parent run, what stands for
@@ -63,6 +64,7 @@ class Sweep:
     def to_environment(self) -> None:
         """Let jobs, in whatever process, find it."""
         os.environ |= {PARENT: self.parent, GIVEN: self.given, FRESH: "yes" if self.fresh else ""}
+        os.environ[SUBMITTED_FROM] = socket.gethostname()
 
     def job_tag(self, name: str) -> str:
         """What the run of a job that has the same result is tagged with."""
