@@ -113,7 +113,7 @@ def test_two_clones_share_server_data_and_remote(team: Team) -> None:
     second.edit("conf/model/hist_gradient_boosting.yaml", "max_iter: 20", "max_iter: 21")
     assert stages(second, "train") == ["config", "train"]
     trained = json.loads((second.root / "reports/challenger.json").read_text())
-    assert trained["incumbent"]["version"] == 1, "the stand-in of the champion of both clones"
+    assert trained["incumbent"]["version"] == 2, "the champion that the other clone sees too"
 
     assert_no_secret(team)
 
