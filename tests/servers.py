@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 from conftest import free_port
@@ -32,7 +33,7 @@ class Postgres:
 
     port: int
     user: str = "team"
-    password: str = field(default="pg-s3cret/@word", repr=False)
+    password: str = field(default_factory=lambda: f"/@{token_hex(8)}", repr=False)
 
     def address(self, database: str = "postgres", password: str | None = None) -> str:
         """What SQLAlchemy and MLflow take."""
@@ -57,7 +58,7 @@ class ObjectStore:
     endpoint: str
     folder: Path
     key_id: str = "LOOPBACKLOOPBACK"
-    secret: str = field(default="s3-s3cret-of-the-team", repr=False)
+    secret: str = field(default_factory=token_hex, repr=False)
 
     @property
     def environment(self) -> dict[str, str]:

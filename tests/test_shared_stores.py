@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 
 import polars as pl
 import pytest
@@ -14,7 +15,7 @@ from conftest import Project, flights, make_project
 from servers import ObjectStore, Postgres, run_mlflow
 from test_second_clone import is_unchanged, publish
 
-TRACKING_PASSWORD = "tr4cking-s3cret"
+TRACKING_PASSWORD = token_hex(8)
 
 
 @dataclass
