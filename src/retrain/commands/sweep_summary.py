@@ -12,6 +12,7 @@ from retrain.commands import candidate
 from retrain.commands.candidate import CandidateRecord
 from retrain.commands.sweep_runs import Sweep, read_record, succeeded
 from retrain.config import DataConfig
+from retrain.errors import RetrainError
 from retrain.gate.estimates import Estimate, jackknife
 from retrain.lazy import mlflow
 from retrain.models.metrics import lower_is_better, shown_metrics
@@ -73,7 +74,14 @@ def summarize(sweep: Sweep, data: DataConfig) -> list[Failure]:
     failed = [f"{failure.job} failed: {failure.error}" for failure in failures]
     lines += ["", *(f"- {escape_markdown(line)}" for line in failed)] if failed else []
     client, parent = sweep.store.client, sweep.parent
-    client.log_text(parent, "\n".join(lines) + "\n", "summary.md")
+    try:
+        client.log_text(parent, "\n".join(lines) + "\n", "summary.md")
+    except OSError as error:
+        raise RetrainError(
+            f"The sweep's table can't be stored ({error.strerror or error}). The jobs that were "
+            "finished stay.",
+            hint="make room or mend the permissions, then the same command goes on from there",
+        ) from error
     client.set_tag(parent, "mlflow.note.content", "\n".join(lines)[:LONGEST_NOTE])
     if ranked and math.isfinite(ranked[0].loss):
         first, metric = ranked[0], f"{data.metric}/validation"
