@@ -431,7 +431,7 @@ def test_runs_and_ledger_keep_no_secret(store: Store, monkeypatch: pytest.Monkey
 
 def test_the_jobs_of_a_sweep_log_masked_too() -> None:
     """Hydra sets up logging anew for each job."""
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(REPOSITORY / "conf")):
         composed = hydra_compose("config", return_hydra_config=True)
     formatters = OmegaConf.to_container(composed.hydra.job_logging.formatters)
     configured = logging.config.DictConfigurator({}).configure_formatter(formatters["simple"])

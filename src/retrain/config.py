@@ -32,7 +32,7 @@ from retrain.origins import (
     refuse_several,
     without_null,
 )
-from retrain.own_code import code_digests, defined_names, named_code, own_modules
+from retrain.own_code import code_digests, defined_names, own_modules
 from retrain.ranges import (
     Count,
     Finite,
@@ -51,6 +51,7 @@ from retrain.ranges import (
     node_misfits,
 )
 from retrain.renamed import current_overrides, with_current_names
+from retrain.targets import allow, allowed, named_code
 from retrain.workspace import PARAMS
 from retrain.yaml_text import dump, literal, load, read_as_written
 
@@ -231,6 +232,14 @@ class Config(_Section):
     # Digests of what `_target_` names, by group; made, not configured.
     code: dict[str, str] = field(default_factory=dict)
 
+    def __setstate__(self, state: Node) -> None:
+        """In the process of another worker too, what the project's configuration names may be
+        built."""
+        self.__dict__.update(state)
+        allow(
+            [self.data.source, self.model.__dict__, self.gate.__dict__, self.strategy, self.policy]
+        )
+
 
 def compose(conf: Path, overrides: Sequence[str] = ()) -> Config:
     """Compose `conf/config.yaml` with Hydra and check it against the schema.
@@ -246,7 +255,7 @@ def compose_raw(conf: Path, overrides: Sequence[str] = ()) -> DictConfig:
     """What Hydra makes of `conf/config.yaml`, its own settings under `hydra` included. Raises
     ConfigError when it can't."""
     try:
-        with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        with hydra.initialize_config_dir(str(conf.resolve())):
             return hydra.compose(
                 "config", overrides=without_null(overrides, conf), return_hydra_config=True
             )
@@ -324,7 +333,9 @@ def check(
     if config.data.task is Task.regression:
         config.model.estimator |= config.model.for_regression
     config.model.for_regression = {}
-    config.code = code_digests(to_container(config), conf.parent)
+    plain = to_container(config)
+    allow(plain)
+    config.code = code_digests(plain, conf.parent)
     return config
 
 
@@ -412,6 +423,7 @@ def instantiate(node: Any, key: str, **arguments: Any) -> Any:
     """The object that a `_target_` node describes. Raises ConfigError naming the key."""
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"`{key}` must name a class with `_target_`, but is {node!r}.")
+    known = allowed(node, key)
     misfit = next(node_misfits(node, key), None)
     if misfit is not None:
         raise ConfigError(f"{misfit}. Mend it under conf/ or in the override.")
@@ -419,13 +431,26 @@ def instantiate(node: Any, key: str, **arguments: Any) -> Any:
         # Lists must arrive as lists: scikit-learn refuses OmegaConf's own, and skops can't store
         # them.
         made = hydra.utils.instantiate(
-            literal(dict(node)), _convert_="all", _partial_=bool(arguments)
+            literal(dict(node)),
+            _convert_="all",
+            _partial_=bool(arguments),
+            _execution_whitelist_=known,
         )
         return (
             made(**arguments) if arguments else made
         )  # not through OmegaConf, which would interpolate names of columns
     except (hydra.errors.HydraException, TypeError, ValueError) as error:
         cause = error.__cause__ or error
+        restricted = re.search(
+            r"(?s)Target '(.*?)'.* cannot be authorized by.*?because (.*?)\.\n", str(cause)
+        )
+        if restricted:
+            why = " ".join(restricted[2].split())
+            raise ConfigError(
+                f"`{key}` names {restricted[1]}, which is never run from a configuration, because "
+                f"{why}.",
+                hint="wrap what you need of it in a function of src/project/, and name that",
+            ) from error
         unknown = re.search(r"Error loading [^\n]*\s*\w+\([\"'](.*)[\"']\)", str(cause))
         if unknown:
             why = _missing(node["_target_"]) or unknown[1]
@@ -495,4 +520,5 @@ def load_params(path: Path = PARAMS) -> Config:
     content = with_current_names(load(path.read_text(encoding="utf-8")))
     _refuse_misfits(find_misfits(Config, content), f"In {path}")
     config: Config = adapter(Config).validate_python(content)
+    allow(content)
     return config

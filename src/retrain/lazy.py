@@ -83,7 +83,6 @@ if TYPE_CHECKING:
     import mlflow.types
     import numpy
     import omegaconf
-    import omegaconf._utils
     import omegaconf.errors
     import pandas
     import polars

@@ -146,7 +146,7 @@ def find_origin(key: str, conf: Path, overrides: Sequence[str]) -> str:
         given = override.lstrip("+~").partition("=")[0]
         if given == key or (key.startswith((f"{given}.", f"{given}[")) and given not in groups):
             return f"On the command line, `{override}`"
-    with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+    with hydra.initialize_config_dir(str(conf.resolve())):
         loader = hydra.core.global_hydra.GlobalHydra.instance().config_loader()
         composed = loader.compute_defaults_list(
             "config", without_null(overrides, conf), hydra.types.RunMode.RUN

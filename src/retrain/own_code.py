@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from retrain.targets import named_code
+
 PACKAGE = __name__.partition(".")[0]
-# Keys whose value may be the dotted name of a class, function or object.
-NAMING = ("_target_", "path", "metric")
 
 # What of the engine a stage runs. A stage of dvc.yaml depends on the digest of these and on no file
 # of the engine: so it is one dependency, also when the engine is an installed package.
@@ -90,19 +90,6 @@ def _engine_files(path: Path) -> Iterator[Path]:
     if path.is_file():
         return iter([path])
     return (file for kind in ("*.py", "*.j2") for file in path.rglob(kind))
-
-
-def named_code(node: Any) -> Iterator[str]:
-    """Every dotted name of code in a part of the configuration, at any depth."""
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            if key in NAMING and isinstance(value, str):
-                yield value
-            else:
-                yield from named_code(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from named_code(value)
 
 
 def own_modules(names: Iterable[str], root: Path) -> dict[str, Path]:

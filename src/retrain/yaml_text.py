@@ -11,10 +11,13 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+import yaml
 
 from retrain.errors import ConfigError
-from retrain.lazy import omegaconf, ruamel, yaml
+from retrain.lazy import omegaconf, ruamel
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_\-./]*")
 _WORDS = {
@@ -33,6 +36,19 @@ _WORDS = {
     "infinity",
 }
 _WHOLE_NUMBER = re.compile(r"^-?(?:0|[1-9][0-9]*|[1-9][0-9]{0,2}(?:_[0-9]{3})+)$")
+_NUMBER = re.compile(
+    r"""^(?:
+     [-+]?[0-9]+(?:_[0-9]+)*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?[0-9]+(?:_[0-9]+)*(?:[eE][-+]?[0-9]+)
+    |\.[0-9]+(?:_[0-9]+)*(?:[eE][-+][0-9]+)?
+    |[-+]?[0-9]+(?:_[0-9]+)*(?::[0-5]?[0-9])+\.[0-9_]*
+    |[-+]?\.(?:inf|Inf|INF)
+    |\.(?:nan|NaN|NAN))$""",
+    re.VERBOSE,
+)
+_TAG = "tag:yaml.org,2002:"
+_OTHERWISE = (f"{_TAG}int", f"{_TAG}timestamp")  # tags of which YAML 1.1 finds more than we do
+_TRUTH = ("y", "yes", "n", "no", "true", "false", "on", "off")
 _LONGEST_KEY = 1000  # longer ones need the explicit form
 
 
@@ -65,44 +81,72 @@ def literal(value: Any) -> Any:
     return value
 
 
-def read_as_written() -> None:
-    """Let OmegaConf, and with it Hydra, take a whole number for one only where its digits come back
-    as they were written.
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Takes a whole number for one only where its digits come back as they were written, and no
+    text for a date; refuses a key that is there twice.
 
     By YAML 1.1 `000017` is 15, `2023_01` is 202301 and `12:30` is 750: here they are texts.
-    `10_000` stays a number.
+    `10_000` stays a number, and so does `1e-3`, as OmegaConf has it.
     """
-    made = omegaconf._utils.get_yaml_loader
-    if made.__module__ == __name__:
-        return
 
-    def get_yaml_loader() -> Any:
-        loader, tag = made(), "tag:yaml.org,2002:int"
-        loader.yaml_implicit_resolvers = {
-            first: [(name, pattern) for name, pattern in resolvers if name != tag]
-            for first, resolvers in loader.yaml_implicit_resolvers.items()
-        }
-        loader.add_implicit_resolver(tag, _WHOLE_NUMBER, list("-0123456789"))
-        return loader
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+        first: [(tag, pattern) for tag, pattern in known if tag not in _OTHERWISE]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
-    omegaconf._utils.get_yaml_loader = get_yaml_loader
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys: set[str] = set()
+        for key in (key for key, _ in node.value if key.tag == f"{_TAG}str"):
+            if key.value in keys:
+                where, what = "while constructing a mapping", f"found duplicate key {key.value}"
+                raise yaml.constructor.ConstructorError(
+                    where, node.start_mark, what, key.start_mark
+                )
+            keys.add(key.value)
+        made: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return made
+
+
+_Loader.add_implicit_resolver(f"{_TAG}int", _WHOLE_NUMBER, list("-0123456789"))
+_Loader.add_implicit_resolver(f"{_TAG}float", _NUMBER, list("-+0123456789."))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the texts that a reader could take for a number or a truth value."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        try:
+            float(data)
+            quoted = True
+        except ValueError:
+            quoted = data.lower() in _TRUTH
+        return self.represent_scalar(f"{_TAG}str", data, style="'" if quoted else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
+def read_as_written() -> None:
+    """Let OmegaConf, and with it Hydra, read files as `load` does."""
+    omegaconf.OmegaConf.load = staticmethod(_load_file)  # type: ignore[method-assign, assignment]
+
+
+def _load_file(file: str | Path | IO[str], **_: Any) -> Any:
+    content = load(Path(file).read_text(encoding="utf-8") if isinstance(file, str | Path) else file)
+    return omegaconf.OmegaConf.create({} if content is None else content)
 
 
 def dump(content: Any) -> str:
     """Plain content as OmegaConf writes it, but with texts as they are: `${` is no interpolation
     here."""
     return yaml.dump(
-        content,
-        default_flow_style=False,
-        allow_unicode=True,
-        sort_keys=False,
-        Dumper=omegaconf._utils.get_omega_conf_dumper(),
+        content, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=_Dumper
     )
 
 
-def load(text: str) -> Any:
-    """What `dump` wrote."""
-    return yaml.load(text, Loader=omegaconf._utils.get_yaml_loader())
+def load(text: str | IO[str]) -> Any:
+    """The content of a file under `conf/`, and of what `dump` wrote."""
+    return yaml.load(text, Loader=_Loader)
 
 
 def comment(text: str) -> str:

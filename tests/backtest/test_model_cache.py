@@ -23,6 +23,7 @@ from retrain.data.windows import Window
 from retrain.models.fitting import predict
 from retrain.models.metrics import find_metric
 from retrain.models.training import fit as fit_recipe
+from retrain.targets import allow
 
 DAYS, ROWS = 12, 60
 
@@ -194,6 +195,7 @@ def test_a_strategy_with_a_window_reads_its_window_alone_and_knows_its_levels_al
     sliding = dataclasses.replace(
         world.config, strategy={"_target_": "retrain.models.strategies.SlidingWindow", "batches": 2}
     )
+    allow(sliding.strategy)
     read: list[str] = []
 
     def reading(batch):

@@ -27,6 +27,7 @@ from retrain.data.sources import Files, SqlQuery, WithLabels
 from retrain.data.table_source import Table
 from retrain.data.update import update_snapshot
 from retrain.errors import ConfigError, DataError
+from retrain.targets import allow
 
 DATA = DataConfig(
     name="test",
@@ -382,6 +383,7 @@ def test_other_code_of_a_source_makes_its_batches_be_read_again_also_inside_a_wr
         }
         node = labels | {"source": node}
     data = dataclasses.replace(DATA, source=node)
+    allow(node)
 
     def update(amounts: dict[str, float]) -> tuple[str, ...]:
         base = OWN_SOURCE.format(name="Base", base="Files", amount=amounts["own_base"])

@@ -15,6 +15,7 @@ from retrain.data.windows import Window
 from retrain.errors import ConfigError, ModelError
 from retrain.models import storable, training
 from retrain.models.storable import check_storable
+from retrain.targets import allow
 
 
 @pytest.fixture
@@ -28,6 +29,7 @@ def nothing_passed_yet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_estimator(config: Config, **estimator: object) -> Config:
+    allow(estimator)
     model = dataclasses.replace(config.model, estimator=estimator, choose_iterations_below=0)
     return dataclasses.replace(config, model=model)
 

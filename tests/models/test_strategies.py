@@ -36,6 +36,7 @@ from retrain.models.strategies import (
     run_strategy,
 )
 from retrain.models.training_set import TrainingSet
+from retrain.targets import allow
 
 MONTHS = ("2013-01", "2013-02", "2013-03", "2013-04")
 BORDER = datetime(2013, 4, 1)
@@ -144,6 +145,7 @@ def test_recency_weighs_the_newest_batch_most() -> None:
 def test_recency_needs_a_model_that_takes_weights() -> None:
     config = configured("mlp")
     config.model.estimator["_target_"] = "sklearn.neighbors.KNeighborsClassifier"
+    allow(config.model.estimator)
     with pytest.raises(ConfigError, match="takes no weights"):
         Recency(4).check(config)
 

@@ -21,8 +21,8 @@ from retrain.config import Config
 from retrain.errors import ConfigError, RetrainError
 from retrain.lazy import hydra, mlflow, omegaconf
 from retrain.origins import OVERLAYS, list_groups
-from retrain.own_code import named_code
 from retrain.registry.store import CANDIDATES, Store, is_missing, open_store
+from retrain.targets import named_code
 from retrain.yaml_text import change, inline, load
 
 # What shapes a candidate. All else that its command line held (a launcher, the gate) stays.

@@ -29,9 +29,7 @@ def run(options: argparse.Namespace) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     logging.getLogger().handlers.clear()  # Hydra brings its own, and would say everything twice
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="config")(
-            lambda _: None
-        )()
+        hydra.main(config_path=str(CONF.resolve()), config_name="config")(lambda _: None)()
     except (
         hydra.errors.HydraException,
         omegaconf.errors.OmegaConfBaseException,

@@ -32,6 +32,7 @@ from retrain.origins import OVERLAYS, list_groups, refuse_missing, without_null
 from retrain.registry.names import fit_text
 from retrain.registry.processes import end_abandoned
 from retrain.registry.store import CANDIDATES, ensure_experiment, open_store
+from retrain.targets import LOGGING, named_code
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -58,7 +59,8 @@ def run(overrides: Sequence[str], fresh: bool = False) -> None:
     sweep.to_environment()
     status = "KILLED"
     try:
-        stopped = None if _all_done(sweep, parsed, raw.hydra.sweeper) else _multirun(overrides)
+        done = _all_done(sweep, parsed, raw.hydra.sweeper)
+        stopped = None if done else _multirun(overrides, raw.hydra.job_logging)
         status = "FAILED" if stopped else "FINISHED"
     except KeyboardInterrupt:
         log.warning(
@@ -161,14 +163,18 @@ def _raise(failures: Sequence[Failure], stopped: Exception | None, sweep: Sweep)
         raise stopped
 
 
-def _multirun(overrides: Sequence[str]) -> Exception | None:
+def _multirun(overrides: Sequence[str], logs: omegaconf.DictConfig) -> Exception | None:
     """Let Hydra run the sweep; returns what stopped it, also the error of a job, after all jobs of
     its batch have run."""
     # Hydra reads its arguments from the command line only, and without this ends the process
     # itself, with a traceback.
     sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["retrain train", "--multirun", *overrides], "1"
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF.resolve()), config_name="config")(job)()
+        hydra.main(
+            config_path=str(CONF.resolve()),
+            config_name="config",
+            execution_whitelist=list(named_code(omegaconf.OmegaConf.to_container(logs), LOGGING)),
+        )(job)()
     except Exception as error:
         return error
     return None
@@ -184,8 +190,8 @@ def _check_sweep(parsed: Sequence[Override], sweeper: omegaconf.DictConfig) -> N
                 f"`{override.input_line}`: the plain sweeper tries every value there is, and an "
                 "interval has no end of them.",
                 hint=f"list values (`{override.key_or_group}=0.01,0.1` or `choice(...)`, "
-                "`range(...)`), or choose a sweeper that searches: pip install "
-                "hydra-optuna-sweeper, then `hydra/sweeper=optuna`",
+                "`range(...)`), or choose a sweeper that searches: `pip install -c constraints.txt "
+                "-e '.[search]'`, then `hydra/sweeper=optuna`",
             )
         if override.is_choice_sweep() and override.key_or_group in groups:
             for value in configuration.swept_values(override):

@@ -18,6 +18,7 @@ from retrain.errors import ConfigError, ModelError
 from retrain.lazy import hydra, sklearn, threadpoolctl
 from retrain.models.block_sums import Array
 from retrain.models.fitting import BLAS_THREADS, build_pipeline, to_features, to_target
+from retrain.targets import allowed
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -42,6 +43,7 @@ class NotContinuable(Exception):
 def find_class(config: Config) -> type:
     """The configured estimator's class. Raises ConfigError when there is none of that name."""
     name = config.model.estimator.get("_target_")
+    allowed(config.model.estimator, "model.estimator")
     try:
         return hydra.utils.get_class(str(name))
     except Exception as error:
