@@ -129,7 +129,7 @@ def assert_no_secret(team: Team) -> None:
             if path.is_file() and not path.is_symlink():
                 assert not pattern.search(path.read_bytes()), path
     for member in (team.first, team.second):
-        member.run("git", "log", "--all", "-p", "--text")
+        member.run("git", "log", "--all", "-p")
         assert not pattern.search("".join(member.printed).encode())
     assert not pattern.search(team.log.read_bytes())
     with sqlalchemy.create_engine(team.database).connect() as connection:
