@@ -30,6 +30,7 @@ from retrain.monitoring.policy import Policy
 from retrain.origins import list_choices, list_groups
 from retrain.pipeline import config as stage
 from retrain.ranges import Misfit, Name, arguments, find_misfits, node_misfits
+from retrain.targets import allow
 
 CONF = REPOSITORY / "conf"
 BASES = (Policy, Strategy, Check, Source)
@@ -351,6 +352,7 @@ def test_a_class_of_ones_own_is_checked_by_the_types_that_it_declares(
         "policy.patience",
         "policy.cooldown_batches",
     ]
+    allow(node)
     with pytest.raises(ConfigError, match=r"policy\.patience"):
         instantiate(node, "policy")
 

@@ -639,7 +639,7 @@ class TestModelFiles:
         version = self.version(store, 1, tag)
         with pytest.raises(ModelError, match=f"the ledger says {'a' * 64}(?s:.*)set the tag back"):
             versions.recorded_digest(version, self.ENTRIES)
-        with pytest.raises(ModelError, match="set the tag back"):
+        with pytest.raises(ModelError, match="Set the tag back"):
             versions.load_version(store, 1, [], self.ENTRIES)
 
     def test_a_changed_tag_can_not_hide_which_rows_a_version_has_seen(self, store: Store) -> None:

@@ -255,7 +255,8 @@ from pathlib import Path
 from retrain.commands.manual_promotion import carry_out, find_origin
 from retrain.config import compose
 from retrain.errors import PromotionError
-from retrain.registry.ledger import OVERRIDE, Ledger
+from retrain.registry.entries import OVERRIDE
+from retrain.registry.ledger import Ledger
 from retrain.registry.transitions import plan_choice
 from retrain.registry.store import open_store
 import mlflow

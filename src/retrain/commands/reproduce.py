@@ -185,6 +185,17 @@ def _more(store: Store, version: ModelVersion, entries: Sequence[Entry]) -> list
     return [json.dumps(facts)] if facts else []
 
 
+# Engines before 0.2.0 read YAML by a name that OmegaConf 2.4 keeps elsewhere.
+_AS_THEN = """
+import runpy
+import omegaconf._utils
+if not hasattr(omegaconf._utils, "get_yaml_loader"):
+    from omegaconf._yaml import get_yaml_loader
+    omegaconf._utils.get_yaml_loader = get_yaml_loader
+runpy.run_module("retrain.commands.train_again", run_name="__main__", alter_sys=True)
+"""
+
+
 def _train_again(
     folder: Path, version: ModelVersion, model: Path, sha256: str, more: list[str]
 ) -> dict[str, Any]:
@@ -192,7 +203,7 @@ def _train_again(
     it needs none."""
     arguments = [version.tags["trained_until"], str(model), sha256, version.tags["snapshot"]]
     code = os.pathsep.join(filter(None, [str(folder / "src"), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "retrain.commands.train_again", *arguments, *more]
+    command = [sys.executable, "-c", _AS_THEN, *arguments, *more]
     done = _command(
         *command, cwd=folder, environment=without_secrets(_inherited()) | {"PYTHONPATH": code}
     )

@@ -131,10 +131,15 @@ def load_version(
         raise ModelError(
             f"Version {version} of `{store.registered_model}` can't be loaded: "
             f"{str(error).splitlines()[0]} Champion and ledger stay as they were.",
-            hint=f"{WAYS_BACK} Or restore its files from a backup (they belong under {source}), "
+            hint=f"{_hint_of(error)}{WAYS_BACK} Or restore its files from a backup (they belong under {source}), "
             "or start over with a first champion under another `tracking.registered_model` "
             "in conf/tracking/.",
         ) from error
+
+
+def _hint_of(error: Exception) -> str:
+    hint = error.hint if isinstance(error, ModelError) else None
+    return f"{hint[0].upper()}{hint[1:]}. " if hint else ""
 
 
 def recorded_digest(version: ModelVersion, entries: Sequence[Entry]) -> str:
