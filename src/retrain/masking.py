@@ -19,7 +19,7 @@ MASK = "***"
 # They could move the cursor.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 # Of an environment variable's value, so that a password `test` doesn't eat every `test`.
-_ADDRESS = re.compile(r"[A-Za-z][\w+.:-]*://")
+_NAMES_ADDRESS = re.compile(r"(?i)(ur[il]|endpoint|address)$")  # a variable
 _SHORTEST = 6
 _ADDRESS = re.compile(r"(?:\b[A-Za-z][A-Za-z0-9+.\-_]{0,40}:)?//")
 _RUN, _USER = re.compile(r"\S+"), re.compile(r"[^:/?]*")
@@ -287,7 +287,7 @@ def _secrets(environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     found: set[str] = set()
     for name, value in environment:
         password = split_address(value)[2] or "" if "//" in value else ""
-        if not password and not _ADDRESS.match(value):
+        if not password and not ("//" in value and _NAMES_ADDRESS.search(name)):
             password = value if _VARIABLE.search(name) and not os.path.exists(value) else ""
         if len(password) >= _SHORTEST and not _HARMLESS.fullmatch(password):
             found |= {

@@ -131,9 +131,9 @@ def load_version(
         raise ModelError(
             f"Version {version} of `{store.registered_model}` can't be loaded: "
             f"{str(error).splitlines()[0]} Champion and ledger stay as they were.",
-            hint=f"{_hint_of(error)}{WAYS_BACK} Or restore its files from a backup (they belong under {source}), "
-            "or start over with a first champion under another `tracking.registered_model` "
-            "in conf/tracking/.",
+            hint=f"{_hint_of(error)}{WAYS_BACK} Or restore its files from a backup (they belong "
+            f"under {source}), or start over with a first champion under another "
+            "`tracking.registered_model` in conf/tracking/.",
         ) from error
 
 
