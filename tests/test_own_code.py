@@ -111,3 +111,9 @@ def test_the_package_in_the_projects_src_counts_not_one_of_the_same_name_in_the_
     monkeypatch.syspath_prepend(str(tmp_path / "another/src"))
     content = {"strategy": {"_target_": "shop.Full"}}
     assert code_digests(content, tmp_path / "mine")["strategy"]
+
+
+def test_every_module_of_the_loop_is_one_that_some_stage_depends_on() -> None:
+    listed = {name for names in ENGINE.values() for name in names}
+    modules = {path.name for path in (REPOSITORY / "src/retrain/pipeline").glob("*.py")}
+    assert {f"pipeline/{name}" for name in modules - {"__init__.py", "config.py"}} <= listed

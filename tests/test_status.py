@@ -179,11 +179,21 @@ def test_the_report_says_why_no_check_was_asked_instead_of_an_empty_table(
         ),
         ({"_target_": "retrain.data.sources.SqlQuery", "query": "x"}, "dvc repro -f snapshot"),
         ({"_target_": "retrain.data.sources.Files", "paths": "data/else/a.csv"}, "-f snapshot"),
+        ({"_target_": "retrain.data.sources.Files", "paths": "my ${files}/a.csv"}, "dvc repro"),
+        ({"_target_": "retrain.data.sources.Files", "paths": ["shop/*.csv"]}, "dvc repro"),
+        ({"_target_": "retrain.data.sources.Files", "paths": "shop.csv"}, "-f snapshot"),
     ],
 )
 def test_status_says_how_a_new_batch_is_noticed(
-    source: dict[str, object], command: str, config: Config, monkeypatch: pytest.MonkeyPatch
+    source: dict[str, object],
+    command: str,
+    config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    deps = "[src/project, data/incoming, 'my \\${files}/a.csv', shop]"
+    (tmp_path / "dvc.yaml").write_text(f"stages:\n  snapshot:\n    deps: {deps}\n")
+    monkeypatch.chdir(tmp_path)
     config.data.source = source  # type: ignore[assignment]
     config.data.as_of = None
     entry = SimpleNamespace(kind="verdict", snapshot="d", candidate=None)

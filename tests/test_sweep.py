@@ -22,10 +22,11 @@ from hydra.core.hydra_config import HydraConfig
 
 from retrain.commands import adopt, candidate, sweep, sweep_summary
 from retrain.commands.candidate import Candidate, CandidateRecord
-from retrain.commands.sweep_runs import FRESH, GIVEN, PARENT, job_name
+from retrain.commands.sweep_runs import FRESH, GIVEN, JOB_TAG, PARENT, job_name
 from retrain.config import compose, compose_raw, parse_overrides, to_yaml
 from retrain.errors import ConfigError, RetrainError
 from retrain.gate.estimates import Estimate
+from retrain.registry.names import fit_text
 from retrain.registry.processes import PROCESS, end_abandoned, this_process
 from retrain.registry.store import CANDIDATES, Store, ensure_experiment, open_store
 
@@ -304,6 +305,19 @@ def test_more_is_better_is_ranked_the_other_way_and_other_rows_have_no_distance(
         sweep_summary._behind(one, CandidateRecord([], "mae", "rows", [1.0, None, 1.0]), "mae")
         is None
     )
+
+
+def test_jobs_whose_long_names_begin_alike_are_all_ranked(here: Project) -> None:
+    store = open_store(compose(Path("conf")))
+    experiment, _ = ensure_experiment(store, store.experiment + CANDIDATES)
+    opened = sweep.Sweep(store, experiment, "a parent", "given")
+    same = " ".join(f"model.estimator.some_parameter_{number}=1" for number in range(20))
+    names = [f"{same} seed={seed}" for seed in (1, 2, 2)]
+    for name in names:
+        tags = {"mlflow.parentRunId": "a parent", JOB_TAG: opened.job_tag(name)}
+        store.client.create_run(experiment, run_name=fit_text(name), tags=tags)
+    assert len({fit_text(name) for name in names}) == 1
+    assert len(opened.children()) == 2, "one for each job, not for each try"
 
 
 @pytest.fixture(scope="module")

@@ -286,7 +286,7 @@ def _secrets(environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     address."""
     found: set[str] = set()
     for name, value in environment:
-        password = split_address(value)[2] or "" if "//" in value else ""
+        password = split_address(value)[2] or ""
         if not password and not ("//" in value and _NAMES_ADDRESS.search(name)):
             password = value if _VARIABLE.search(name) and not os.path.exists(value) else ""
         if len(password) >= _SHORTEST and not _HARMLESS.fullmatch(password):

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
 
 from retrain.errors import DataError, RetrainError
 from retrain.masking import mask
 from retrain.workspace import in_experiment_copy
-
-if TYPE_CHECKING:
-    pass
-
 
 # What an MLflow server answers when asking again won't help.
 REFUSALS = {

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retrain import config as configuration
-from retrain.commands.candidate import CandidateRecord
+from retrain.commands.candidate import DIGEST_TAG, CandidateRecord
 from retrain.commands.conf_files import CONF, read, show_and_write
 from retrain.commands.sweep_runs import digest_of, read_record, succeeded
 from retrain.config import Config
@@ -44,7 +44,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
         return
     show_and_write(files)
     print(f"\nWritten: {', '.join(map(str, files))}. `dvc repro` trains it, and the gate decides.")
-    if found.data.tags.get("candidate") != digest_of(checked):
+    if found.data.tags.get(DIGEST_TAG) != digest_of(checked):
         print(
             "What will be trained is not exactly what that run was: since then conf/, the code or "
             "the snapshot has changed."

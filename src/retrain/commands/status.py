@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from retrain.commands.read_ledger import read_ledger
@@ -27,9 +27,9 @@ from retrain.types import (
     promoted_champion,
 )
 from retrain.workspace import DECISION, LEDGER_POINTER, PROMOTION, REFUSED, SNAPSHOT
+from retrain.yaml_text import load
 
 NEW_BATCH = "a new batch"
-INCOMING = PurePosixPath("data/incoming")  # what the stage `snapshot` of dvc.yaml depends on
 log = logging.getLogger("retrain")
 
 
@@ -270,8 +270,11 @@ def _next(config: Config, manifest: Manifest | None, entries: list[Entry]) -> st
 
 def _is_watched(config: Config) -> bool:
     """Whether DVC notices a new batch: a path of the source lies where `dvc.yaml` looks."""
-    texts = [text for value in config.data.source.values() for text in _texts(value)]
-    return any(INCOMING in PurePosixPath(text, "*").parents for text in texts)
+    stages = load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    deps = stages.get("snapshot", {}).get("deps", [])
+    watched = [PurePosixPath(path.replace("\\${", "${")) for path in _texts(deps)]
+    places = [PurePosixPath(text, "*").parents for text in _texts(config.data.source)]
+    return any(path in parents for path in watched for parents in places)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from retrain import config as configuration
 from retrain.commands import candidate
 from retrain.commands.sweep_runs import (
+    GIVEN,
     JOB_TAG,
     PARENT,
     Sweep,
     digest_of,
     job_name,
+    job_tag,
     open_sweep,
     succeeded,
 )
@@ -217,6 +219,7 @@ def _checked(composed: omegaconf.DictConfig, name: str) -> Config:
         tags = {
             "kind": "candidate",
             "mlflow.parentRunId": parent,
+            JOB_TAG: job_tag(os.environ.get(GIVEN, ""), name),
             candidate.ERROR_TAG: candidate.one_line(error),
         }
         failed = client.create_run(experiment, run_name=fit_text(name), tags=tags)

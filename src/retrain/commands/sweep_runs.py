@@ -68,7 +68,7 @@ class Sweep:
 
     def job_tag(self, name: str) -> str:
         """What the run of a job that has the same result is tagged with."""
-        return _digest([self.given, name])
+        return job_tag(self.given, name)
 
     def children(self) -> list[mlflow.entities.Run]:
         """One run for each job, oldest first: the finished one, else the newest try."""
@@ -80,7 +80,7 @@ class Sweep:
         )
         kept: dict[str, mlflow.entities.Run] = {}
         for run in sorted(found, key=succeeded):
-            kept[str(run.info.run_name)] = run
+            kept[run.data.tags.get(JOB_TAG, str(run.info.run_name))] = run
         return sorted(kept.values(), key=lambda run: int(run.info.start_time))
 
     def known(self, digest: str, overrides: Sequence[str]) -> mlflow.entities.Run | None:
@@ -123,6 +123,11 @@ class Sweep:
         client.log_dict(made, record.content(), RECORD)
         client.set_terminated(made)
         return client.get_run(made)
+
+
+def job_tag(given: str, name: str) -> str:
+    """What stands for a job of a sweep, however long its name is: MLflow cuts that of its run."""
+    return _digest([given, name])
 
 
 def job_name(overrides: Sequence[str]) -> str:
