@@ -50,6 +50,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(os.environ.pop(forked.FOLDER), ignore_errors=True)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with temporary projects first: begun last, a long one keeps one worker alone to the end."""
+    items.sort(key=lambda item: not hasattr(getattr(item, "module", None), "Project"))
+
+
 class Project:
     """A copy of the repository; its data set `slice` is every sixth flight, a file a month."""
 
