@@ -29,6 +29,7 @@ from retrain.models.strategies import (
     Recency,
     Replay,
     Residual,
+    Sample,
     SlidingWindow,
     Strategy,
     Streaming,
@@ -292,6 +293,27 @@ def test_what_can_not_be_continued_is_refused_with_what_can(model: str) -> None:
         check_continuable(configured(model))
     with pytest.raises(ConfigError, match=r"needs all its rows at once.*SGDClassifier"):
         Streaming().check(configured(model))
+
+
+@pytest.mark.parametrize("wanted", [1000, 40, 10**9])
+def test_a_sample_is_drawn_from_every_batch_and_is_the_same_with_the_same_seed(wanted: int) -> None:
+    config, rows = small("hist_gradient_boosting"), months()
+    batches = [batch(period, part) for period, part in rows.items()]
+    alive: list[str] = []
+
+    def read(one: Batch) -> pl.DataFrame:
+        alive.append(one.period)
+        return rows[one.period]
+
+    given = TrainingSet(config, batches, EVERYTHING, read)
+    first, again = (run_strategy(Sample(wanted), given) for _ in range(2))
+    held = sum(map(len, rows.values()))
+    assert min(wanted, held) - len(batches) <= first.rows <= min(wanted, held)
+    assert f"A sample of {first.rows:,} rows" in first.note
+    assert alive == list(rows) * 2
+    assert [one.period for one in first.batches] == list(rows)
+    newest = rows["2013-04"]
+    assert loss(first, newest, config) == loss(again, newest, config)
 
 
 @pytest.mark.parametrize("model", ["sgd", "mlp"])

@@ -21,6 +21,8 @@ from retrain.models import continuing
 from retrain.models.continued import Continuing
 from retrain.models.from_scratch import FitResult, from_scratch
 from retrain.models.metrics import row_loss_for
+from retrain.models.out_of_core import Sample as Sample
+from retrain.models.out_of_core import Streaming as Streaming
 from retrain.models.parent import ParentModel
 from retrain.models.scoring import Model, score_rows
 from retrain.models.strategy import Strategy
@@ -165,25 +167,6 @@ class Recalibrate(Continuing):
 
     def continue_from(self, base: ParentModel, new: pl.DataFrame, config: Config) -> Pipeline:
         return continuing.recalibrate(base.model.pipeline, new, config)
-
-
-class Streaming(Strategy):
-    """All history in constant memory: `partial_fit` on one batch after the other, `passes` times.
-
-    The encoding is fitted on the newest `encoding_rows` rows, since most encodings want to see
-    theirs at once.
-    """
-
-    streams = True
-
-    def __init__(self, passes: PositiveCount = 1, encoding_rows: PositiveCount = 200_000) -> None:
-        self.passes, self.encoding_rows = passes, encoding_rows
-
-    def check(self, config: Config) -> None:
-        continuing.check_streamable(config)
-
-    def fit(self, training_set: TrainingSet) -> FitResult:
-        return FitResult(*continuing.stream(training_set, self.passes, self.encoding_rows))
 
 
 class BestOf(Strategy):
