@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from retrain.commands import project_files
 from retrain.config import compose, load_params, to_yaml
 from retrain.errors import ConfigError, DataError, RetrainError
-from retrain.yaml_text import change, comment, entry, inline, literal
+from retrain.yaml_text import add, change, comment, entry, inline, literal
 
 
 @settings(deadline=None, derandomize=True)
@@ -59,6 +59,26 @@ def test_a_key_that_is_not_there_is_named_with_its_file() -> None:
         change("defaults: [a]\n", "conf/config.yaml", ["defaults", "data"], "x")
     with pytest.raises(ConfigError, match="not valid YAML"):
         change("a: [\n", "conf/config.yaml", ["a"], "x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a:\n  b:\n    c: 1   # one\nd: 2\n",
+        "a:\n    b:\n        c: [1,\n            2]\n    # below\nd: 2",
+        "a: {b: {c: 1}}  # all\nd: 2\n",
+        "a:\n  b:\n    c:\n      e: 1\n    f: |\n      text\nd: 2\n",
+        "d: 2\na:\n  b:\n    c: 1",
+    ],
+)
+def test_a_new_key_comes_last_and_all_else_stays(text: str) -> None:
+    wanted = yaml.safe_load(text)
+    wanted["a"]["b"]["new key"] = "yes"
+    changed = add(text, "x.yaml", ["a", "b", "new key"], inline("yes"))
+    assert yaml.safe_load(changed) == wanted
+    lines = changed.replace(', "new key": "yes"', "").splitlines()
+    assert [line for line in lines if "new key" not in line] == text.splitlines()
+    assert add(changed, "x.yaml", ["a", "b", "new key"], "3") != changed, "given again: replaced"
 
 
 def test_dvc_watches_files_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from retrain.origins import (
     chosen_overlays,
     explain_choice,
     explain_foreign_key,
+    explain_plugin,
     find_origin,
     folders_of,
     refuse_missing,
@@ -269,6 +270,7 @@ def compose_raw(conf: Path, overrides: Sequence[str] = ()) -> DictConfig:
             if not (conf / group).is_dir():
                 refuse_missing(group, names, [conf])
         explain_choice(overrides, conf)
+        explain_plugin(str(error))
         given = f" (overrides: {' '.join(overrides)})" if overrides else ""
         raise ConfigError(
             f"The configuration can't be composed{given}: {first_lines(error)}"

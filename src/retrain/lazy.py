@@ -24,6 +24,7 @@ __all__ = [
     "mlflow",
     "numpy",
     "omegaconf",
+    "optuna",
     "pandas",
     "polars",
     "psutil",
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     import numpy
     import omegaconf
     import omegaconf.errors
+    import optuna
     import pandas
     import polars
     import psutil

@@ -13,6 +13,14 @@ from retrain.lazy import hydra
 from retrain.yaml_text import load
 
 OVERLAYS = ("experiment", "local")  # groups that a clone may have no folder for yet
+# Extras of pyproject.toml that bring Hydra's sweepers and launchers.
+EXTRAS = {
+    "joblib": "parallel",
+    "optuna": "search",
+    "ray": "ray",
+    "submitit_local": "slurm",
+    "submitit_slurm": "slurm",
+}
 OPTIONAL = {"local": "default"}  # the only file that a group may name before it exists
 
 
@@ -97,6 +105,16 @@ def explain_choice(overrides: Sequence[str], conf: Path) -> None:
                 f"{conf.name}/config.yaml makes already.",
                 hint=f"write `{group}={chosen}`, without `+`",
             )
+
+
+def explain_plugin(message: str) -> None:
+    """Raises ConfigError where Hydra misses a sweeper or launcher that an extra installs."""
+    found = re.search(r"hydra/(sweeper|launcher)/(\w+)", message)
+    if found and found[2] in EXTRAS:
+        raise ConfigError(
+            f"`hydra/{found[1]}={found[2]}` is not installed. No job was run.",
+            hint=f"pip install -c constraints.txt -e '.[{EXTRAS[found[2]]}]'",
+        )
 
 
 def explain_foreign_key(key: str, conf: Path) -> None:

@@ -187,6 +187,25 @@ def change(
     return text[:start] + new + text[end:]
 
 
+def add(text: str, where: str, keys: Sequence[str | int], value: str) -> str:
+    """The file with another entry, behind the last one of the mapping that the keys lead to; with
+    another value where it is there already. Raises ConfigError as `change` does."""
+    node = _find(ruamel.yaml.YAML().compose(text), keys[:-1])
+    if (
+        not isinstance(node, ruamel.yaml.nodes.MappingNode)
+        or not node.value
+        or any(key.value == keys[-1] for key, _ in node.value)
+    ):
+        return change(text, where, keys, value)
+    key, last = node.value[-1]
+    new, end = f"{inline(keys[-1])}: {value}", last.start_mark.index
+    end += len(text[end : last.end_mark.index].rstrip())
+    if node.flow_style:
+        return f"{text[:end]}, {new}{text[end:]}"
+    end = len(text) if text.find("\n", end) < 0 else text.find("\n", end)  # behind a comment
+    return f"{text[:end]}\n{' ' * key.start_mark.column}{new}{text[end:]}"
+
+
 def _find(
     node: ruamel.yaml.nodes.Node | None, keys: Sequence[str | int]
 ) -> ruamel.yaml.nodes.Node | None:

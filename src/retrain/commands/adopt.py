@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from retrain.lazy import hydra, mlflow, omegaconf
 from retrain.origins import OVERLAYS, list_groups
 from retrain.registry.store import CANDIDATES, Store, is_missing, open_store
 from retrain.targets import named_code
-from retrain.yaml_text import change, inline, load
+from retrain.yaml_text import add, change, inline, load
 
 # What shapes a candidate. All else that its command line held (a launcher, the gate) stays.
 SHAPING = ("data", "model", "strategy", "seed", "evaluation", *OVERLAYS)
@@ -141,21 +141,27 @@ def _changed(parsed: Sequence[hydra.core.override_parser.types.Override]) -> dic
         for group, name in (entry.items() if isinstance(entry, dict) else ())
     }
     for one in [one for one in parsed if one.key_or_group not in groups]:
-        if one.is_delete() or one.is_add():
+        if one.is_delete():
             raise ConfigError(
-                f"`{one.input_line}` adds or takes away a key, which isn't written by itself. "
+                f"`{one.input_line}` takes away a key, which isn't written by itself. "
                 "Nothing was written.",
                 hint="write it into conf/ yourself, then run the command again",
             )
         first, *rest = one.key_or_group.split(".")
         own = CONF / first / f"{choices.get(first)}.yaml"
         path, keys = (own, rest) if own.is_file() and rest else (main, [first, *rest])
-        _set(files, path, keys, one.value())
+        _set(files, path, keys, one.value(), add if one.is_add() or one.is_force_add() else change)
     return {path: text for path, text in files.items() if text != path.read_text(encoding="utf-8")}
 
 
-def _set(files: dict[Path, str], path: Path, keys: Sequence[str], value: Any) -> None:
-    files[path] = change(read(files, path), str(path), keys, inline(value))
+def _set(
+    files: dict[Path, str],
+    path: Path,
+    keys: Sequence[str],
+    value: Any,
+    write: Callable[[str, str, Sequence[str], str], str] = change,
+) -> None:
+    files[path] = write(read(files, path), str(path), keys, inline(value))
 
 
 def _refuse_other_effect(files: dict[Path, str], wanted: dict[str, Any]) -> None:

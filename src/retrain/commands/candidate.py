@@ -29,7 +29,7 @@ from retrain.data.windows import (
     plan_validation,
     plan_windows,
 )
-from retrain.errors import DataError, ModelError, RetrainError
+from retrain.errors import ConfigError, DataError, ModelError, RetrainError
 from retrain.lazy import mlflow
 from retrain.masking import mask
 from retrain.models import training
@@ -89,6 +89,11 @@ class Candidate:
 
 def run(config: Config, overrides: Sequence[str]) -> None:
     """Fit and score the candidate that a person asks for."""
+    if any(one.lstrip("+").startswith("sweep=") for one in overrides):
+        raise ConfigError(
+            "`sweep=...` names a space to search, and without -m one candidate is trained.",
+            hint=f"retrain train -m {' '.join(overrides)}",
+        )
     end_abandoned(open_store(config))
     found = train(config, overrides)
     figures = ", ".join(f"{name} {value:.4f}" for name, value in found.metrics.items())

@@ -8,12 +8,13 @@ import logging
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrain import config as configuration
-from retrain.commands import candidate
+from retrain.commands import candidate, search
 from retrain.commands.sweep_runs import (
     GIVEN,
     JOB_TAG,
@@ -41,6 +42,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("retrain")
 CONF = Path("conf")
+STOPPED = "Stopped. What is finished stays, and the same command goes on from there:"
+AGAIN = "the same command runs them again, and only them"
+# Hydra's own messages, which show overrides and the address of a study.
+FORMATTER = "retrain.masking.MaskingFormatter"
+MASKED = (f"++hydra.hydra_logging.formatters.simple.class={FORMATTER}",)
 MOST_SHOWN = 5  # failures in the message; the summary in MLflow has all
 
 
@@ -53,31 +59,34 @@ def run(overrides: Sequence[str], fresh: bool = False) -> None:
     raw = configuration.compose_raw(CONF, fixed_overrides)
     choices = dict(raw.hydra.runtime.choices)
     fixed = configuration.check(raw, CONF, choices, fixed_overrides)
-    _check_sweep(parsed, raw.hydra.sweeper)
+    sweeper = raw.hydra.sweeper
+    searching = search.is_search(sweeper)
+    _check_sweep(parsed, sweeper)
+    if searching:
+        search.check_space(sweeper, overrides, CONF)
+        search.open_studies(sweeper, fixed)
     store = open_store(fixed)
     experiment, _ = ensure_experiment(store, store.experiment + CANDIDATES)
     end_abandoned(store)
-    sweep = open_sweep(store, experiment, fixed, overrides, fresh)
+    sweep = open_sweep(store, experiment, fixed, overrides, fresh, searching)
     sweep.to_environment()
-    status = "KILLED"
+    status, began, stopped = "KILLED", time.time(), None
     try:
-        done = _all_done(sweep, parsed, raw.hydra.sweeper)
-        stopped = None if done else _multirun(overrides, raw.hydra.job_logging)
+        if not _all_done(sweep, parsed, sweeper):
+            more = search.settings(sweep, sweeper, fixed.seed) if searching else []
+            stopped = _multirun([*MASKED, *more, *overrides], raw.hydra.job_logging)
         status = "FAILED" if stopped else "FINISHED"
     except KeyboardInterrupt:
-        log.warning(
-            "Stopped. What is finished stays, and the same command goes on from there: "
-            "retrain train -m %s",
-            shlex.join(overrides),
-        )
+        log.warning("%s retrain train -m %s", STOPPED, shlex.join(overrides))
         raise
     finally:
         # Hydra's own callback for the end of a multirun is not called when a job fails.
         end_abandoned(store)  # a launcher may have ended its workers
         failures = summarize(sweep, fixed.data)
+        failures = search.that_matter(failures, sweeper, began) if searching else failures
         ended = "FAILED" if failures and status == "FINISHED" else status
         store.client.set_terminated(sweep.parent, ended)
-    _raise(failures, stopped, sweep)
+    _raise(failures, stopped, sweep, search.NARROW if searching else AGAIN)
 
 
 def job(composed: omegaconf.DictConfig) -> float:
@@ -147,7 +156,9 @@ def _is_plain(sweeper: omegaconf.DictConfig) -> bool:
     return str(sweeper.get("_target_", "")).endswith("BasicSweeper")
 
 
-def _raise(failures: Sequence[Failure], stopped: Exception | None, sweep: Sweep) -> None:
+def _raise(
+    failures: Sequence[Failure], stopped: Exception | None, sweep: Sweep, again: str
+) -> None:
     """Raises RetrainError for a sweep that did not end well."""
     if failures:
         shown = [f"{failed.job}: {failed.error.rstrip('.')}" for failed in failures[:MOST_SHOWN]]
@@ -156,7 +167,7 @@ def _raise(failures: Sequence[Failure], stopped: Exception | None, sweep: Sweep)
             f"{len(failures)} job(s) of the sweep failed, the others are ranked above. "
             f"{'; '.join(shown)}{more}. Their runs in MLflow (child runs of {sweep.parent}) hold "
             "their configuration and the whole error.",
-            hint="the same command runs them again, and only them",
+            hint=again,
         )
     if isinstance(stopped, hydra.errors.HydraException):
         why = configuration.first_lines(stopped)
@@ -175,7 +186,10 @@ def _multirun(overrides: Sequence[str], logs: omegaconf.DictConfig) -> Exception
         hydra.main(
             config_path=str(CONF.resolve()),
             config_name="config",
-            execution_whitelist=list(named_code(omegaconf.OmegaConf.to_container(logs), LOGGING)),
+            execution_whitelist=[
+                FORMATTER,
+                *named_code(omegaconf.OmegaConf.to_container(logs), LOGGING),
+            ],
         )(job)()
     except Exception as error:
         return error
@@ -192,8 +206,8 @@ def _check_sweep(parsed: Sequence[Override], sweeper: omegaconf.DictConfig) -> N
                 f"`{override.input_line}`: the plain sweeper tries every value there is, and an "
                 "interval has no end of them.",
                 hint=f"list values (`{override.key_or_group}=0.01,0.1` or `choice(...)`, "
-                "`range(...)`), or choose a sweeper that searches: `pip install -c constraints.txt "
-                "-e '.[search]'`, then `hydra/sweeper=optuna`",
+                f"`range(...)`), or choose a sweeper that searches: `{search.EXTRA}`, then "
+                "`hydra/sweeper=optuna`",
             )
         if override.is_choice_sweep() and override.key_or_group in groups:
             for value in configuration.swept_values(override):

@@ -30,6 +30,8 @@ from retrain.workspace import SNAPSHOT
 # conf/, code and snapshot, and whether runs of other sweeps count.
 PARENT, GIVEN, FRESH = "RETRAIN_SWEEP_RUN", "RETRAIN_SWEEP_GIVEN", "RETRAIN_SWEEP_FRESH"
 SWEEP_TAG, JOB_TAG, KNOWN_TAG = "sweep", "job", "known_from"
+# How a sweep is run, and not what it tries: the same sweep goes on with another launcher.
+HOW = ("hydra.launcher", "hydra/launcher", "hydra.sweeper.n_jobs", "hydra.sweeper.n_trials")
 MOST_RUNS = 50_000  # in one answer of MLflow
 # Of a run that is known from before.
 COPIED = (DIGEST_TAG, "kind", "model", "strategy", "snapshot", "validation_window", "git_commit")
@@ -136,11 +138,17 @@ def job_name(overrides: Sequence[str]) -> str:
 
 
 def open_sweep(
-    store: Store, experiment: str, config: Config, overrides: Sequence[str], fresh: bool
+    store: Store,
+    experiment: str,
+    config: Config,
+    overrides: Sequence[str],
+    fresh: bool,
+    joint: bool = False,
 ) -> Sweep:
-    """The parent run that the same command on the same project has begun, else a new one."""
+    """The parent run that the same command on the same project has begun, else a new one; `joint`
+    where several may begin it at the same moment, and work on it together."""
     given = _given(config)
-    tag = _digest([given, *overrides])
+    tag = _digest([given, *(one for one in overrides if not one.lstrip("+").startswith(HOW))])
     query = f"tags.kind = 'sweep' and tags.{SWEEP_TAG} = '{tag}'"
     newest = ["attributes.start_time DESC"]
     found = store.client.search_runs([experiment], query, max_results=1, order_by=newest)
@@ -153,7 +161,21 @@ def open_sweep(
         tags |= {"overrides": fit_text(" ".join(overrides), 4900)}
         made = store.client.create_run(experiment, run_name="sweep", tags=masked_tags(tags))
         parent = made.info.run_id
+        if joint and not fresh:
+            parent = _first_of_several(store, experiment, query, parent)
     return Sweep(store, experiment, parent, given, fresh)
+
+
+def _first_of_several(store: Store, experiment: str, query: str, own: str) -> str:
+    """The parent run that all workers take who began at the same moment."""
+    time.sleep(1)  # by then the others' runs are in the store
+    query += " and attributes.status = 'RUNNING'"
+    order = ["attributes.start_time ASC", "attributes.run_id ASC"]
+    found = store.client.search_runs([experiment], query, max_results=1, order_by=order)
+    first = str(found[0].info.run_id) if found else own
+    if first != own:
+        store.client.delete_run(own)
+    return first
 
 
 def digest_of(config: Config) -> str | None:
@@ -171,6 +193,11 @@ def read_record(run: mlflow.entities.Run) -> CandidateRecord:
 
 def succeeded(run: mlflow.entities.Run) -> bool:
     return str(run.info.status) == "FINISHED"
+
+
+def at_work(run: mlflow.entities.Run) -> bool:
+    """Whether another process, perhaps on another machine, may still be at it."""
+    return str(run.info.status) == "RUNNING"
 
 
 def _given(config: Config) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from retrain.commands import candidate
 from retrain.commands.candidate import CandidateRecord
-from retrain.commands.sweep_runs import Sweep, read_record, succeeded
+from retrain.commands.sweep_runs import Sweep, at_work, read_record, succeeded
 from retrain.config import DataConfig
 from retrain.errors import RetrainError
 from retrain.gate.estimates import Estimate, jackknife
@@ -29,6 +29,7 @@ class Failure:
 
     job: str
     error: str
+    started: float = 0.0  # seconds since 1970
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,13 @@ def summarize(sweep: Sweep, data: DataConfig) -> list[Failure]:
     print_table(header, rows, width=120, title="Candidates on the validation window", gap=3)
     print("\n".join(["", *notes]))
     failures = [
-        Failure(one.name, one.run.data.tags.get(candidate.ERROR_TAG, "it was stopped"))
+        Failure(
+            one.name,
+            one.run.data.tags.get(candidate.ERROR_TAG, "it was stopped"),
+            one.run.info.start_time / 1000,
+        )
         for one in ranked
-        if not succeeded(one.run)
+        if not succeeded(one.run) and not at_work(one.run)
     ]
     lines = [*(escape_markdown(note) for note in notes), "", *markdown_table(header, rows)]
     failed = [f"{failure.job} failed: {failure.error}" for failure in failures]
@@ -159,9 +164,10 @@ def _table(ranked: Sequence[Ranked], data: DataConfig) -> tuple[list[str], list[
     rows = []
     for number, one in enumerate(ranked, 1):
         metrics = one.run.data.metrics if succeeded(one.run) else {}
+        missing = "running" if at_work(one.run) else "failed"
 
-        def figure(name: str, metrics: dict[str, float] = metrics) -> str:
-            return f"{metrics[name]:.4f}" if name in metrics else "failed"
+        def figure(name: str, metrics: dict[str, float] = metrics, missing: str = missing) -> str:
+            return f"{metrics[name]:.4f}" if name in metrics else missing
 
         values = [figure(f"{name}/validation") for name in shown]
         seconds, run = figure("training/fit_seconds"), one.run.info.run_id[:8]

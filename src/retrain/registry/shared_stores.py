@@ -10,7 +10,7 @@ from pathlib import Path
 
 from retrain.errors import StoreError
 from retrain.knock import TIMEOUT_SECONDS, knock_at_port, knock_at_web
-from retrain.lazy import filelock, mlflow, sqlalchemy
+from retrain.lazy import filelock, mlflow, optuna, sqlalchemy
 from retrain.masking import mask
 
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -77,6 +77,28 @@ def prepare_database(address: str) -> None:
         mlflow.MlflowClient(address).search_experiments(max_results=1)
 
 
+def prepare_studies(address: str) -> str:
+    """Let Optuna create its tables, as MLflow's are; returns the address that leads to them.
+
+    In PostgreSQL they get a schema of their own: both libraries keep the state of their tables in a
+    table of one name.
+    """
+    check_server(address)
+    url = sqlalchemy.engine.make_url(address)
+    with contextlib.ExitStack() as stack:
+        if url.get_backend_name() == "sqlite":
+            stack.enter_context(_sqlite_lock(url.database))
+        elif url.get_backend_name() == "postgresql":
+            connection = stack.enter_context(_connect(address))
+            _wait_for_lock(connection)
+            connection.execute(sqlalchemy.text("create schema if not exists optuna"))
+            options = " ".join([*url.normalized_query.get("options", ()), "-csearch_path=optuna"])
+            url = url.update_query_dict({"options": options})
+        address = url.render_as_string(hide_password=False)
+        optuna.storages.RDBStorage(address).engine.dispose()
+    return address
+
+
 @contextlib.contextmanager
 def _sqlite_lock(database: str | None) -> Iterator[None]:
     """A lock beside the file is held."""
@@ -94,6 +116,21 @@ def _sqlite_lock(database: str | None) -> Iterator[None]:
 @contextlib.contextmanager
 def _postgres_lock(address: str) -> Iterator[bool]:
     """Whether the database has been prepared; if not, its advisory lock is held."""
+    with _connect(address) as connection:
+        if _is_prepared(connection):
+            yield True
+            return
+        _wait_for_lock(connection)
+        yield _is_prepared(connection)
+
+
+def _wait_for_lock(connection: sqlalchemy.Connection) -> None:
+    """Closing the connection gives the lock back."""
+    connection.execute(sqlalchemy.text(f"select pg_advisory_lock({_ADVISORY_LOCK})"))
+
+
+def _connect(address: str) -> sqlalchemy.Connection:
+    """Raises StoreError where the database does not let us in."""
     try:
         engine = sqlalchemy.create_engine(
             address,
@@ -101,15 +138,9 @@ def _postgres_lock(address: str) -> Iterator[bool]:
             connect_args={"connect_timeout": TIMEOUT_SECONDS},
             isolation_level="AUTOCOMMIT",
         )
-        connection = engine.connect()
+        return engine.connect()
     except (ImportError, sqlalchemy.exc.SQLAlchemyError) as error:
         raise _no_entry(address, error) from error
-    with connection:
-        if _is_prepared(connection):
-            yield True
-            return
-        connection.execute(sqlalchemy.text(f"select pg_advisory_lock({_ADVISORY_LOCK})"))
-        yield _is_prepared(connection)  # closing the connection gives the lock back
 
 
 def _is_prepared(connection: sqlalchemy.Connection) -> bool:
