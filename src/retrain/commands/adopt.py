@@ -20,6 +20,7 @@ from retrain.commands.sweep_runs import digest_of, read_record, succeeded
 from retrain.config import Config
 from retrain.errors import ConfigError, RetrainError
 from retrain.lazy import hydra, mlflow, omegaconf
+from retrain.models.fitting import build_pipeline
 from retrain.origins import OVERLAYS, list_groups
 from retrain.registry.store import CANDIDATES, Store, is_missing, open_store
 from retrain.targets import named_code
@@ -37,6 +38,7 @@ def run(config: Config, options: argparse.Namespace) -> None:
     wanted = _composed(CONF, overrides)
     _refuse_foreign_code(wanted, found.info.run_id)
     checked = configuration.compose(CONF, overrides)
+    build_pipeline(checked)  # a parameter that nothing knows would stop the next `dvc repro`
     files = _changed(configuration.parse_overrides(overrides))
     _refuse_other_effect(files, wanted)
     if not files:
