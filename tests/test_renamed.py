@@ -137,3 +137,14 @@ def test_a_method_of_ones_own_class_may_keep_its_old_name(
 
     assert "Mine.decide" in caplog.text and "Own.evaluate" in caplog.text
     assert Mine().decide(None).retrain and Own().evaluate(None).outcome is Outcome.passed  # type: ignore[abstract, arg-type]
+
+
+def test_a_key_that_moved_to_another_section_is_read_from_its_old_one(old_conf: Path) -> None:
+    path = old_conf / "config.yaml"
+    path.write_text(path.read_text().replace("backtest:\n", "backtest:\n  workers: 3\n"))
+    assert compose(old_conf).compute.workers == 3
+    assert compose(old_conf, ["backtest.workers=2"]).compute.workers == 2
+    with pytest.raises(ConfigError, match=r"`backtest.workers` and `compute.workers`"):
+        local = old_conf / "compute/local.yaml"
+        local.write_text(local.read_text().replace("workers: null", "workers: 4"))
+        compose(old_conf)

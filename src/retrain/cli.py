@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from retrain.config import Config
 
 STARTED = datetime.now(UTC)
+WITH_WORKERS = ("backtest", "gate-check")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         run(options)
-        if not options.multirun and options.verb != "backtest":  # there are workers to send home
+        if not options.multirun and options.verb not in WITH_WORKERS:  # who are sent home
             _leave()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -106,6 +106,14 @@ class Approval(enum.Enum):
     required = "required"
 
 
+class Backend(enum.Enum):
+    """What runs jobs: processes of this machine, a Dask cluster or a Ray cluster."""
+
+    local = "local"
+    dask = "dask"
+    ray = "ray"
+
+
 class _Section:
     """A part of the configuration: keys that it does not know are mistakes."""
 
@@ -200,7 +208,15 @@ class BacktestConfig(_Section):
     policies: Annotated[list[Name], MinLen(1)]
     gates: Annotated[list[Name], MinLen(1)]
     retraining_cost: NonNegative = 0.0  # in units of the loss, over one batch
-    workers: PositiveCount | None = None  # null: one for each core
+
+
+@dataclass(kw_only=True)
+class ComputeConfig(_Section):
+    """Where a backtest and the check of the gate train."""
+
+    backend: Backend = Backend.local
+    address: Name | None = None  # null: as the backend's own variable says
+    workers: PositiveCount | None = None  # jobs at a time; null: as many as there is room for
 
 
 @dataclass(kw_only=True)
@@ -229,6 +245,7 @@ class Config(_Section):
     monitoring: MonitoringConfig = field(default_factory=MonitoringConfig)
     tracking: TrackingConfig
     backtest: BacktestConfig
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
     trusted_types: list[Text]
     # Digests of what `_target_` names, by group; made, not configured.
     code: dict[str, str] = field(default_factory=dict)

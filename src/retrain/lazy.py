@@ -15,11 +15,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
+    "distributed",
     "filelock",
     "fsspec",
     "hydra",
     "jinja2",
-    "joblib",
     "matplotlib",
     "mlflow",
     "numpy",
@@ -29,6 +29,7 @@ __all__ = [
     "polars",
     "psutil",
     "pydantic",
+    "ray",
     "rich",
     "river",
     "ruamel",
@@ -59,6 +60,7 @@ class Library(ModuleType):
 
 
 if TYPE_CHECKING:
+    import distributed
     import filelock
     import fsspec
     import hydra
@@ -70,7 +72,6 @@ if TYPE_CHECKING:
     import hydra.types
     import hydra.utils
     import jinja2
-    import joblib
     import matplotlib
     import matplotlib.figure
     import mlflow
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
     import polars
     import psutil
     import pydantic
+    import ray
     import rich
     import rich.console
     import rich.progress

@@ -87,6 +87,16 @@ def _engine_digest(names: tuple[str, ...], here: Path) -> str:
     return digest_files(files, here)
 
 
+@functools.cache  # the same
+def all_code(root: Path) -> str:
+    """Digest of the whole engine and of the project's own modules in `root`/src: whether another
+    process runs the same."""
+    here, own = Path(__file__).resolve().parent, root.resolve() / "src"
+    engine = [path for path in here.rglob("*.py") if "template" not in path.relative_to(here).parts]
+    project = [path for path in own.rglob("*.py") if not path.is_relative_to(own / PACKAGE)]
+    return f"{digest_files(engine, here)} {digest_files(project, own)}"
+
+
 def _engine_files(path: Path) -> Iterator[Path]:
     """A module, or all modules and templates of a folder."""
     if path.is_file():

@@ -33,6 +33,7 @@ KEYS = {
     "gate.**.figure": "gate.**.resource",
     "policy.**.prior_ageing": "policy.**.prior_staleness_rate",
     "policy.**.prior_learning": "policy.**.prior_value_of_data",
+    "backtest.workers": "compute.workers",
 }
 # Of a batch in the manifest of a snapshot.
 BATCH_FIELDS = {
@@ -103,6 +104,7 @@ def with_current_names(content: Any, given: Sequence[str] = ()) -> Any:
         Where the files set both an old key and the one that replaces it.
     """
     set_by_hand = {override.lstrip("+~").partition("=")[0] for override in given}
+    moved: dict[str, tuple[Any, str]] = {}  # to another section
 
     def visit(node: Any, path: str) -> Any:
         if isinstance(node, list):
@@ -115,18 +117,32 @@ def with_current_names(content: Any, given: Sequence[str] = ()) -> Any:
             now = _replaced(key, KEYS)
             if now != key:
                 _warn(key, now)
-                name = now.rpartition(".")[2]
+                section, _, name = now.rpartition(".")
+                if section != path:
+                    moved[now] = value, key
+                    continue
                 if name in node and now in set_by_hand:
                     continue
                 if name in node:
-                    raise ConfigError(
-                        f"`{key}` and `{now}` are both set under conf/, and are one key.",
-                        hint=f"take `{key}` away: that is its old name",
-                    )
+                    raise _both(key, now)
             renamed[name] = visit(value, key)
         return renamed
 
-    return visit(content, "")
+    found = visit(content, "")
+    for now, (value, old) in moved.items():
+        section, _, name = now.rpartition(".")
+        if found.setdefault(section, {}).get(name) is None:
+            found[section][name] = value
+        elif now not in set_by_hand and value is not None:
+            raise _both(old, now)
+    return found
+
+
+def _both(old: str, now: str) -> ConfigError:
+    return ConfigError(
+        f"`{old}` and `{now}` are both set under conf/, and are one key.",
+        hint=f"take `{old}` away: that is its old name",
+    )
 
 
 def with_original_names(content: Any, path: str = "") -> Any:

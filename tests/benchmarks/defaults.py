@@ -168,7 +168,7 @@ def replay(name: str) -> Outcome:
     from retrain.data.snapshot import SnapshotStore
     from retrain.workspace import SNAPSHOT
 
-    config = compose(CONF, ["backtest.workers=1"])
+    config = compose(CONF, ["compute.workers=1"])
     manifests = list(arrivals(config))
     newest = manifests[-1]
     batches = [batch for batch in newest.batches if batch.rows]

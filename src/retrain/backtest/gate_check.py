@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -27,7 +28,7 @@ from retrain.data.windows import Window, Windows, batches_in, plan_windows
 from retrain.errors import DataError
 from retrain.gate.checks import NonInferiority, Superiority
 from retrain.gate.comparison import Verdict
-from retrain.gate.decision import CheckSpec, decide
+from retrain.gate.decision import CheckSpec, build_checks, decide
 from retrain.gate.estimates import CHALLENGER, INCUMBENT
 from retrain.models import fitting
 from retrain.models.block_sums import Array
@@ -62,13 +63,47 @@ class EvaluationPoint:
         return pl.concat([self.old, self.fresh])
 
 
+@dataclass(frozen=True)
+class PointJob:
+    """One point of the history to try: `labelled` are the batches up to the next one, of which
+    `number` was the newest that was known. With `most_rows`, only every so many rows of the past
+    are kept."""
+
+    config: Config
+    labelled: Sequence[Batch]
+    number: int
+    windows: Windows
+    most_rows: int | None
+
+    def read(self, snapshot: SnapshotStore) -> EvaluationPoint:
+        """Its rows."""
+        labelled, evaluation = self.labelled, self.windows.evaluation
+        time_column = self.config.data.time_column
+
+        def read(window: Window, batches: Sequence[Batch]) -> pl.DataFrame:
+            periods = [batch.period for batch in batches_in(batches, window)]
+            return window.rows(snapshot.read(periods), time_column)
+
+        newest, training = labelled[self.number], self.windows.training
+        border = min(newest.span[0], evaluation.start)
+        old = read(Window(training.start, border), labelled)
+        fresh = Window(border, training.end).rows(snapshot.read([newest.period]), time_column)
+        evaluated = read(evaluation, labelled[: self.number + 1])
+        following = [batch.period for batch in labelled[self.number + 1 :]]
+        later = snapshot.read(following) if following else evaluated
+        count, most = len(old) + len(fresh), self.most_rows
+        step = max(1, -(-count // most)) if most else 1
+        return EvaluationPoint(
+            newest.period, old.gather_every(step), fresh.gather_every(step), evaluated, later
+        )
+
+
 def find_points(
     config: Config, snapshot: SnapshotStore, count: int, most_rows: int | None
-) -> Iterator[EvaluationPoint]:
+) -> list[PointJob]:
     """The newest `count` batches that have a past and, where there is one, a next batch.
 
-    With `most_rows`, only every so many rows of the past are kept. Raises DataError when no batch
-    has a past.
+    Raises DataError when no batch has a past.
     """
     labelled, windows = snapshot.manifest().labelled, {}
     for number in range(1, len(labelled)):
@@ -80,35 +115,16 @@ def find_points(
             hint="let more batches arrive",
         )
     numbers = [number for number in windows if number + 1 < len(labelled)] or list(windows)
-    for number in numbers[-count:]:
-        yield _point(config, snapshot, labelled[: number + 2], number, windows[number], most_rows)
+    return [
+        PointJob(config, labelled[: number + 2], number, windows[number], most_rows)
+        for number in numbers[-count:]
+    ]
 
 
-def _point(
-    config: Config,
-    snapshot: SnapshotStore,
-    labelled: Sequence[Batch],
-    number: int,
-    windows: Windows,
-    most_rows: int | None,
-) -> EvaluationPoint:
-    def read(window: Window, batches: Sequence[Batch]) -> pl.DataFrame:
-        periods = [batch.period for batch in batches_in(batches, window)]
-        return window.rows(snapshot.read(periods), config.data.time_column)
-
-    newest, evaluation = labelled[number], windows.evaluation
-    border = min(newest.span[0], evaluation.start)
-    old = read(Window(windows.training.start, border), labelled)
-    fresh = Window(border, windows.training.end).rows(
-        snapshot.read([newest.period]), config.data.time_column
-    )
-    evaluated = read(evaluation, labelled[: number + 1])
-    following = [batch.period for batch in labelled[number + 1 :]]
-    later = snapshot.read(following) if following else evaluated
-    step = max(1, -(-(len(old) + len(fresh)) // most_rows)) if most_rows else 1
-    return EvaluationPoint(
-        newest.period, old.gather_every(step), fresh.gather_every(step), evaluated, later
-    )
+def try_point(job: PointJob, snapshot: Path) -> list[Trial]:
+    """Every scenario of one point, once."""
+    check = GateCheck(job.config, build_checks(job.config.gate, True, job.config.data))
+    return list(check.trials(job.read(SnapshotStore(snapshot))))
 
 
 class GateCheck:

@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -27,6 +26,7 @@ import numpy as np
 import polars as pl
 
 from retrain import __version__
+from retrain.backtest.compute import run_jobs
 from retrain.backtest.corruptions import Corruption
 from retrain.config import Config, Task, build, feature_types
 from retrain.data.manifest import Batch
@@ -34,7 +34,8 @@ from retrain.data.profiles import sample_rows
 from retrain.data.schema import Schema
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window, Windows, batches_in, plan_windows
-from retrain.lazy import joblib, rich, skops
+from retrain.errors import ModelError
+from retrain.lazy import rich, skops
 from retrain.models.block_sums import Array
 from retrain.models.fitting import known_classes, predict
 from retrain.models.model_files import MODEL_FILE, load_model
@@ -47,6 +48,7 @@ from retrain.monitoring.drift import PAIRS
 from retrain.workspace import atomic_write
 
 INFO, SAMPLES = "fit.json", "known.npz"
+VISIBLE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -197,19 +199,18 @@ class ModelCache:
         return dataclasses.replace(self.known[job.folder], number=job.number)
 
     def train(self, jobs: Iterable[FitJob]) -> None:
-        """Train what no earlier backtest has left behind, each with one thread, the largest
-        first."""
+        """Train what no earlier backtest has left behind, the largest first."""
         missing = {job.folder: job for job in jobs if not (self.cache / job.folder).is_dir()}
         if not missing:
             return
         started = time.perf_counter()
         ordered = sorted(missing.values(), key=lambda job: -job.number)
-        work = (joblib.delayed(train_and_store)(job, self.cache, self.snapshot) for job in ordered)
-        workers = ordered[0].config.backtest.workers or os.cpu_count()
-        with joblib.parallel_config(backend="loky", n_jobs=workers, inner_max_num_threads=1):
-            done = joblib.Parallel(return_as="generator_unordered")(work)
-            for _ in rich.progress.track(done, "Training", total=len(missing), transient=True):
-                pass
+        work = functools.partial(
+            train_and_store, cache=self.cache.resolve(), snapshot=self.snapshot.resolve()
+        )
+        done = run_jobs(work, ordered, ordered[0].config.compute)
+        for number, _ in rich.progress.track(done, "Training", total=len(ordered), transient=True):
+            _await(self.cache / ordered[number].folder)
         self.trained += len(missing)
         self.seconds += time.perf_counter() - started
 
@@ -281,6 +282,19 @@ def train_and_store(job: FitJob, cache: Path, snapshot: Path) -> None:
             raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _await(folder: Path) -> None:
+    """Shared file systems show what other machines wrote after a while. Raises ModelError where it
+    doesn't come."""
+    for _ in range(VISIBLE_SECONDS):
+        if folder.is_dir():
+            return
+        time.sleep(1)
+    raise ModelError(
+        f"A worker has stored a model in {folder}, but it is not there.",
+        hint="share the project's folder with all workers under the same path",
+    )
 
 
 def _load_parent(job: FitJob, cache: Path) -> ParentModel | None:

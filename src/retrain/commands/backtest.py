@@ -20,6 +20,7 @@ from retrain.backtest.outcome import Outcome, Plan
 from retrain.backtest.regret import best_sequence, forecast_in_hindsight, loss_matrix
 from retrain.backtest.replay import ALWAYS_PROMOTE, BETTER_POINT_ESTIMATE, Replay, simulate
 from retrain.backtest.result import Result
+from retrain.clusters import connect
 from retrain.commands.conf_files import show_and_write
 from retrain.config import Config, class_name
 from retrain.data.snapshot import SnapshotStore
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> None:
     be."""
     started = time.perf_counter()
     config, grid = read_grid(CONF, options.overrides)
+    connect(config.compute)  # what doesn't answer is said first
     plans = build_plans(CONF, grid)
     history = read_history(config, SnapshotStore(SNAPSHOT), plans)
     result = summarize(history, plans, simulate(history, plans))

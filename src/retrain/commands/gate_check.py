@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Sequence
 
-from retrain.backtest.gate_check import GateCheck, find_points
+from retrain.backtest.compute import run_jobs
+from retrain.backtest.gate_check import find_points, try_point
 from retrain.backtest.gate_check_summary import (
     BETTER,
     Line,
@@ -18,10 +20,10 @@ from retrain.backtest.gate_check_summary import (
     share_interval,
     summarize,
 )
+from retrain.clusters import connect
 from retrain.config import Config
 from retrain.data.snapshot import SnapshotStore
 from retrain.errors import PromotionError
-from retrain.gate.decision import build_checks
 from retrain.report.terminal import print_table
 from retrain.workspace import GATE_CHECK, SNAPSHOT, write_json
 
@@ -34,14 +36,19 @@ HEADER = (
 
 def run(config: Config, options: argparse.Namespace) -> None:
     """Raises PromotionError when equal or worse challengers were promoted wrongly too often."""
-    check = GateCheck(config, build_checks(config.gate, True, config.data))
+    connect(config.compute)  # what doesn't answer is said first
     batches, rows = (QUICK_BATCHES, QUICK_ROWS) if options.quick else (options.batches, None)
-    trials: list[Trial] = []
-    for point in find_points(config, SnapshotStore(SNAPSHOT), batches, rows):
-        started = time.perf_counter()
-        trials += check.trials(point)
-        count, seconds = len(point.known), time.perf_counter() - started
-        log.info("Batch %s: %s rows to train on, %.0f s", point.batch, f"{count:,}", seconds)
+    points = find_points(config, SnapshotStore(SNAPSHOT), batches, rows)
+    found: dict[int, list[Trial]] = {}
+    started = time.perf_counter()
+    work = functools.partial(try_point, snapshot=SNAPSHOT.resolve())
+    for number, one in run_jobs(work, points, config.compute):
+        found[number] = one
+        seconds = time.perf_counter() - started
+        log.info(
+            "Batch %s: tried, %d of %d, %.0f s", one[0].batch, len(found), len(points), seconds
+        )
+    trials = [trial for number in range(len(points)) for trial in found[number]]
     lines = summarize(trials)
     _show(lines)
     write_json(GATE_CHECK, [dataclasses.asdict(trial) for trial in trials])
