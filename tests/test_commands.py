@@ -15,6 +15,9 @@ import polars as pl
 import pytest
 from conftest import Project, flights, free_port
 
+from retrain.commands import sweep
+from retrain.commands.sweep_runs import FRESH, GIVEN, PARENT
+
 
 def candidates(project: Project) -> list:
     client = project.client()
@@ -45,11 +48,11 @@ def test_a_candidate_leaves_champion_and_pipeline_alone(grown: Project) -> None:
 def test_a_sweep_on_an_empty_store_loses_no_run(project: Project, launcher: list[str]) -> None:
     project.repro("snapshot")
     assert not (project.root / "mlflow.db").exists()
-    sweep = [
+    swept = [
         "model=hist_gradient_boosting,logistic_regression,dummy",
         "strategy=full,sliding_window",
     ]
-    result = project.run("retrain", "train", "-m", *sweep, *launcher)
+    result = project.run("retrain", "train", "-m", *swept, *launcher)
     runs = candidates(project)
     (parent,) = [run for run in runs if run.data.tags.get("kind") == "sweep"]
     children = [
@@ -91,6 +94,34 @@ def test_a_failing_job_does_not_stop_the_sweep_but_its_exit_code(grown: Project)
     assert "failed" in note and "must be a float in the range (0.0, inf). Got -1 instead" in note
     assert parent.data.tags["best"] == "model.estimator.learning_rate=0.1 data.metric=roc_auc"
     assert 0.5 < parent.data.metrics["roc_auc/validation"] < 1  # as it is, not as a sweeper is told
+
+
+def test_the_champions_recipe_is_a_row_of_a_sweep_once_and_is_only_marked_where_a_job_has_it(
+    grown: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(grown.root)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    for name in (PARENT, GIVEN, FRESH, "HYDRA_FULL_ERROR"):
+        monkeypatch.setenv(name, "")
+    for _ in range(2):
+        sweep.run(["model=dummy"])
+        (parent,) = [run for run in candidates(grown) if run.data.tags["kind"] == "sweep"]
+        children = [run for run in candidates(grown) if run.data.tags["kind"] == "candidate"]
+        assert {run.info.run_name for run in children} == {"model=dummy", "recipe of version 2"}
+        assert len(children) == 2 and parent.data.tags["best"] == "model=dummy", "a job's"
+        assert "The first is the champion's recipe (version 2)" in capsys.readouterr().out
+
+    sweep.run(["seed=20130101"])  # the seed of conf/
+    found = [run for run in candidates(grown) if run.info.run_name == "seed=20130101"]
+    assert len(found) == 1 and len(candidates(grown)) == 3 + 2, "a sweep and a job more"
+    assert "seed=20130101 (champion)" in capsys.readouterr().out
+
+    version = grown.client().get_model_version("slice", "2")
+    grown.client().log_text(version.run_id, "model: {}", "config.yaml")
+    sweep.run(["model=dummy", "seed=7"])
+    said = capsys.readouterr().out
+    assert "config.yaml of version 2 is not known to the ledger" in said and "recipe of" not in said
+    assert len(candidates(grown)) == 5 + 2
 
 
 def test_scores_carry_version_and_time(grown: Project) -> None:

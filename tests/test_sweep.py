@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import pickle
+import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from argparse import Namespace
 from collections.abc import Iterator
@@ -16,11 +18,12 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 import pytest
+import yaml
 from conftest import REPOSITORY, Project, make_project
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 
-from retrain.commands import adopt, candidate, sweep, sweep_summary
+from retrain.commands import adopt, candidate, sweep, sweep_progress, sweep_summary
 from retrain.commands.candidate import Candidate, CandidateRecord
 from retrain.commands.sweep_runs import FRESH, GIVEN, JOB_TAG, PARENT, job_name
 from retrain.config import compose, compose_raw, parse_overrides, to_yaml
@@ -170,6 +173,43 @@ def test_a_finished_sweep_again_composes_no_job_and_an_equal_job_of_another_is_k
     assert len(runs_of(here, "sweep")) == 3
 
 
+def test_the_parent_run_holds_command_space_table_and_plots_and_a_job_that_fits_no_key_is_a_row(
+    here: Project,
+) -> None:
+    overrides = ["model=dummy", "seed=1,2", "data.name='a \"b\" % 模',slice"]
+    with pytest.raises(
+        RetrainError, match=r"2 job\(s\) of the sweep failed.*registered_model"
+    ) as raised:
+        sweep.run(overrides)
+    assert "hint:" not in raised.value.message and "GlobalHydra" not in raised.value.message
+    (parent,) = runs_of(here, "sweep")
+    assert shlex.split(parent.data.tags["overrides"]) == overrides
+    space = dict(one.split("=", 1) for one in overrides[1:])
+    assert parent.data.params == space
+    stored = Path(parent.info.artifact_uri)
+    assert yaml.safe_load((stored / "sweep.yaml").read_text()) == {
+        "overrides": overrides,
+        "space": space,
+    }
+    assert (stored / "summary.md").is_file() and (stored / "plots/history.svg").is_file()
+    statuses = sorted(run.info.status for run in runs_of(here))
+    assert statuses == ["FAILED"] * 2 + ["FINISHED"] * 2
+
+
+def test_a_sweep_that_ends_before_any_job_prints_no_table(
+    here: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match="gone"):
+        sweep.run(["model.estimator.gone=1,2"])
+    assert "Candidates on" not in capsys.readouterr().out
+
+
+def test_an_error_on_one_line_has_its_hint_in_brackets() -> None:
+    assert candidate.one_line(ConfigError("a: 1\nis odd.", hint="mend a")) == "a: 1 is odd (mend a)"
+    assert candidate.one_line(ValueError("odd")) == "ValueError: odd"
+    assert candidate.one_line(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -305,6 +345,49 @@ def test_more_is_better_is_ranked_the_other_way_and_other_rows_have_no_distance(
         sweep_summary._behind(one, CandidateRecord([], "mae", "rows", [1.0, None, 1.0]), "mae")
         is None
     )
+
+
+def test_progress_counts_what_is_done_in_this_call_and_is_silent_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(
+        status: str, value: float | None = None, end: float = 0, **tags: str
+    ) -> SimpleNamespace:
+        metrics = {} if value is None else {"r2/validation": value}
+        info = SimpleNamespace(status=status, end_time=end * 1000)
+        return SimpleNamespace(info=info, data=SimpleNamespace(metrics=metrics, tags=tags))
+
+    lines: list[str] = []
+    monkeypatch.setattr(sweep_progress, "EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(sweep_progress.log, "info", lambda form, line: lines.append(line))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    now = time.time() + 5
+    children = [
+        run("FINISHED", 0.5),
+        run("FAILED", end=now - 100),
+        run("FINISHED", 1.0, champion="2"),
+    ]
+    looked = threading.Event()
+
+    def look() -> list[SimpleNamespace]:
+        looked.set()
+        return list(children)
+
+    watched = SimpleNamespace(children=look)
+    with sweep_progress.progress(watched, "r2", 5, None):
+        children.append(run("FINISHED", 0.4))
+        assert not looked.wait(0.1)
+    children.pop()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("CI", raising=False)
+    with sweep_progress.progress(watched, "r2", None, 3):
+        assert looked.wait(120)
+        time.sleep(0.1)
+        deadline = time.monotonic() + 60
+        children += [run("FINISHED", 0.7), run("FAILED", end=now), run("RUNNING")]
+        while not lines and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert lines[-1].startswith("3 of 4 jobs done, 1 failed, best r2 0.7000, about ")
 
 
 def test_jobs_whose_long_names_begin_alike_are_all_ranked(here: Project) -> None:

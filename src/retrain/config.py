@@ -536,8 +536,14 @@ def load_params(path: Path = PARAMS) -> Config:
     no use."""
     if not path.is_file():
         raise ConfigError(f"{path} is missing.", hint="`dvc repro config` makes it from conf/")
-    content = with_current_names(load(path.read_text(encoding="utf-8")))
-    _refuse_misfits(find_misfits(Config, content), f"In {path}")
+    return read_resolved(path.read_text(encoding="utf-8"), str(path))
+
+
+def read_resolved(text: str, place: str) -> Config:
+    """A config that was resolved before, perhaps by an earlier engine. Raises ConfigError when it
+    is of no use."""
+    content = with_current_names(load(text))
+    _refuse_misfits(find_misfits(Config, content), f"In {place}")
     config: Config = adapter(Config).validate_python(content)
     allow(content)
     return config

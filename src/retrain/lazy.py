@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     import jinja2
     import matplotlib
     import matplotlib.figure
+    import matplotlib.ticker
     import mlflow
     import mlflow.data.meta_dataset
     import mlflow.entities
@@ -109,6 +110,7 @@ if TYPE_CHECKING:
     import scipy.special
     import scipy.stats
     import sklearn
+    import sklearn.ensemble
     import skops
     import skops.io
     import sqlalchemy

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,9 @@ def find_origin(key: str, conf: Path, overrides: Sequence[str]) -> str:
         given = override.lstrip("+~").partition("=")[0]
         if given == key or (key.startswith((f"{given}.", f"{given}[")) and given not in groups):
             return f"On the command line, `{override}`"
-    with hydra.initialize_config_dir(str(conf.resolve())):
+    running = hydra.core.global_hydra.GlobalHydra.instance()
+    in_job = running.is_initialized()  # of a sweep, whose Hydra reads the same folder
+    with nullcontext() if in_job else hydra.initialize_config_dir(str(conf.resolve())):
         loader = hydra.core.global_hydra.GlobalHydra.instance().config_loader()
         composed = loader.compute_defaults_list(
             "config", without_null(overrides, conf), hydra.types.RunMode.RUN

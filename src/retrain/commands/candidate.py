@@ -132,11 +132,12 @@ def train(
 
 
 def one_line(error: Exception) -> str:
-    """An error as it goes into a table or a tag."""
-    text = " ".join(mask(str(error)).split()) or type(error).__name__
-    if not isinstance(error, RetrainError):
-        text = f"{type(error).__name__}: {text}"
-    return text[:LONGEST_ERROR]
+    """An error as it goes into a table or a tag, where a hint has no line of its own."""
+    if isinstance(error, RetrainError):
+        text = f"{error.message.rstrip('.')} ({error.hint})" if error.hint else error.message
+    else:
+        text = f"{type(error).__name__}: {mask(str(error))}".removesuffix(": ")
+    return " ".join(text.split())[:LONGEST_ERROR]
 
 
 def _fit_and_score(config: Config, overrides: Sequence[str]) -> tuple[dict[str, float], float]:

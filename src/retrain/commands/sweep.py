@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING
 
 from retrain import config as configuration
 from retrain.commands import candidate, search
+from retrain.commands.champion_recipe import CHAMPION, ChampionRecipe, find_recipe, read_recipe
+from retrain.commands.sweep_progress import progress
 from retrain.commands.sweep_runs import (
+    ADDED_TAG,
     GIVEN,
     JOB_TAG,
     PARENT,
@@ -28,7 +31,7 @@ from retrain.commands.sweep_runs import (
 )
 from retrain.commands.sweep_summary import Failure, summarize
 from retrain.config import Config
-from retrain.errors import ConfigError, RetrainError
+from retrain.errors import ConfigError, RetrainError, StoreError
 from retrain.lazy import hydra, mlflow, omegaconf
 from retrain.models.metrics import lower_is_better
 from retrain.origins import OVERLAYS, list_groups, refuse_missing, without_null
@@ -68,13 +71,19 @@ def run(overrides: Sequence[str], fresh: bool = False) -> None:
     store = open_store(fixed)
     experiment, _ = ensure_experiment(store, store.experiment + CANDIDATES)
     end_abandoned(store)
-    sweep = open_sweep(store, experiment, fixed, overrides, fresh, searching)
+    space = searched(parsed, sweeper)
+    sweep = open_sweep(store, experiment, fixed, overrides, fresh, space, searching)
     sweep.to_environment()
     status, began, stopped = "KILLED", time.time(), None
+    champion = find_recipe(store, fixed)
     try:
-        if not _all_done(sweep, parsed, sweeper):
+        jobs, trials = list_jobs(parsed, sweeper), sweeper.get("n_trials")
+        if not _all_done(sweep, jobs):
             more = search.settings(sweep, sweeper, fixed.seed) if searching else []
-            stopped = _multirun([*MASKED, *more, *overrides], raw.hydra.job_logging)
+            with progress(sweep, fixed.data.metric, len(jobs) if jobs else None, trials):
+                stopped = _multirun([*MASKED, *more, *overrides], raw.hydra.job_logging)
+        if champion is not None and not isinstance(stopped, hydra.errors.HydraException):
+            _add_champion(sweep, champion, parsed, raw.hydra.job_logging)
         status = "FAILED" if stopped else "FINISHED"
     except KeyboardInterrupt:
         log.warning("%s retrain train -m %s", STOPPED, shlex.join(overrides))
@@ -82,7 +91,7 @@ def run(overrides: Sequence[str], fresh: bool = False) -> None:
     finally:
         # Hydra's own callback for the end of a multirun is not called when a job fails.
         end_abandoned(store)  # a launcher may have ended its workers
-        failures = summarize(sweep, fixed.data)
+        failures = summarize(sweep, fixed.data, champion)
         failures = search.that_matter(failures, sweeper, began) if searching else failures
         ended = "FAILED" if failures and status == "FINISHED" else status
         store.client.set_terminated(sweep.parent, ended)
@@ -97,10 +106,10 @@ def job(composed: omegaconf.DictConfig) -> float:
     search count a failed trial.
     """
     overrides = list(hydra.core.hydra_config.HydraConfig.get().overrides.task)
-    name = job_name(overrides)
+    name = os.environ.get(CHAMPION) or job_name(overrides)
     try:
         config = _checked(composed, name)
-        value = _value(config, overrides)
+        value = _value(config, name, overrides)
     except Exception as error:  # whatever a recipe raises; its run is marked as failed
         log.error("%s failed: %s", name, error)
         # One that every launcher can hand from process to process.
@@ -108,25 +117,51 @@ def job(composed: omegaconf.DictConfig) -> float:
     return value if lower_is_better(config.data.metric) else -value
 
 
-def _value(config: Config, overrides: Sequence[str]) -> float:
+def _value(config: Config, name: str, overrides: Sequence[str]) -> float:
     """The primary metric of a candidate: as an equal one's run holds it, else from a new run."""
-    metric, name = config.data.metric, job_name(overrides)
-    sweep, digest = Sweep.of_environment(open_store(config)), digest_of(config)
-    known = sweep.known(digest, overrides) if digest else None
+    metric, sweep = config.data.metric, Sweep.of_environment(open_store(config))
+    tags = {JOB_TAG: sweep.job_tag(name)}
+    if os.environ.get(CHAMPION):
+        champion = read_recipe(sweep.store, config)
+        if champion is None or champion.name != name:
+            raise StoreError("The champion has changed meanwhile.")
+        config, tags[ADDED_TAG] = champion.config, str(champion.version)
+    digest = digest_of(config)
+    known = sweep.known(digest, name, overrides, tags) if digest else None
     if known is not None:
         value = float(known.data.metrics[f"{metric}/validation"])
         log.info("%s: %s %.4f, known from before", name, metric, value)
         return value
-    tags = {JOB_TAG: sweep.job_tag(name)}
     trained = candidate.train(config, overrides, sweep.parent, name, tags)
     value = trained.metrics[metric]
     log.info("%s: %s %.4f, %.1f s to fit", name, metric, value, trained.fit_seconds)
     return value
 
 
-def _all_done(sweep: Sweep, parsed: Sequence[Override], sweeper: omegaconf.DictConfig) -> bool:
+def _add_champion(
+    sweep: Sweep,
+    champion: ChampionRecipe,
+    parsed: Sequence[Override],
+    logs: omegaconf.DictConfig,
+) -> None:
+    """One more job, where the others run: the champion's recipe, unless a job is that already."""
+    if any(succeeded(run) and champion.is_of(run) for run in sweep.children()):
+        return
+    kept = [
+        str(one.input_line)
+        for one in parsed
+        if not one.is_sweep_override()
+        and not one.key_or_group.startswith(("hydra.sweeper", "hydra/sweeper", "sweep"))
+    ]
+    one_job = ["hydra/sweeper=basic", "hydra.sweeper.params=null"]
+    told = f"+hydra.job.env_set.{CHAMPION}='{champion.name}'"
+    stopped = _multirun([*MASKED, *kept, *one_job, told], logs)
+    if isinstance(stopped, hydra.errors.HydraException):
+        log.warning("%s was not tried: %s", champion.name, configuration.first_lines(stopped))
+
+
+def _all_done(sweep: Sweep, listed: Sequence[Sequence[str]] | None) -> bool:
     """Whether every job of a plain sweep has a finished run, so that none needs to be composed."""
-    listed = list_jobs(parsed, sweeper)
     if listed is None:
         return False
     done = {run.data.tags.get(JOB_TAG) for run in sweep.children() if succeeded(run)}
@@ -137,13 +172,27 @@ def list_jobs(parsed: Sequence[Override], sweeper: omegaconf.DictConfig) -> list
     """The overrides of each job of a plain sweep; None where the sweeper chooses on its way."""
     if not _is_plain(sweeper):
         return None
-    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     choices = [
         [f"{one.get_key_element()}={value}" for value in _values(one)]
-        for one in [*configuration.parse_overrides(params), *parsed]
-        if not one.key_or_group.startswith(("hydra.", "hydra/"))  # no part of a job
+        for one in _of_jobs(parsed, sweeper)
     ]
     return [list(job) for job in itertools.product(*choices)]
+
+
+def searched(parsed: Sequence[Override], sweeper: omegaconf.DictConfig) -> dict[str, str]:
+    """The search space: what was asked for each key that varies, as it was written."""
+    found = (one for one in _of_jobs(parsed, sweeper) if one.is_sweep_override())
+    return {one.key_or_group: str(one.input_line).partition("=")[2] for one in found}
+
+
+def _of_jobs(parsed: Sequence[Override], sweeper: omegaconf.DictConfig) -> list[Override]:
+    """What shapes a job, from the sweeper's own settings and from the command line."""
+    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    return [
+        one
+        for one in [*configuration.parse_overrides(params), *parsed]
+        if not one.key_or_group.startswith(("hydra.", "hydra/"))
+    ]
 
 
 def _values(override: Override) -> list[str]:
@@ -227,7 +276,7 @@ def _checked(composed: omegaconf.DictConfig, name: str) -> Config:
     choices, overrides = dict(settings.runtime.choices), list(settings.overrides.task)
     try:
         return configuration.check(composed, CONF, choices, overrides)
-    except RetrainError as error:
+    except Exception as error:
         client, parent = mlflow.MlflowClient(), os.environ[PARENT]
         experiment = client.get_run(parent).info.experiment_id
         tags = {

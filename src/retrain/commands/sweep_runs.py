@@ -8,9 +8,10 @@ import dataclasses
 import hashlib
 import json
 import os
+import shlex
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from retrain.commands.candidate import DIGEST_TAG, RECORD, CandidateRecord
 from retrain.config import Config, to_yaml
 from retrain.data.manifest import read_manifest
 from retrain.lazy import mlflow
+from retrain.masking import mask_tree
 from retrain.models.digests import candidate_digest
 from retrain.own_code import digest_files, engine_digest
-from retrain.registry.names import fit_text
+from retrain.registry.names import LONGEST_TAG, fit_name, fit_text
 from retrain.registry.processes import PROCESS, this_process
 from retrain.registry.runs import CONFIG, masked_tags, read_artifact
 from retrain.registry.store import SUBMITTED_FROM, Store
@@ -32,6 +34,7 @@ PARENT, GIVEN, FRESH = "RETRAIN_SWEEP_RUN", "RETRAIN_SWEEP_GIVEN", "RETRAIN_SWEE
 SWEEP_TAG, JOB_TAG, KNOWN_TAG = "sweep", "job", "known_from"
 # How a sweep is run, and not what it tries: the same sweep goes on with another launcher.
 HOW = ("hydra.launcher", "hydra/launcher", "hydra.sweeper.n_jobs", "hydra.sweeper.n_trials")
+ADDED_TAG = "champion"  # version whose recipe a run has that no override of the sweep made
 MOST_RUNS = 50_000  # in one answer of MLflow
 # Of a run that is known from before.
 COPIED = (DIGEST_TAG, "kind", "model", "strategy", "snapshot", "validation_window", "git_commit")
@@ -85,9 +88,10 @@ class Sweep:
             kept[run.data.tags.get(JOB_TAG, str(run.info.run_name))] = run
         return sorted(kept.values(), key=lambda run: int(run.info.start_time))
 
-    def known(self, digest: str, overrides: Sequence[str]) -> mlflow.entities.Run | None:
+    def known(
+        self, digest: str, name: str, overrides: Sequence[str], tags: Mapping[str, str]
+    ) -> mlflow.entities.Run | None:
         """The child run of a job that has been done, made now where only another sweep did it."""
-        name = job_name(overrides)
         query = f"tags.{DIGEST_TAG} = '{digest}' and attributes.status = 'FINISHED'"
         if self.fresh:
             query += f" and tags.mlflow.parentRunId = '{self.parent}'"
@@ -99,20 +103,26 @@ class Sweep:
         for run in found:
             # One whose files are gone, or not what they were, is fitted again.
             with contextlib.suppress(mlflow.exceptions.MlflowException, OSError, ValueError):
-                return self._link(run, overrides)
+                return self._link(run, name, overrides, tags)
         return None
 
-    def _link(self, known: mlflow.entities.Run, overrides: Sequence[str]) -> mlflow.entities.Run:
+    def _link(
+        self,
+        known: mlflow.entities.Run,
+        name: str,
+        overrides: Sequence[str],
+        more: Mapping[str, str],
+    ) -> mlflow.entities.Run:
         """A child run with what another sweep found for the same recipe, snapshot and code."""
-        client, uri, name = self.store.client, known.info.artifact_uri, job_name(overrides)
+        client, uri = self.store.client, known.info.artifact_uri
         record = dataclasses.replace(read_record(known), overrides=list(overrides))
         config = read_artifact(uri, CONFIG).decode()
         tags = {key: known.data.tags[key] for key in COPIED if key in known.data.tags}
         tags |= {
             "mlflow.parentRunId": self.parent,
             KNOWN_TAG: known.info.run_id,
-            JOB_TAG: self.job_tag(name),
             PROCESS: this_process(),
+            **more,
         }
         made = client.create_run(self.experiment, run_name=fit_text(name), tags=tags).info.run_id
         now = int(time.time() * 1000)
@@ -143,10 +153,12 @@ def open_sweep(
     config: Config,
     overrides: Sequence[str],
     fresh: bool,
+    space: Mapping[str, str],
     joint: bool = False,
 ) -> Sweep:
-    """The parent run that the same command on the same project has begun, else a new one; `joint`
-    where several may begin it at the same moment, and work on it together."""
+    """The parent run that the same command on the same project has begun, else a new one, which
+    holds overrides and search space; `joint` where several may begin it at the same moment, and
+    work on it together."""
     given = _given(config)
     tag = _digest([given, *(one for one in overrides if not one.lstrip("+").startswith(HOW))])
     query = f"tags.kind = 'sweep' and tags.{SWEEP_TAG} = '{tag}'"
@@ -158,12 +170,26 @@ def open_sweep(
         store.client.set_tag(parent, PROCESS, this_process())
     else:
         tags = {"kind": "sweep", SWEEP_TAG: tag, PROCESS: this_process()}
-        tags |= {"overrides": fit_text(" ".join(overrides), 4900)}
+        tags |= {"overrides": fit_text(shlex.join(overrides), LONGEST_TAG)}
         made = store.client.create_run(experiment, run_name="sweep", tags=masked_tags(tags))
         parent = made.info.run_id
         if joint and not fresh:
             parent = _first_of_several(store, experiment, query, parent)
+        _store_request(store, parent, overrides, space)
     return Sweep(store, experiment, parent, given, fresh)
+
+
+def _store_request(
+    store: Store, parent: str, overrides: Sequence[str], space: Mapping[str, str]
+) -> None:
+    """What a sweep was asked for, for reading and for comparing in MLflow."""
+    asked = mask_tree({"overrides": list(overrides), "space": dict(space)})
+    store.client.log_dict(parent, asked, "sweep.yaml")
+    params = [
+        mlflow.entities.Param(fit_name(key), fit_text(values, LONGEST_TAG))
+        for key, values in asked["space"].items()
+    ]
+    store.client.log_batch(parent, params=params)
 
 
 def _first_of_several(store: Store, experiment: str, query: str, own: str) -> str:

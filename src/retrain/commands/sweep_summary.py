@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +13,21 @@ import numpy as np
 
 from retrain.commands import candidate
 from retrain.commands.candidate import CandidateRecord
-from retrain.commands.sweep_runs import Sweep, at_work, read_record, succeeded
+from retrain.commands.champion_recipe import ChampionRecipe
+from retrain.commands.sweep_runs import ADDED_TAG, Sweep, at_work, read_record, succeeded
 from retrain.config import DataConfig
 from retrain.errors import RetrainError
 from retrain.gate.estimates import Estimate, jackknife
 from retrain.lazy import mlflow
 from retrain.models.metrics import lower_is_better, shown_metrics
+from retrain.report import sweep_plots
 from retrain.report.formatting import TITLES, escape_markdown, markdown_table
+from retrain.report.sweep_plots import Trial
 from retrain.report.terminal import print_table
 
+log = logging.getLogger("retrain")
 LONGEST_NOTE = 4900
+SUMMARY_TAG = "summary_sha256"  # of what the parent run shows, set last
 MOST_NAMED = 10  # jobs in one sentence
 
 
@@ -46,6 +54,7 @@ class Ranked:
 
     run: mlflow.entities.Run
     loss: float
+    record: CandidateRecord | None = None
     behind: Estimate | None = None
 
     @property
@@ -53,16 +62,29 @@ class Ranked:
         return str(self.run.info.run_name)
 
     @property
+    def is_job(self) -> bool:
+        """Whether the sweep asked for it: the champion's recipe is added."""
+        return ADDED_TAG not in self.run.data.tags
+
+    @property
+    def scored(self) -> bool:
+        return math.isfinite(self.loss)
+
+    @property
     def tied(self) -> bool:
         """Whether it can't be told apart from the first."""
         return self.behind is not None and self.behind.interval()[0] <= 0
 
 
-def summarize(sweep: Sweep, data: DataConfig) -> list[Failure]:
-    """Rank the children on the terminal and in the parent run; returns those that failed."""
+def summarize(
+    sweep: Sweep, data: DataConfig, champion: ChampionRecipe | None = None
+) -> list[Failure]:
+    """Rank the children on the terminal and in the parent run; returns the jobs that failed."""
     ranked = rank(sweep.children(), data.metric)
-    header, rows = _table(ranked, data)
-    notes = _notes(ranked)
+    if not ranked:
+        return []  # what stopped it before any job says so
+    header, rows = _table(ranked, data, champion)
+    notes = [*_notes(ranked, champion), *_notes_of_champion(ranked, champion)]
     print()
     print_table(header, rows, width=120, title="Candidates on the validation window", gap=3)
     print("\n".join(["", *notes]))
@@ -73,27 +95,66 @@ def summarize(sweep: Sweep, data: DataConfig) -> list[Failure]:
             one.run.info.start_time / 1000,
         )
         for one in ranked
-        if not succeeded(one.run) and not at_work(one.run)
+        if one.is_job and not succeeded(one.run) and not at_work(one.run)
     ]
     lines = [*(escape_markdown(note) for note in notes), "", *markdown_table(header, rows)]
     failed = [f"{failure.job} failed: {failure.error}" for failure in failures]
     lines += ["", *(f"- {escape_markdown(line)}" for line in failed)] if failed else []
+    _store(sweep, ranked, data, champion, "\n".join(lines) + "\n")
+    return failures
+
+
+def _store(
+    sweep: Sweep,
+    ranked: Sequence[Ranked],
+    data: DataConfig,
+    champion: ChampionRecipe | None,
+    text: str,
+) -> None:
+    """Put table, best job and plots into the parent run, unless it has them already."""
     client, parent = sweep.store.client, sweep.parent
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if client.get_run(parent).data.tags.get(SUMMARY_TAG) == digest:
+        return
     try:
-        client.log_text(parent, "\n".join(lines) + "\n", "summary.md")
+        client.log_text(parent, text, "summary.md")
+        for name, svg in _draw(ranked, data, champion).items():
+            client.log_text(parent, svg, f"plots/{name}.svg")
     except OSError as error:
         raise RetrainError(
             f"The sweep's table can't be stored ({error.strerror or error}). The jobs that were "
             "finished stay.",
             hint="make room or mend the permissions, then the same command goes on from there",
         ) from error
-    client.set_tag(parent, "mlflow.note.content", "\n".join(lines)[:LONGEST_NOTE])
-    if ranked and math.isfinite(ranked[0].loss):
-        first, metric = ranked[0], f"{data.metric}/validation"
+    client.set_tag(parent, "mlflow.note.content", text[:LONGEST_NOTE])
+    first, metric = _best_job(ranked), f"{data.metric}/validation"
+    if first is not None:
         client.log_metric(parent, metric, first.run.data.metrics[metric])
         client.set_tag(parent, "best", first.name)
         client.set_tag(parent, "best_run", first.run.info.run_id)
-    return failures
+    client.set_tag(parent, SUMMARY_TAG, digest)
+
+
+def _draw(
+    ranked: Sequence[Ranked], data: DataConfig, champion: ChampionRecipe | None
+) -> dict[str, str]:
+    """The sweep's plots by name; none where no job came to a result, or one can't be drawn."""
+    if _best_job(ranked) is None:
+        return {}
+    metric, served = f"{data.metric}/validation", None
+    trials = []
+    for one in sorted(ranked, key=lambda one: int(one.run.info.start_time)):
+        value = one.run.data.metrics.get(metric, math.nan) if one.scored else math.nan
+        if champion is not None and champion.is_of(one.run) and one.scored:
+            served = value
+        pairs = (text.partition("=") for text in (one.record.overrides if one.record else ()))
+        if one.is_job:
+            trials.append(Trial({key.lstrip("+"): to for key, _, to in pairs}, value))
+    try:
+        return sweep_plots.draw(trials, data.metric, lower_is_better(data.metric), served)
+    except Exception as error:  # whatever a library can't draw: the ranking is what counts
+        log.warning("The sweep's plots can't be drawn: %s", candidate.one_line(error))
+        return {}
 
 
 def rank(children: Sequence[mlflow.entities.Run], metric: str) -> list[Ranked]:
@@ -104,18 +165,20 @@ def rank(children: Sequence[mlflow.entities.Run], metric: str) -> list[Ranked]:
         value = run.data.metrics.get(f"{metric}/validation", math.nan)
         return sign * value if succeeded(run) and math.isfinite(value) else math.inf
 
-    ranked = sorted((Ranked(run, loss(run)) for run in children), key=lambda one: one.loss)
-    first = _record(ranked[0]) if ranked else None
+    ranked = [Ranked(run, found := loss(run), _record(run, found)) for run in children]
+    ranked.sort(key=lambda one: one.loss)
     return [
-        Ranked(one.run, one.loss, _behind(_record(one), first, metric) if number else None)
+        dataclasses.replace(one, behind=_behind(one.record, ranked[0].record, metric))
+        if number
+        else one
         for number, one in enumerate(ranked)
     ]
 
 
-def _record(ranked: Ranked) -> CandidateRecord | None:
+def _record(run: mlflow.entities.Run, loss: float) -> CandidateRecord | None:
     """None for a failed job, and for one whose file is gone."""
     try:
-        return read_record(ranked.run) if math.isfinite(ranked.loss) else None
+        return read_record(run) if math.isfinite(loss) else None
     except (mlflow.exceptions.MlflowException, OSError, ValueError):
         return None
 
@@ -133,9 +196,30 @@ def _behind(
     return estimate if math.isfinite(estimate.standard_error) else None
 
 
-def _notes(ranked: Sequence[Ranked]) -> list[str]:
+def _best_job(ranked: Sequence[Ranked]) -> Ranked | None:
+    return next((one for one in ranked if one.scored and one.is_job), None)
+
+
+def _notes_of_champion(ranked: Sequence[Ranked], champion: ChampionRecipe | None) -> list[str]:
+    """Whether what came first is better than what serves."""
+    if champion is None or not any(one.scored for one in ranked):
+        return []
+    name = f"the champion's recipe (version {champion.version})"
+    found = next((one for one in ranked if champion.is_of(one.run)), None)
+    if found is None or not found.scored:
+        return [f"Not compared with {name}: its fit came to no result."]
+    if found is ranked[0]:
+        return [f"The first is {name}: no other does better."]
+    if found.behind is None:
+        return [f"There are too few blocks of time to compare the first with {name}."]
+    if found.tied:
+        return [f"The first can't be told apart from {name}: their interval holds 0."]
+    return [f"The first is better than {name}, by {_interval(found)}."]
+
+
+def _notes(ranked: Sequence[Ranked], champion: ChampionRecipe | None) -> list[str]:
     """What the table does not say."""
-    scored = [one for one in ranked if math.isfinite(one.loss)]
+    scored, best = [one for one in ranked if one.scored], _best_job(ranked)
     if not scored:
         return ["No job came to a result."]
     tied = [one.name for one in scored[1:] if one.tied]
@@ -148,16 +232,19 @@ def _notes(ranked: Sequence[Ranked]) -> list[str]:
         )
     elif len(scored) > 1 and all(one.behind for one in scored[1:]):
         notes.append("All others are worse than the first beyond doubt: no interval holds 0.")
-    if len(scored) > 1:
+    serves = champion is not None and champion.is_of(scored[0].run)
+    if len(scored) > 1 and best is scored[0] and not serves:
         notes.append(
             f"The first is the best of {len(scored)} on the rows that chose it, so it looks better "
             "than it is. The gate decides on rows that no job has seen: "
-            f"`retrain adopt {scored[0].run.info.run_id}`, then `dvc repro`."
+            f"`retrain adopt {best.run.info.run_id}`, then `dvc repro`."
         )
     return notes
 
 
-def _table(ranked: Sequence[Ranked], data: DataConfig) -> tuple[list[str], list[list[str]]]:
+def _table(
+    ranked: Sequence[Ranked], data: DataConfig, champion: ChampionRecipe | None
+) -> tuple[list[str], list[list[str]]]:
     """Header and rows, the metrics as they are, whichever way they run."""
     shown = shown_metrics(data.task, [data.metric])
     shown = [data.metric, *(name for name in shown if name != data.metric)][:2]
@@ -171,7 +258,10 @@ def _table(ranked: Sequence[Ranked], data: DataConfig) -> tuple[list[str], list[
 
         values = [figure(f"{name}/validation") for name in shown]
         seconds, run = figure("training/fit_seconds"), one.run.info.run_id[:8]
-        rows.append([str(number), one.name, values[0], _interval(one), *values[1:], seconds, run])
+        mark = " (champion)" if champion is not None and champion.is_of(one.run) else ""
+        rows.append(
+            [str(number), one.name + mark, values[0], _interval(one), *values[1:], seconds, run]
+        )
     titles = [TITLES.get(name, name) for name in shown]
     return ["rank", "job", titles[0], "behind the first", *titles[1:], "fit s", "run"], rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -118,19 +119,23 @@ def _errors(axes: Axes, pairs: Pairs) -> None:
     axes.set(xlabel="observed - predicted", ylabel="rows", title="Errors")
 
 
-def svg(paint: Callable[[Axes], None], legend: bool = True) -> str:
-    """What `paint` draws on one pair of axes, as an SVG document."""
+def svg(paint: Callable[[Axes], None], legend: bool = True, width: float = 5.2) -> str:
+    """What `paint` draws on one pair of axes, as an SVG document; `width` in inches."""
     # The figure's own class instead of pyplot, which would look for a screen and costs twice the
     # import.
-    with matplotlib.rc_context(
-        {
-            "text.parse_math": False,
-            "svg.fonttype": "none",
-            "svg.hashsalt": "retrain",
-            "font.family": "sans-serif",
-        }
+    with (
+        matplotlib.rc_context(
+            {
+                "text.parse_math": False,
+                "svg.fonttype": "none",
+                "svg.hashsalt": "retrain",
+                "font.family": "sans-serif",
+            }
+        ),
+        warnings.catch_warnings(),
     ):
-        figure = matplotlib.figure.Figure(figsize=(5.2, 3.4), layout="constrained")
+        warnings.filterwarnings("ignore", "Glyph")  # the browser has fonts of more scripts
+        figure = matplotlib.figure.Figure(figsize=(width, 3.4), layout="constrained")
         axes = figure.subplots()
         paint(axes)
         axes.spines[["top", "right"]].set_visible(False)
