@@ -233,6 +233,7 @@ def main() -> None:
     gc.disable()
     for name in LIBRARIES:
         import_module(name)
+    sys.modules["hydra.core.plugins"].Plugins.instance()  # looks for them when it is made
     assert not {"retrain", "project"} & {*sys.modules}, "they are the command's own to import"
     gc.freeze()
     Server(sys.argv[1], int(sys.argv[2])).serve()

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +108,9 @@ def own_modules(names: Iterable[str], root: Path) -> dict[str, Path]:
     """Module name -> file of the code below `root` behind some dotted names, and of what it
     imports. Imports nothing."""
     found: dict[str, Path] = {}
-    waiting = list(names)
+    waiting, folders = list(names), _folders(root)
     while waiting:
-        for module, path in _modules_on_the_way(waiting.pop(), root):
+        for module, path in _modules_on_the_way(waiting.pop(), folders):
             if module not in found:
                 found[module] = path
                 waiting += _imports(module, path)
@@ -129,10 +129,10 @@ def defined_names(modules: Mapping[str, Path]) -> list[str]:
     ]
 
 
-def _modules_on_the_way(name: str, root: Path) -> Iterator[tuple[str, Path]]:
+def _modules_on_the_way(name: str, folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     """The packages that a dotted name goes through, and the module where it ends."""
     parts = name.split(".")
-    for place in _folders(root) if parts[0] != PACKAGE and all(parts) else ():
+    for place in folders if parts[0] != PACKAGE and all(parts) else ():
         if not (place / parts[0]).is_dir() and not (place / f"{parts[0]}.py").is_file():
             continue
         for number, part in enumerate(parts, start=1):
