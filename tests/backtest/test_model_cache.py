@@ -15,13 +15,15 @@ from conftest import REPOSITORY
 
 from retrain.backtest import model_cache
 from retrain.backtest.model_cache import FitJob, ModelCache, read_batch, train_and_store
-from retrain.config import Column, ColumnType, Config, PeriodKind, compose
+from retrain.config import Column, ColumnType, Config, PeriodKind, compose, feature_types
 from retrain.data.snapshot import SnapshotStore
 from retrain.data.source import Source
 from retrain.data.update import update_snapshot
 from retrain.data.windows import Window
 from retrain.models.fitting import predict
 from retrain.models.metrics import find_metric
+from retrain.models.parent import ParentModel
+from retrain.models.scoring import Model
 from retrain.models.training import fit as fit_recipe
 from retrain.targets import allow
 
@@ -209,3 +211,30 @@ def test_a_strategy_with_a_window_reads_its_window_alone_and_knows_its_levels_al
     assert training.new_levels(rows) == {"kind": 2 * ROWS}, (
         "the days before the window are as new as that after it"
     )
+
+
+def test_a_continued_model_reads_its_new_rows_alone_and_older_ones_until_no_level_is_missing(
+    world: World,
+) -> None:
+    sgd = compose(REPOSITORY / "conf", ["model=sgd", "strategy=warm_start"])
+    warm = dataclasses.replace(world.config, model=sgd.model, strategy=sgd.strategy)
+    read: list[str] = []
+
+    def reading(batch):
+        read.append(batch.period)
+        return read_batch(warm, world.snapshot, batch)
+
+    until = datetime(2024, 1, 9)
+    first = fit_recipe(
+        warm, list(world.batches[:8]), Window(datetime(2024, 1, 1), until), reading, None
+    )
+    parent = ParentModel(Model(first.pipeline, feature_types(warm)), until, first.record)
+    read.clear()
+    window = Window(datetime(2024, 1, 1), datetime(2024, 1, 10))
+    continued = fit_recipe(warm, list(world.batches[:9]), window, reading, parent)
+    assert continued.continued and read == ["2024-01-09"]
+    read.clear()
+    days = {place: read_batch(warm, world.snapshot, world.batches[place]) for place in (5, 9)}
+    assert continued.new_levels(days[5]) == {}
+    assert read == ["2024-01-09", "2024-01-08", "2024-01-07", "2024-01-06"]
+    assert continued.new_levels(days[9]) == {"kind": ROWS}

@@ -239,7 +239,7 @@ def train_and_store(job: FitJob, cache: Path, snapshot: Path) -> None:
         return read_batch(config, snapshot, batch, job.corruptions.get(batch.period))
 
     known = batches_in(job.batches, job.window)
-    fitted = fit(config, known, job.window, read, _load_parent(job, cache), with_levels=False)
+    fitted = fit(config, known, job.window, read, _load_parent(job, cache))
     several = config.data.task is Task.multiclass
     classes = known_classes(fitted.pipeline) if several else []
 

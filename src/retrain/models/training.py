@@ -49,20 +49,35 @@ class FittedModel(FitResult):
         The best constant prediction for the training rows, shape () or (classes,).
     fit_seconds
         How long the strategy took, without reading.
-    levels
-        Of each category, those that it was trained on.
+    seen
+        The batches that it was trained on, and those of its parents, to be read anew.
     """
 
     record: ModelRecord
     baseline: Array
     fit_seconds: float
-    levels: dict[str, pl.Series]
+    seen: TrainingSet
 
     def new_levels(self, rows: pl.DataFrame) -> dict[str, int]:
-        """By category, how many rows hold a level that the training rows did not."""
+        """By category, how many rows hold a level that the training rows did not.
+
+        Batches are read one at a time, the newest first, until no level is missing: mostly one.
+        """
+        types = feature_types(self.seen.config)
+        missing = {
+            name: rows[name].drop_nulls().unique()
+            for name, kind in types.items()
+            if kind is ColumnType.categorical
+        }
+        for part in dataclasses.replace(self.seen, batches=self.seen.batches[::-1]).parts():
+            missing = {
+                name: levels.filter(~levels.is_in(part[name].unique().implode()))
+                for name, levels in missing.items()
+            }
+            if not any(map(len, missing.values())):
+                break
         counts = {
-            name: int((~rows[name].drop_nulls().is_in(known.implode())).sum())
-            for name, known in self.levels.items()
+            name: int(rows[name].is_in(levels.implode()).sum()) for name, levels in missing.items()
         }
         return {name: count for name, count in counts.items() if count}
 
@@ -97,7 +112,6 @@ def fit(
     window: Window,
     read: Callable[[Batch], pl.DataFrame],
     base: ParentModel | None,
-    with_levels: bool = True,
 ) -> FittedModel:
     """Fit the configured recipe on what the strategy asks for of some batches. No other is read.
 
@@ -105,9 +119,6 @@ def fit(
     ----------
     read
         Gives the rows of one batch.
-    with_levels
-        Whether levels are noted. A continued model's are those of older batches, which are read
-        for them.
     """
     strategy = build(Strategy, config.strategy, "strategy")
     strategy.check(config)
@@ -127,13 +138,13 @@ def fit(
     seconds = time.perf_counter() - started
     used = training_set.holding(result.batches)
     record = _record(result, used)
-    known = training_set.holding([batch for batch in batches if batch.period in record.contents])
+    seen = [batch for batch in batches if batch.period in record.contents]
     return FittedModel(
         **vars(result),
         record=record,
         baseline=_baseline(result.pipeline, used),
         fit_seconds=seconds,
-        levels=_levels(known) if with_levels else {},
+        seen=TrainingSet(config, batches_in(seen, window), window, read),
     )
 
 
@@ -174,17 +185,6 @@ def _baseline(pipeline: Pipeline, used: TrainingSet) -> Array:
     target = np.concatenate([to_target(rows, used.config) for rows in used.parts()])
     codes = to_codes(target, classes, data.task)
     return baseline_score(codes, data.metric, data.task, len(classes))
-
-
-def _levels(training_set: TrainingSet) -> dict[str, pl.Series]:
-    """The levels of each category in the rows that a model was trained on."""
-    types = feature_types(training_set.config)
-    names = [name for name, kind in types.items() if kind is ColumnType.categorical]
-    if not names:
-        return {}
-    parts = [[rows[name].drop_nulls().unique() for name in names] for rows in training_set.parts()]
-    columns = zip(*parts, strict=True)
-    return {name: pl.concat(part).unique() for name, part in zip(names, columns, strict=True)}
 
 
 def with_selected_strategy(config: Config, choice: str) -> Config:
