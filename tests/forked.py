@@ -46,6 +46,9 @@ LIBRARIES = [
     "mlflow.data.meta_dataset",
     "mlflow.store.tracking.sqlalchemy_workspace_store",
     "mlflow.store.model_registry.sqlalchemy_workspace_store",
+    "mlflow.tracing.processor.base_mlflow",
+    "alembic.command",
+    "opentelemetry.sdk.metrics.export",
     "sqlalchemy.dialects.sqlite",
     "sklearn.ensemble",
     "sklearn.pipeline",
@@ -55,6 +58,8 @@ LIBRARIES = [
     "skops.io",
     "river.drift",
     "joblib",
+    "narwhals._pandas_like.namespace",
+    "pydantic.dataclasses",
     "matplotlib.pyplot",
     "matplotlib.backends.backend_svg",
     "hydra._internal.hydra",
@@ -233,7 +238,9 @@ def main() -> None:
     gc.disable()
     for name in LIBRARIES:
         import_module(name)
-    sys.modules["hydra.core.plugins"].Plugins.instance()  # looks for them when it is made
+    # What they look for once in a process: plugins, and the modules of all packages.
+    sys.modules["hydra.core.plugins"].Plugins.instance()
+    sys.modules["mlflow.utils.requirements_utils"].warn_dependency_requirement_mismatches(["numpy"])
     assert not {"retrain", "project"} & {*sys.modules}, "they are the command's own to import"
     gc.freeze()
     Server(sys.argv[1], int(sys.argv[2])).serve()
