@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
@@ -12,11 +13,13 @@ import pytest
 from conftest import REPOSITORY, Project, make_project
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
+from servers import Postgres
 
 from retrain.commands import adopt, search, sweep
 from retrain.commands.sweep_runs import FRESH, GIVEN, PARENT
 from retrain.config import compose, compose_raw
 from retrain.errors import ConfigError
+from retrain.registry.shared_stores import prepare_studies
 
 SPACES = sorted(path.stem for path in (REPOSITORY / "conf/sweep").glob("*.yaml"))
 QUICK = {
@@ -127,6 +130,33 @@ def test_a_failed_trial_ends_nothing_and_the_same_command_adds_trials(
     sweep.run([*command[3:], "hydra.sweeper.n_trials=1"], fresh=True)
     begun = newest_parent(searched).info.run_id
     assert begun != parent.info.run_id and len(study_of(searched, begun).trials) == 1
+
+
+def test_workers_of_two_clones_share_a_study_in_the_tracking_database(
+    searched: Project, postgres: Postgres, tmp_path: Path
+) -> None:
+    database = postgres.create("search")
+    command = ["retrain", "train", "-m", "sweep=logistic_regression", "tracking=server"]
+    clones = [searched.copy(tmp_path / name) for name in ("one", "other")]
+    with ThreadPoolExecutor(2) as pool:
+        work = [
+            pool.submit(
+                clone.run, *command, "hydra.sweeper.n_trials=2", MLFLOW_TRACKING_URI=database
+            )
+            for clone in clones
+        ]
+    results = [one.result() for one in work]
+    storage = prepare_studies(database)
+    (study,) = optuna.get_all_study_summaries(storage)
+    trials = optuna.load_study(study_name=study.study_name, storage=storage).trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
+    assert len({str(trial.params) for trial in trials}) == 4, "each worker draws others"
+    assert any("best of 4 on the rows" in result.stdout for result in results)
+    for result, clone in zip(results, clones, strict=True):
+        texts = [result.stdout, result.stderr]
+        texts += [file.read_text() for file in (clone.root / "multirun").rglob("*.yaml")]
+        assert postgres.password not in "".join(texts)
+        assert not (clone.root / "optuna.db").exists()
 
 
 @pytest.mark.parametrize(

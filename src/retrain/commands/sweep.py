@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from retrain import config as configuration
 from retrain.commands import candidate, search
 from retrain.commands.champion_recipe import CHAMPION, ChampionRecipe, find_recipe, read_recipe
+from retrain.commands.launchers import as_engine_error, check_launcher, launcher_settings
 from retrain.commands.sweep_progress import progress
 from retrain.commands.sweep_runs import (
     ADDED_TAG,
@@ -65,6 +66,7 @@ def run(overrides: Sequence[str], fresh: bool = False) -> None:
     sweeper = raw.hydra.sweeper
     searching = search.is_search(sweeper)
     _check_sweep(parsed, sweeper)
+    check_launcher(raw.hydra.launcher, fixed)
     if searching:
         search.check_space(sweeper, overrides, CONF)
         search.open_studies(sweeper, fixed)
@@ -80,6 +82,7 @@ def run(overrides: Sequence[str], fresh: bool = False) -> None:
         jobs, trials = list_jobs(parsed, sweeper), sweeper.get("n_trials")
         if not _all_done(sweep, jobs):
             more = search.settings(sweep, sweeper, fixed.seed) if searching else []
+            more += launcher_settings(raw.hydra.launcher)
             with progress(sweep, fixed.data.metric, len(jobs) if jobs else None, trials):
                 stopped = _multirun([*MASKED, *more, *overrides], raw.hydra.job_logging)
         if champion is not None and not isinstance(stopped, hydra.errors.HydraException):
@@ -222,7 +225,7 @@ def _raise(
         why = configuration.first_lines(stopped)
         raise ConfigError(f"Hydra can't run this sweep: {why}") from stopped
     if stopped is not None:
-        raise stopped
+        raise as_engine_error(stopped) or stopped
 
 
 def _multirun(overrides: Sequence[str], logs: omegaconf.DictConfig) -> Exception | None:
