@@ -24,7 +24,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.mark.parametrize(
     ("name", "plugin", "settings"),
     [
-        ("joblib", "hydra_joblib_launcher", ["hydra.launcher.n_jobs=2"]),
         ("submitit_local", "hydra_submitit_launcher", []),
         ("ray", "hydra_ray_launcher", ["+hydra.launcher.ray.init.num_cpus=2"]),
     ],

@@ -82,11 +82,10 @@ def run(overrides: Sequence[str], fresh: bool = False) -> None:
         jobs, trials = list_jobs(parsed, sweeper), sweeper.get("n_trials")
         if not _all_done(sweep, jobs):
             more = search.settings(sweep, sweeper, fixed.seed) if searching else []
-            more += launcher_settings(raw.hydra.launcher)
             with progress(sweep, fixed.data.metric, len(jobs) if jobs else None, trials):
-                stopped = _multirun([*MASKED, *more, *overrides], raw.hydra.job_logging)
+                stopped = _multirun([*more, *overrides], raw.hydra)
         if champion is not None and not isinstance(stopped, hydra.errors.HydraException):
-            _add_champion(sweep, champion, parsed, raw.hydra.job_logging)
+            _add_champion(sweep, champion, parsed, raw.hydra)
         status = "FAILED" if stopped else "FINISHED"
     except KeyboardInterrupt:
         log.warning("%s retrain train -m %s", STOPPED, shlex.join(overrides))
@@ -145,7 +144,7 @@ def _add_champion(
     sweep: Sweep,
     champion: ChampionRecipe,
     parsed: Sequence[Override],
-    logs: omegaconf.DictConfig,
+    settings: omegaconf.DictConfig,
 ) -> None:
     """One more job, where the others run: the champion's recipe, unless a job is that already."""
     if any(succeeded(run) and champion.is_of(run) for run in sweep.children()):
@@ -158,7 +157,7 @@ def _add_champion(
     ]
     one_job = ["hydra/sweeper=basic", "hydra.sweeper.params=null"]
     told = f"+hydra.job.env_set.{CHAMPION}='{champion.name}'"
-    stopped = _multirun([*MASKED, *kept, *one_job, told], logs)
+    stopped = _multirun([*kept, *one_job, told], settings)
     if isinstance(stopped, hydra.errors.HydraException):
         log.warning("%s was not tried: %s", champion.name, configuration.first_lines(stopped))
 
@@ -228,19 +227,22 @@ def _raise(
         raise as_engine_error(stopped) or stopped
 
 
-def _multirun(overrides: Sequence[str], logs: omegaconf.DictConfig) -> Exception | None:
-    """Let Hydra run the sweep; returns what stopped it, also the error of a job, after all jobs of
-    its batch have run."""
+def _multirun(overrides: Sequence[str], settings: omegaconf.DictConfig) -> Exception | None:
+    """Let Hydra, which has these settings, run the sweep; returns what stopped it, also the error
+    of a job, after all jobs of its batch have run."""
     # Hydra reads its arguments from the command line only, and without this ends the process
     # itself, with a traceback.
-    sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["retrain train", "--multirun", *overrides], "1"
+    own = [*MASKED, *launcher_settings(settings.launcher)]
+    sys.argv = ["retrain train", "--multirun", *own, *overrides]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    logs = omegaconf.OmegaConf.to_container(settings.job_logging)
     try:
         hydra.main(
             config_path=str(CONF.resolve()),
             config_name="config",
             execution_whitelist=[
                 FORMATTER,
-                *named_code(omegaconf.OmegaConf.to_container(logs), LOGGING),
+                *named_code(logs, LOGGING),
             ],
         )(job)()
     except Exception as error:
