@@ -15,11 +15,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
+    "dask",
     "distributed",
     "filelock",
     "fsspec",
     "hydra",
     "jinja2",
+    "lightgbm",
     "matplotlib",
     "mlflow",
     "numpy",
@@ -60,6 +62,8 @@ class Library(ModuleType):
 
 
 if TYPE_CHECKING:
+    import dask
+    import dask.array
     import distributed
     import filelock
     import fsspec
@@ -72,6 +76,7 @@ if TYPE_CHECKING:
     import hydra.types
     import hydra.utils
     import jinja2
+    import lightgbm
     import matplotlib
     import matplotlib.figure
     import matplotlib.ticker

@@ -1,5 +1,5 @@
-"""A backtest on a Dask cluster or a Ray cluster is the local one to the last digit; what a cluster
-lacks is said in a paragraph."""
+"""A backtest on a Dask or a Ray cluster is the local one to the last digit, LightGBM grown on Dask a
+plain model; what a cluster lacks is said in a paragraph."""
 
 from __future__ import annotations
 
@@ -16,17 +16,25 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
-from conftest import Project, free_port, make_project
+from conftest import REPOSITORY, Project, flights, free_port, make_project
 from remote_jobs import dies_once, own_number
 
 from retrain.backtest.compute import run_jobs
 from retrain.backtest.worker import Place, libraries, run_apart
-from retrain.config import Backend, ComputeConfig
-from retrain.errors import RetrainError
+from retrain.config import Backend, ComputeConfig, Config, compose, feature_types
+from retrain.data.manifest import Batch
+from retrain.data.windows import Window
+from retrain.errors import ConfigError, RetrainError
+from retrain.models.fitting import predict
+from retrain.models.storable import why_not_stored
+from retrain.models.training import fit
 from retrain.own_code import all_code
 
 BACKTEST = ("retrain", "backtest", "-m", "policy=always", "strategy=warm_start", "model=sgd")
@@ -209,3 +217,45 @@ def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: Any) -> 
     with pytest.raises(RetrainError, match="not installed") as caught:
         list(run_jobs(abs, [1], ComputeConfig(backend=Backend.dask)))
     assert "'.[dask]'" in caught.value.hint
+
+
+def test_lightgbm_grown_on_dask_is_the_plain_model_of_one_machine(dask_address: str) -> None:
+    pytest.importorskip("lightgbm", reason="needs pip install -e '.[lightgbm]'")
+
+    def coarse(month: str) -> pl.DataFrame:
+        """No column has many values, so that every worker finds the same bins."""
+        rows = flights(month).filter(pl.col("late").is_not_null())
+        several = [name for name in types if rows[name].n_unique() > 8]
+        return rows.with_columns(
+            pl.col(name).rank("dense").mod(8).cast(rows[name].dtype) for name in several
+        )
+
+    def composed(*more: str) -> Config:
+        few = "model.estimator.n_estimators=20", "+model.estimator.num_leaves=8"
+        small = (*few, "model.estimator.min_child_samples=1")
+        return compose(REPOSITORY / "conf", ["model=lightgbm", *small, *more])
+
+    on_dask = ("strategy=on_dask", "compute=dask", f"compute.address={dask_address}")
+    types = feature_types(composed())
+    months = {month: coarse(month) for month in ("2013-01", "2013-02")}
+    batches = []
+    for month, rows in months.items():
+        times, counts = rows["scheduled_departure"], rows["late"].value_counts().iter_rows()
+        classes = {str(name): count for name, count in counts}
+        span = times.min(), times.max()
+        batches.append(Batch(month, 1, len(rows), 0, 0, None, *span, month, {}, classes))
+    window = Window(datetime.min, datetime.max)
+    plain, grown = (
+        fit(composed(*more), batches, window, lambda one: months[one.period], None).pipeline
+        for more in ((), on_dask)
+    )
+    scores = [predict(pipeline, months["2013-02"], types) for pipeline in (plain, grown)]
+    np.testing.assert_allclose(*scores, atol=1e-6)
+    assert np.std(scores[0]) > 0.05
+    assert type(grown[-1]) is type(plain[-1]) and grown[-1].get_params() == plain[-1].get_params()
+    assert why_not_stored(grown, composed().trusted_types) is None
+    with pytest.raises(ConfigError, match="needs a Dask cluster"):
+        fit(composed("strategy=on_dask"), batches, window, lambda one: months[one.period], None)
+    with pytest.raises(ConfigError, match="LightGBM's trees"):
+        other = compose(REPOSITORY / "conf", ["model=sgd", *on_dask])
+        fit(other, batches, window, lambda one: months[one.period], None)

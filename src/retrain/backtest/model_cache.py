@@ -28,7 +28,7 @@ import polars as pl
 from retrain import __version__
 from retrain.backtest.compute import run_jobs
 from retrain.backtest.corruptions import Corruption
-from retrain.config import Config, Task, build, feature_types
+from retrain.config import ComputeConfig, Config, Task, build, feature_types
 from retrain.data.manifest import Batch
 from retrain.data.profiles import sample_rows
 from retrain.data.schema import Schema
@@ -208,7 +208,13 @@ class ModelCache:
         work = functools.partial(
             train_and_store, cache=self.cache.resolve(), snapshot=self.snapshot.resolve()
         )
-        done = run_jobs(work, ordered, ordered[0].config.compute)
+        apart = [  # a job is on its worker already: it uses no cluster itself
+            dataclasses.replace(
+                job, config=dataclasses.replace(job.config, compute=ComputeConfig())
+            )
+            for job in ordered
+        ]
+        done = run_jobs(work, apart, ordered[0].config.compute)
         for number, _ in rich.progress.track(done, "Training", total=len(ordered), transient=True):
             _await(self.cache / ordered[number].folder)
         self.trained += len(missing)

@@ -174,15 +174,8 @@ def stream(training_set: TrainingSet, passes: int, encoding_rows: int) -> tuple[
     Memory is that of the largest batch. The encoding is fitted on the newest batches that hold
     `encoding_rows` rows.
     """
-    config, batches = training_set.config, training_set.batches
-    pipeline, features = build_pipeline(config), feature_types(config)
-    first = len(batches) - 1
-    while first > 0 and sum(batch.rows for batch in batches[first:]) < encoding_rows:
-        first -= 1
-    parts = list(training_set.holding(batches[first:]).parts())
-    sample = pl.concat(parts, how="diagonal_relaxed").tail(encoding_rows)
-    pipeline[:-1].fit(to_features(sample, features), to_target(sample, config))
-    del parts, sample
+    config, features = training_set.config, feature_types(training_set.config)
+    pipeline = with_encoding(training_set, encoding_rows)
     arguments = {} if config.data.task is Task.regression else {"classes": _classes(training_set)}
     total = 0
     for _ in range(passes):
@@ -194,6 +187,20 @@ def stream(training_set: TrainingSet, passes: int, encoding_rows: int) -> tuple[
                     pipeline[-1].partial_fit(encoded, to_target(rows, config), **arguments)
                 arguments = {}
     return pipeline, total // passes
+
+
+def with_encoding(training_set: TrainingSet, encoding_rows: int) -> Pipeline:
+    """A new Pipeline whose encoding is fitted on the newest batches that hold `encoding_rows`
+    rows, and whose estimator is not."""
+    config, batches = training_set.config, training_set.batches
+    pipeline, features = build_pipeline(config), feature_types(config)
+    first = len(batches) - 1
+    while first > 0 and sum(batch.rows for batch in batches[first:]) < encoding_rows:
+        first -= 1
+    parts = list(training_set.holding(batches[first:]).parts())
+    sample = pl.concat(parts, how="diagonal_relaxed").tail(encoding_rows)
+    pipeline[:-1].fit(to_features(sample, features), to_target(sample, config))
+    return pipeline
 
 
 def _classes(training_set: TrainingSet) -> Array:
