@@ -55,6 +55,10 @@ def figures(project: Project) -> dict:
     return json.loads((project.root / "reports/backtest.json").read_text())
 
 
+def names_of(line: dict) -> tuple[str, str, str]:
+    return line["policy"], line["strategy"], line["gate"]
+
+
 def test_every_combination_is_ranked_beside_what_it_has_to_be_worth(replayed: Project) -> None:
     found = figures(replayed)["outcomes"]
     names = {(line["policy"], line["strategy"], line["gate"]) for line in found}
@@ -210,17 +214,17 @@ def test_a_second_backtest_trains_nothing_and_finds_the_same_and_a_lost_model_is
     replayed: Project, tmp_path: Path
 ) -> None:
     replayed = replayed.copy(tmp_path / "again")
+    asked = ("-m", "strategy=full", "policy=always,on_drift", "gate=non_inferiority")
+    everything = figures(replayed)["outcomes"]
+    assert " 0 trained" in replayed.run("retrain", "backtest", *asked).stderr
     before = figures(replayed)["outcomes"]
-    first = replayed.run("retrain", "backtest").stderr
-    assert " 0 trained" in first and figures(replayed)["outcomes"] == before
-    shutil.rmtree(
-        next(
-            path
-            for path in (replayed.root / "data/.backtest").glob("*/*")
-            if len(list(path.glob("2013-*.npy"))) > 2
-        )
-    )
-    replayed.run("retrain", "backtest")
+    served = {names_of(line): line["served"] for line in everything}
+    known = [line for line in before if names_of(line) in served]
+    assert len(known) == 4 and all(line["served"] == served[names_of(line)] for line in known)
+    for path in list((replayed.root / "data/.backtest").glob("*/*")):
+        if len(list(path.glob("2013-*.npy"))) > 2:
+            shutil.rmtree(path)
+    assert " 0 trained" not in replayed.run("retrain", "backtest", *asked).stderr
     after = figures(replayed)["outcomes"]
     assert [line["loss"] for line in after] == [line["loss"] for line in before]
 
