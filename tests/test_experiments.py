@@ -7,8 +7,9 @@ import shlex
 import pytest
 from conftest import REPOSITORY, Project
 
-OVERLAYS = sorted((REPOSITORY / "conf/experiment").glob("*.yaml"))
-# Words of what each prints; and what keeps a project with few rows from needing longer.
+OVERLAYS = REPOSITORY / "conf/experiment"
+# Words of what each shipped one prints (a clone may have more); and what keeps a project with
+# few rows from needing longer.
 SAID = {
     "cadence": "never",
     "careful": "Verdict",
@@ -16,25 +17,25 @@ SAID = {
     "rare_class": "class_weight=balanced",
 }
 REDUCED = {
-    "cadence": ["backtest.policies=[every,never]", "backtest.workers=1"],
+    "cadence": ["backtest.policies=[every,never]", "compute.workers=1"],
     "rare_class": ["model.estimator.max_iter=3"],
 }
 
 
 def test_some_are_shipped() -> None:
-    assert {path.stem for path in OVERLAYS} == set(SAID)
+    assert {path.stem for path in OVERLAYS.glob("*.yaml")} >= SAID.keys()
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("name", sorted(SAID))
 def test_the_first_comment_of_an_overlay_is_the_command_that_runs_it(
-    overlay, experimenting: Project
+    name: str, experimenting: Project
 ) -> None:
-    package, first = overlay.read_text().splitlines()[:2]
+    package, first = (OVERLAYS / f"{name}.yaml").read_text().splitlines()[:2]
     assert package == "# @package _global_"
-    assert f"experiment={overlay.stem}" in first
+    assert f"experiment={name}" in first
     command = shlex.split(first.removeprefix("# "))
-    result = experimenting.run(*command, *REDUCED.get(overlay.stem, []))
-    assert SAID[overlay.stem] in result.stdout + result.stderr
+    result = experimenting.run(*command, *REDUCED.get(name, []))
+    assert SAID[name] in result.stdout + result.stderr
     assert "failed" not in result.stdout
 
 
