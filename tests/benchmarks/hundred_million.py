@@ -122,11 +122,9 @@ def main() -> None:
         done = last
         show(title, *measure(project, "dvc", "repro"))
         if last == 4:
-            tried = ("strategies=[streaming,sample]", "policies=[always,never]", "workers=1")
-            overrides = [f"backtest.{one}" for one in tried]
-            show(
-                "retrain backtest, 4 batches", *measure(project, "retrain", "backtest", *overrides)
-            )
+            tried = ("backtest.strategies=[streaming,sample]", "backtest.policies=[always,never]")
+            command = ("retrain", "backtest", *tried, "compute.workers=1")
+            show("retrain backtest, 4 batches", *measure(project, *command))
     show("dvc repro, nothing new", *measure(project, "dvc", "repro"))
     show("retrain monitor", *measure(project, "retrain", "monitor"))
     newest = str(sorted(incoming.glob("*.parquet"))[-1])
