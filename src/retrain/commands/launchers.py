@@ -50,7 +50,8 @@ def launcher_settings(launcher: omegaconf.DictConfig) -> list[str]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     init = "++hydra.launcher.ray.init"
     if _cluster(launcher) is None:
-        return [f"{init}.include_dashboard=false"]
+        # Without `local` Ray joins any cluster that runs on this machine, somebody else's too.
+        return [f"{init}.address=local", f"{init}.include_dashboard=false"]
     return [f"{init}.runtime_env.env_vars.{key}=${{oc.env:{key}}}" for key in TOLD]
 
 

@@ -109,6 +109,9 @@ def job(composed: omegaconf.DictConfig) -> float:
     """
     overrides = list(hydra.core.hydra_config.HydraConfig.get().overrides.task)
     name = os.environ.get(CHAMPION) or job_name(overrides)
+    # skops asks all modules for a function by its name, and this one of Ray's raises what is no
+    # AttributeError.
+    sys.modules.pop("colorful", None)
     try:
         config = _checked(composed, name)
         value = _value(config, name, overrides)
