@@ -3,7 +3,7 @@ this package.
 
     python plain_script.py --through 2013-10            # the first champion
     python plain_script.py --through 2013-11            # a month later, in the same folder
-    python plain_script.py --through 2013-10 --sweep    # eight candidates
+    python plain_script.py --through 2013-10 --sweep 8  # eight candidates
 
 It is what one would write with polars, scikit-learn and MLflow alone. It trains on the same rows
 with the same parameters and seed as the shipped configuration, so it prints the same scores;
@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import joblib
 import mlflow
 import numpy as np
 import pandas as pd
@@ -68,6 +69,7 @@ PARAMETERS = {
     "early_stopping": False,
 }
 SWEEP = {"max_iter": [10, 20], "min_samples_leaf": [20, 50, 100, 200]}
+LEARNING_RATES = [0.1, 0.05]
 SWEEP_MONTHS = 2
 TRUSTED_TYPES = [
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
@@ -286,26 +288,38 @@ def retrain(rows: pl.DataFrame, start: datetime, end: datetime) -> None:
     )
 
 
-def trials() -> Iterator[dict[str, float]]:
-    for values in itertools.product(*SWEEP.values()):
-        yield dict(zip(SWEEP, values, strict=True))
+def trials(count: int) -> Iterator[dict[str, float]]:
+    grid = SWEEP | {"learning_rate": LEARNING_RATES[: count // 8]}
+    for values in itertools.product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))
 
 
-def sweep(rows: pl.DataFrame, first: datetime, start: datetime, end: datetime) -> None:
-    """Eight small candidates, judged on days before those that judge a challenger."""
+def try_out(
+    parameters: dict[str, float], training: pl.DataFrame, validation: pl.DataFrame, parent: str
+) -> tuple[float, str]:
+    """Fit, score and log one candidate, in whatever process."""
+    mlflow.set_tracking_uri("sqlite:///mlflow.db")
+    mlflow.set_experiment(f"{NAME}-candidates")
+    name = " ".join(f"{key}={value}" for key, value in parameters.items())
+    with mlflow.start_run(run_name=name, nested=True, parent_run_id=parent):
+        mlflow.log_params(PARAMETERS | parameters | {"seed": SEED, "months": SWEEP_MONTHS})
+        model = fit(training, **parameters)
+        figures = scores(target(validation), predict(model, validation))
+        mlflow.log_metrics(figures | {"training_rows": len(training)})
+        log_model(model, "candidate", validation, register=False)
+    return figures["log_loss"], name
+
+
+def sweep(
+    rows: pl.DataFrame, first: datetime, start: datetime, end: datetime, count: int, jobs: int
+) -> None:
+    """Small candidates, judged on days before those that judge a challenger."""
     training, validation = between(rows, first, start), between(rows, start, end)
-    truth = target(validation)
-    with mlflow.start_run(run_name="sweep"):
-        results = []
-        for parameters in trials():
-            name = " ".join(f"{key}={value}" for key, value in parameters.items())
-            with mlflow.start_run(run_name=name, nested=True):
-                mlflow.log_params(PARAMETERS | parameters | {"seed": SEED, "months": SWEEP_MONTHS})
-                model = fit(training, **parameters)
-                figures = scores(truth, predict(model, validation))
-                mlflow.log_metrics(figures | {"training_rows": len(training)})
-                log_model(model, "candidate", validation, register=False)
-            results.append((figures["log_loss"], name))
+    with mlflow.start_run(run_name="sweep") as run:
+        one = joblib.delayed(try_out)
+        results = joblib.Parallel(n_jobs=jobs)(
+            one(parameters, training, validation, run.info.run_id) for parameters in trials(count)
+        )
         results.sort()
         mlflow.log_metric("log_loss", results[0][0])
         mlflow.log_text("\n".join(f"{loss:.4f} {name}" for loss, name in results), "summary.txt")
@@ -319,8 +333,9 @@ def main() -> None:
         "--through", required=True, metavar="YYYY-MM", help="the newest month to use"
     )
     parser.add_argument(
-        "--sweep", action="store_true", help="try eight candidates instead of retraining"
+        "--sweep", type=int, metavar="8", help="try so many candidates instead of retraining"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="candidates at a time (default: 1)")
     options = parser.parse_args()
     month = datetime.strptime(options.through, "%Y-%m")
     end = (month + timedelta(days=31)).replace(day=1)
@@ -332,7 +347,8 @@ def main() -> None:
         first = (month - timedelta(days=1)).replace(
             day=1
         )  # SWEEP_MONTHS months, the newest as far as it goes
-        sweep(rows, first, start - timedelta(days=EVALUATION_DAYS), start)
+        before = start - timedelta(days=EVALUATION_DAYS)
+        sweep(rows, first, before, start, options.sweep, options.jobs)
     else:
         retrain(rows, start, end)
 

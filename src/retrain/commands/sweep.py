@@ -77,15 +77,20 @@ def run(overrides: Sequence[str], fresh: bool = False) -> None:
     sweep = open_sweep(store, experiment, fixed, overrides, fresh, space, searching)
     sweep.to_environment()
     status, began, stopped = "KILLED", time.time(), None
-    champion = find_recipe(store, fixed)
+    champion, seen = find_recipe(store, fixed), sweep.children()
     try:
         jobs, trials = list_jobs(parsed, sweeper), sweeper.get("n_trials")
-        if not _all_done(sweep, jobs):
+        if not _all_done(sweep, jobs, seen):
+            seen = []  # not those any more
             more = search.settings(sweep, sweeper, fixed.seed) if searching else []
             with progress(sweep, fixed.data.metric, len(jobs) if jobs else None, trials):
                 stopped = _multirun([*more, *overrides], raw.hydra)
-        if champion is not None and not isinstance(stopped, hydra.errors.HydraException):
-            _add_champion(sweep, champion, parsed, raw.hydra)
+        refused = isinstance(stopped, hydra.errors.HydraException)
+        now = seen or sweep.children()
+        tried = any(succeeded(run) and champion.is_of(run) for run in now) if champion else True
+        if champion and not tried and not refused:
+            seen = []
+            _add_champion(champion, parsed, raw.hydra)
         status = "FAILED" if stopped else "FINISHED"
     except KeyboardInterrupt:
         log.warning("%s retrain train -m %s", STOPPED, shlex.join(overrides))
@@ -93,7 +98,7 @@ def run(overrides: Sequence[str], fresh: bool = False) -> None:
     finally:
         # Hydra's own callback for the end of a multirun is not called when a job fails.
         end_abandoned(store)  # a launcher may have ended its workers
-        failures = summarize(sweep, fixed.data, champion)
+        failures = summarize(sweep, fixed.data, champion, seen)
         failures = search.that_matter(failures, sweeper, began) if searching else failures
         ended = "FAILED" if failures and status == "FINISHED" else status
         store.client.set_terminated(sweep.parent, ended)
@@ -107,6 +112,7 @@ def job(composed: omegaconf.DictConfig) -> float:
     Raises RetrainError when it fails: launchers carry on with the other jobs, and sweepers that
     search count a failed trial.
     """
+    logging.raiseExceptions = False  # Hydra's log file may lie on a disk that is full
     overrides = list(hydra.core.hydra_config.HydraConfig.get().overrides.task)
     name = os.environ.get(CHAMPION) or job_name(overrides)
     # skops asks all modules for a function by its name, and this one of Ray's raises what is no
@@ -116,9 +122,10 @@ def job(composed: omegaconf.DictConfig) -> float:
         config = _checked(composed, name)
         value = _value(config, name, overrides)
     except Exception as error:  # whatever a recipe raises; its run is marked as failed
-        log.error("%s failed: %s", name, error)
+        said = candidate.one_line(error)
+        log.error("%s failed: %s", name, said)
         # One that every launcher can hand from process to process.
-        raise RetrainError(f"{name}: {candidate.one_line(error)}") from None
+        raise RetrainError(f"{name}: {said}") from None
     return value if lower_is_better(config.data.metric) else -value
 
 
@@ -144,14 +151,9 @@ def _value(config: Config, name: str, overrides: Sequence[str]) -> float:
 
 
 def _add_champion(
-    sweep: Sweep,
-    champion: ChampionRecipe,
-    parsed: Sequence[Override],
-    settings: omegaconf.DictConfig,
+    champion: ChampionRecipe, parsed: Sequence[Override], settings: omegaconf.DictConfig
 ) -> None:
-    """One more job, where the others run: the champion's recipe, unless a job is that already."""
-    if any(succeeded(run) and champion.is_of(run) for run in sweep.children()):
-        return
+    """One more job, where the others run: the champion's recipe."""
     kept = [
         str(one.input_line)
         for one in parsed
@@ -165,11 +167,13 @@ def _add_champion(
         log.warning("%s was not tried: %s", champion.name, configuration.first_lines(stopped))
 
 
-def _all_done(sweep: Sweep, listed: Sequence[Sequence[str]] | None) -> bool:
+def _all_done(
+    sweep: Sweep, listed: Sequence[Sequence[str]] | None, children: Sequence[mlflow.entities.Run]
+) -> bool:
     """Whether every job of a plain sweep has a finished run, so that none needs to be composed."""
     if listed is None:
         return False
-    done = {run.data.tags.get(JOB_TAG) for run in sweep.children() if succeeded(run)}
+    done = {run.data.tags.get(JOB_TAG) for run in children if succeeded(run)}
     return {sweep.job_tag(job_name(overrides)) for overrides in listed} <= done
 
 

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ from retrain.report.terminal import print_table
 log = logging.getLogger("retrain")
 LONGEST_NOTE = 4900
 SUMMARY_TAG = "summary_sha256"  # of what the parent run shows, set last
+AT_ONCE = 8  # files that are fetched
 MOST_NAMED = 10  # jobs in one sentence
 
 
@@ -77,10 +79,14 @@ class Ranked:
 
 
 def summarize(
-    sweep: Sweep, data: DataConfig, champion: ChampionRecipe | None = None
+    sweep: Sweep,
+    data: DataConfig,
+    champion: ChampionRecipe | None,
+    children: Sequence[mlflow.entities.Run],
 ) -> list[Failure]:
-    """Rank the children on the terminal and in the parent run; returns the jobs that failed."""
-    ranked = rank(sweep.children(), data.metric)
+    """Rank the children, those in the store where none are given, on the terminal and in the parent
+    run; returns the jobs that failed."""
+    ranked = rank(children or sweep.children(), data.metric)
     if not ranked:
         return []  # what stopped it before any job says so
     header, rows = _table(ranked, data, champion)
@@ -165,7 +171,10 @@ def rank(children: Sequence[mlflow.entities.Run], metric: str) -> list[Ranked]:
         value = run.data.metrics.get(f"{metric}/validation", math.nan)
         return sign * value if succeeded(run) and math.isfinite(value) else math.inf
 
-    ranked = [Ranked(run, found := loss(run), _record(run, found)) for run in children]
+    losses = [loss(run) for run in children]
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # a server takes its time for each file
+        records = list(pool.map(_record, children, losses))
+    ranked = [*map(Ranked, children, losses, records)]
     ranked.sort(key=lambda one: one.loss)
     return [
         dataclasses.replace(one, behind=_behind(one.record, ranked[0].record, metric))

@@ -98,7 +98,8 @@ def code_record(config: Config) -> CodeRecord:
 
 def read_artifact(artifact_uri: str, name: str) -> bytes:
     """A file of a run, byte for byte: as text its line ends would be changed."""
-    return _download(artifact_uri, name).read_bytes()
+    here = Path(artifact_uri) / name  # MLflow takes its time to find that out
+    return (here if here.is_file() else _download(artifact_uri, name)).read_bytes()
 
 
 def _download(location: str, name: str) -> Path:
