@@ -138,6 +138,8 @@ def test_workers_of_two_clones_share_a_study_in_the_tracking_database(
     database = postgres.create("search")
     command = ["retrain", "train", "-m", "sweep=logistic_regression", "tracking=server"]
     clones = [searched.copy(tmp_path / name) for name in ("one", "other")]
+    for clone in clones:
+        (clone.root / "optuna.db").unlink(missing_ok=True)  # of another test
     with ThreadPoolExecutor(2) as pool:
         work = [
             pool.submit(

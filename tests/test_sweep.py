@@ -82,6 +82,7 @@ def test_a_failed_job_raises_what_every_launcher_can_carry(as_job: None) -> None
     with pytest.raises(RetrainError, match=r"candidate: Odd: first and second") as error:
         value_of_a_job([], Odd("first", "second"))
     assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
+    assert error.value.__context__ is None, "Dask and others pickle it along"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
-"""`retrain train -m ...`: Hydra multirun over candidates. One parent run in MLflow, one child for
-each job."""
+"""`retrain train -m ...`: Hydra multirun. One parent run in MLflow, one child for each job."""
 
 from __future__ import annotations
 
@@ -115,18 +114,17 @@ def job(composed: omegaconf.DictConfig) -> float:
     logging.raiseExceptions = False  # Hydra's log file may lie on a disk that is full
     overrides = list(hydra.core.hydra_config.HydraConfig.get().overrides.task)
     name = os.environ.get(CHAMPION) or job_name(overrides)
-    # skops asks all modules for a function by its name, and this one of Ray's raises what is no
-    # AttributeError.
+    # skops asks all modules for a name, and this one of Ray's raises what is no AttributeError.
     sys.modules.pop("colorful", None)
     try:
         config = _checked(composed, name)
         value = _value(config, name, overrides)
+        return value if lower_is_better(config.data.metric) else -value
     except Exception as error:  # whatever a recipe raises; its run is marked as failed
         said = candidate.one_line(error)
-        log.error("%s failed: %s", name, said)
-        # One that every launcher can hand from process to process.
-        raise RetrainError(f"{name}: {said}") from None
-    return value if lower_is_better(config.data.metric) else -value
+    log.error("%s failed: %s", name, said)
+    # One that every launcher can hand from process to process: without the recipe's as its context.
+    raise RetrainError(f"{name}: {said}")
 
 
 def _value(config: Config, name: str, overrides: Sequence[str]) -> float:
