@@ -496,3 +496,17 @@ def test_only_a_finished_candidate_of_this_project_is_adopted(
     run = stored_run(["seed=7"], **made) if made else "0" * 32
     with pytest.raises(RetrainError, match=words):
         adopt.run(compose(Path("conf")), Namespace(run=run))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a.rate=0.02067645079634861 ++b=150", "a.rate=0.02068 ++b=150"),
+        ("a.rate=1.234567e-05", "a.rate=1.235e-05"),
+        ("a=-0.123456 b=0.05", "a=-0.1235 b=0.05"),
+        ("data.name='1.234567 %' seed=1.234567x", "data.name='1.234567 %' seed=1.234567x"),
+    ],
+)
+def test_long_numbers_of_a_search_are_shown_short(name: str, shown: str) -> None:
+    run = SimpleNamespace(info=SimpleNamespace(run_name=name))
+    assert sweep_summary.Ranked(run, 0.5).shown == shown

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import logging
 import math
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ LONGEST_NOTE = 4900
 SUMMARY_TAG = "summary_sha256"  # of what the parent run shows, set last
 AT_ONCE = 8  # files that are fetched
 MOST_NAMED = 10  # jobs in one sentence
+LONG_NUMBER = re.compile(r"(?<==)-?\d+\.\d{5,}(e-?\d+)?(?= |$)")  # as searches draw them
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Ranked:
     @property
     def name(self) -> str:
         return str(self.run.info.run_name)
+
+    @property
+    def shown(self) -> str:
+        """The name with its long numbers at four digits."""
+        return LONG_NUMBER.sub(lambda found: f"{float(found[0]):.4g}", self.name)
 
     @property
     def is_job(self) -> bool:
@@ -231,7 +238,7 @@ def _notes(ranked: Sequence[Ranked], champion: ChampionRecipe | None) -> list[st
     scored, best = [one for one in ranked if one.scored], _best_job(ranked)
     if not scored:
         return ["No job came to a result."]
-    tied = [one.name for one in scored[1:] if one.tied]
+    tied = [one.shown for one in scored[1:] if one.tied]
     shown = "; ".join(tied[:MOST_NAMED]) + ("; ..." if len(tied) > MOST_NAMED else "")
     notes = []
     if tied:
@@ -269,7 +276,7 @@ def _table(
         seconds, run = figure("training/fit_seconds"), one.run.info.run_id[:8]
         mark = " (champion)" if champion is not None and champion.is_of(one.run) else ""
         rows.append(
-            [str(number), one.name + mark, values[0], _interval(one), *values[1:], seconds, run]
+            [str(number), one.shown + mark, values[0], _interval(one), *values[1:], seconds, run]
         )
     titles = [TITLES.get(name, name) for name in shown]
     return ["rank", "job", titles[0], "behind the first", *titles[1:], "fit s", "run"], rows
