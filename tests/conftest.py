@@ -249,3 +249,12 @@ def store(
 def config() -> Config:
     """The shipped configuration, on the flights whatever a clone has chosen."""
     return compose(REPOSITORY / "conf", ["data=flights"])
+
+
+@pytest.fixture(scope="module")
+def two_months(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with a snapshot of two small months. Tests of a module leave runs behind in it."""
+    made = make_project(tmp_path_factory.mktemp("two_months") / "my project")
+    made.arrive("2013-01", "2013-02", change=lambda rows: rows.gather_every(2))
+    made.run("retrain", "snapshot")
+    return made

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from conftest import REPOSITORY, Project, free_port, make_project
+from conftest import REPOSITORY, Project, free_port
 
 from retrain.commands import launchers, sweep
 from retrain.errors import ConfigError
 from retrain.registry.processes import PROCESS
 
 SERVER = {"MLFLOW_TRACKING_URI": "http://localhost:1"}
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project with a snapshot of two small months. Its tests leave runs behind."""
-    made = make_project(tmp_path_factory.mktemp("launchers") / "my project")
-    made.arrive("2013-01", "2013-02", change=lambda rows: rows.gather_every(2))
-    made.run("retrain", "snapshot")
-    return made
 
 
 @pytest.mark.parametrize(
@@ -29,14 +20,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Project:
     ],
 )
 def test_jobs_run_in_processes_of_a_launcher_and_one_that_fails_stops_no_other(
-    name: str, plugin: str, settings: list[str], small: Project
+    name: str, plugin: str, settings: list[str], two_months: Project
 ) -> None:
     pytest.importorskip(f"hydra_plugins.{plugin}", reason=f"no launcher {name}")
     strategies = f"model.estimator.strategy=prior,{name}"  # the second is none
     command = ["retrain", "train", "-m", f"hydra/launcher={name}", *settings, "model=dummy"]
-    result = small.run(*command, strategies, check=False)
+    result = two_months.run(*command, strategies, check=False)
     assert result.returncode == 1 and "1 job(s) of the sweep failed" in result.stderr, result
-    client = small.client()
+    client = two_months.client()
     experiment = client.get_experiment_by_name("slice-candidates").experiment_id
     newest = ["attributes.start_time DESC"]
     parent, *_ = client.search_runs([experiment], "tags.kind = 'sweep'", order_by=newest)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import REPOSITORY, Project, make_project
+from conftest import REPOSITORY, Project
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from servers import Postgres
@@ -30,23 +30,14 @@ QUICK = {
 }
 
 
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project with a snapshot of two small months. Its tests leave runs and studies behind."""
-    made = make_project(tmp_path_factory.mktemp("searches") / "my project")
-    made.arrive("2013-01", "2013-02", change=lambda rows: rows.gather_every(2))
-    made.run("retrain", "snapshot")
-    return made
-
-
 @pytest.fixture
-def here(searched: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+def here(two_months: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     """This process works in that project."""
-    monkeypatch.chdir(searched.root)
+    monkeypatch.chdir(two_months.root)
     monkeypatch.setattr(sys, "argv", sys.argv)
     for name in (PARENT, GIVEN, FRESH, "HYDRA_FULL_ERROR", search.STORAGE):
         monkeypatch.setenv(name, "")  # so that what the sweep sets ends with the test
-    return searched
+    return two_months
 
 
 def newest_parent(project: Project):
@@ -104,18 +95,18 @@ def test_the_space_of_a_model_for_numbers_fits_it(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_failed_trial_ends_nothing_and_the_same_command_adds_trials(
-    searched: Project, here: Project
+    two_months: Project, here: Project
 ) -> None:
     command = ["retrain", "train", "-m", "sweep=logistic_regression"]
     command += ["model.estimator.C=choice(0.1,-1,1)", "model.preprocessing.minimum_frequency=50"]
-    first = searched.run(*command, "hydra.sweeper.n_trials=5", "hydra.sweeper.sampler.seed=1")
+    first = two_months.run(*command, "hydra.sweeper.n_trials=5", "hydra.sweeper.sampler.seed=1")
     assert "A new study begins" in first.stderr and "'C' parameter" in first.stdout
-    parent = newest_parent(searched)
+    parent = newest_parent(two_months)
     assert parent.info.status == "FINISHED", "a trial that fails is a finding"
-    trials = study_of(searched, parent.info.run_id).trials
+    trials = study_of(two_months, parent.info.run_id).trials
     states = [trial.state.name for trial in trials]
     assert len(states) == 5 and 0 < states.count("FAIL") < 5
-    children = children_of(searched, parent.info.run_id)
+    children = children_of(two_months, parent.info.run_id)
     finished = [child for child in children if child.info.status == "FINISHED"]
     assert len(finished) == len({str(t.params) for t in trials if t.state.name == "COMPLETE"}), (
         "a point that is proposed again is not fitted again"
@@ -123,21 +114,21 @@ def test_a_failed_trial_ends_nothing_and_the_same_command_adds_trials(
     failed = next(child for child in children if child.info.status == "FAILED")
     assert "'C' parameter" in failed.data.tags["error"]
 
-    again = searched.run(*command, "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler.seed=1")
+    again = two_months.run(*command, "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler.seed=1")
     assert "The study goes on after 5 trials" in again.stderr
-    assert len(study_of(searched, parent.info.run_id).trials) == 7
+    assert len(study_of(two_months, parent.info.run_id).trials) == 7
 
     sweep.run([*command[3:], "hydra.sweeper.n_trials=1"], fresh=True)
-    begun = newest_parent(searched).info.run_id
-    assert begun != parent.info.run_id and len(study_of(searched, begun).trials) == 1
+    begun = newest_parent(two_months).info.run_id
+    assert begun != parent.info.run_id and len(study_of(two_months, begun).trials) == 1
 
 
 def test_workers_of_two_clones_share_a_study_in_the_tracking_database(
-    searched: Project, postgres: Postgres, tmp_path: Path
+    two_months: Project, postgres: Postgres, tmp_path: Path
 ) -> None:
     database = postgres.create("search")
     command = ["retrain", "train", "-m", "sweep=logistic_regression", "tracking=server"]
-    clones = [searched.copy(tmp_path / name) for name in ("one", "other")]
+    clones = [two_months.copy(tmp_path / name) for name in ("one", "other")]
     for clone in clones:
         (clone.root / "optuna.db").unlink(missing_ok=True)  # of another test
     with ThreadPoolExecutor(2) as pool:

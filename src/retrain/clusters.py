@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from retrain.config import Backend, ComputeConfig
-from retrain.errors import RetrainError
+from retrain.errors import RetrainError, first_line
 from retrain.knock import knock_at_port
 from retrain.lazy import distributed, ray
 
@@ -69,7 +69,7 @@ def _connect(backend: Backend, address: str) -> Cluster:
             knock_at_port(parts.hostname, parts.port)  # the libraries would try for minutes
         return _within(CONNECT_SECONDS, lambda: action(address))
     except (OSError, ValueError, RuntimeError) as error:
-        why = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+        why = first_line(error).rstrip(".")
         raise RetrainError(
             f"The {extra.title()} cluster at {address} does not answer or has no workers: {why}.",
             hint=f"start it, or mend `compute.address` (or {variable}); `compute=local` goes "

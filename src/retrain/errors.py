@@ -43,3 +43,9 @@ class StoreError(RetrainError):
 
 class PromotionError(RetrainError):
     """A comparison or promotion that must not go on."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, without credentials, or the type of its error."""
+    lines = mask(str(error)).strip().splitlines()
+    return lines[0][:500] if lines else type(error).__name__

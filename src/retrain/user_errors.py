@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from retrain.errors import DataError, RetrainError
-from retrain.masking import mask
+from retrain.errors import DataError, RetrainError, first_line
 from retrain.workspace import in_experiment_copy
 
 # What an MLflow server answers when asking again won't help.
@@ -37,7 +36,7 @@ def as_user_error(error: Exception) -> RetrainError | None:
         return _with_copy_hint(error)
     # Not imported for this: most commands never load MLflow.
     library = type(error).__module__.split(".")[0]
-    first = next(iter(mask(str(error)).strip().splitlines()), type(error).__name__)
+    first = first_line(error)
     if library in ("hydra", "omegaconf", "antlr4"):
         return RetrainError(
             f"The configuration or an override can't be used: {first}",

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from retrain.backtest.worker import Place, libraries, run_apart, stop
 from retrain.clusters import Cluster, connect
 from retrain.config import ComputeConfig
-from retrain.errors import RetrainError
+from retrain.errors import RetrainError, first_line
 from retrain.own_code import all_code
 from retrain.workspace import BACKTEST_CACHE
 
@@ -90,7 +90,7 @@ def _value(future: Future[bytes]) -> Any:
     except BaseException as error:  # errors of jobs come as answers; this is the cluster's own
         if isinstance(error, KeyboardInterrupt):
             raise
-        why = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+        why = first_line(error).rstrip(".")
         raise RetrainError(
             f"The cluster could not do a job: {why}. What was trained stays.",
             hint="each worker needs this project's environment (pip install -c constraints.txt -e "

@@ -7,10 +7,10 @@ import shutil
 
 from retrain.commands.sweep_runs import FRESH, GIVEN, PARENT
 from retrain.config import Config
-from retrain.errors import ConfigError, RetrainError
+from retrain.errors import ConfigError, RetrainError, first_line
 from retrain.knock import knock_at_port
 from retrain.lazy import omegaconf
-from retrain.registry.store import SUBMITTED_FROM, first_line, tracking_uri
+from retrain.registry.store import SUBMITTED_FROM, tracking_uri
 
 # What reaches a job through its environment. Slurm and local processes inherit it; the workers of
 # a Ray cluster that runs already have the one that they were started with.

@@ -9,7 +9,7 @@ import numpy as np
 
 from retrain.clusters import connect
 from retrain.config import Backend, Config, feature_types
-from retrain.errors import ConfigError, ModelError
+from retrain.errors import ConfigError, ModelError, first_line
 from retrain.lazy import dask, distributed, lightgbm
 from retrain.models import continuing
 from retrain.models.fitting import to_features, to_target
@@ -68,7 +68,7 @@ class OnDask(Strategy):
         except ModelError:
             raise
         except Exception as error:  # of Dask, or LightGBM's own
-            why = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+            why = first_line(error).rstrip(".")
             raise ModelError(
                 f"LightGBM could not be fitted on the Dask cluster: {why}. Nothing is stored.",
                 hint="if a worker died, give the workers more memory in all; then run the command "

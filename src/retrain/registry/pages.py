@@ -6,10 +6,11 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from retrain.errors import first_line
 from retrain.lazy import mlflow
 from retrain.registry.entries import APPROVAL, OVERRIDE, ROLLBACK, Entry, current_champion
 from retrain.registry.names import LONGEST_TAG
-from retrain.registry.store import Store, first_line
+from retrain.registry.store import Store
 from retrain.report.formatting import escape_markdown
 
 if TYPE_CHECKING:

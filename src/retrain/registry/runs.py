@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from retrain import __version__
 from retrain.config import ColumnType, Config, Task, feature_types, to_container, to_yaml
 from retrain.data.manifest import Manifest
-from retrain.errors import ModelError
+from retrain.errors import ModelError, first_line
 from retrain.lazy import mlflow
 from retrain.lazy import numpy as np
 from retrain.masking import mask, mask_tree
@@ -25,7 +25,7 @@ from retrain.models.model_files import MODEL_FILE, file_digest
 from retrain.models.storable import why_not_stored
 from retrain.registry.names import fit_name, fit_text, log_figures
 from retrain.registry.processes import PROCESS, this_process
-from retrain.registry.store import MONITORING, Store, ensure_experiment, first_line
+from retrain.registry.store import MONITORING, Store, ensure_experiment
 from retrain.renamed import all_names
 from retrain.types import CodeRecord, DecisionRecord
 from retrain.workspace import SNAPSHOT, Commit, current_commit

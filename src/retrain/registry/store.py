@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrain.config import Config, TrackingConfig
-from retrain.errors import StoreError
+from retrain.errors import StoreError, first_line
 from retrain.lazy import filelock, mlflow
-from retrain.masking import mask, split_address
+from retrain.masking import split_address
 from retrain.registry.shared_stores import check_server, is_web, prepare_database
 from retrain.workspace import store_root
 
@@ -251,9 +251,3 @@ def is_missing(error: Exception) -> bool:
 def exists_already(error: Exception) -> bool:
     """Whether MLflow says that another process was first."""
     return getattr(error, "error_code", "") == "RESOURCE_ALREADY_EXISTS"
-
-
-def first_line(error: Exception) -> str:
-    """The first line of a library's message, without credentials."""
-    lines = mask(str(error)).strip().splitlines()
-    return lines[0][:500] if lines else type(error).__name__

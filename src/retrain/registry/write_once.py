@@ -15,9 +15,8 @@ import json
 import uuid
 from collections.abc import Mapping
 
-from retrain.errors import StoreError
+from retrain.errors import StoreError, first_line
 from retrain.lazy import mlflow
-from retrain.registry.store import first_line
 
 # Characters in one value. The second is for stores that take less than MLflow's own 6,000.
 SIZES = (5000, 400)
