@@ -16,6 +16,7 @@ import gc
 import json
 import os
 import selectors
+import shlex
 import signal
 import socket
 import subprocess
@@ -81,7 +82,10 @@ LIBRARIES = [
 ]
 
 # Asks the server; what it can't do, the command itself does. Starts in a hundredth of a second.
-CLIENT = """#!{python} -IS
+# A first line can't name an interpreter in a folder with a space, so the shell starts it.
+CLIENT = """#!/bin/sh
+'''exec' {python} -IS "$0" "$@"
+' '''
 import json, os, socket, sys
 command = {command!r}
 environment = dict(os.environ)
@@ -128,7 +132,7 @@ def _start(shared: Path) -> None:
     for name in COMMANDS:
         script = shared / "new" / name
         text = CLIENT.format(
-            python=sys.executable,
+            python=shlex.quote(sys.executable),
             command=str(Path(sys.executable).parent / name),
             at_start=AT_START,
             same=same,

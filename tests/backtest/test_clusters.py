@@ -96,9 +96,13 @@ def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else clusters share a token in ~/.ray
     port, options = free_port(), ["--num-cpus=2", "--include-dashboard=false", "--block"]
-    start = [str(Path(sys.executable).with_name("ray")), "start", "--head", f"--port={port}"]
-    folder = tmp_path_factory.mktemp("ray") / "head"
-    with started([*start, *options], folder, "runtime started", RAY_AUTH_MODE="disabled"):
+    folder = tmp_path_factory.mktemp("ray")
+    link = folder / "env"  # one of Ray's servers can't start from a path with a space
+    link.symlink_to(sys.prefix)
+    start = [str(link / "bin/python"), str(link / "bin/ray"), "start", "--head", f"--port={port}"]
+    paths = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
+    environment = {"PYTHONPATH": paths.replace(sys.prefix, str(link)), "RAY_AUTH_MODE": "disabled"}
+    with started([*start, *options], folder / "head", "runtime started", **environment):
         yield f"127.0.0.1:{port}"
         sys.modules["ray"].shutdown()
         monkeypatch.undo()
