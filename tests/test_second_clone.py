@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
-from conftest import TARGET, TIME, Project, flights, make_project
+from conftest import REPOSITORY, TARGET, TIME, Project, flights, make_project
 
+from retrain.commands.project_files import watch
+from retrain.errors import DataError
 from retrain.own_code import code_digests
 
 IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.com")
@@ -191,7 +194,7 @@ def test_raw_files_that_init_was_given_are_kept_by_dvc_and_not_by_git(project: P
 
 def test_a_table_that_is_in_git_already_stays_there(project: Project) -> None:
     flights("2013-01").head(3000).write_csv(project.root / "table.csv")
-    project.run("git", "add", "table.csv")
+    project.run("git", "add", "-f", "table.csv")
     output = project.run(
         "retrain", "init", "table.csv", "--target", TARGET, "--time", TIME, "--period", "week"
     ).stdout
@@ -199,3 +202,39 @@ def test_a_table_that_is_in_git_already_stays_there(project: Project) -> None:
         "table.csv is in git, and stays there" in output
         and not (project.root / "table.csv.dvc").exists()
     )
+
+
+def test_no_table_or_database_in_the_project_gets_into_git(project: Project) -> None:
+    rows = flights("2013-01").head(3000)
+    (project.root / "later").mkdir()
+    for name in ("later/dropped.csv", "scored.parquet", "src/project/lookup.csv"):
+        (rows.write_csv if name.endswith("csv") else rows.write_parquet)(project.root / name)
+    database = project.root / "our [orders]"  # no ending tells what it is
+    with sqlite3.connect(database) as made:
+        made.execute("create table orders (late integer, at text)")
+        made.executemany(
+            "insert into orders values (?, ?)",
+            [(row % 2, f"2013-01-{1 + row % 28:02} 10:00:00") for row in range(3000)],
+        )
+    query = ("--query", "select * from orders", "--target", "late", "--time", "at")
+    address = f"sqlite:///{database.name}"
+    kept = project.run("retrain", "init", address, *query, "--period", "day").stdout
+    assert "our [orders] not by git, nor by DVC" in kept
+    project.run("git", "add", "-A")
+    tracked = project.run("git", "diff", "--cached", "--name-only").stdout.splitlines()
+    assert tracked == [
+        ".gitignore",
+        "conf/config.yaml",
+        "conf/data/query.yaml",
+        "src/project/lookup.csv",  # beside code it is the project's own
+    ]
+
+
+@pytest.mark.parametrize("pattern", ["*.csv", "data/*.csv", "**/*.csv"])
+def test_a_glob_over_the_folder_in_which_the_pipeline_writes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    """DVC would refuse the whole pipeline: the snapshot would be in its own dependency."""
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(DataError, match=r"retrain init 'raw/\*.csv'"):
+        watch([pattern])

@@ -80,7 +80,9 @@ def run(options: argparse.Namespace) -> None:
         if len(local) < len(paths)
         else [],
         "Written": [f"{path}, chosen in {CONF / 'config.yaml'}"],
-        "Kept": raw_files.keep(fixed_part(given) for given in local),
+        "Kept": raw_files.leave_out(os.environ.get(paths[0], paths[0]))
+        if options.query
+        else raw_files.keep(fixed_part(given) for given in local),
         "Next": [f"look through {path}, then `dvc repro`"],
     }
     read = {"Read": [f"{len(table):,} rows, {columns:,} columns"], "Format": guess.found}

@@ -13,7 +13,7 @@ from retrain.config import build, compose
 from retrain.data.inference.draft import Draft
 from retrain.data.source import Source
 from retrain.errors import ConfigError, DataError
-from retrain.workspace import write_text
+from retrain.workspace import SNAPSHOT, write_text
 from retrain.yaml_text import change, inline, load
 
 CONF, PIPELINE = Path("conf"), Path("dvc.yaml")
@@ -62,8 +62,19 @@ def choose(choices: Mapping[str, str]) -> dict[Path, str]:
 
 def watch(paths: Sequence[str]) -> dict[Path, str]:
     """dvc.yaml with local files, or the folders of globs, as dependencies of the stage
-    `snapshot`."""
+    `snapshot`.
+
+    Raises DataError for a glob over a folder that holds the snapshot: nothing can depend on that.
+    """
     watched = [str(fixed_part(path)) for path in paths]
+    for path, part in zip(paths, watched, strict=True):
+        if SNAPSHOT.is_relative_to(part):
+            raise DataError(
+                f"`{path}` takes files of {'the project' if part == '.' else f'`{part}`'} itself, "
+                "in which the pipeline writes: DVC can't watch that. Nothing was changed.",
+                hint="move them into a folder of their own: mkdir -p raw && mv "
+                f"{path} raw/ && retrain init 'raw/{Path(path).name}' ...",
+            )
     watched = [path for path in dict.fromkeys(watched) if not path.startswith("data/incoming")]
 
     def with_watched(present: list[str]) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+from retrain.lazy import sqlalchemy
 
 INCOMING = Path("data/incoming")
 PLACEHOLDER = INCOMING / ".gitkeep"
@@ -25,6 +29,24 @@ def keep(paths: Iterable[Path]) -> list[str]:
     if not targets or not Path(".dvc").is_dir():
         return []
     return [line for target in targets if (line := _keep(target))]
+
+
+def leave_out(database: str) -> list[str]:
+    """Keep a database that is a file in the project out of git; a line on that.
+
+    Not under DVC: it goes on changing, and a checkout would put an older one in its place.
+    """
+    file = sqlalchemy.engine.make_url(database).database
+    path = Path(os.path.abspath(file)) if file else Path("/")
+    if not path.is_file() or not path.is_relative_to(Path.cwd()):
+        return []
+    inside = path.relative_to(Path.cwd()).as_posix()
+    if _git("ls-files", "--", inside):
+        return [f"{inside} is in git, and stays there"]
+    if not _git("check-ignore", "--", inside) and Path(".git").exists():
+        with Path(".gitignore").open("a", encoding="utf-8") as ignored:
+            ignored.write("/" + re.sub(r"[\\\[\]*?# ]", r"\\\g<0>", inside) + "*\n")
+    return [f"{inside} not by git, nor by DVC since it goes on changing: bring it to each clone"]
 
 
 def _keep(target: Path) -> str | None:
