@@ -32,7 +32,7 @@ CHALLENGER = Path("reports/challenger.json")
 PREDICTIONS = Path("reports/predictions.parquet")
 COMPARISON = Path("reports/comparison.json")
 PROMOTION = Path("reports/promotion.json")
-REPORT = Path("reports/report.html")
+REPORT, REPORT_TEXT = Path("reports/report.html"), Path("reports/report.md")
 BACKTEST, BACKTEST_REPORT = Path("reports/backtest.json"), Path("reports/backtest.html")
 BACKTEST_CACHE = Path(
     "data/.backtest"
@@ -177,24 +177,24 @@ def current_commit() -> Commit:
     themselves."""
     try:
         sha = _git("rev-parse", "HEAD")
-        if sha is None:
-            return Commit(None, "")
-        with (
-            tempfile.TemporaryDirectory() as folder
-        ):  # new files count too, and the user's index stays as it is
-            environment = os.environ | {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-            _git("read-tree", "HEAD", environment=environment)
-            _git(
-                "add",
-                "-A",
-                "--",
-                *(name for name in CODE if Path(name).exists()),
-                environment=environment,
-            )
-            patch = _git("diff", "--cached", "--binary", "HEAD", environment=environment)
+        patch = code_since(sha) if sha else ""
     except FileNotFoundError:
         return Commit(None, "")
-    return Commit(sha, f"{patch}\n" if patch else "")
+    return Commit(sha, patch or "")
+
+
+def code_since(base: str) -> str | None:
+    """How the files in CODE differ from a commit, empty when they don't; None where git does not
+    know it."""
+    with tempfile.TemporaryDirectory() as folder:
+        # New files count too, and the user's index stays as it is.
+        environment = os.environ | {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        _git("read-tree", "HEAD", environment=environment)
+        present = (name for name in CODE if Path(name).exists())
+        _git("add", "-A", "--", *present, environment=environment)
+        # Of other files, such as conf/, the commit may hold others as well.
+        patch = _git("diff", "--cached", "--binary", base, "--", *CODE, environment=environment)
+    return f"{patch}\n" if patch else patch
 
 
 def _git(*arguments: str, environment: Mapping[str, str] | None = None) -> str | None:

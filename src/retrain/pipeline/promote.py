@@ -23,6 +23,7 @@ from retrain.registry.store import Store, open_store
 from retrain.registry.transitions import AuditContext, Promotion
 from retrain.report import publish
 from retrain.report.best_effort import best_effort
+from retrain.report.outcome import Outcome
 from retrain.types import (
     ChallengerRecord,
     DecisionRecord,
@@ -55,7 +56,7 @@ def run(config: Config) -> None:
         registered_model=config.tracking.registered_model,
     )
     if not trained.retrained:
-        publish.to_files(config, decision, trained, compared, record)
+        publish.to_files(config, Outcome(decision, trained, compared, record))
         record.save(PROMOTION)
         log.info("The champion stays as it is: %s", trained.reason)
         return
@@ -68,9 +69,9 @@ def run(config: Config) -> None:
         )
     store = open_store(config)
     ledger = Ledger.open(store)
-    version = trained.registered
+    version, before = trained.registered, ledger.entries()
     if is_refitted(compared.verdict, config.gate.refit):
-        version = refit(config, store, trained, ledger.entries())
+        version = refit(config, store, trained, before)
     entry = append(ledger, Promotion(trained, compared, version, _audit_context(config)))
     champion = versions.follow_ledger(store, ledger)
     record = dataclasses.replace(
@@ -81,7 +82,8 @@ def run(config: Config) -> None:
         ledger_entry=entry.seq,
         candidate=entry.candidate,
     )
-    drawn = publish.to_files(config, decision, trained, compared, record)
+    outcome = Outcome(decision, trained, compared, record)
+    drawn = publish.to_files(config, outcome, store, before)
     with best_effort("The comparison in MLflow"):
         publish.to_mlflow(store, trained, compared, record, version, drawn)
     record.save(PROMOTION)

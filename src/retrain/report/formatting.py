@@ -155,8 +155,11 @@ def score_table(compared: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*\[\]<>|~$#])", r"\\\1", " ".join(text.split()))
+    """Text that Markdown shows as it is, on one line; GitHub takes no name in it for a person or an
+    issue."""
+    line = re.sub(r"([\\`*\[\]<>|~$#&])", r"\\\1", " ".join(text.split()))
+    line = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", line)
+    return re.sub(r"@(?=\w)|#(?=\d)", "\\g<0>\u200b", line)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retrain.gate.comparison import Comparison
 from retrain.lazy import jinja2
 from retrain.report import formatting
-from retrain.types import ChallengerRecord, DecisionRecord, PromotionRecord
+from retrain.report.outcome import Outcome
 
 FAILED = (
     "<!doctype html><meta charset=utf-8><p>This report could not be made; the log of `promote` "
@@ -23,24 +22,20 @@ COLORS = {
 }
 
 
-def render(
-    decision: DecisionRecord,
-    trained: ChallengerRecord,
-    compared: Comparison,
-    promotion: PromotionRecord,
-    plots: dict[str, str],
-) -> str:
+def render(outcome: Outcome, plots: dict[str, str]) -> str:
     """The report as HTML. `plots` are SVG documents by name."""
+    decision, trained = outcome.decision, outcome.trained
+    compared, promotion = outcome.compared, outcome.promotion
     happened = trained.retrained
     header, rows = formatting.score_table(compared) if happened else ([], [])
     return (
         jinja2.Environment(autoescape=True)
         .from_string(TEMPLATE.read_text(encoding="utf-8"))
         .render(
-            title=f"Retraining on batch {trained.newest_batch}",
+            title=outcome.title,
             color=COLORS[str(compared.verdict)],
-            verdict=formatting.VERDICTS[str(compared.verdict)] if happened else "No retraining",
-            headline=formatting.headline(trained, promotion) if happened else "",
+            verdict=outcome.verdict,
+            headline=outcome.headline,
             reason=compared.reason,
             titles=formatting.TITLES,
             news=formatting.notes(trained),

@@ -3,6 +3,9 @@ terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import polars as pl
 
 from retrain.config import Config
@@ -10,37 +13,50 @@ from retrain.gate.comparison import Comparison
 from retrain.gate.estimates import EVALUATION, WINDOW
 from retrain.lazy import mlflow
 from retrain.models.metrics import row_loss_for
+from retrain.registry.entries import Entry
 from retrain.registry.names import LONGEST_TAG, log_figures
 from retrain.registry.store import Store
-from retrain.report import formatting, html, plots
+from retrain.report import formatting, html, markdown, plots
 from retrain.report.best_effort import best_effort
+from retrain.report.changes import Changes, data_changes, recipe_changes
+from retrain.report.outcome import Outcome
 from retrain.report.terminal import plain_console, print_table, printable
 from retrain.types import (
     ChallengerRecord,
-    DecisionRecord,
     ModelRecord,
     PromotionRecord,
 )
-from retrain.workspace import PREDICTIONS, REPORT, write_text
+from retrain.workspace import PREDICTIONS, REPORT, REPORT_TEXT, write_text
 
 
 def to_files(
-    config: Config,
-    decision: DecisionRecord,
-    trained: ChallengerRecord,
-    compared: Comparison,
-    promotion: PromotionRecord,
+    config: Config, outcome: Outcome, store: Store | None = None, entries: Sequence[Entry] = ()
 ) -> dict[str, str]:
-    """Write the HTML report; returns its plots as SVG documents by name."""
+    """Write the report, as HTML and in short as Markdown; returns its plots as SVG documents by
+    name."""
+    with best_effort("What has changed"):
+        outcome = replace(outcome, changes=_changes(config, outcome, store, entries))
     drawn: dict[str, str] = {}
-    if trained.retrained:
+    if outcome.trained.retrained:
         with best_effort("The plots"):
             drawn = _draw(config)
-    page = html.FAILED
+    page, text = html.FAILED, markdown.FAILED
     with best_effort("The report"):
-        page = html.render(decision, trained, compared, promotion, drawn)
+        text = markdown.render(outcome)
+        page = html.render(outcome, drawn)
+    write_text(REPORT_TEXT, text)
     write_text(REPORT, page)
     return drawn
+
+
+def _changes(
+    config: Config, outcome: Outcome, store: Store | None, entries: Sequence[Entry]
+) -> Changes:
+    found = data_changes(outcome.decision, outcome.trained)
+    if store is None or found.against is None:
+        return found
+    keys, code, unknown = recipe_changes(config, store, entries, found.against)
+    return replace(found, config=keys, code=code, unknown=unknown)
 
 
 def _draw(config: Config) -> dict[str, str]:
@@ -82,7 +98,8 @@ def to_mlflow(
     )
     for name, svg in drawn.items():
         client.log_text(run_id, svg, f"plots/{name}.svg")
-    client.log_artifact(run_id, str(REPORT))
+    for path in (REPORT, REPORT_TEXT):
+        client.log_artifact(run_id, str(path))
     made = {
         trained.registered.version: "challenger",
         new_version.version: "refit"
