@@ -27,7 +27,10 @@ def aliases(project: Project) -> dict[str, int]:
 
 
 def test_first_champion_then_nothing_to_do(champion_project: Project) -> None:
-    assert promotion(champion_project) == {
+    promoted = promotion(champion_project)
+    verified = champion_project.run("retrain", "history", "--verify").stdout
+    assert f"Digest of all entries: {promoted.pop('ledger_digest')}" in verified
+    assert promoted == {
         "verdict": "promote",
         "moved": True,
         "champion": 2,

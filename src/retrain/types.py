@@ -249,6 +249,7 @@ class PromotionRecord(Record):
     ledger_entry: int | None
     candidate: int | None = None
     registered_model: str = ""
+    ledger_digest: str = ""  # of all entries up to `ledger_entry`
 
 
 @dataclass(frozen=True)

@@ -264,7 +264,7 @@ VERBS = {
     "history": Verb(
         "retrain.commands.history",
         "every verdict and every move of the champion; who served when, and why",
-        "retrain history\n  retrain history --at 2013-11-15\n  "
+        "retrain history\n  retrain history --at 2013-11-15\n  retrain history --verify\n  "
         "retrain history --jsonl > ledger.jsonl",
         (
             option(
@@ -273,6 +273,11 @@ VERBS = {
                 help="who served at the end of that day (UTC), or at a time, and why",
             ),
             option("--jsonl", action="store_true", help="the whole ledger as JSON Lines"),
+            option(
+                "--verify",
+                action="store_true",
+                help="check that no entry was changed since it was written",
+            ),
         ),
     ),
     "predict": Verb(

@@ -691,7 +691,7 @@ class TestModelFiles:
 
 def test_an_entry_of_an_earlier_version_of_the_project_is_read(store: Store) -> None:
     content = dataclasses.asdict(entry(0, 1, None, FEBRUARY, 1))
-    for name in ("seq", "trained_commit", "run_config", "run_patch", "models"):
+    for name in ("seq", "trained_commit", "run_config", "run_patch", "models", "before"):
         del content[name]
     ledger = Ledger.open(store)
     store.client.log_param(ledger.run_id, "seq-000000", json.dumps(content, ensure_ascii=False))

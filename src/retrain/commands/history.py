@@ -13,8 +13,12 @@ from retrain.commands.read_ledger import first_or_lost, read_ledger, read_looks
 from retrain.config import Config
 from retrain.errors import ConfigError
 from retrain.gate.alpha_spending import Look
+from retrain.registry.chain import chained_from, check_results, digest_of
 from retrain.registry.entries import Entry, current_champion
+from retrain.registry.ledger import Ledger
+from retrain.registry.store import open_store
 from retrain.report.terminal import print_table, printable
+from retrain.workspace import PROMOTION
 
 LOOK = "look"
 
@@ -36,11 +40,38 @@ def run(config: Config, options: argparse.Namespace) -> None:
             f"The ledger of `{config.tracking.registered_model}` is empty: there is no champion. "
             f"{first_or_lost(config)}"
         )
+    elif options.verify:
+        print(*map(printable, verified(config)), sep="\n")
     elif options.at is not None:
         for label, text in served_at(entries, parse_moment(options.at), config.data.metric):
             print(printable(f"{label:<14}{text}"))
     else:
         _show(entries, looks)
+
+
+def verified(config: Config) -> list[str]:
+    """What the chain of digests vouches for. Raises StoreError where it does not hold."""
+    model = config.tracking.registered_model
+    ledger = Ledger.open(open_store(config))
+    entries, looks, texts = ledger.entries(), ledger.looks(), ledger.texts()
+    newest, first = check_results(model, texts), chained_from(entries)
+    lines = [
+        f"The ledger of `{model}` is as it was written: {len(entries)} entries and {len(looks)} "
+        "looks, each with the digest of those before it."
+    ]
+    if first:
+        lines.append(
+            f"Not chained until entry {first}: those before it are of an earlier version of this "
+            "project, and unchanged since that entry."
+            if first < len(entries)
+            else f"Not chained until entry {first}, the next: these are of an earlier version."
+        )
+    lines.append(
+        f"{PROMOTION} does not name a digest yet: the next `dvc repro` that gives a verdict does."
+        if newest is None
+        else f"Entries 0 to {newest} are those that {PROMOTION} names; keep that file in git."
+    )
+    return [*lines, f"Digest of all entries: {digest_of(texts)}"]
 
 
 def unanswered_looks(entries: Sequence[Entry], looks: Sequence[Look]) -> list[Look]:

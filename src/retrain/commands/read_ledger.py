@@ -39,12 +39,13 @@ def read_ledger(config: Config) -> list[Entry]:
         return []
     store = open_store(config)
     ledger = Ledger.open(store)
+    entries = ledger.entries()
     try:
         follow_ledger(store, ledger)
     # somebody has deleted the champion's version: who asks must still see what there was
     except StoreError as error:
         log.warning("%s", error)
-    return ledger.entries()
+    return entries
 
 
 def read_looks(config: Config) -> list[Look]:

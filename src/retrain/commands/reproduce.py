@@ -28,6 +28,7 @@ from retrain.config import Config
 from retrain.errors import RetrainError, StoreError
 from retrain.masking import without_secrets
 from retrain.registry import versions
+from retrain.registry.chain import check_results
 from retrain.registry.entries import Entry, training_of
 from retrain.registry.ledger import Ledger
 from retrain.registry.recorded import RecordedCode, read_recorded
@@ -45,7 +46,9 @@ def run(config: Config, options: argparse.Namespace) -> None:
     """Raises RetrainError when the predictions differ, or something that was recorded can't be had
     any more."""
     store = open_store(config)
-    entries = Ledger.open(store).entries()
+    ledger = Ledger.open(store)
+    entries = ledger.entries()
+    check_results(store.registered_model, ledger.texts())
     version = versions.require(store, options.version)
     code = read_recorded(store, version, training_of(entries, str(version.run_id)))
     _show_and_check(version, code, options.trust_store)

@@ -42,6 +42,7 @@ class Look(Record):
     who: str = ""
     time: str = ""
     id: str = ""
+    before: str = ""  # digest of all looks before it; empty in those of earlier versions
 
 
 # Most windows are looked at once: the first look keeps most of the level.

@@ -17,6 +17,7 @@ from retrain.lazy import mlflow
 from retrain.models.training import train, with_selected_strategy
 from retrain.pipeline.loop import append, is_refitted
 from retrain.registry import runs, versions
+from retrain.registry.chain import digest_of
 from retrain.registry.entries import Entry
 from retrain.registry.ledger import Ledger
 from retrain.registry.store import Store, open_store
@@ -80,6 +81,7 @@ def run(config: Config) -> None:
         champion=champion,
         previous=entry.previous,
         ledger_entry=entry.seq,
+        ledger_digest=digest_of(ledger.texts()[: entry.seq + 1]),
         candidate=entry.candidate,
     )
     outcome = Outcome(decision, trained, compared, record)

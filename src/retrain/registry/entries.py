@@ -59,6 +59,7 @@ class Entry(Record):
     who: str = ""
     time: str = ""
     id: str = ""
+    before: str = ""  # digest of all entries before it; empty in those of earlier versions
     seq: Annotated[int, pydantic.Field(exclude=True)] = 0
 
     @property
