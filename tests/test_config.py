@@ -40,6 +40,14 @@ def test_the_groups_that_a_user_is_promised_are_there() -> None:
         assert names <= {choice for found, choice in CHOICES if found == group}
 
 
+def test_for_numbers_what_is_asked_for_on_the_command_line_wins_over_the_models_file() -> None:
+    numbers = ["data.task=regression", "data.metric=rmse"]
+    shipped = compose(CONF, numbers).model.estimator
+    asked = compose(CONF, [*numbers, "model.estimator.min_samples_leaf=7"]).model.estimator
+    assert shipped["min_samples_leaf"] == 20
+    assert asked == shipped | {"min_samples_leaf": 7}
+
+
 def test_params_hold_the_whole_config_and_come_back_the_same(
     tmp_path: Path, config: Config
 ) -> None:

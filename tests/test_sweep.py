@@ -510,3 +510,23 @@ def test_only_a_finished_candidate_of_this_project_is_adopted(
 def test_long_numbers_of_a_search_are_shown_short(name: str, shown: str) -> None:
     run = SimpleNamespace(info=SimpleNamespace(run_name=name))
     assert sweep_summary.Ranked(run, 0.5).shown == shown
+
+
+@pytest.mark.parametrize(
+    ("shared", "name", "shown"),
+    [
+        (("a=1",), "a=1 b=2 c=a=1", "b=2 c=a=1"),
+        (("b=2", "+c='x y'"), "a=1 b=2 +c='x y'", "a=1"),
+        (("a.b=[1]",), "aab=[1] a.b=[1] a.b=[1]2", "aab=[1] a.b=[1]2"),
+    ],
+)
+def test_what_all_jobs_share_is_not_shown_of_each(
+    shared: tuple[str, ...], name: str, shown: str
+) -> None:
+    run = SimpleNamespace(info=SimpleNamespace(run_name=name))
+    assert sweep_summary.Ranked(run, 0.5, shared=shared).shown == shown
+
+
+def test_ranks_beside_each_other_are_named_together() -> None:
+    assert sweep_summary._ranges([2, 3, 4, 7, 9, 10]) == "2 to 4, 7, 9 to 10"
+    assert sweep_summary._ranges([5]) == "5"

@@ -350,7 +350,12 @@ def check(
     if config.evaluation.block_hours is None:
         config.evaluation.block_hours = config.data.block_hours
     if config.data.task is Task.regression:
-        config.model.estimator |= config.model.for_regression
+        given = {one.key_or_group for one in parse_overrides(overrides)}
+        config.model.estimator |= {
+            key: value
+            for key, value in config.model.for_regression.items()
+            if f"model.estimator.{key}" not in given  # what somebody asks for by name wins
+        }
     config.model.for_regression = {}
     plain = to_container(config)
     allow(plain)

@@ -56,6 +56,16 @@ def test_types_that_only_a_fitted_model_holds_are_named(config: Config, rows: pl
         check_storable(dataclasses.replace(neighbours, data=data), rows.drop_nulls("temp"))
 
 
+def test_recipes_that_differ_in_numbers_alone_are_tried_once(
+    config: Config, rows: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_storable(config, rows)
+    monkeypatch.setattr(storable, "why_not_stored", lambda *_: "asked again")
+    check_storable(with_estimator(config, **config.model.estimator | {"max_iter": 7}), rows)
+    with pytest.raises(ModelError, match="asked again"):
+        check_storable(with_estimator(config, **config.model.estimator | {"scoring": "x"}), rows)
+
+
 def test_parameters_that_do_not_fit_are_refused_before_all_rows_are(
     config: Config, rows: pl.DataFrame
 ) -> None:

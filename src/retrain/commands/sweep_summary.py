@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import logging
 import math
 import re
@@ -31,7 +32,6 @@ log = logging.getLogger("retrain")
 LONGEST_NOTE = 4900
 SUMMARY_TAG = "summary_sha256"  # of what the parent run shows, set last
 AT_ONCE = 8  # files that are fetched
-MOST_NAMED = 10  # jobs in one sentence
 LONG_NUMBER = re.compile(r"(?<==)-?\d+\.\d{5,}(e-?\d+)?(?= |$)")  # as searches draw them
 
 
@@ -54,12 +54,15 @@ class Ranked:
         The primary metric, negated where more of it is better; infinite where there is none.
     behind
         By how much it is worse than the first on the same rows; None where that can't be known.
+    shared
+        Overrides that all jobs have, so that none need show them.
     """
 
     run: mlflow.entities.Run
     loss: float
     record: CandidateRecord | None = None
     behind: Estimate | None = None
+    shared: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -67,8 +70,11 @@ class Ranked:
 
     @property
     def shown(self) -> str:
-        """The name with its long numbers at four digits."""
-        return LONG_NUMBER.sub(lambda found: f"{float(found[0]):.4g}", self.name)
+        """The name without what all share, its long numbers at four digits."""
+        name = self.name
+        for one in self.shared:
+            name = re.sub(rf"(^| ){re.escape(one)}(?= |$)", "", name).strip()
+        return LONG_NUMBER.sub(lambda found: f"{float(found[0]):.4g}", name)
 
     @property
     def is_job(self) -> bool:
@@ -183,12 +189,23 @@ def rank(children: Sequence[mlflow.entities.Run], metric: str) -> list[Ranked]:
         records = list(pool.map(_record, children, losses))
     ranked = [*map(Ranked, children, losses, records)]
     ranked.sort(key=lambda one: one.loss)
+    shared = _shared([one for one in ranked if one.is_job])
     return [
-        dataclasses.replace(one, behind=_behind(one.record, ranked[0].record, metric))
-        if number
-        else one
+        dataclasses.replace(
+            one,
+            shared=shared,
+            behind=_behind(one.record, ranked[0].record, metric) if number else None,
+        )
         for number, one in enumerate(ranked)
     ]
+
+
+def _shared(jobs: Sequence[Ranked]) -> tuple[str, ...]:
+    """The overrides of every job, where there are several that differ; those of a job that failed
+    are not known."""
+    known = [one.record.overrides for one in jobs if one.record is not None]
+    shared = [one for one in known[0] if all(one in each for each in known)] if known else []
+    return tuple(shared) if any(len(each) > len(shared) for each in known) else ()
 
 
 def _record(run: mlflow.entities.Run, loss: float) -> CandidateRecord | None:
@@ -238,13 +255,14 @@ def _notes(ranked: Sequence[Ranked], champion: ChampionRecipe | None) -> list[st
     scored, best = [one for one in ranked if one.scored], _best_job(ranked)
     if not scored:
         return ["No job came to a result."]
-    tied = [one.shown for one in scored[1:] if one.tied]
-    shown = "; ".join(tied[:MOST_NAMED]) + ("; ..." if len(tied) > MOST_NAMED else "")
-    notes = []
+    tied = [rank for rank, one in enumerate(scored, 1) if one.tied]
+    notes = [f"All jobs: {' '.join(scored[0].shared)}"] if scored[0].shared else []
     if tied:
+        ranks = f"{'rank' if len(tied) == 1 else 'ranks'} {_ranges(tied)}"
         notes.append(
-            f"Not to be told apart from the first: {len(tied)} of the other {len(scored) - 1}, "
-            f"since the 95 % interval of their difference, over blocks of time, holds 0: {shown}."
+            f"Not to be told apart from the first: {ranks}, {len(tied)} of the other "
+            f"{len(scored) - 1}, since the 95 % interval of their difference, over blocks of time, "
+            "holds 0."
         )
     elif len(scored) > 1 and all(one.behind for one in scored[1:]):
         notes.append("All others are worse than the first beyond doubt: no interval holds 0.")
@@ -258,6 +276,13 @@ def _notes(ranked: Sequence[Ranked], champion: ChampionRecipe | None) -> list[st
     return notes
 
 
+def _ranges(numbers: Sequence[int]) -> str:
+    """Numbers in order, neighbours taken together: 2 to 5, 7."""
+    breaks = [i for i, number in enumerate(numbers) if not i or number > numbers[i - 1] + 1]
+    parts = [numbers[start:end] for start, end in itertools.pairwise([*breaks, len(numbers)])]
+    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]} to {p[-1]}" for p in parts)
+
+
 def _table(
     ranked: Sequence[Ranked], data: DataConfig, champion: ChampionRecipe | None
 ) -> tuple[list[str], list[list[str]]]:
@@ -269,11 +294,13 @@ def _table(
         metrics = one.run.data.metrics if succeeded(one.run) else {}
         missing = "running" if at_work(one.run) else "failed"
 
-        def figure(name: str, metrics: dict[str, float] = metrics, missing: str = missing) -> str:
-            return f"{metrics[name]:.4f}" if name in metrics else missing
+        def figure(
+            name: str, digits: int = 4, metrics: dict[str, float] = metrics, missing: str = missing
+        ) -> str:
+            return f"{metrics[name]:.{digits}f}" if name in metrics else missing
 
         values = [figure(f"{name}/validation") for name in shown]
-        seconds, run = figure("training/fit_seconds"), one.run.info.run_id[:8]
+        seconds, run = figure("training/fit_seconds", 1), one.run.info.run_id[:8]
         mark = " (champion)" if champion is not None and champion.is_of(one.run) else ""
         rows.append(
             [str(number), one.shown + mark, values[0], _interval(one), *values[1:], seconds, run]

@@ -3,16 +3,16 @@ of a model of a few rows."""
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from retrain.config import Config, Task
+from retrain.config import Config, Task, to_container
 from retrain.errors import ModelError, RetrainError
 from retrain.lazy import skops
-from retrain.models.digests import model_digest
 from retrain.models.fitting import build_pipeline, fit
 from retrain.renamed import all_names
 
@@ -23,17 +23,28 @@ if TYPE_CHECKING:
 # depend on it.
 LENGTHS = ("n_estimators", "max_iter", "iterations", "num_boost_round")
 ROWS_OF_A_CLASS, ROWS, MOST_ROWS, STEPS = 20, 100, 2000, 2
-_passed: set[tuple[str, tuple[str, ...]]] = set()  # in this process: a backtest asks for every fit
+_passed: set[tuple[str, tuple[str, ...]]] = set()  # in this process, which may fit many
 
 
 def check_storable(config: Config, rows: pl.DataFrame) -> None:
     """Raises ModelError before hours of fitting would end in a model that nobody could load."""
-    key = (model_digest(config), tuple(config.trusted_types))
+    content = to_container(config)
+    shaping = [content["model"], content["data"]["features"], content["data"]["task"]]
+    key = (json.dumps(_kind(shaping)), tuple(config.trusted_types))
     if key in _passed or rows.is_empty():
         return
     if problem := why_not_stored(_fit_a_few(config, rows), config.trusted_types):
         raise ModelError(f"{problem} Nothing has been fitted yet.")
     _passed.add(key)
+
+
+def _kind(value: Any) -> Any:
+    """The value with every number as 0: how much of something changes no type in the model."""
+    if isinstance(value, dict):
+        return {key: _kind(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_kind(each) for each in value]
+    return 0 if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def why_not_stored(pipeline: Pipeline, trusted: Sequence[str]) -> str | None:
