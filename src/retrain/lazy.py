@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     import mlflow.models
     import mlflow.pyfunc
     import mlflow.sklearn
+    import mlflow.store.artifact.artifact_repository_registry
     import mlflow.tracking.context.registry
     import mlflow.types
     import numpy

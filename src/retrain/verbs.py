@@ -35,6 +35,12 @@ def option(*flags: str, **settings: Any) -> Option:
     return Option(flags, settings)
 
 
+def _at_least_one(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
 DEBUG = option("--debug", action="store_true", help="show the traceback of an error")
 OVERRIDES = "Hydra overrides, as in conf/"
 VERSION = "VERSION key=value"  # the first argument may be the number of a registered version
@@ -279,6 +285,36 @@ VERBS = {
                 help="check that no entry was changed since it was written",
             ),
         ),
+    ),
+    "gc": Verb(
+        "retrain.commands.gc",
+        "list models, runs and files that nothing needs any more; with --yes, delete them",
+        "retrain gc\n  retrain gc --keep 20 --days 90 --yes",
+        (
+            option("--yes", action="store_true", help="delete them"),
+            option(
+                "--keep",
+                type=_at_least_one,
+                default=10,
+                metavar="N",
+                help="the last N versions that served stay whole (default: 10)",
+            ),
+            option(
+                "--days",
+                type=_at_least_one,
+                default=30,
+                metavar="D",
+                help="nothing younger than D days goes (default: 30)",
+            ),
+            option(
+                "--commits",
+                type=_at_least_one,
+                metavar="N",
+                help="DVC's cache keeps what the last N commits of each branch name (default: all)",
+            ),
+        ),
+        overrides="",
+        locks=True,
     ),
     "predict": Verb(
         "retrain.commands.predict",
