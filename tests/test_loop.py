@@ -156,6 +156,11 @@ def test_policy_never_keeps_the_first_champion_and_watches_it(grown: Project) ->
     assert "Policy `never` keeps the champion" in output
     decision = json.loads((grown.root / "reports/decision.json").read_text())
     assert decision["champion_version"] == 2 and 0 < decision["scores"][-1]["value"] < 2
+    numbers = json.loads((grown.root / "reports/metrics.json").read_text())
+    assert numbers["verdict"] == "not_retrained" and 0 < numbers["monitored"]["log_loss"] < 2
+    assert "by batch" in (grown.root / "reports/plots/scores.svg").read_text(), (
+        "of the last verdict"
+    )
     assert aliases(grown) == {"challenger": 1, "champion": 2}
     assert grown.stages_run() == []
 

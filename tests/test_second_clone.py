@@ -68,11 +68,30 @@ def test_git_shows_what_a_retraining_changed(champion_project: Project, tmp_path
         "mlruns/ledger.json",
         "params.yaml",
         *(f"reports/{name}.json" for name in ("challenger", "comparison", "decision", "promotion")),
+        "reports/metrics.json",
+        "reports/plots/calibration.svg",
+        "reports/plots/scores.svg",
+        "reports/report.md",
     }
     project.run("git", *IDENTITY, "commit", "-qm", "first")
     project.edit("conf/config.yaml", "seed: 20130101", "seed: 7")
     project.repro("config")
     assert "seed" in project.run("dvc", "params", "diff").stdout
+
+
+def test_dvc_shows_a_reviewer_few_numbers_and_pictures_that_need_no_network(
+    champion_project: Project,
+) -> None:
+    shown = json.loads(champion_project.run("dvc", "metrics", "show", "--json").stdout)
+    (numbers,) = [found["data"] for found in shown[""]["data"].values()]
+    assert numbers["batch"] == "2013-03" and numbers["verdict"] == "promote"
+    compared = numbers["log_loss"]
+    assert compared["difference_low"] < compared["difference"] < compared["difference_high"] < 0
+    assert not [text for text in numbers.values() if isinstance(text, str) and " " in text]
+    champion_project.run("dvc", "plots", "show", "-o", "dvc_plots")
+    page = champion_project.root / "dvc_plots/index.html"
+    assert page.read_text().count("src=") == 2 and "http" not in page.read_text()
+    assert all("by batch" in path.read_text() for path in page.parent.rglob("*scores.svg"))
 
 
 def test_a_deleted_store_is_noticed_and_the_pipeline_starts_over(grown: Project) -> None:

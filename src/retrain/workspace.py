@@ -33,6 +33,7 @@ PREDICTIONS = Path("reports/predictions.parquet")
 COMPARISON = Path("reports/comparison.json")
 PROMOTION = Path("reports/promotion.json")
 REPORT, REPORT_TEXT = Path("reports/report.html"), Path("reports/report.md")
+METRICS, REVIEW_PLOTS = Path("reports/metrics.json"), Path("reports/plots")
 BACKTEST, BACKTEST_REPORT = Path("reports/backtest.json"), Path("reports/backtest.html")
 BACKTEST_CACHE = Path(
     "data/.backtest"

@@ -22,7 +22,7 @@ from retrain.registry.entries import Entry
 from retrain.registry.ledger import Ledger
 from retrain.registry.store import Store, open_store
 from retrain.registry.transitions import AuditContext, Promotion
-from retrain.report import publish
+from retrain.report import publish, review
 from retrain.report.best_effort import best_effort
 from retrain.report.outcome import Outcome
 from retrain.types import (
@@ -57,7 +57,9 @@ def run(config: Config) -> None:
         registered_model=config.tracking.registered_model,
     )
     if not trained.retrained:
-        publish.to_files(config, Outcome(decision, trained, compared, record))
+        outcome = Outcome(decision, trained, compared, record)
+        publish.to_files(config, outcome)
+        review.write(config.data.metric, outcome)
         record.save(PROMOTION)
         log.info("The champion stays as it is: %s", trained.reason)
         return
@@ -86,6 +88,7 @@ def run(config: Config) -> None:
     )
     outcome = Outcome(decision, trained, compared, record)
     drawn = publish.to_files(config, outcome, store, before)
+    review.write(config.data.metric, outcome, ledger.entries(), drawn)
     with best_effort("The comparison in MLflow"):
         publish.to_mlflow(store, trained, compared, record, version, drawn)
     record.save(PROMOTION)
