@@ -181,7 +181,7 @@ def test_a_served_champion_answers_as_predict_does(grown: Project) -> None:
     )
     try:
         features = [name for name in rows.columns if name not in ("flight", "scheduled_departure")]
-        frame = rows.select(features).with_columns(pl.col(pl.Int64, pl.Int8).cast(pl.Float64))
+        frame = rows.select(features)
         body = json.dumps(
             {
                 "dataframe_split": {

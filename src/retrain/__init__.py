@@ -8,6 +8,7 @@ imported when it is first used.
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from retrain.monitoring.policy import Policy, PolicyContext
     from retrain.types import Decision, Score
 
+# What of the engine lies beside a stored model and was imported first leaves the rest to be found.
+__path__ = pkgutil.extend_path(__path__, __name__)
 __version__ = "0.2.0"
 
 _HOME = {
@@ -53,7 +56,7 @@ _HOME = {
     "types": ("Decision", "Score"),
 }
 _MODULES = {"encodings": "retrain.models.encodings", "ranges": "retrain.ranges"}
-_MODULE_OF = _MODULES | {
+MODULE_OF = _MODULES | {
     name: f"retrain.{module}" for module, names in _HOME.items() for name in names
 }
 
@@ -92,9 +95,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """A public name, imported now."""
-    if name not in _MODULE_OF:
+    if name not in MODULE_OF:
         raise AttributeError(f"module 'retrain' has no attribute {name!r}")
-    module = importlib.import_module(_MODULE_OF[name])
+    module = importlib.import_module(MODULE_OF[name])
     value = module if name in _MODULES else getattr(module, name)
     globals()[name] = value
     return value

@@ -7,13 +7,15 @@ import functools
 import hashlib
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from retrain import MODULE_OF
 from retrain.targets import named_code
 
 PACKAGE = __name__.partition(".")[0]
+Nodes = Callable[[ast.AST], Iterator[ast.AST]]
 
 # What of the engine a stage runs. A stage of dvc.yaml depends on the digest of these and on no file
 # of the engine: so it is one dependency, also when the engine is an installed package.
@@ -107,14 +109,48 @@ def _engine_files(path: Path) -> Iterator[Path]:
 def own_modules(names: Iterable[str], root: Path) -> dict[str, Path]:
     """Module name -> file of the code below `root` behind some dotted names, and of what it
     imports. Imports nothing."""
+    folders = _folders(root)
+    return _modules(names, lambda top: () if top == PACKAGE else folders, ast.walk)
+
+
+def modules_to_load(names: Iterable[str], root: Path) -> dict[str, Path]:
+    """The same of all that runs where classes and functions of these names are imported: with the
+    engine's, and without what is imported for type checkers alone."""
+    folders, engine = _folders(root), [Path(__file__).resolve().parents[1]]
+    return _modules(names, lambda top: engine if top == PACKAGE else folders, _running)
+
+
+def imported_packages(modules: Mapping[str, Path]) -> set[str]:
+    """The top names of what some modules import when they run, the standard library's left out."""
+    imported = (name for item in modules.items() for name in _imports(*item, _running))
+    own = {name.partition(".")[0] for name in modules}
+    return {name.partition(".")[0] for name in imported} - own - sys.stdlib_module_names
+
+
+def _modules(
+    names: Iterable[str], folders: Callable[[str], Sequence[Path]], nodes: Nodes
+) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    waiting, folders = list(names), _folders(root)
+    waiting = list(names)
     while waiting:
-        for module, path in _modules_on_the_way(waiting.pop(), folders):
+        name = waiting.pop()
+        name = MODULE_OF.get(
+            name.removeprefix(f"{PACKAGE}."), name
+        )  # where `from retrain import` looks
+        for module, path in _modules_on_the_way(name, folders(name.partition(".")[0])):
             if module not in found:
                 found[module] = path
-                waiting += _imports(module, path)
+                waiting += _imports(module, path, nodes)
     return found
+
+
+def _running(tree: ast.AST) -> Iterator[ast.AST]:
+    """As `ast.walk`, without what stands below `if TYPE_CHECKING:`."""
+    for node in ast.iter_child_nodes(tree):
+        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if not typing_only:
+            yield node
+            yield from _running(node)
 
 
 def defined_names(modules: Mapping[str, Path]) -> list[str]:
@@ -132,7 +168,7 @@ def defined_names(modules: Mapping[str, Path]) -> list[str]:
 def _modules_on_the_way(name: str, folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     """The packages that a dotted name goes through, and the module where it ends."""
     parts = name.split(".")
-    for place in folders if parts[0] != PACKAGE and all(parts) else ():
+    for place in folders if all(parts) else ():
         if not (place / parts[0]).is_dir() and not (place / f"{parts[0]}.py").is_file():
             continue
         for number, part in enumerate(parts, start=1):
@@ -164,10 +200,10 @@ def _folders(root: Path) -> list[Path]:
     ]
 
 
-def _imports(module: str, path: Path) -> Iterator[str]:
+def _imports(module: str, path: Path, nodes: Nodes) -> Iterator[str]:
     """The dotted names that a module imports, wherever in it."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(_parsed(path)):
+    for node in nodes(_parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -17,7 +17,7 @@ from retrain.data.manifest import Batch
 from retrain.data.windows import Window
 from retrain.errors import ConfigError, DataError
 from retrain.models.continuing import check_continuable
-from retrain.models.corrected import corrections_of
+from retrain.models.correcting import corrections_of
 from retrain.models.fitting import predict
 from retrain.models.from_scratch import FitResult
 from retrain.models.parent import ParentModel

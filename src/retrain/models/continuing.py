@@ -141,7 +141,10 @@ def _continue_estimator(
     if package in BOOSTERS:
         earlier = estimator.booster_ if package == "lightgbm" else estimator.get_booster()
         more = sklearn.base.clone(estimator).set_params(n_estimators=trees)
-        return more.fit(encoded, target, **{BOOSTERS[package]: earlier})
+        more.fit(encoded, target, **{BOOSTERS[package]: earlier})
+        return copy.deepcopy(
+            more
+        )  # LightGBM's keeps a handle on the earlier one, which none can store
     estimator.set_params(warm_start=True, n_estimators=len(estimator.estimators_) + trees)
     estimator.fit(encoded, target)
     return estimator.set_params(warm_start=False)

@@ -1,21 +1,22 @@
-"""Regressors that learn by gradient steps, on a target that they scale themselves. A model that
-uses one needs this package to load.
+"""Regressors that learn by gradient steps, on a target that they scale themselves.
 
 scikit-learn's own learn the target as it is: amounts in the millions are never reached by steps of
 a thousandth, and rows far out in a skewed feature make the steps of plain gradient descent grow
-without bound.
+without bound. This file travels with each model that holds one of its classes.
 """
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import SGDRegressor
 from sklearn.neural_network import MLPRegressor
 
-from retrain.models.block_sums import Array
+if TYPE_CHECKING:
+    from retrain.models.block_sums import Array
+
 
 FARTHEST = 100.0  # standard deviations of a feature; what lies beyond counts as so far
 

@@ -50,13 +50,9 @@ def _kind(value: Any) -> Any:
 def why_not_stored(pipeline: Pipeline, trusted: Sequence[str]) -> str | None:
     """What keeps a model from being stored so that it can be loaded again, None if nothing does."""
     try:
-        types = skops.io.get_untrusted_types(data=skops.io.dumps(pipeline))
-    except Exception as error:  # whatever an object raises that can't be taken apart
-        return (
-            f"`model` can't be stored without pickle: {type(error).__name__}: {error}. Use "
-            "functions and classes that can be imported by name, instead of lambdas and those of a "
-            "notebook."
-        )
+        types = skops.io.get_untrusted_types(data=dump(pipeline))
+    except ModelError as error:
+        return str(error)
     unlisted = ", ".join(sorted(set(types) - set(all_names(trusted))))
     if not unlisted:
         return None
@@ -65,6 +61,19 @@ def why_not_stored(pipeline: Pipeline, trusted: Sequence[str]) -> str | None:
         f"trust their code, add `trusted_types: [{unlisted}]` to the model's file in conf/model/, "
         "or the types to `trusted_types` in conf/config.yaml; then run the command again."
     )
+
+
+def dump(pipeline: Pipeline) -> bytes:
+    """The model as it is stored. Raises ModelError for one that can't be without pickle."""
+    try:
+        content: bytes = skops.io.dumps(pipeline)
+    except Exception as error:  # whatever an object raises that can't be taken apart
+        raise ModelError(
+            f"`model` can't be stored without pickle: {type(error).__name__}: {error}. Use "
+            "functions and classes that can be imported by name, instead of lambdas and those of a "
+            "notebook."
+        ) from error
+    return content
 
 
 def _fit_a_few(config: Config, rows: pl.DataFrame) -> Pipeline:

@@ -139,7 +139,7 @@ class Residual(Continuing):
         self.maximum_corrections = maximum_corrections
 
     def continue_from(self, base: ParentModel, new: pl.DataFrame, config: Config) -> Pipeline:
-        from retrain.models.corrected import add_correction, corrections_of
+        from retrain.models.correcting import add_correction, corrections_of
 
         pipeline = base.model.pipeline
         if len(corrections_of(pipeline[-1])) >= self.maximum_corrections:

@@ -1,19 +1,21 @@
-"""Transformers that scikit-learn lacks. A model that uses one needs this package where it is
-loaded."""
+"""Transformers that scikit-learn lacks. This file travels with each model that holds one of its
+classes."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_extraction import FeatureHasher
 from sklearn.utils import Tags, check_array
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
-from retrain.lazy import pandas as pd
-from retrain.models.block_sums import Array
+if TYPE_CHECKING:
+    from retrain.models.block_sums import Array
+
 
 PARTS = ("days_since_1970", "year", "month", "day", "weekday", "hour")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -24,11 +23,12 @@ from retrain.models.fitting import to_features
 from retrain.models.model_files import MODEL_FILE, file_digest
 from retrain.models.storable import why_not_stored
 from retrain.registry.names import fit_name, fit_text, log_figures
+from retrain.registry.needs import feature_schema, find_needs
 from retrain.registry.processes import PROCESS, this_process
 from retrain.registry.store import MONITORING, Store, ensure_experiment
 from retrain.renamed import all_names
 from retrain.types import CodeRecord, DecisionRecord
-from retrain.workspace import SNAPSHOT, Commit, current_commit
+from retrain.workspace import SNAPSHOT, Commit, current_commit, find_root
 
 if TYPE_CHECKING:
     import polars as pl
@@ -209,27 +209,6 @@ def log_dataset(config: Config, manifest: Manifest, context: str) -> None:
         mlflow.log_input(dataset, context=context)
 
 
-def feature_schema(config: Config) -> mlflow.types.Schema:
-    """MLflow's schema of the raw feature columns: strings, doubles and times.
-
-    A column may hold nulls, but not be left out: MLflow calls a column optional only when it may be
-    absent.
-    """
-    types = mlflow.types.DataType
-    kinds = {
-        ColumnType.categorical: types.string,
-        ColumnType.text: types.string,
-        ColumnType.sparse: types.string,
-        ColumnType.datetime: types.datetime,
-    }
-    return mlflow.types.Schema(
-        [
-            mlflow.types.ColSpec(kinds.get(kind, types.double), name)
-            for name, kind in feature_types(config).items()
-        ]
-    )
-
-
 @dataclass(frozen=True)
 class StoredModel:
     """A model that a run has logged, and its file's digest and size in bytes."""
@@ -240,7 +219,10 @@ class StoredModel:
 
 
 def log_model(config: Config, pipeline: Pipeline, name: str, sample: pl.DataFrame) -> StoredModel:
-    """Store a Pipeline in the active run, with signature and input example.
+    """Store a Pipeline in the active run, with signature, input example, and what it needs where
+    it is loaded.
+
+    Numbers are of any type in the signature: MLflow takes no whole number and no flag for a double.
 
     Raises ModelError when it holds types that `trusted_types` does not list: it could not be loaded
     again.
@@ -248,25 +230,26 @@ def log_model(config: Config, pipeline: Pipeline, name: str, sample: pl.DataFram
     classifies = config.data.task is not Task.regression
     shape = (-1, len(pipeline.classes_)) if classifies else (-1,)
     output = mlflow.types.TensorSpec(np.dtype("float64"), shape)
+    numbers = mlflow.types.schema.AnyType()  # type: ignore[no-untyped-call]
     signature = mlflow.models.ModelSignature(
-        inputs=feature_schema(config), outputs=mlflow.types.Schema([output])
+        inputs=feature_schema(config, numbers),
+        outputs=mlflow.types.Schema([output]),
     )
-    requirements = [
-        f"{package}=={importlib.metadata.version(package)}"
-        for package in ("mlflow", "scikit-learn", "skops", "numpy", "pandas")
-    ]
+    needs = find_needs(pipeline, find_root())
     try:
-        logged = mlflow.sklearn.log_model(
-            pipeline,
-            name=name,
-            signature=signature,
-            input_example=to_features(sample.head(5), feature_types(config)),
-            serialization_format="skops",
-            skops_trusted_types=all_names(config.trusted_types),
-            pip_requirements=requirements,
-            tags=masked_tags({}),
-            pyfunc_predict_fn="predict_proba" if classifies else "predict",
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            logged = mlflow.sklearn.log_model(
+                pipeline,
+                name=name,
+                signature=signature,
+                input_example=to_features(sample.head(5), feature_types(config)),
+                serialization_format="skops",
+                skops_trusted_types=sorted(needs.types & set(all_names(config.trusted_types))),
+                pip_requirements=needs.requirements,
+                code_paths=needs.copy_code(Path(folder)),
+                tags=masked_tags({}),
+                pyfunc_predict_fn="predict_proba" if classifies else "predict",
+            )
     except mlflow.exceptions.MlflowException as error:
         raise ModelError(
             why_not_stored(pipeline, config.trusted_types)
@@ -289,11 +272,12 @@ def read_requirements(location: str) -> list[str]:
 def read_features(location: str) -> dict[str, ColumnType]:
     """The features that a logged model was trained on, from its signature.
 
-    Strings are categories, doubles numbers.
+    Strings are categories; all but times are numbers else.
     """
     model = mlflow.models.Model.load(str(_download(location, "MLmodel")))
     assert model.signature is not None
-    columns = model.signature.inputs.inputs
-    types = mlflow.types.DataType
-    kinds = {types.string: ColumnType.categorical, types.datetime: ColumnType.datetime}
-    return {column.name: kinds.get(column.type, ColumnType.numeric) for column in columns}
+    kinds = {"string": ColumnType.categorical, "datetime": ColumnType.datetime}
+    return {
+        column["name"]: kinds.get(column["type"], ColumnType.numeric)
+        for column in model.signature.inputs.to_dict()
+    }
