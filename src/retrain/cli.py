@@ -117,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         shown = None if options.debug else as_user_error(error)
         print(typeset(shown) if shown else mask(traceback.format_exc()).rstrip(), file=sys.stderr)
+        if running_stage() is not None:
+            importlib.import_module("retrain.report.notify").tell_failure(options.verb, error)
         sys.exit(1)
 
 

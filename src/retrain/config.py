@@ -106,6 +106,16 @@ class Approval(enum.Enum):
     required = "required"
 
 
+class Event(enum.Enum):
+    """What people can be told of."""
+
+    verdict = "verdict"
+    drift = "drift"
+    hold = "hold"
+    decay = "decay"
+    failure = "failure"
+
+
 class Backend(enum.Enum):
     """What runs jobs: processes of this machine, a Dask cluster or a Ray cluster."""
 
@@ -220,6 +230,15 @@ class ComputeConfig(_Section):
 
 
 @dataclass(kw_only=True)
+class NotifyConfig(_Section):
+    """Who is told, and of what. The address itself never enters the config: it may hold a token."""
+
+    url_from_env: Variable | None = "RETRAIN_NOTIFY_URL"
+    command: Text | None = None  # gets the message on its standard input
+    events: list[Event] = field(default_factory=lambda: list(Event))
+
+
+@dataclass(kw_only=True)
 class TrackingConfig(_Section):
     """Where MLflow keeps runs and models. The address itself never enters the config: it may hold a
     password."""
@@ -246,6 +265,7 @@ class Config(_Section):
     tracking: TrackingConfig
     backtest: BacktestConfig
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+    notify: NotifyConfig = field(default_factory=NotifyConfig)
     trusted_types: list[Text]
     # Digests of what `_target_` names, by group; made, not configured.
     code: dict[str, str] = field(default_factory=dict)

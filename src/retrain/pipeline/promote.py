@@ -22,7 +22,7 @@ from retrain.registry.entries import Entry
 from retrain.registry.ledger import Ledger
 from retrain.registry.store import Store, open_store
 from retrain.registry.transitions import AuditContext, Promotion
-from retrain.report import publish, review
+from retrain.report import notify, publish, review
 from retrain.report.best_effort import best_effort
 from retrain.report.outcome import Outcome
 from retrain.types import (
@@ -61,6 +61,7 @@ def run(config: Config) -> None:
         publish.to_files(config, outcome)
         review.write(config.data.metric, outcome)
         record.save(PROMOTION)
+        notify.tell_outcome(config.notify, outcome)
         log.info("The champion stays as it is: %s", trained.reason)
         return
     if compared.verdict is None or compared.predictions != trained.predictions:
@@ -94,6 +95,7 @@ def run(config: Config) -> None:
     record.save(PROMOTION)
     with best_effort("The summary"):
         publish.to_terminal(trained, compared, record)
+    notify.tell_outcome(config.notify, outcome)
 
 
 def _audit_context(config: Config) -> AuditContext:
