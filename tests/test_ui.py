@@ -115,6 +115,6 @@ def test_the_report_needs_no_network(champion_project: Project, tmp_path: Path) 
         "Scores on the evaluation rows",
         "Checks of the gate",
         "Calibration",
-        "Log loss by day",
+        "Log loss over time",
     ):
         assert words in text

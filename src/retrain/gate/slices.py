@@ -16,6 +16,7 @@ from retrain.gate.checks import MarginKind, margin_of
 from retrain.gate.comparison import Comparison
 from retrain.gate.estimates import (
     INCUMBENT,
+    Estimate,
     score_column,
 )
 from retrain.gate.row_losses import beyond_margin, loss_named, row_losses, sums_by_block
@@ -177,6 +178,19 @@ class Slices(Check):
                     yield by, sums_by_block(part)
             if not is_column and True not in large[_SLICE]:
                 yield by, None
+
+
+def slice_differences(
+    rows: pl.DataFrame, loss: str, by: Sequence[str], minimum_rows: int, minimum_blocks: int
+) -> dict[str, tuple[int, Estimate]]:
+    """Number of rows of each slice by some columns, and by how much the challenger's mean loss on
+    them exceeds the incumbent's. For people: nothing is decided by it."""
+    check = Slices(list(by), None, 0.0, "absolute", 0.95, minimum_rows, minimum_blocks)
+    found = {}
+    for name, sums in check._slices(rows, row_losses(rows, loss), None):
+        if sums is not None and len(sums) >= minimum_blocks:
+            found[name] = int(sums["len"].sum()), beyond_margin(sums, 0.0, "absolute")[0]
+    return found
 
 
 def _named_column(by: str, known: Collection[str]) -> str | None:

@@ -182,7 +182,7 @@ def compare_stored(
     checks = [spec.check for spec in specs.values()]
     comparison = compare_predictions(
         config,
-        _with_features(config, rows, trained, asked_columns(checks, config.data)),
+        with_features(config, rows, trained, asked_columns(checks, config.data)),
         asked_metrics(config, specs.values()),
         trained.classes,
         trained.unknown_classes,
@@ -191,7 +191,7 @@ def compare_stored(
     return dataclasses.replace(comparison, facts=trained.facts, reference_rows=reference)
 
 
-def _with_features(
+def with_features(
     config: Config, judged: pl.DataFrame, trained: ChallengerRecord, columns: list[str]
 ) -> pl.DataFrame:
     """The evaluation rows with some feature columns, which lie in the snapshot in the same

@@ -73,9 +73,9 @@ def run(config: Config) -> None:
         )
     store = open_store(config)
     ledger = Ledger.open(store)
-    version, before = trained.registered, ledger.entries()
+    version = trained.registered
     if is_refitted(compared.verdict, config.gate.refit):
-        version = refit(config, store, trained, before)
+        version = refit(config, store, trained, ledger.entries())
     entry = append(ledger, Promotion(trained, compared, version, _audit_context(config)))
     champion = versions.follow_ledger(store, ledger)
     record = dataclasses.replace(
@@ -88,13 +88,13 @@ def run(config: Config) -> None:
         candidate=entry.candidate,
     )
     outcome = Outcome(decision, trained, compared, record)
-    drawn = publish.to_files(config, outcome, store, before)
-    review.write(config.data.metric, outcome, ledger.entries(), drawn)
+    with best_effort("The summary"):
+        publish.to_terminal(trained, compared, record)
+    drawn = publish.to_files(config, outcome, store, ledger.entries())
+    review.write(config.data.metric, outcome, drawn)
     with best_effort("The comparison in MLflow"):
         publish.to_mlflow(store, trained, compared, record, version, drawn)
     record.save(PROMOTION)
-    with best_effort("The summary"):
-        publish.to_terminal(trained, compared, record)
     notify.tell_outcome(config.notify, outcome)
 
 

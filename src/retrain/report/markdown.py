@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from retrain.report import formatting
@@ -21,12 +22,23 @@ def render(outcome: Outcome) -> str:
         f"**{escape_markdown(outcome.headline)}**",
         escape_markdown(outcome.compared.reason or outcome.trained.reason),
         "",
-        *(f"- Next: {step}" for step in outcome.next_steps),
+        *(f"- Next: {_with_code(step)}" for step in outcome.next_steps),
     ]
     if outcome.trained.retrained:
         lines += ["", *_figures(outcome), "", *_checks(outcome)]
     lines += ["", *_newest_batch(outcome), "", *_changed(outcome), "", _lineage(outcome)]
     return "\n".join(lines) + "\n"
+
+
+def _with_code(text: str) -> str:
+    """Text whose parts between backticks are code."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else _inline(part) for part in parts)
+
+
+def _inline(text: str) -> str:
+    """Escaped text that keeps the blanks at its ends."""
+    return re.sub(r"\S(?:.*\S)?", lambda found: escape_markdown(found[0]), text, flags=re.DOTALL)
 
 
 def _figures(outcome: Outcome) -> Iterator[str]:

@@ -61,11 +61,11 @@ class Outcome:
 
     @property
     def next_steps(self) -> list[str]:
-        """What a person can do now, the most urgent first; in Markdown."""
+        """What a person can do now, the most urgent first; commands and keys in backticks."""
         steps = []
         held = list(self.decision.held_back)
         if held:
-            shown = formatting.escape_markdown(", ".join(held))
+            shown = ", ".join(held).replace("`", "'")
             steps.append(
                 f"Mend {'batch' if len(held) == 1 else 'batches'} {shown} at the source, or list "
                 "what is right under `monitoring.accept` in `conf/config.yaml`; then `dvc repro`."

@@ -6,19 +6,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import polars as pl
-
 from retrain.config import Config
 from retrain.gate.comparison import Comparison
-from retrain.gate.estimates import EVALUATION, WINDOW
 from retrain.lazy import mlflow
-from retrain.models.metrics import row_loss_for
 from retrain.registry.entries import Entry
 from retrain.registry.names import LONGEST_TAG, log_figures
 from retrain.registry.store import Store
-from retrain.report import formatting, html, markdown, plots
+from retrain.report import formatting, html, markdown
 from retrain.report.best_effort import best_effort
 from retrain.report.changes import Changes, data_changes, recipe_changes
+from retrain.report.chart import standalone
+from retrain.report.evidence import gather
 from retrain.report.outcome import Outcome
 from retrain.report.terminal import plain_console, print_table, printable
 from retrain.types import (
@@ -26,27 +24,25 @@ from retrain.types import (
     ModelRecord,
     PromotionRecord,
 )
-from retrain.workspace import PREDICTIONS, REPORT, REPORT_TEXT, write_text
+from retrain.workspace import REPORT, REPORT_TEXT, write_text
 
 
 def to_files(
     config: Config, outcome: Outcome, store: Store | None = None, entries: Sequence[Entry] = ()
 ) -> dict[str, str]:
-    """Write the report, as HTML and in short as Markdown; returns its plots as SVG documents by
-    name."""
+    """Write the report, as HTML and in short as Markdown; returns its pictures as SVG documents by
+    name. `entries` are those of the ledger, the newest verdict among them."""
     with best_effort("What has changed"):
         outcome = replace(outcome, changes=_changes(config, outcome, store, entries))
-    drawn: dict[str, str] = {}
-    if outcome.trained.retrained:
-        with best_effort("The plots"):
-            drawn = _draw(config)
-    page, text = html.FAILED, markdown.FAILED
+    page, text, documents = html.FAILED, markdown.FAILED, dict[str, str]()
     with best_effort("The report"):
         text = markdown.render(outcome)
-        page = html.render(outcome, drawn)
+        evidence = gather(config, outcome, entries)
+        page = html.render(outcome, evidence)
+        documents = {name: standalone(svg) for name, svg in evidence.documents.items()}
     write_text(REPORT_TEXT, text)
     write_text(REPORT, page)
-    return drawn
+    return documents
 
 
 def _changes(
@@ -57,12 +53,6 @@ def _changes(
         return found
     keys, code, unknown = recipe_changes(config, store, entries, found.against)
     return replace(found, config=keys, code=code, unknown=unknown)
-
-
-def _draw(config: Config) -> dict[str, str]:
-    judged = pl.read_parquet(PREDICTIONS).filter(pl.col(WINDOW) == EVALUATION)
-    loss = row_loss_for(config.data.metric, config.data.task)
-    return plots.draw(judged, config.data.time_column, config.data.task, loss)
 
 
 def to_mlflow(

@@ -6,22 +6,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retrain.gate.estimates import BASELINE, CHALLENGER, INCUMBENT
-from retrain.models.metrics import lower_is_better
-from retrain.registry.entries import VERDICT, Entry
-from retrain.report import formatting, plots
 from retrain.report.best_effort import best_effort
 from retrain.report.outcome import Outcome
 from retrain.workspace import METRICS, REVIEW_PLOTS, write_json, write_text
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 SHOWN, FIRST = "calibration", "scores"
-MOST_LABELS = 12
 NOTHING = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="374" height="60">'
     '<text x="10" y="35" font-family="sans-serif" font-size="13">Nothing was compared yet.</text>'
@@ -32,7 +24,6 @@ NOTHING = (
 def write(
     metric: str,
     outcome: Outcome,
-    entries: Sequence[Entry] = (),
     drawn: dict[str, str] | None = None,
 ) -> None:
     """Write the numbers and the pictures. Where nothing was compared the pictures stay as they
@@ -41,10 +32,7 @@ def write(
     with best_effort("The figures for DVC"):
         content = numbers(metric, outcome)
     write_json(METRICS, content)
-    pictures = {SHOWN: drawn[SHOWN]} if drawn and SHOWN in drawn else {}
-    if entries:
-        with best_effort("The scores over batches"):
-            pictures[FIRST] = plots.svg(lambda axes: scores_by_batch(axes, metric, entries))
+    pictures = drawn or {}
     for name in (FIRST, SHOWN):
         path = REVIEW_PLOTS / f"{name}.svg"
         if name in pictures or not path.is_file():
@@ -90,26 +78,3 @@ def _finite(value: Any) -> Any:
     if not isinstance(value, float):
         return value
     return float(f"{value:.6g}") if math.isfinite(value) else None
-
-
-def scores_by_batch(axes: Axes, metric: str, entries: Sequence[Entry]) -> None:
-    """The metric of challenger and incumbent on each batch that had a verdict, the last one of it;
-    where the challenger was promoted its mark is full."""
-    decided = {entry.newest_batch: entry for entry in entries if entry.kind == VERDICT}
-    batches = list(decided)
-    for model in (INCUMBENT, CHALLENGER):
-        found = {
-            place: entry.figures[f"{metric}/{model}"]
-            for place, entry in enumerate(decided.values())
-            if f"{metric}/{model}" in entry.figures
-        }
-        color = plots.COLORS[model]
-        axes.plot([*found], [*found.values()], color=color, marker="o", mfc="white", label=model)
-        if model == CHALLENGER:
-            moved = [place for place in found if decided[batches[place]].moved]
-            axes.plot(moved, [found[place] for place in moved], "o", color=color, label="promoted")
-    step = max(1, math.ceil(len(batches) / MOST_LABELS))
-    axes.set_xticks(range(0, len(batches), step), batches[::step], rotation=30)
-    better = "lower" if lower_is_better(metric) else "higher"
-    title = formatting.TITLES.get(metric, metric.replace("_", " "))
-    axes.set(xlabel="batch", ylabel=f"{title}, {better} is better", title=f"{title} by batch")
