@@ -269,3 +269,44 @@ def test_what_is_no_table_is_refused_with_the_formats_that_are_read(
         match=r"`--output` is scored.xlsx, but must be a file that ends in .parquet or .csv",
     ):
         command.run(config, into)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_a_file_is_scored_part_by_part_as_it_would_be_at_once(
+    suffix: str,
+    rows: pl.DataFrame,
+    config: Config,
+    model: Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = pl.concat([rows] * 3).with_columns(put("temp", 9, math.inf), put("carrier", 2, None))
+    whole = score(config, table, "in", 7, model, Outputs())
+    table.write_parquet(tmp_path / "in.parquet")
+    monkeypatch.setattr(command, "PART", 4)
+    monkeypatch.setattr(command, "load_champion", lambda config: (7, model))
+    scored = tmp_path / f"scored{suffix}"
+    options = argparse.Namespace(input=tmp_path / "in.parquet", output=scored, prefix="")
+    command.run(config, options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", scored.name]
+    read = pl.read_parquet if suffix == ".parquet" else pl.read_csv
+    found = read(scored)
+    assert found.columns == whole.columns
+    for name in ("prediction", "prediction_problem", "distance"):
+        assert found[name].to_list() == pytest.approx(whole[name].to_list(), nan_ok=True)
+    table.with_columns(carrier=pl.lit(None, pl.String)).write_parquet(tmp_path / "in.parquet")
+    scored.unlink()
+    with pytest.raises(DataError, match=r"None of the 18 rows of in\.parquet"):
+        command.run(config, options)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
+
+
+def test_a_parquet_file_without_rows_or_damaged_is_told(
+    rows: pl.DataFrame, config: Config, model: Model, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.parquet"
+    rows.head(0).write_parquet(path)
+    assert [len(part) for part in command.read_in_parts(config, path, model.features)] == [0]
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"in\.parquet can't be read"):
+        list(command.read_in_parts(config, path, model.features))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +14,11 @@ import numpy as np
 import polars as pl
 
 from retrain.commands.read_ledger import first_or_lost, read_ledger
-from retrain.commands.scored_files import OUTPUTS, write
+from retrain.commands.scored_files import OUTPUTS, writing
 from retrain.config import ColumnType, Config, Task
 from retrain.data.reading.conversions import KINDS, first_of, to_feature, without_misfits
 from retrain.data.reading.dialect import Dialect
-from retrain.data.reading.files import refuse_other_kinds
+from retrain.data.reading.files import PARQUET, refuse_other_kinds
 from retrain.data.reading.parts import split_problems
 from retrain.data.reading.schema_casters import schema_casters
 from retrain.data.reading.table import read_one
@@ -31,7 +31,8 @@ from retrain.registry.store import open_store
 from retrain.registry.versions import load_version
 
 log = logging.getLogger("retrain")
-MOST_FAILED = 100  # single rows that a model fails on
+MOST_FAILED = 100  # single rows of a part that a model fails on
+PART = 100_000  # rows in memory at a time
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,36 @@ def run(config: Config, options: argparse.Namespace) -> None:
             hint="give the scored rows a file of their own",
         )
     version, model = load_champion(config)
-    rows = read_input(config, options.input, model.features)
-    scored = score(config, rows, options.input.name, version, model, Outputs(options.prefix))
-    write(scored, options.output)
-    _tell(scored[Outputs(options.prefix).problem], options, version)
+    outputs, seen = Outputs(options.prefix), Seen()
+    with writing(options.output) as write_part:
+        for rows in read_in_parts(config, options.input, model.features):
+            scored = score_part(config, rows, options.input.name, version, model, outputs)
+            seen = seen.more(scored[outputs.problem])
+            write_part(scored)
+        seen.check(options.input.name)
+    _tell(seen, options, version)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How many rows there were, how many without a prediction, and why the first of them."""
+
+    rows: int = 0
+    bad: int = 0
+    first: str = ""
+
+    def more(self, problems: pl.Series) -> Seen:
+        bad = problems.drop_nulls()
+        first = self.first or (str(bad[0]) if len(bad) else "")
+        return Seen(self.rows + len(problems), self.bad + len(bad), first)
+
+    def check(self, source: str) -> None:
+        """Raises DataError when there are rows, and none has a prediction."""
+        if self.rows and self.bad == self.rows:
+            raise DataError(
+                f"None of the {self.rows:,} rows of {source} can be scored. "
+                f"The first: {self.first}."
+            )
 
 
 def load_champion(config: Config) -> tuple[int, Model]:
@@ -112,15 +139,54 @@ def read_input(config: Config, path: Path, features: Mapping[str, ColumnType]) -
     return rows
 
 
+def read_in_parts(
+    config: Config, path: Path, features: Mapping[str, ColumnType]
+) -> Iterator[pl.DataFrame]:
+    """The rows of `read_input`, some at a time. Of Parquet no more than a part is in memory; the
+    types of text are told from all of it."""
+    if path.is_file() and path.name.lower().endswith(PARQUET):
+        yield from _parquet_in_parts(path)
+        return
+    rows = read_input(config, path, features)
+    yield from rows.iter_slices(PART) if len(rows) else [rows]
+
+
+def _parquet_in_parts(path: Path) -> Iterator[pl.DataFrame]:
+    try:
+        file = pl.scan_parquet(path, glob=False)
+        if not file.collect_schema():
+            raise DataError(f"{path.name} has no columns, so there is nothing to score.")
+        empty = True
+        for rows in file.collect_batches(chunk_size=PART):
+            empty = False
+            yield rows
+        if empty:
+            yield file.collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(
+            f"{path.name} can't be read: {str(error).splitlines()[0]}.",
+            hint="put it there again, whole, with the ending of what it is",
+        ) from error
+
+
 def score(
+    config: Config, rows: pl.DataFrame, source: str, version: int, model: Model, outputs: Outputs
+) -> pl.DataFrame:
+    """All rows of a source at once, as `score_part`. Raises DataError when none can be scored."""
+    scored = score_part(config, rows, source, version, model, outputs)
+    Seen().more(scored[outputs.problem]).check(source)
+    return scored
+
+
+def score_part(
     config: Config, rows: pl.DataFrame, source: str, version: int, model: Model, outputs: Outputs
 ) -> pl.DataFrame:
     """The rows with `prediction`, `prediction_problem`, `model_version` and `predicted_at` (UTC).
 
     The prediction is the probability of the positive class, a value, or of several classes the most
     probable one, with the probability of each in `probability_<class>`. It is null where
-    `prediction_problem` says why. Raises DataError when a feature is missing in all rows, no row
-    can be scored, or a column of the input has the name of a new one.
+    `prediction_problem` says why. Raises DataError when a feature is missing in all rows, or a
+    column of the input has the name of a new one.
     """
     rows, unread = split_problems(rows)
     classes = known_classes(model.pipeline) if config.data.task is Task.multiclass else []
@@ -137,10 +203,6 @@ def score(
     places = sound.arg_true()
     for place, why in failed.items():
         problems[int(places[place])] = why
-    if len(rows) and problems.null_count() == 0:
-        raise DataError(
-            f"None of the {len(rows):,} rows of {source} can be scored. The first: {problems[0]}."
-        )
     return rows.with_columns(
         *_predicted(scores, problems, classes, outputs),
         problems.alias(outputs.problem),
@@ -232,24 +294,23 @@ def _predicted(
     return [values.set(wrong, None) for values in (labels, *columns)]
 
 
-def _tell(problems: pl.Series, options: argparse.Namespace, version: int) -> None:
-    bad = problems.drop_nulls()
-    if len(bad):
+def _tell(seen: Seen, options: argparse.Namespace, version: int) -> None:
+    if seen.bad:
         log.warning(
             "%s of %s rows of %s have no prediction; `%s` says why. The first: %s",
-            f"{len(bad):,}",
-            f"{len(problems):,}",
+            f"{seen.bad:,}",
+            f"{seen.rows:,}",
             options.input.name,
             Outputs(options.prefix).problem,
-            bad[0],
+            seen.first,
         )
-    elif problems.is_empty():
+    elif not seen.rows:
         log.warning(
             "%s has no rows, so %s holds the columns alone.",
             options.input.name,
             options.output.name,
         )
-    scored = len(problems) - len(bad)
+    scored = seen.rows - seen.bad
     log.info("Scored %s rows with version %d into %s", f"{scored:,}", version, options.output.name)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,15 +52,38 @@ def _written_alike(values: pl.Series) -> pl.Series:
     return pl.Series(values.name, texts, dtype=pl.String).replace("nan", "NaN")
 
 
-def write(scored: pl.DataFrame, path: Path) -> None:
-    with atomic_write(path) as temporary:
-        try:
-            parquet = path.name.lower().endswith(".parquet")
-            scored.write_parquet(temporary) if parquet else with_one_format(scored).write_csv(
-                temporary
-            )
-        except pl.exceptions.PolarsError as error:
-            raise DataError(
-                f"The scored rows can't be written to {path.name}: {str(error).splitlines()[0]}.",
-                hint=f"choose the other of {' and '.join(OUTPUTS)} for `--output`",
-            ) from error
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Callable[[pl.DataFrame], None]]:
+    """Takes scored rows in parts, of which it keeps none in memory. The file is there when all have
+    been written, and not before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        atomic_write(path) as temporary,
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder,
+    ):
+        parts: list[Path] = []
+
+        def write(part: pl.DataFrame) -> None:
+            parts.append(Path(folder) / f"{len(parts):08}.parquet")
+            with _told(path):
+                if path.name.lower().endswith(".parquet"):
+                    part.write_parquet(parts[-1])
+                else:
+                    with temporary.open("ab") as file:
+                        with_one_format(part).write_csv(file, include_header=len(parts) == 1)
+
+        yield write
+        if parts[0].exists():
+            with _told(path):
+                pl.scan_parquet(parts, glob=False).sink_parquet(temporary)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"The scored rows can't be written to {path.name}: {str(error).splitlines()[0]}.",
+            hint=f"choose the other of {' and '.join(OUTPUTS)} for `--output`",
+        ) from error
