@@ -30,6 +30,7 @@ from retrain.workspace import DECISION, LEDGER_POINTER, PROMOTION, REFUSED, SNAP
 from retrain.yaml_text import load
 
 NEW_BATCH = "a new batch"
+MOST_NAMED = 3  # batches, and versions of each
 log = logging.getLogger("retrain")
 
 
@@ -189,11 +190,15 @@ def _corrected(config: Config, manifest: Manifest) -> list[tuple[str, str]]:
             if record.contents.get(batch.period, now) != now
         ]
         if batch.revision > 1 and stale:
+            older = f" and {len(stale) - MOST_NAMED} older" if stale[MOST_NAMED:] else ""
             text = (
-                f"batch {batch.period} (revision {batch.revision}): versions {', '.join(stale)} "
-                "were trained on other rows of it"
+                f"batch {batch.period} (revision {batch.revision}): versions "
+                f"{', '.join(stale[-MOST_NAMED:])}{older} were trained on other rows of it"
             )
             lines.append(("Corrected", text))
+    if lines[MOST_NAMED:]:
+        earlier = f"{len(lines) - MOST_NAMED} earlier batches, too"
+        lines = [("Corrected", earlier), *lines[-MOST_NAMED:]]
     return lines
 
 
