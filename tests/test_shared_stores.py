@@ -136,3 +136,40 @@ def assert_no_secret(team: Team) -> None:
         for table in sqlalchemy.inspect(connection).get_table_names():
             rows = connection.execute(sqlalchemy.text(f'select t::text from "{table}" t'))
             assert not pattern.search("\n".join(row[0] for row in rows).encode()), table
+
+
+def test_a_local_store_moves_into_a_database_with_ledger_and_models(
+    grown: Project, postgres: Postgres, tmp_path: Path
+) -> None:
+    for command in (["add", "-A"], ["commit", "-qm", "week"]):
+        grown.run("git", "-c", "user.name=t", "-c", "user.email=t@example.com", *command)
+    history = grown.run("retrain", "history").stdout
+    database = postgres.create("moved")
+    shared = {"MLFLOW_TRACKING_URI": database}
+    # Another team is there already.
+    other = make_project(tmp_path / "other").root
+    Project(other).edit("conf/config.yaml", "tracking: local ", "tracking: server ")
+    named = ["tracking.experiment=other", "tracking.registered_model=other"]
+    Project(other).run("retrain", "history", *named, **shared)
+
+    artifacts = str(tmp_path / "shared models")
+    moved = grown.run("retrain", "move-store", "--artifacts", artifacts, **shared)
+    assert "the ledger with 1 entries" in moved.stdout
+    again = grown.run("retrain", "move-store", "--artifacts", artifacts, check=False, **shared)
+    assert again.returncode == 1 and "of the same name already" in again.stderr
+    assert postgres.password not in again.stderr + again.stdout
+
+    grown.edit("conf/config.yaml", "tracking: local ", "tracking: server ")
+    (grown.root / "mlflow.db").rename(tmp_path / "away.db")
+    (grown.root / "mlruns/slice").rename(tmp_path / "away")
+    grown.run("retrain", "config", **shared)
+    grown.run("dvc", "commit", "-f", **shared)
+    assert "didn't change, skipping" in grown.run("dvc", "repro", **shared).stdout
+    assert grown.run("retrain", "history", **shared).stdout == history
+    assert "as it was written" in grown.run("retrain", "history", "--verify", **shared).stdout
+    assert "identical" in grown.run("retrain", "reproduce", "1", **shared).stdout
+    override = ["promote", "1", "--reason", "it counts on"]
+    assert "is champion now" in grown.run("retrain", *override, **shared).stdout
+    grown.run("retrain", "rollback", "--reason", "as before", **shared)
+    assert "1 -> 2" in grown.run("retrain", "history", **shared).stdout
+    grown.run("retrain", "train", "model=dummy", **shared)

@@ -316,6 +316,30 @@ VERBS = {
         overrides="",
         locks=True,
     ),
+    "move-store": Verb(
+        "retrain.commands.move_store",
+        "copy the local store, with ledger and models, into a database that a team shares",
+        "retrain move-store --artifacts s3://bucket/mlflow\n  "
+        "retrain move-store --artifacts s3://bucket/mlflow --artifacts-as mlflow-artifacts:",
+        (
+            option(
+                "--to",
+                metavar="VARIABLE",
+                default="MLFLOW_TRACKING_URI",
+                help="of the environment, holds the database's address (default: "
+                "MLFLOW_TRACKING_URI)",
+            ),
+            option("--artifacts", metavar="ADDRESS", help="copy mlruns/ there (default: it stays)"),
+            option(
+                "--artifacts-as",
+                metavar="ADDRESS",
+                help="what clients know it by; `mlflow-artifacts:` for a server that keeps the "
+                "artifacts",
+            ),
+        ),
+        overrides="",
+        locks=True,
+    ),
     "predict": Verb(
         "retrain.commands.predict",
         "score a file with the champion",

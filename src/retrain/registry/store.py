@@ -28,7 +28,7 @@ log = logging.getLogger("retrain")
 # Lets the UI open on training runs and models instead of traces.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # Where an absolute path of the project stands in MLflow's tables (schema of mlflow 3.17).
-_PATH_COLUMNS = [
+PATH_COLUMNS = [
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -207,7 +207,7 @@ def _follow_move(database: Path) -> None:
         if old.removeprefix("file://") == root:
             return
         with connection:
-            for table, column in _PATH_COLUMNS:
+            for table, column in PATH_COLUMNS:
                 connection.execute(
                     f"update {table} set {column} = ? || substr({column}, ?) "
                     f"where substr({column}, 1, ?) = ?",
