@@ -8,6 +8,8 @@ import pytest
 from conftest import Project, make_project
 from test_loop import aliases
 
+from retrain.types import ModelRecord
+
 
 @pytest.fixture(scope="module")
 def continued(tmp_path_factory: pytest.TempPathFactory) -> Project:
@@ -46,9 +48,8 @@ def test_the_challenger_is_trained_on_the_new_rows_and_says_what_it_was_continue
     # What its base was trained on counts as seen, too.
     assert list(record["challenger"]["contents"]) == ["2013-01", "2013-02", "2013-03", "2013-04"]
     version = continued.client().get_model_version("slice", str(record["challenger"]["version"]))
-    assert version.tags["continued_from"] == "2" and version.tags["training_rows"] == str(
-        record["rows"]
-    )
+    assert ModelRecord.from_tags(0, version.tags).continued_from == [2]
+    assert version.tags["training_rows"] == f"{record['rows']:,}"
     run = continued.client().get_run(record["run_id"])
     assert (
         run.data.tags["continued_from"] == "2"

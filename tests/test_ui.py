@@ -93,14 +93,14 @@ def test_the_run_shows_verdict_data_set_and_metrics(
 ) -> None:
     client = champion_project.client()
     experiment = client.get_experiment_by_name("slice").experiment_id
-    (run,) = client.search_runs([experiment])
+    (run,) = client.search_runs([experiment], "tags.kind = 'retraining'")
     text = text_of(f"{address}/#/experiments/{experiment}/runs/{run.info.run_id}", tmp_path)
     for words in (
-        "retrain 2013-03",
+        "2013-03: promote v1, refit v2",
         "verdict",
         "promote",
         "Challenger version 1, refitted as version 2",
-        "log_loss/challenger",
+        "log_loss/minus_baseline",
     ):
         assert words in text
     assert f"slice ({run.data.tags['snapshot']})" in text

@@ -5,6 +5,10 @@ Each validates and serializes itself. Times are ISO 8601 strings.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import itertools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -13,6 +17,11 @@ from retrain.errors import RetrainError
 from retrain.lazy import pydantic
 from retrain.record import Record
 from retrain.workspace import PROMOTION
+
+# MLflow's pages hide tags that begin so. Two are needed from some 2,500 batches on: a tag holds
+# 100,000 characters.
+RECORD_TAG = "mlflow.retrain"
+_LONGEST_PART = 90_000
 
 
 @dataclass(frozen=True)
@@ -140,26 +149,34 @@ class ModelRecord(Record):
     refit_of: int | None = None
 
     def tags(self) -> dict[str, str]:
-        """What the version says about itself in the registry."""
+        """What the version says about itself in the registry: a few words for people, and all of
+        it under keys that MLflow's pages don't show."""
+        several = list(dict.fromkeys([*self.batches[:1], *self.batches[-1:]]))
         tags = {
             "role": self.role,
-            "trained_from": self.trained_from,
-            "trained_until": self.trained_until,
-            "batches": ", ".join(self.batches),
-            "batch_contents": ", ".join(self.contents.values()),
-            "training_rows": str(self.rows),
-            "snapshot": self.snapshot,
-            "model_sha256": self.sha256,
-            "recipe": self.recipe,
-            "model_digest": self.model_digest,
-            "continued_from": ", ".join(map(str, self.continued_from)),
-            "strategy_choice": self.strategy_choice,
+            "batches": f"{' to '.join(several)} ({len(self.batches)})",
+            "training_rows": f"{self.rows:,}",
         }
+        text = json.dumps(self.content(), separators=(",", ":"))
+        for number, start in enumerate(range(0, len(text), _LONGEST_PART)):
+            tags[f"{RECORD_TAG}.{number}"] = text[start : start + _LONGEST_PART]
         return tags | ({} if self.refit_of is None else {"refit_of": str(self.refit_of)})
 
     @classmethod
     def from_tags(cls, version: int, tags: Mapping[str, str]) -> ModelRecord:
-        """The record of a version; empty where somebody else registered it."""
+        """The record of a version; empty where somebody else registered it, or it can't be read."""
+        numbers = itertools.takewhile(lambda n: f"{RECORD_TAG}.{n}" in tags, itertools.count())
+        text = "".join(tags[f"{RECORD_TAG}.{number}"] for number in numbers)
+        if not text:
+            return cls._of_single_tags(version, tags)
+        try:
+            return dataclasses.replace(cls.read(json.loads(text)), version=version)
+        except ValueError:
+            return cls(version, "", "")
+
+    @classmethod
+    def _of_single_tags(cls, version: int, tags: Mapping[str, str]) -> ModelRecord:
+        """As earlier versions of this project wrote it: a tag for each field."""
 
         def several(tag: str) -> list[str]:
             return [part for part in tags.get(tag, "").split(", ") if part]
@@ -236,6 +253,12 @@ class ChallengerRecord(Record):
         """The challenger, of which there must be one."""
         assert self.challenger is not None, self.reason
         return self.challenger
+
+    @property
+    def evaluation_digest(self) -> str:
+        """Stands for the evaluation rows: models compared on the same ones have the same."""
+        rows = self.evaluation_start, self.evaluation_end, *sorted(self.evaluation_batches.items())
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -340,6 +340,15 @@ VERBS = {
         overrides="",
         locks=True,
     ),
+    "ui": Verb(
+        "retrain.commands.ui",
+        "start MLflow's pages on this machine and say where retrainings and versions are",
+        "retrain ui\n  retrain ui --port 5001 --open",
+        (
+            option("--port", type=int, default=5000, help="default: 5000"),
+            option("--open", action="store_true", help="open the first page in the browser"),
+        ),
+    ),
     "predict": Verb(
         "retrain.commands.predict",
         "score a file with the champion",

@@ -655,7 +655,7 @@ class TestModelFiles:
         ), "not known"
         with pytest.raises(
             PromotionError,
-            match=f"(?s)until {MARCH}, the ledger {FEBRUARY_ENDS}.*Set `trained_until` back",
+            match=f"(?s)until {MARCH}, the ledger {FEBRUARY_ENDS}.*Set the tag back",
         ):
             versions.checked_record(versions.get_version(store, 2), entries)
 

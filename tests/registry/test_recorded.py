@@ -35,7 +35,8 @@ class Made:
 
     def read(self, known: bool = True) -> RecordedCode:
         version = versions.get_version(self.store, 1)
-        return read_recorded(self.store, version, self.entry if known else None)
+        run_id = versions.training_run(self.store, version)
+        return read_recorded(self.store, version, run_id, self.entry if known else None)
 
 
 @pytest.fixture

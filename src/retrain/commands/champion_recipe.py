@@ -19,7 +19,7 @@ from retrain.registry.entries import current_champion, training_of
 from retrain.registry.ledger import Ledger
 from retrain.registry.runs import CONFIG, read_artifact
 from retrain.registry.store import LEDGER, Store
-from retrain.registry.versions import get_version
+from retrain.registry.versions import get_version, training_run
 from retrain.workspace import SNAPSHOT
 
 log = logging.getLogger("retrain")
@@ -69,7 +69,7 @@ def read_recipe(store: Store, config: Config) -> ChampionRecipe | None:
     if champion is None or champion.champion is None:
         return None
     version = champion.champion
-    run_id = str(get_version(store, version).run_id)
+    run_id = str(training_run(store, get_version(store, version)))
     entry = training_of(entries, run_id)
     text = read_artifact(store.client.get_run(run_id).info.artifact_uri, CONFIG)
     if entry is None or hashlib.sha256(text).hexdigest() != entry.run_config:

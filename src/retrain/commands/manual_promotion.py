@@ -90,9 +90,10 @@ def find_origin(store: Store, version: int, entries: Sequence[Entry]) -> Version
     if model.refit_of is not None:
         original = versions.get_version(store, model.refit_of)
         unrefitted = versions.checked_record(original, entries)
-    run = store.client.get_run(found.run_id) if found.run_id else None
+    run_id = versions.training_run(store, found)
+    run = store.client.get_run(run_id) if run_id else None
     commit = run.data.tags.get("git_commit") if run else None
-    return VersionInfo(model, unrefitted, found.run_id, commit)
+    return VersionInfo(model, unrefitted, run_id, commit)
 
 
 def try_out(config: Config, store: Store, version: int, entries: Sequence[Entry]) -> None:

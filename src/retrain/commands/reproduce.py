@@ -50,7 +50,8 @@ def run(config: Config, options: argparse.Namespace) -> None:
     entries = ledger.entries()
     check_results(store.registered_model, ledger.texts())
     version = versions.require(store, options.version)
-    code = read_recorded(store, version, training_of(entries, str(version.run_id)))
+    run_id = versions.training_run(store, version)
+    code = read_recorded(store, version, run_id, training_of(entries, str(run_id)))
     _show_and_check(version, code, options.trust_store)
     for difference in _other_packages(version):
         log.warning("Installed now is another version than then: %s", difference)
@@ -94,7 +95,7 @@ def _show_and_check(version: ModelVersion, code: RecordedCode, trusted: bool) ->
             f"Version {version.version} is not reproduced: the tracking store no longer holds "
             f"what the ledger recorded ({'; '.join(code.disagreements)}). Somebody has changed "
             "it. Nothing was run.",
-            hint=f"restore the run {version.run_id} from a backup",
+            hint=f"restore the run {code.run_id} from a backup",
         )
     if not code.known and not trusted:
         raise StoreError(
@@ -175,16 +176,16 @@ def _more(store: Store, version: ModelVersion, entries: Sequence[Entry]) -> list
     """What `train_again` has to know beside the usual, as arguments: the base of a continued
     version, the choice of a refit."""
     facts = {}
-    lineage = version.tags.get("continued_from")
-    if lineage:
-        base = versions.require(store, int(lineage.split(", ")[0]))
+    record = versions.model_record(version)
+    if record.continued_from:
+        base = versions.require(store, record.continued_from[0])
         facts = {
             "model": str(fetch_model_file(str(base.source)).resolve()),
             "sha256": versions.recorded_digest(base, entries),
-            "trained_until": base.tags["trained_until"],
+            "trained_until": versions.model_record(base).trained_until,
         }
-    if version.tags.get("role") == "refit" and version.tags.get("strategy_choice"):
-        facts["choice"] = version.tags["strategy_choice"]
+    if record.role == "refit" and record.strategy_choice:
+        facts["choice"] = record.strategy_choice
     return [json.dumps(facts)] if facts else []
 
 
@@ -204,7 +205,8 @@ def _train_again(
 ) -> dict[str, Any]:
     """Run the commit's own `train_again` on the commit's own code, without this user's credentials:
     it needs none."""
-    arguments = [version.tags["trained_until"], str(model), sha256, version.tags["snapshot"]]
+    record = versions.model_record(version)
+    arguments = [record.trained_until, str(model), sha256, record.snapshot]
     code = os.pathsep.join(filter(None, [str(folder / "src"), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-c", _AS_THEN, *arguments, *more]
     done = _command(

@@ -88,7 +88,7 @@ def _deployed(
     champion = current_champion(entries)
     if champion is None or champion.champion is None or champion.trained_until is None:
         return None
-    digest = get_version(store, champion.champion).tags.get("model_sha256", "")[:16]
+    digest = model_record(get_version(store, champion.champion)).sha256[:16]
     model = load_version(store, champion.champion, config.trusted_types, entries)
     until = datetime.fromisoformat(champion.trained_until)
     unrefitted, unrefitted_until, stand_in = model, until, None

@@ -13,13 +13,13 @@ from retrain.data.snapshot import SnapshotStore
 from retrain.data.windows import Window
 from retrain.errors import PromotionError
 from retrain.gate.comparison import Comparison
-from retrain.lazy import mlflow
 from retrain.models.training import train, with_selected_strategy
 from retrain.pipeline.loop import append, is_refitted
 from retrain.registry import runs, versions
 from retrain.registry.chain import digest_of
 from retrain.registry.entries import Entry
 from retrain.registry.ledger import Ledger
+from retrain.registry.names import fit_text, log_figures
 from retrain.registry.store import Store, open_store
 from retrain.registry.transitions import AuditContext, Promotion
 from retrain.report import notify, publish, review
@@ -93,7 +93,7 @@ def run(config: Config) -> None:
     drawn = publish.to_files(config, outcome, store, ledger.entries())
     review.write(config.data.metric, outcome, drawn)
     with best_effort("The comparison in MLflow"):
-        publish.to_mlflow(store, trained, compared, record, version, drawn)
+        publish.to_mlflow(config, store, trained, compared, record, version, drawn)
     record.save(PROMOTION)
     notify.tell_outcome(config.notify, outcome)
 
@@ -116,7 +116,7 @@ def refit(
     One that a killed run left behind is taken up.
     """
     assert trained.run_id is not None
-    found = versions.find_version(store, trained.run_id, "refit")
+    found = versions.find_refit(store, trained.registered.version)
     if found is not None:
         return found
     snapshot = SnapshotStore(SNAPSHOT)
@@ -129,10 +129,11 @@ def refit(
     recipe = with_selected_strategy(config, challenger.strategy_choice)
     fitted = train(recipe, snapshot.manifest(), snapshot, window, parent)
     sample = snapshot.read([trained.newest_batch]).tail(5)
-    with mlflow.start_run(run_id=trained.run_id):
-        stored = runs.log_model(config, fitted.pipeline, "refit", sample)
+    with runs.start_refit(store, trained.run_id, f"{trained.newest_batch}: refit") as run_id:
+        stored = runs.log_model(config, fitted.pipeline, f"refit {trained.newest_batch}", sample)
         metrics = {"rows": fitted.record.rows, "fit_seconds": fitted.fit_seconds}
-        mlflow.log_metrics({f"refit/{name}": value for name, value in metrics.items()})
+        figures = {f"training/{name}": value for name, value in metrics.items()}
+        log_figures(store.client, run_id, figures)
     record = dataclasses.replace(
         fitted.record,
         role="refit",
@@ -140,4 +141,7 @@ def refit(
         recipe=trained.recipe,
         strategy_choice=challenger.strategy_choice,
     )
-    return versions.register(store, stored, trained.run_id, record)
+    registered = versions.register(store, stored, run_id, record)
+    name = fit_text(f"{trained.newest_batch}: refit v{registered.version}")
+    store.client.update_run(run_id, name=name)
+    return registered

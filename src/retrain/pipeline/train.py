@@ -36,7 +36,8 @@ from retrain.pipeline.predictions import with_scores
 from retrain.registry import runs, versions
 from retrain.registry.entries import Entry, rolled_back
 from retrain.registry.ledger import Ledger
-from retrain.registry.names import LONGEST_TAG
+from retrain.registry.monitoring_run import log_monitoring
+from retrain.registry.names import LONGEST_TAG, log_figures
 from retrain.registry.store import Store, open_store
 from retrain.types import (
     ChallengerRecord,
@@ -78,7 +79,7 @@ def run(config: Config) -> None:
     decision.save(workspace.DECISION)
     observe.show(decision)
     if decision.champion_version is not None:
-        runs.log_monitoring(store, decision, len(manifest.labelled))
+        log_monitoring(store, decision, len(manifest.labelled))
     refusal = _rolled_back(config, manifest, entries) if decision.retrain else decision.reason
     if refusal:
         _decline(refusal, decision)
@@ -167,11 +168,12 @@ def _train(
         predictions = _to_predictions(config, rows, scored, fitted)
         facts = measure_latency(fitted.pipeline, rows.head(LATENCY_ROWS), config)
         runs.log_dataset(config, manifest, "training")
-        stored = runs.log_model(config, fitted.pipeline, "challenger", rows)
+        name = f"challenger {decision.newest_batch}"
+        stored = runs.log_model(config, fitted.pipeline, name, rows)
         facts["model_megabytes"] = stored.size / 1e6
         challenger = versions.register(store, stored, run_id, fitted.record)
         versions.set_alias(store, versions.CHALLENGER, challenger.version)
-        _log_fit(fitted, challenger, facts)
+        _log_fit(store, run_id, fitted, challenger, facts)
     batches = batches_in(manifest.labelled, evaluation)
     return ChallengerRecord(
         retrained=True,
@@ -264,16 +266,22 @@ def _to_predictions(
     return with_scores(config, rows.select(columns), scored, baseline)
 
 
-def _log_fit(fitted: FittedModel, challenger: ModelRecord, facts: dict[str, float]) -> None:
-    """Figures and tags of the fit to the active run."""
-    mlflow.log_metrics(
-        {
-            "training/rows": challenger.rows,
-            "training/batches": len(challenger.batches),
-            "training/fit_seconds": fitted.fit_seconds,
-        }
-        | {f"budget/{name}": value for name, value in facts.items()}
-    )
+def _log_fit(
+    store: Store,
+    run_id: str,
+    fitted: FittedModel,
+    challenger: ModelRecord,
+    facts: dict[str, float],
+) -> None:
+    """Figures and tags of the fit to the active run; not to its model, where MLflow's own
+    functions put them too, without a data set."""
+    figures = {
+        "training/rows": challenger.rows,
+        "training/batches": len(challenger.batches),
+        "training/fit_seconds": fitted.fit_seconds,
+    }
+    budget = {f"budget/{name}": value for name, value in facts.items()}
+    log_figures(store.client, run_id, figures | budget)
     mlflow.set_tags(
         {
             "challenger_version": str(challenger.version),

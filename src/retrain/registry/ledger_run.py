@@ -6,7 +6,7 @@ import time
 
 from retrain.errors import StoreError
 from retrain.lazy import mlflow
-from retrain.registry.store import LEDGER, Store, ensure_experiment
+from retrain.registry.store import LEDGER, Store, end_run, ensure_experiment
 from retrain.registry.write_once import deleted_run
 
 
@@ -34,7 +34,8 @@ def find_ledger_run(store: Store) -> str:
         # Whoever created the experiment and made no run for ten seconds has died.
         if created or attempt == 48:
             _refuse_second_history(store)
-            store.client.create_run(experiment, run_name=f"ledger of {store.registered_model}")
+            name = f"ledger of {store.registered_model}"
+            end_run(store, store.client.create_run(experiment, run_name=name))
             created = False
         else:
             time.sleep(0.2)
@@ -73,4 +74,5 @@ def _find(store: Store, experiment: str) -> str | None:
         return None
     if runs[0].info.lifecycle_stage != "active":
         raise deleted_run(runs[0].info.run_id)
+    end_run(store, runs[0])
     return str(runs[0].info.run_id)

@@ -42,14 +42,28 @@ def fit_text(text: str, longest: int = LONGEST) -> str:
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
 
+def fit_model_name(name: str) -> str:
+    """The name of a logged model, which MLflow doesn't take with every sign."""
+    return re.sub(r"[/:.%\"']", "_", fit_text(name))
+
+
 def log_figures(
-    client: mlflow.MlflowClient, run_id: str, figures: Mapping[str, float | None], step: int = 0
+    client: mlflow.MlflowClient,
+    run_id: str,
+    figures: Mapping[str, float | None],
+    step: int = 0,
+    model_id: str | None = None,
+    dataset: tuple[str | None, str | None] = (None, None),
 ) -> None:
-    """Metrics of a run, under names that fit, as many as there are; what isn't known is left
-    out."""
+    """Metrics of a run, under names that fit, as many as there are; what isn't known is left out.
+
+    With `model_id` also of that logged model; `dataset` is a name and a digest.
+    """
     now = int(time.time() * 1000)
+    more = {"model_id": model_id, "dataset_name": dataset[0], "dataset_digest": dataset[1]}
     metrics = [
-        mlflow.entities.Metric(fit_name(name), float(value), now, step)
+        # The sum shows -0.0 as 0.
+        mlflow.entities.Metric(fit_name(name), float(value) + 0.0, now, step, **more)
         for name, value in figures.items()
         if value is not None
     ]

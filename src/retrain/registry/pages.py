@@ -6,11 +6,13 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from retrain.config import Config
 from retrain.errors import first_line
 from retrain.lazy import mlflow
 from retrain.registry.entries import APPROVAL, OVERRIDE, ROLLBACK, Entry, current_champion
+from retrain.registry.experiments import runs_page
 from retrain.registry.names import LONGEST_TAG
-from retrain.registry.store import Store
+from retrain.registry.store import LEDGER, Store
 from retrain.report.formatting import escape_markdown
 
 if TYPE_CHECKING:
@@ -24,6 +26,29 @@ _SERVES = {
     OVERRIDE: "Serves since {day}: {who} overrode the gate",
     APPROVAL: "Serves since {day}: {who} approved it",
 }
+
+
+def describe_model(store: Store, config: Config) -> None:
+    """What the registered model's page says. What a person has written there stays."""
+    client, name = store.client, store.registered_model
+    ledger = client.get_experiment_by_name(name + LEDGER)
+    runs = client.get_experiment_by_name(store.experiment)
+    target = escape_markdown(config.data.target_column)
+    text = (
+        f"Predicts {target} ({config.data.task}), retrained as labelled data arrives.\n\n"
+        "The alias `champion` is the version that serves, `previous` the one before, `challenger` "
+        "the newest that was trained, `candidate` one that waits for approval. A challenger that "
+        "passes the gate is refitted with the evaluation rows included: that refit serves. Each "
+        "version's description says how it was compared and what came of it.\n\n"
+    )
+    if runs and ledger:
+        text += (
+            f"[Retrainings]({runs_page(runs.experiment_id)}), "
+            f"[ledger](#/experiments/{ledger.experiment_id}/runs?workflowType=machine_learning). "
+        )
+    text += "`retrain history` lists who served when, `retrain rollback` goes back."
+    if not client.get_registered_model(name).description:
+        client.update_registered_model(name, text[:LONGEST_DESCRIPTION])
 
 
 def note_move(store: Store, entries: Sequence[Entry], champion: ModelVersion) -> None:

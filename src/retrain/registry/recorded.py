@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from retrain.errors import StoreError
 from retrain.registry.runs import CONFIG, PATCH, read_artifact
+from retrain.types import ModelRecord
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -32,6 +33,7 @@ MOST_LINES = 400
 class RecordedCode:
     """What is needed to train a version again. `disagreements` with the ledger: empty if none."""
 
+    run_id: str
     git_commit: str
     snapshot: str  # DVC's hash
     config: bytes
@@ -58,14 +60,17 @@ class RecordedCode:
         return lines
 
 
-def read_recorded(store: Store, version: ModelVersion, entry: Entry | None) -> RecordedCode:
-    """The code and config of a version, compared with the ledger's `entry` about its run.
+def read_recorded(
+    store: Store, version: ModelVersion, run_id: str | None, entry: Entry | None
+) -> RecordedCode:
+    """The code and config of a version by the run that trained it, compared with the ledger's
+    `entry` about that run.
 
     Raises StoreError when the run lacks what is needed, or holds what can't be a commit or a hash.
     """
-    if not version.run_id:
+    if not run_id:
         raise StoreError(f"Version {version.version} can't be reproduced: it has no run.")
-    run = store.client.get_run(version.run_id)
+    run = store.client.get_run(run_id)
     commit = _tag(run, version, "git_commit", "commit the project to git before `dvc repro`")
     snapshot = _tag(
         run, version, "snapshot_dvc", "train with `dvc repro`, which versions the snapshot"
@@ -79,12 +84,12 @@ def read_recorded(store: Store, version: ModelVersion, entry: Entry | None) -> R
             ("commit", entry.trained_commit, commit),
             ("config", entry.run_config, _sha256(config)),
             ("uncommitted code", entry.run_patch, _sha256(patch) if patch else ""),
-            ("snapshot", entry.snapshot, version.tags.get("snapshot", "")),
+            ("snapshot", entry.snapshot, ModelRecord.from_tags(0, version.tags).snapshot),
         ]
     disagreements = tuple(
         f"{what} {now} instead of {then or 'none'}" for what, then, now in compared if then != now
     )
-    return RecordedCode(commit, snapshot, config, patch, entry is not None, disagreements)
+    return RecordedCode(run_id, commit, snapshot, config, patch, entry is not None, disagreements)
 
 
 def _tag(run: Run, version: ModelVersion, tag: str, way_out: str) -> str:

@@ -22,12 +22,12 @@ from retrain.masking import mask, mask_tree
 from retrain.models.fitting import to_features
 from retrain.models.model_files import MODEL_FILE, file_digest
 from retrain.models.storable import why_not_stored
-from retrain.registry.names import fit_name, fit_text, log_figures
+from retrain.registry.names import fit_model_name, fit_name, fit_text
 from retrain.registry.needs import feature_schema, find_needs
 from retrain.registry.processes import PROCESS, this_process
-from retrain.registry.store import MONITORING, Store, ensure_experiment
+from retrain.registry.store import Store, ensure_experiment
 from retrain.renamed import all_names
-from retrain.types import CodeRecord, DecisionRecord
+from retrain.types import CodeRecord
 from retrain.workspace import SNAPSHOT, Commit, current_commit, find_root
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 CONFIG, PATCH = "config.yaml", "code.patch"
-MOST_FEATURES = 50  # the most worrying ones
+REFIT = "refit"  # kind of a run
 
 
 @contextlib.contextmanager
@@ -75,6 +75,23 @@ def start_run(
         except KeyboardInterrupt:
             mlflow.end_run("KILLED")
             raise
+
+
+@contextlib.contextmanager
+def start_refit(store: Store, parent: str, name: str) -> Iterator[str]:
+    """A run beside that of the retraining whose recipe is fitted again. Yields its id.
+
+    MLflow shows and compares versions by their runs, so each has one of its own. Not nested:
+    tables and charts hide what lies below a run, and this is the one that serves.
+    """
+    trained = store.client.get_run(parent)
+    with mlflow.start_run(
+        experiment_id=trained.info.experiment_id,
+        run_name=fit_text(mask(name)),
+        tags=masked_tags({"kind": REFIT, "retrained_in": parent, PROCESS: this_process()}),
+    ) as run:
+        mlflow.log_params(trained.data.params)
+        yield run.info.run_id
 
 
 def masked_tags(tags: Mapping[str, str]) -> dict[str, str]:
@@ -130,49 +147,9 @@ def end_abandoned(store: Store) -> None:
     if store.local_root is None:
         return
     experiment, _ = ensure_experiment(store, store.experiment)
-    for run in store.client.search_runs(
-        [experiment], "attributes.status = 'RUNNING' and tags.kind = 'retraining'"
-    ):
-        store.client.set_terminated(run.info.run_id, "KILLED")
-
-
-def log_monitoring(store: Store, decision: DecisionRecord, step: int) -> None:
-    """The decision and what was seen, in the one run that monitors a registered model.
-
-    A step for each batch.
-    """
-    experiment, _ = ensure_experiment(store, store.experiment + MONITORING)
-    oldest = ["attributes.start_time ASC"]
-    found = store.client.search_runs([experiment], max_results=1, order_by=oldest)
-    name = fit_text(f"monitoring of {store.registered_model}")
-    run = found[0] if found else store.client.create_run(experiment, run_name=name)
-    log_figures(store.client, run.info.run_id, _monitored(decision), step)
-    store.client.log_dict(
-        run.info.run_id,
-        decision.content(),
-        f"decisions/{decision.watched_batch or decision.newest_batch}.json",
-    )
-
-
-def _monitored(decision: DecisionRecord) -> dict[str, float | None]:
-    figures = {f"p/{name}": change.p_value for name, change in decision.families.items()}
-    for name, change in list(decision.features.items())[:MOST_FEATURES]:
-        figures[f"distance/{name}"] = change.distance
-        figures[f"importance/{name}"] = change.importance
-    figures |= {f"policy/{name}": value for name, value in decision.figures.items()}
-    figures |= {
-        "retrain": float(decision.retrain),
-        "champion_version": float(decision.champion_version or 0),
-    }
-    if decision.scores and decision.scores[-1].period == decision.newest_batch:
-        newest = decision.scores[-1]
-        figures |= {
-            f"champion/{decision.loss}": newest.value,
-            f"champion/{decision.loss}_low": newest.low,
-            f"champion/{decision.loss}_high": newest.high,
-            "champion/scored_version": float(newest.version or decision.champion_version or 0),
-        }
-    return figures | {f"expected/{decision.loss}": score.value for score in decision.expected[-1:]}
+    for run in store.client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+        if run.data.tags.get("kind") in ("retraining", REFIT):
+            store.client.set_terminated(run.info.run_id, "KILLED")
 
 
 def flat_params(config: Config) -> dict[str, Any]:
@@ -240,7 +217,7 @@ def log_model(config: Config, pipeline: Pipeline, name: str, sample: pl.DataFram
         with tempfile.TemporaryDirectory() as folder:
             logged = mlflow.sklearn.log_model(
                 pipeline,
-                name=name,
+                name=fit_model_name(name),
                 signature=signature,
                 input_example=to_features(sample.head(5), feature_types(config)),
                 serialization_format="skops",

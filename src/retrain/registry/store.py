@@ -21,6 +21,7 @@ from retrain.workspace import store_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 CANDIDATES, LEDGER, MONITORING, BACKTESTS = "-candidates", "-ledger", "-monitoring", "-backtests"
 SUBMITTED_FROM = "RETRAIN_SUBMITTED_FROM"  # the host that started a sweep, told to its jobs
@@ -241,6 +242,12 @@ def ensure_experiment(store: Store, name: str) -> tuple[str, bool]:
         if other is None:
             raise
         return other.experiment_id, False
+
+
+def end_run(store: Store, run: Run) -> None:
+    """Let a run that is written to for years, and by nobody in between, be shown as finished."""
+    if run.info.status == "RUNNING":
+        store.client.set_terminated(run.info.run_id)
 
 
 def is_missing(error: Exception) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ from retrain.registry.ledger import Ledger
 from retrain.registry.pages import note_move
 from retrain.registry.runs import StoredModel, fetch_model_file, read_features
 from retrain.registry.store import Store, exists_already, is_missing
-from retrain.types import ModelRecord
+from retrain.types import RECORD_TAG, ModelRecord
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -37,6 +38,10 @@ WAYS_BACK = (
     "If it is the champion, let another version serve: "
     '`retrain rollback --reason "..."` goes back to the one before it, '
     "`retrain rollback --to VERSION` to any (`retrain history` and the MLflow UI list them)."
+)
+_SET_BACK = (
+    f"set the tag back to the ledger's value (`{RECORD_TAG}.0`; in earlier versions of this "
+    "project, a tag of that name)"
 )
 CHAMPION, PREVIOUS, CHALLENGER, CANDIDATE = "champion", "previous", "challenger", "candidate"
 
@@ -56,14 +61,23 @@ def register(store: Store, stored: StoredModel, run_id: str, record: ModelRecord
         tags=record.tags(),
         model_id=stored.model_id,
     )
+    # As MLflow's own way to register does: the page of models then links the version.
+    link = json.dumps([{"name": store.registered_model, "version": created.version}])
+    store.client.set_logged_model_tags(stored.model_id, {"mlflow.modelVersions": link})
     return dataclasses.replace(record, version=int(created.version))
 
 
-def find_version(store: Store, run_id: str, role: str) -> ModelRecord | None:
-    """The version that a run registered as challenger or refit, None if it didn't."""
-    query = f"name = '{store.registered_model}' and run_id = '{run_id}'"
-    records = map(model_record, store.client.search_model_versions(query))
-    return next((record for record in records if record.role == role), None)
+def find_refit(store: Store, challenger: int) -> ModelRecord | None:
+    """The version that is the refit of another, None if there is none."""
+    query = f"name = '{store.registered_model}' and tags.refit_of = '{challenger}'"
+    return next(map(model_record, store.client.search_model_versions(query)), None)
+
+
+def training_run(store: Store, version: ModelVersion) -> str | None:
+    """The run that holds code and config of a version: of a refit, that of its challenger."""
+    original = model_record(version).refit_of
+    found = version if original is None else get_version(store, original)
+    return found.run_id or None
 
 
 def model_record(version: ModelVersion) -> ModelRecord:
@@ -79,7 +93,7 @@ def checked_record(version: ModelVersion, entries: Sequence[Entry]) -> ModelReco
             f"The tags of version {record.version} say that it was trained until "
             f"{record.trained_until or 'an unknown time'}, the ledger {known}: "
             "somebody has changed the tags.",
-            hint="Set `trained_until` back to the ledger's in the MLflow UI.",
+            hint=f"{_SET_BACK[0].upper()}{_SET_BACK[1:]}.",
         )
     return record
 
@@ -148,15 +162,15 @@ def recorded_digest(version: ModelVersion, entries: Sequence[Entry]) -> str:
     Raises ModelError when it was changed, or there is none.
     """
     recorded = model_digest_of(entries, int(version.version))
-    tagged = version.tags.get("model_sha256")
+    tagged = model_record(version).sha256
     if recorded is not None and tagged != recorded:
         raise ModelError(
-            f"The tag `model_sha256` is {tagged or 'gone'}, and the ledger says {recorded}: "
-            "somebody has changed it, and perhaps the model.",
-            hint="set the tag back to the ledger's in the MLflow UI",
+            f"Its tags say that the model file has sha256 {tagged or '(nothing)'}, and the ledger "
+            f"says {recorded}: somebody has changed them, and perhaps the model.",
+            hint=_SET_BACK,
         )
     if not tagged:
-        raise ModelError("Neither the ledger nor a tag `model_sha256` says what its file must be.")
+        raise ModelError("Neither the ledger nor a tag says what its file must be.")
     return str(tagged)
 
 
@@ -223,13 +237,14 @@ def _set_aliases(store: Store, wanted: dict[str, int | None]) -> None:
 def _refuse_another(champion: ModelVersion, entries: Sequence[Entry]) -> None:
     """Numbers start again when a model was deleted and another registered under its name."""
     recorded = model_digest_of(entries, int(champion.version))
-    if recorded is not None and champion.tags.get("model_sha256") != recorded:
+    tagged = model_record(champion).sha256
+    if recorded is not None and tagged != recorded:
         raise StoreError(
             f"Version {champion.version} of `{champion.name}` is not the one that the ledger "
-            f"names: it says that the model file has sha256 {recorded}, and the tag `model_sha256` "
-            f"is {champion.tags.get('model_sha256', 'gone')}. The tag was changed, or the model "
+            f"names: it says that the model file has sha256 {recorded}, and the tags "
+            f"{tagged or '(nothing)'}. The tags were changed, or the model "
             "deleted and another registered under its name. Nothing was changed.",
-            hint="Set the tag back in the MLflow UI, go back to another version "
+            hint=f"{_SET_BACK[0].upper()}{_SET_BACK[1:]}, go back to another version "
             '(`retrain rollback --reason "..."`), or restore the store from a backup.',
         )
 

@@ -10,6 +10,7 @@ from retrain.gate.check import CheckResult
 from retrain.gate.comparison import Comparison
 from retrain.gate.estimates import Estimate
 from retrain.models.metrics import lower_is_better
+from retrain.registry.names import fit_text
 from retrain.types import (
     ChallengerRecord,
     ModelRecord,
@@ -67,6 +68,15 @@ def _serving(promotion: PromotionRecord) -> str:
         if promotion.champion
         else "there is still no champion"
     )
+
+
+def run_name(trained: ChallengerRecord, promotion: PromotionRecord, new_version: int) -> str:
+    """Batch, verdict and version: what the table of runs shows first."""
+    verdict = str(promotion.verdict).replace("_", " ")
+    if promotion.candidate is not None:
+        verdict = "waits for approval"
+    made = "" if new_version == trained.registered.version else f", refit v{new_version}"
+    return fit_text(f"{trained.newest_batch}: {verdict} v{trained.registered.version}{made}")
 
 
 def outcome(check: CheckResult) -> str:

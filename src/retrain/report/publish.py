@@ -3,14 +3,20 @@ terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from retrain.config import Config
+from retrain.data.snapshot import SnapshotStore
 from retrain.gate.comparison import Comparison
+from retrain.gate.estimates import BASELINE, CHALLENGER, INCUMBENT, Estimate
 from retrain.lazy import mlflow
 from retrain.registry.entries import Entry
-from retrain.registry.names import LONGEST_TAG, log_figures
+from retrain.registry.experiments import describe_experiments
+from retrain.registry.names import LONGEST_TAG
+from retrain.registry.pages import describe_model
+from retrain.registry.scores import EvaluationSet, log_scores
 from retrain.registry.store import Store
 from retrain.report import formatting, html, markdown
 from retrain.report.best_effort import best_effort
@@ -24,7 +30,7 @@ from retrain.types import (
     ModelRecord,
     PromotionRecord,
 )
-from retrain.workspace import REPORT, REPORT_TEXT, write_text
+from retrain.workspace import REPORT, REPORT_TEXT, SNAPSHOT, write_text
 
 
 def to_files(
@@ -56,6 +62,7 @@ def _changes(
 
 
 def to_mlflow(
+    config: Config,
     store: Store,
     trained: ChallengerRecord,
     compared: Comparison,
@@ -63,23 +70,18 @@ def to_mlflow(
     new_version: ModelRecord,
     drawn: dict[str, str],
 ) -> None:
-    """Scores, verdict, plots and report to the challenger's run; a description to each version that
-    it made."""
+    """Scores to both models that were compared; verdict, plots and report to the challenger's run;
+    a description to each version that it made."""
     client, run_id = store.client, str(trained.run_id)
-    figures: dict[str, float] = {
-        "evaluation/rows": compared.rows,
-        "evaluation/blocks": compared.blocks,
-        "evaluation/look": compared.look,
-    }
-    figures |= compared.flat()
-    figures |= {f"new_levels/{name}": rows for name, rows in trained.new_levels.items()}
-    for name, check in compared.checks.items():
-        figures |= {f"gate/{name}/{figure}": value for figure, value in check.figures.items()}
-    log_figures(client, run_id, figures)
+    describe_experiments(store, config)
+    describe_model(store, config)
+    _log_scores(config, store, trained, compared)
+    challenger, verdict = trained.registered.version, str(compared.verdict)
     summary = formatting.headline(trained, promotion)
     tags = {
-        "verdict": str(compared.verdict),
+        "verdict": verdict,
         "verdict_reason": compared.reason,
+        "mlflow.runName": formatting.run_name(trained, promotion, new_version.version),
         "mlflow.note.content": f"{summary}\n\n{formatting.escape_markdown(compared.reason)}",
     }
     client.log_batch(
@@ -90,21 +92,37 @@ def to_mlflow(
         client.log_text(run_id, svg, f"plots/{name}.svg")
     for path in (REPORT, REPORT_TEXT):
         client.log_artifact(run_id, str(path))
-    made = {
-        trained.registered.version: "challenger",
-        new_version.version: "refit"
-        if new_version.version != trained.registered.version
-        else "challenger",
-    }
-    for version, role in made.items():
+    client.log_dict(run_id, compared.content(), "comparison.json")
+    roles = {new_version.version: "refit", challenger: "challenger"}
+    for version, role in roles.items():
         client.update_model_version(
             store.registered_model,
             str(version),
             formatting.markdown(trained, compared, promotion, role),
         )
-        client.set_model_version_tag(
-            store.registered_model, str(version), "verdict", str(compared.verdict)
-        )
+        client.set_model_version_tag(store.registered_model, str(version), "verdict", verdict)
+
+
+def _log_scores(
+    config: Config, store: Store, trained: ChallengerRecord, compared: Comparison
+) -> None:
+    """What was measured to the challenger; to the incumbent its scores on the same rows."""
+    batches = len(SnapshotStore(SNAPSHOT).manifest().labelled)
+    rows = EvaluationSet.of(config.data.name, trained, batches)
+    rows.log_input(store, str(trained.run_id))
+    other = INCUMBENT if INCUMBENT in compared.differences else BASELINE
+    scores = _values(compared.scores[CHALLENGER])
+    for metric, value in _values(compared.differences.get(other, {})).items():
+        scores[f"{metric}/minus_{other}"] = value
+    log_scores(store, trained.registered.version, scores, rows)
+    if trained.incumbent is not None:
+        incumbent = _values(compared.scores.get(INCUMBENT, {}))
+        with best_effort("The incumbent's scores in MLflow"):
+            log_scores(store, trained.incumbent.version, incumbent, rows)
+
+
+def _values(estimates: Mapping[str, Estimate]) -> dict[str, float]:
+    return {name: found.value for name, found in estimates.items() if math.isfinite(found.value)}
 
 
 def to_terminal(
