@@ -207,6 +207,14 @@ def test_the_run_in_mlflow_says_what_a_reviewer_asks(champion_project: Project) 
     assert datasets["training"].digest == tags["snapshot"]
     assert datasets["evaluation"].name == "slice 2013-03"
     assert {found.source_type for found in datasets.values()} == {"dvc"}
+    by_metric = {"field_name": "metrics.log_loss", "dataset_name": datasets["evaluation"].name}
+    best, *_ = client.search_logged_models([experiment], order_by=[by_metric])
+    assert best.name == "challenger 2013-03"
+    scores = {score.key: score for score in best.metrics}
+    assert scores["log_loss"].value == run.data.metrics["log_loss"]
+    assert {score.dataset_digest for score in best.metrics} == {datasets["evaluation"].digest}
+    ledger = client.get_experiment_by_name("slice-ledger").experiment_id
+    assert [one.info.status for one in client.search_runs([ledger])] == ["FINISHED"]
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"config.yaml", "plots", "report.html", "comparison.json"} <= artifacts
     for number, words in (("1", "Challenger of batch 2013-03"), ("2", "Refit of version 1")):
@@ -214,6 +222,8 @@ def test_the_run_in_mlflow_says_what_a_reviewer_asks(champion_project: Project) 
         made = client.get_run(version.run_id)
         assert run.info.run_id in (made.info.run_id, made.data.tags.get("retrained_in"))
         assert made.data.params == run.data.params
+        shown = {tag for tag in version.tags if not tag.startswith("mlflow.")}
+        assert shown <= {"role", "batches", "training_rows", "refit_of", "verdict"}
         assert version.description.startswith(words) and "| Log loss" in version.description
 
 

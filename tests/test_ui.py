@@ -1,4 +1,4 @@
-"""What people look at, in a real browser: the MLflow UI started with no arguments, and the HTML
+"""What people look at, in a real browser: the pages that `retrain ui` opens, and the HTML
 report."""
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,19 +45,16 @@ def text_of(url: str, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def address(champion_project: Project) -> Iterator[str]:
-    """`mlflow ui`, with no arguments, from the project's root; a leaner server than the default for
-    a small machine."""
+    """The server that `retrain ui` starts."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     port = free_port()
     environment = os.environ | {
         "PATH": path,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_PORT": str(port),
     }
     environment.pop("MLFLOW_TRACKING_URI", None)
     log = (champion_project.root / "ui.log").open("w")
     server = subprocess.Popen(
-        ["mlflow", "ui"],
+        ["retrain", "ui", "--port", str(port)],
         cwd=champion_project.root,
         env=environment,
         stdout=log,
@@ -68,11 +64,9 @@ def address(champion_project: Project) -> Iterator[str]:
     try:
         for _ in range(120):
             assert server.poll() is None, (champion_project.root / "ui.log").read_text()
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+            if "Ctrl-C ends it" in (champion_project.root / "ui.log").read_text():
                 break
-            except OSError:
-                time.sleep(0.5)
+            time.sleep(0.5)
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(server.pid, 15)
@@ -86,6 +80,18 @@ def test_the_champion_says_what_it_is_and_how_it_came_to_serve(
     assert re.search(r"@ ?champion", text)
     assert "Refit of version 1 with the evaluation rows included" in text
     assert re.search(r"Log loss . 0\.\d{4} .0\.\d{3}", text)
+
+
+def test_the_view_of_the_retrainings_shows_verdicts_and_scores(
+    address: str, champion_project: Project, tmp_path: Path
+) -> None:
+    log = (champion_project.root / "ui.log").read_text()
+    (page,) = re.findall(r"retrainings +(http\S+)", log)
+    assert page.startswith(address)
+    text = text_of(page, tmp_path)
+    for words in ("One run for each retraining", "2013-03: promote v1", "2013-03: refit v2"):
+        assert words in text
+    assert "verdict" in text and "log_loss" in text and "shared view" in text
 
 
 def test_the_run_shows_verdict_data_set_and_metrics(

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 CONFIG, PATCH = "config.yaml", "code.patch"
 REFIT = "refit"  # kind of a run
+TRAINED_IN = "retrained_in"  # tag of a refit's run: the one that holds its code and config
+_OF_THE_RECIPE = ("model", "strategy", "snapshot", "snapshot_dvc", "git_commit", "git_dirty")
 
 
 @contextlib.contextmanager
@@ -85,10 +87,11 @@ def start_refit(store: Store, parent: str, name: str) -> Iterator[str]:
     tables and charts hide what lies below a run, and this is the one that serves.
     """
     trained = store.client.get_run(parent)
+    same = {key: value for key, value in trained.data.tags.items() if key in _OF_THE_RECIPE}
     with mlflow.start_run(
         experiment_id=trained.info.experiment_id,
         run_name=fit_text(mask(name)),
-        tags=masked_tags({"kind": REFIT, "retrained_in": parent, PROCESS: this_process()}),
+        tags=masked_tags(same | {"kind": REFIT, TRAINED_IN: parent, PROCESS: this_process()}),
     ) as run:
         mlflow.log_params(trained.data.params)
         yield run.info.run_id

@@ -26,7 +26,7 @@ from retrain.registry.entries import (
 )
 from retrain.registry.ledger import Ledger
 from retrain.registry.pages import note_move
-from retrain.registry.runs import StoredModel, fetch_model_file, read_features
+from retrain.registry.runs import TRAINED_IN, StoredModel, fetch_model_file, read_features
 from retrain.registry.store import Store, exists_already, is_missing
 from retrain.types import RECORD_TAG, ModelRecord
 
@@ -75,9 +75,10 @@ def find_refit(store: Store, challenger: int) -> ModelRecord | None:
 
 def training_run(store: Store, version: ModelVersion) -> str | None:
     """The run that holds code and config of a version: of a refit, that of its challenger."""
-    original = model_record(version).refit_of
-    found = version if original is None else get_version(store, original)
-    return found.run_id or None
+    if not version.run_id:
+        return None
+    own = store.client.get_run(version.run_id)
+    return str(own.data.tags.get(TRAINED_IN, version.run_id))
 
 
 def model_record(version: ModelVersion) -> ModelRecord:

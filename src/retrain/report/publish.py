@@ -157,7 +157,7 @@ def to_terminal(
     for name, check in compared.checks.items():
         show(f"  {formatting.outcome(check):<16}{name}: {check.reason}")
     console.print(
-        "\nNext  retrain status       who serves, and since when\n      mlflow ui            every "
+        "\nNext  retrain status       who serves, and since when\n      retrain ui           every "
         "run and version\n"
         f"      {REPORT}  this comparison with pictures\n"
     )
