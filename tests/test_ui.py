@@ -62,10 +62,10 @@ def address(champion_project: Project) -> Iterator[str]:
         start_new_session=True,
     )
     try:
-        for _ in range(120):
-            assert server.poll() is None, (champion_project.root / "ui.log").read_text()
-            if "Ctrl-C ends it" in (champion_project.root / "ui.log").read_text():
-                break
+        said = ""
+        while "Ctrl-C ends it" not in said:
+            said = (champion_project.root / "ui.log").read_text()
+            assert server.poll() is None, said
             time.sleep(0.5)
         yield f"http://127.0.0.1:{port}"
     finally:
