@@ -40,7 +40,8 @@ def test_first_champion_then_nothing_to_do(champion_project: Project) -> None:
         "registered_model": "slice",
     }
     assert aliases(champion_project) == {"challenger": 1, "champion": 2}
-    assert (champion_project.root / "reports/report.html").read_text().count("<svg") > 4
+    page = (champion_project.root / "reports/report.html").read_text()
+    assert page.count("<svg") > 4 and "Importance of features" in page
     assert champion_project.stages_run() == []
 
 
@@ -57,6 +58,9 @@ def test_a_new_month_is_compared_on_rows_that_neither_has_seen_and_a_bad_one_is_
     ).stat().st_mtime_ns == before.st_mtime_ns
     trained = json.loads((grown.root / "reports/challenger.json").read_text())
     assert trained["incumbent"]["version"] == 2
+    growth = trained["importance"]["growth"]
+    assert set(growth) == {"challenger", "incumbent"}
+    assert all(found["departure_minute"] > 0 for found in growth.values())
     assert trained["incumbent"]["trained_until"] == "2013-04-01T00:00:00"
     assert (
         trained["challenger"]["trained_until"]

@@ -210,6 +210,16 @@ class CodeRecord(Record):
 
 
 @dataclass(frozen=True)
+class Importance(Record):
+    """By model and feature, by how much the loss grows when the feature is shuffled: on how many
+    rows, and how long that took."""
+
+    rows: int = 0
+    seconds: float = 0.0
+    growth: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ChallengerRecord(Record):
     """Written by train: what it registered, and what evaluate and promote need to know about it."""
 
@@ -247,6 +257,7 @@ class ChallengerRecord(Record):
     ledger_length: int = 0
     predictions: str = ""  # sha256 of the predictions file
     code: CodeRecord = field(default_factory=CodeRecord)
+    importance: Importance = field(default_factory=Importance)
 
     @property
     def registered(self) -> ModelRecord:

@@ -44,7 +44,7 @@ def test_a_first_champion_has_nothing_to_roll_back_to() -> None:
         promotion=PromotionRecord("promote", True, 4, None, 0),
     )
     text = markdown.render(first)
-    assert "rollback" not in text and "since champion" not in text
+    assert "rollback" not in text and "since the incumbent" not in text
 
 
 def test_a_batch_on_hold_is_named_with_the_reason_and_the_way_out() -> None:

@@ -21,6 +21,7 @@ from retrain.data.windows import Window, batches_in, block_index, block_of
 from retrain.gate.compare import block_codes
 from retrain.gate.estimates import BLOCK, jackknife
 from retrain.models.fitting import known_classes, predict
+from retrain.models.importance import permutation_importance
 from retrain.models.metrics import find_metric, monitoring_loss
 from retrain.models.scoring import Model, baseline_loss, score_rows
 from retrain.monitoring.cache import Cache
@@ -173,21 +174,11 @@ class Performance:
         return float(expected_loss(predicted, self.loss).mean())
 
     def importance(self) -> dict[str, float]:
-        """Permutation importance (Breiman 2001) on a sample of the newest labelled batch: by how
-        much the loss grows when a feature is shuffled. All shuffled copies are scored in one
-        call."""
+        """By feature, on a sample of the newest labelled batch."""
         model, rows = self.deployed.unrefitted, self._labelled_sample()
         if len(rows) < FEWEST_SHUFFLED:
             return {}
-        names = [name for name in model.features if name in rows.columns]
-        copies = [
-            rows,
-            *(rows.with_columns(pl.col(name).shuffle(seed=self.config.seed)) for name in names),
-        ]
-        scored = self._scored(model, pl.concat(copies))
-        parts = zip(*(np.split(values, len(copies)) for values in scored), strict=True)
-        losses = [self.metric.value(*part) for part in parts]
-        return {name: loss - losses[0] for name, loss in zip(names, losses[1:], strict=True)}
+        return permutation_importance({"champion": model}, rows, self.config)["champion"]
 
     def _labelled_sample(self) -> pl.DataFrame:
         """Labelled rows spread evenly over the newest labelled batch: those of its sample, or where

@@ -26,6 +26,7 @@ from retrain.registry.entries import VERDICT, Entry, current_champion
 from retrain.registry.ledger import Ledger
 from retrain.registry.store import Store, open_store, store_exists
 from retrain.registry.versions import find_number, get_version, load_version, model_record
+from retrain.report import monitor
 from retrain.types import Decision, DecisionRecord, Score
 from retrain.workspace import MONITORING_CACHE, SNAPSHOT
 
@@ -41,6 +42,7 @@ def run(config: Config) -> None:
         entries = Ledger.open(store).entries()
     decision = look(config, read_manifest(SNAPSHOT), store, entries)
     show(decision)
+    monitor.to_terminal(decision)
     for period, why in decision.held_back.items():
         log.info("Batch %s is on hold: %s", period, why)
 

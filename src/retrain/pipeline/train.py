@@ -25,6 +25,7 @@ from retrain.gate.estimates import CHALLENGER, EVALUATION, INCUMBENT, WINDOW
 from retrain.lazy import mlflow
 from retrain.models.digests import recipe_digest
 from retrain.models.fitting import known_classes
+from retrain.models.importance import sampled_importance
 from retrain.models.model_files import file_digest
 from retrain.models.scoring import Model, Scored, score_rows, spread_classes
 from retrain.models.strategy import Strategy
@@ -166,6 +167,8 @@ def _train(
         compared |= {INCUMBENT: incumbent.model} if incumbent else {}
         scored = score_rows(compared, rows, config)
         predictions = _to_predictions(config, rows, scored, fitted)
+        judged = rows.filter(pl.col(WINDOW) == EVALUATION)
+        importance = sampled_importance(compared, judged, config)
         facts = measure_latency(fitted.pipeline, rows.head(LATENCY_ROWS), config)
         runs.log_dataset(config, manifest, "training")
         name = f"challenger {decision.newest_batch}"
@@ -195,10 +198,11 @@ def _train(
         task=config.data.task.name,
         classes=scored.classes,
         unknown_classes={name: found for name, found in scored.unknown_classes.items() if found},
-        new_levels=fitted.new_levels(rows.filter(pl.col(WINDOW) == EVALUATION)),
+        new_levels=fitted.new_levels(judged),
         facts=facts,
         recipe=challenger.recipe,
         code=runs.code_record(config),
+        importance=importance,
         decay=decision.decay,
         ledger_length=len(models.entries),
         predictions=_write_predictions(predictions),

@@ -66,6 +66,10 @@ def gather(config: Config, outcome: Outcome, entries: Sequence[Entry]) -> Eviden
         evidence.columns = _columns(outcome)
     if outcome.trained.retrained:
         loss = row_loss_for(config.data.metric, config.data.task)
+        with best_effort("The importance of features"):
+            evidence.importance = batch_pictures.draw_importance(
+                outcome.trained.importance.growth, decision.loss
+            )
         with best_effort("The plots"):
             rows = pl.read_parquet(PREDICTIONS).filter(pl.col(WINDOW) == EVALUATION)
             time_column, task = config.data.time_column, config.data.task

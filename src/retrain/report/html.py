@@ -7,10 +7,9 @@ import re
 from pathlib import Path
 
 from retrain.lazy import jinja2
-from retrain.report import chart, formatting
+from retrain.report import chart, formatting, monitor
 from retrain.report.evidence import Evidence
 from retrain.report.outcome import Outcome
-from retrain.types import Score
 
 FAILED = (
     "<!doctype html><meta charset=utf-8><p>This report could not be made; the log of `promote` "
@@ -33,11 +32,6 @@ def render(outcome: Outcome, evidence: Evidence) -> str:
     happened = trained.retrained
     header, rows = formatting.score_table(compared) if happened else ([], [])
 
-    def scored(score: Score) -> str:
-        if score.version is None:
-            return f"champion {decision.champion_version}"
-        return f"{score.version}, the champion before its refit, on rows that it was not trained on"
-
     environment = jinja2.Environment(autoescape=True)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         outcome=outcome,
@@ -48,13 +42,12 @@ def render(outcome: Outcome, evidence: Evidence) -> str:
         tone=TONES.get(str(compared.verdict), "idle"),
         style=chart.STYLE,
         steps=[_with_code(step) for step in outcome.next_steps],
-        titles=formatting.TITLES,
         news=formatting.notes(trained),
         outcome_of=formatting.outcome,
         header=header,
         rows=rows,
-        number=lambda value: "" if value is None else f"{value:.3g}",
-        scored=scored,
+        loss_table=monitor.losses(decision),
+        drift_table=monitor.drift(decision),
         trained_on=formatting.trained_on(trained.registered) if happened else "",
         opponent=formatting.opponent(trained) if happened else "",
         batch_rows=_batches(outcome),

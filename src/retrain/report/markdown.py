@@ -91,7 +91,7 @@ def _newest_batch(outcome: Outcome) -> Iterator[str]:
 
 def _changed(outcome: Outcome) -> Iterator[str]:
     changes = outcome.changes
-    since = f" since champion version {changes.against}" if changes.against else ""
+    since = f" since the incumbent, version {changes.against}" if changes.against else ""
     yield f"**Changed{since}**"
     yield ""
     yield f"- Data: {_batches(outcome)}"

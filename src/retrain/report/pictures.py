@@ -134,10 +134,11 @@ def _residuals(pairs: Pairs, unit: str) -> Chart:
         _with_unit("observed - predicted", unit),
     )
     chart.line("zero", chart.x, (0, 0))
+    beside = (chart.x[1] - chart.x[0]) * 0.008  # so that whiskers of two models are both seen
     for model, line in lines.items():
         chart.line(f"{model} line", [point[0] for point in line], [point[1] for point in line])
         for x, mean, low, high in line:
-            chart.interval(model, (low, high), x)
+            chart.interval(model, (low, high), x + beside * (model == INCUMBENT))
             chart.mark(model, x, mean, f"{model}: {mean:+.4g}, 80 % in [{low:+.4g}, {high:+.4g}]")
     return _legend(chart, pairs)
 
