@@ -62,7 +62,7 @@ def to_terminal(decision: DecisionRecord) -> None:
     if rows:
         against = f"{decision.watched_batch} against {decision.reference_batch}"
         console.print()
-        console.print(printable(f"Drift of batch {against}: families, then features"))
+        console.print(printable(f"Families, then features, batch {against}:"))
         print_table(header, rows, width=100, gap=3)
         console.print(
             "p: how often a batch in which nothing has changed would differ as much.\n"
