@@ -310,3 +310,15 @@ def test_a_parquet_file_without_rows_or_damaged_is_told(
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match=r"in\.parquet can't be read"):
         list(command.read_in_parts(config, path, model.features))
+
+
+def test_a_separator_inside_quotes_hides_no_row_that_is_cut_off(
+    rows: pl.DataFrame, config: Config, model: Model, tmp_path: Path
+) -> None:
+    lines = rows.select(pl.exclude("temp"), "temp").write_csv().splitlines()
+    lines[2] = lines[2].rpartition(",")[0]
+    lines[4] = '"a, b' + '"' + lines[4][lines[4].index(",") :]
+    (tmp_path / "in.csv").write_text("\n".join(lines))
+    found = read_input(config, tmp_path / "in.csv", model.features)
+    problems = score(config, found, "in.csv", 7, model, Outputs())["prediction_problem"]
+    assert problems.is_not_null().to_list() == [False, True, *[False] * 4]

@@ -44,7 +44,7 @@ def main(project: Path, count: int) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow.db'}")
     client = mlflow.MlflowClient()
     version = client.get_model_version_by_alias("flights", "champion")
-    model = mlflow.artifacts.download_artifacts(client.get_logged_model(version.model_id).model_uri)
+    model = mlflow.artifacts.download_artifacts(version.source)
     scored = project / "data/scored.parquet"
     commands = {
         "retrain predict": ["retrain", "predict", str(given), "--output", str(scored)],

@@ -197,12 +197,19 @@ def _read_cells(
         except pl.exceptions.PolarsError:
             return _read_slowly(content, separator, place, padded, whole)
         # Polars fills up a row that is cut off as if its cells were empty.
-        if not set(whole) & set(header) or not frame.to_series(-1).null_count():
+        checked = not set(whole) & set(header) or not frame.to_series(-1).null_count()
+        if checked or _all_whole(content, separator, frame):
             # Polars leaves the quotes in a column's name doubled.
             doubled = {name.replace('"', '""'): name for name in header if '"' in name}
             frame = frame.rename(doubled, strict=False)
             return frame, _lines_of(frame, content)
     return _read_slowly(content, separator, place, padded, whole)
+
+
+def _all_whole(content: bytes, separator: str, frame: pl.DataFrame) -> bool:
+    """Whether no row is cut off, where that can be counted: none has a cell too many."""
+    separators = content.count(separator.encode())
+    return b'"' not in content and separators == (len(frame) + 1) * (frame.width - 1)
 
 
 def _lines_of(frame: pl.DataFrame, content: bytes) -> pl.Series:
