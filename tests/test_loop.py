@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import polars as pl
 from conftest import TARGET, Project
@@ -226,6 +227,8 @@ def test_the_run_in_mlflow_says_what_a_reviewer_asks(champion_project: Project) 
         made = client.get_run(version.run_id)
         assert run.info.run_id in (made.info.run_id, made.data.tags.get("retrained_in"))
         assert made.data.params == run.data.params
+        text = (Path(made.info.artifact_uri) / "model_card.md").read_text()
+        assert text.startswith(f"# slice, version {number}\n") and "| Log loss" in text
         shown = {tag for tag in version.tags if not tag.startswith("mlflow.")}
         assert shown <= {"role", "batches", "training_rows", "refit_of", "verdict"}
         assert version.description.startswith(words) and "| Log loss" in version.description

@@ -204,7 +204,7 @@ def markdown(
         "",
         *table,
         "",
-        "Intervals are 95 %, from leaving out one block of time after the other. Snapshot "
-        f"`{trained.snapshot}`.",
+        "Intervals are 95 %, from leaving out one block of time after the other. The source run's "
+        "`model_card.md` says more.",
     ]
     return "\n".join(lines)[:4900]  # Postgres holds 5,000 characters

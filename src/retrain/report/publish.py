@@ -18,7 +18,8 @@ from retrain.registry.names import LONGEST_TAG
 from retrain.registry.pages import describe_model
 from retrain.registry.scores import EvaluationSet, log_scores
 from retrain.registry.store import Store
-from retrain.report import formatting, html, markdown
+from retrain.registry.versions import get_version
+from retrain.report import formatting, html, markdown, model_card
 from retrain.report.best_effort import best_effort
 from retrain.report.changes import Changes, data_changes, recipe_changes
 from retrain.report.chart import standalone
@@ -93,6 +94,10 @@ def to_mlflow(
     for path in (REPORT, REPORT_TEXT):
         client.log_artifact(run_id, str(path))
     client.log_dict(run_id, compared.content(), "comparison.json")
+    for model in {one.version: one for one in (new_version, trained.registered)}.values():
+        own = get_version(store, model.version).run_id
+        card = model_card.render(config, trained, compared, promotion, model)
+        client.log_text(str(own), card, model_card.NAME)
     roles = {new_version.version: "refit", challenger: "challenger"}
     for version, role in roles.items():
         client.update_model_version(
