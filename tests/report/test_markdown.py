@@ -98,3 +98,9 @@ def test_files_of_a_diff_are_counted_by_line() -> None:
     )
     diff += "-x\n+y\n+z"
     assert Changes(code=tuple(diff.split("\n"))).files == [("src/a b.py", 2, 1)]
+
+
+def test_what_a_reason_puts_between_backticks_is_code_on_one_line() -> None:
+    decision = replace(OUTCOME.decision, reason="policy `always`, `a\n\n# <b>` and <b>")
+    text = markdown.render(replace(OUTCOME, decision=decision))
+    assert "policy `always`, `a # <b>` and \\<b\\>" in text

@@ -168,7 +168,6 @@ def _train(
         scored = score_rows(compared, rows, config)
         predictions = _to_predictions(config, rows, scored, fitted)
         judged = rows.filter(pl.col(WINDOW) == EVALUATION)
-        importance = sampled_importance(compared, judged, config)
         facts = measure_latency(fitted.pipeline, rows.head(LATENCY_ROWS), config)
         runs.log_dataset(config, manifest, "training")
         name = f"challenger {decision.newest_batch}"
@@ -202,7 +201,7 @@ def _train(
         facts=facts,
         recipe=challenger.recipe,
         code=runs.code_record(config),
-        importance=importance,
+        importance=sampled_importance(compared, judged, config),
         decay=decision.decay,
         ledger_length=len(models.entries),
         predictions=_write_predictions(predictions),

@@ -66,7 +66,8 @@ def _marks(chart: Chart, entry: Entry, place: int, figures: Mapping[str, list[fl
     batch = entry.newest_batch
     chart.mark(INCUMBENT, place, champion, f"{batch}: version {entry.incumbent}, {champion:.4f}")
     what = f"{batch}: version {entry.challenger}, {value:.4f}, {entry.verdict}"
-    chart.mark(CHALLENGER, place, value, what, opened=not entry.moved)
+    beside = place + 0.05 * (entry.incumbent is not None)  # so that both are seen
+    chart.mark(CHALLENGER, beside, value, what, opened=not entry.moved)
 
 
 def _strip(

@@ -43,6 +43,7 @@ def render(outcome: Outcome, evidence: Evidence) -> str:
         style=chart.STYLE,
         steps=[_with_code(step) for step in outcome.next_steps],
         news=formatting.notes(trained),
+        with_code=_with_code,
         outcome_of=formatting.outcome,
         header=header,
         rows=rows,

@@ -20,7 +20,7 @@ def render(outcome: Outcome) -> str:
         f"### {escape_markdown(outcome.title)}: {outcome.verdict.lower()}",
         "",
         f"**{escape_markdown(outcome.headline)}**",
-        escape_markdown(outcome.compared.reason or outcome.trained.reason),
+        _with_code(outcome.compared.reason or outcome.trained.reason),
         "",
         *(f"- Next: {_with_code(step)}" for step in outcome.next_steps),
     ]
@@ -33,7 +33,8 @@ def render(outcome: Outcome) -> str:
 def _with_code(text: str) -> str:
     """Text whose parts between backticks are code."""
     parts = re.split(r"(`[^`]*`)", text)
-    return "".join(part if part.startswith("`") else _inline(part) for part in parts)
+    code = (" ".join(part.split()) if part.startswith("`") else _inline(part) for part in parts)
+    return "".join(code)
 
 
 def _inline(text: str) -> str:
@@ -66,7 +67,7 @@ def _checks(outcome: Outcome) -> Iterator[str]:
 
 def _newest_batch(outcome: Outcome) -> Iterator[str]:
     decision = outcome.decision
-    yield f"**Policy {escape_markdown(decision.policy)}**: {escape_markdown(decision.reason)}"
+    yield f"**Policy {escape_markdown(decision.policy)}**: {_with_code(decision.reason)}"
     for score in decision.scores[-1:]:
         known = score.low is not None and score.high is not None
         spread = f" [{score.low:.4f}, {score.high:.4f}]" if known else ""
