@@ -91,7 +91,7 @@ def test_dvc_shows_a_reviewer_few_numbers_and_pictures_that_need_no_network(
     champion_project.run("dvc", "plots", "show", "-o", "dvc_plots")
     page = champion_project.root / "dvc_plots/index.html"
     assert page.read_text().count("src=") == 2 and "http" not in page.read_text()
-    assert all("by batch" in path.read_text() for path in page.parent.rglob("*scores.svg"))
+    assert all("over batches" in path.read_text() for path in page.parent.rglob("*scores.svg"))
 
 
 def test_a_deleted_store_is_noticed_and_the_pipeline_starts_over(grown: Project) -> None:

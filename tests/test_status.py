@@ -13,11 +13,12 @@ import polars as pl
 import pytest
 from conftest import Project
 
+from retrain import workspace
 from retrain.commands import status
 from retrain.config import Config
 from retrain.gate.comparison import Comparison
 from retrain.report import html
-from retrain.types import ChallengerRecord, DecisionRecord, PromotionRecord
+from retrain.types import ChallengerRecord, DecisionRecord, PromotionRecord, gate_refused
 
 
 def plain(text: str) -> str:
@@ -201,3 +202,14 @@ def test_status_says_how_a_new_batch_is_noticed(
     told = status._next(config, SimpleNamespace(digest="d"), [entry])  # type: ignore[arg-type, list-item]
     assert told.startswith("a new batch: put it to the source, then `dvc repro")
     assert ("-f snapshot" in told) == ("-f snapshot" in command)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "refused"), [("promote", False), ("keep", True), ("insufficient_evidence", True)]
+)
+def test_a_refused_challenger_can_fail_a_pull_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: str, refused: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    PromotionRecord(verdict, False, 1, None, 0).save(workspace.PROMOTION)
+    assert gate_refused() == refused

@@ -301,3 +301,10 @@ def promoted_champion(registered_model: str) -> int | None:
     except RetrainError:
         return None
     return promoted.champion if promoted.registered_model == registered_model else None
+
+
+def gate_refused() -> bool:
+    """Whether the newest comparison ended without a promotion. Where nothing was compared, nothing
+    was refused."""
+    verdict = PromotionRecord.load(PROMOTION, "promote").verdict
+    return verdict not in (None, "promote")

@@ -264,7 +264,14 @@ VERBS = {
     "status": Verb(
         "retrain.commands.status",
         "snapshot, champion, last verdict, what to do next",
-        "retrain status",
+        "retrain status\n  retrain status --fail-if-refused",
+        (
+            option(
+                "--fail-if-refused",
+                action="store_true",
+                help="end with 3 where the gate did not let the newest challenger pass",
+            ),
+        ),
         hydra=True,
     ),
     "history": Verb(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,6 +25,7 @@ from retrain.types import (
     LedgerPointer,
     PromotionRecord,
     RefusalRecord,
+    gate_refused,
     promoted_champion,
 )
 from retrain.workspace import DECISION, LEDGER_POINTER, PROMOTION, REFUSED, SNAPSHOT
@@ -48,6 +50,8 @@ def run(config: Config, options: argparse.Namespace) -> None:
         lines[1:1] = _corrected(config, manifest)
     for label, text in lines:
         print(printable(f"{label:<14}{text}"))
+    if options.fail_if_refused and gate_refused():
+        sys.exit(3)
 
 
 def _lost(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
