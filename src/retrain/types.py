@@ -18,8 +18,8 @@ from retrain.lazy import pydantic
 from retrain.record import Record
 from retrain.workspace import PROMOTION
 
-# MLflow's pages hide tags that begin so. Two are needed from some 2,500 batches on: a tag holds
-# 100,000 characters.
+# MLflow's page of a version hides tags that begin so. Two are needed from some 2,500 batches on: a
+# tag holds 100,000 characters.
 RECORD_TAG = "mlflow.retrain"
 _LONGEST_PART = 90_000
 
@@ -150,7 +150,7 @@ class ModelRecord(Record):
 
     def tags(self) -> dict[str, str]:
         """What the version says about itself in the registry: a few words for people, and all of
-        it under keys that MLflow's pages don't show."""
+        it as JSON, under keys that MLflow's page of a version doesn't show."""
         several = list(dict.fromkeys([*self.batches[:1], *self.batches[-1:]]))
         tags = {
             "role": self.role,
