@@ -60,12 +60,8 @@ def _lost(config: Config, lines: list[tuple[str, str]]) -> list[tuple[str, str]]
     champion = promoted_champion(config.tracking.registered_model)
     if champion is None:
         return _of_an_older(config.tracking.registered_model, -1, lines)
-    local = config.tracking.uri_from_env is None
-    store = (
-        "mlflow.db and mlruns/"
-        if local
-        else f"the server that {config.tracking.uri_from_env} named then"
-    )
+    variable = config.tracking.uri_from_env
+    store = f"the server that {variable} named then" if variable else "mlflow.db and mlruns/"
     text = (
         f"unknown: {PROMOTION} names version {champion}, and this tracking store has no ledger. It "
         "was deleted, or is another one"
