@@ -8,7 +8,7 @@ import pytest
 from conftest import Project, make_project
 from test_loop import aliases
 
-from retrain.types import ModelRecord
+from retrain.registry.version_tags import read_tags
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_the_challenger_is_trained_on_the_new_rows_and_says_what_it_was_continue
     # What its base was trained on counts as seen, too.
     assert list(record["challenger"]["contents"]) == ["2013-01", "2013-02", "2013-03", "2013-04"]
     version = continued.client().get_model_version("slice", str(record["challenger"]["version"]))
-    assert ModelRecord.from_tags(0, version.tags).continued_from == [2]
+    assert read_tags(0, version.tags).continued_from == [2]
     assert version.tags["training_rows"] == f"{record['rows']:,}"
     run = continued.client().get_run(record["run_id"])
     assert (
@@ -109,10 +109,11 @@ def test_a_refit_carries_out_the_strategy_that_won_and_is_reproduced(project: Pr
     )
     assert "did best on" in project.repro() and aliases(project)["champion"] == 2
     challenger, refit = (
-        project.client().get_model_version("slice", number).tags for number in ("1", "2")
+        read_tags(0, project.client().get_model_version("slice", number).tags)
+        for number in ("1", "2")
     )
-    assert challenger["strategy_choice"] == refit["strategy_choice"] != ""
-    if refit["strategy_choice"] == "sliding_window":
-        assert refit["batches"] == "2013-01, 2013-02, 2013-03"
+    assert challenger.strategy_choice == refit.strategy_choice != ""
+    if refit.strategy_choice == "sliding_window":
+        assert refit.batches == ["2013-01", "2013-02", "2013-03"]
     for version in ("1", "2"):
         assert "predictions are identical" in project.run("retrain", "reproduce", version).stdout

@@ -5,11 +5,8 @@ Each validates and serializes itself. Times are ISO 8601 strings.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import itertools
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -17,11 +14,6 @@ from retrain.errors import RetrainError
 from retrain.lazy import pydantic
 from retrain.record import Record
 from retrain.workspace import PROMOTION
-
-# MLflow's page of a version hides tags that begin so. Two are needed from some 2,500 batches on: a
-# tag holds 100,000 characters.
-RECORD_TAG = "mlflow.retrain"
-_LONGEST_PART = 90_000
 
 
 @dataclass(frozen=True)
@@ -147,57 +139,6 @@ class ModelRecord(Record):
     continued_from: list[int] = field(default_factory=list)  # versions, newest first
     strategy_choice: str = ""  # which of several strategies won
     refit_of: int | None = None
-
-    def tags(self) -> dict[str, str]:
-        """What the version says about itself in the registry: a few words for people, and all of
-        it as JSON, under keys that MLflow's page of a version doesn't show."""
-        several = list(dict.fromkeys([*self.batches[:1], *self.batches[-1:]]))
-        tags = {
-            "role": self.role,
-            "batches": f"{' to '.join(several)} ({len(self.batches)})",
-            "training_rows": f"{self.rows:,}",
-        }
-        text = json.dumps(self.content(), separators=(",", ":"))
-        for number, start in enumerate(range(0, len(text), _LONGEST_PART)):
-            tags[f"{RECORD_TAG}.{number}"] = text[start : start + _LONGEST_PART]
-        return tags | ({} if self.refit_of is None else {"refit_of": str(self.refit_of)})
-
-    @classmethod
-    def from_tags(cls, version: int, tags: Mapping[str, str]) -> ModelRecord:
-        """The record of a version; empty where somebody else registered it, or it can't be read."""
-        numbers = itertools.takewhile(lambda n: f"{RECORD_TAG}.{n}" in tags, itertools.count())
-        text = "".join(tags[f"{RECORD_TAG}.{number}"] for number in numbers)
-        if not text:
-            return cls._of_single_tags(version, tags)
-        try:
-            return dataclasses.replace(cls.read(json.loads(text)), version=version)
-        except ValueError:
-            return cls(version, "", "")
-
-    @classmethod
-    def _of_single_tags(cls, version: int, tags: Mapping[str, str]) -> ModelRecord:
-        """As earlier versions of this project wrote it: a tag for each field."""
-
-        def several(tag: str) -> list[str]:
-            return [part for part in tags.get(tag, "").split(", ") if part]
-
-        batches, original = several("batches"), tags.get("refit_of")
-        return cls(
-            version,
-            tags.get("trained_from", ""),
-            tags.get("trained_until", ""),
-            batches,
-            dict(zip(batches, several("batch_contents"), strict=False)),
-            tags.get("model_sha256", ""),
-            tags.get("role", ""),
-            int(tags.get("training_rows") or 0),
-            tags.get("snapshot", ""),
-            tags.get("recipe", ""),
-            tags.get("model_digest", ""),
-            [int(number) for number in several("continued_from")],
-            tags.get("strategy_choice", ""),
-            int(original) if original else None,
-        )
 
 
 @dataclass(frozen=True)

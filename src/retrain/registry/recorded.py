@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from retrain.errors import StoreError
 from retrain.registry.runs import CONFIG, PATCH, read_artifact
-from retrain.types import ModelRecord
+from retrain.registry.version_tags import read_tags
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -84,7 +84,7 @@ def read_recorded(
             ("commit", entry.trained_commit, commit),
             ("config", entry.run_config, _sha256(config)),
             ("uncommitted code", entry.run_patch, _sha256(patch) if patch else ""),
-            ("snapshot", entry.snapshot, ModelRecord.from_tags(0, version.tags).snapshot),
+            ("snapshot", entry.snapshot, read_tags(0, version.tags).snapshot),
         ]
     disagreements = tuple(
         f"{what} {now} instead of {then or 'none'}" for what, then, now in compared if then != now

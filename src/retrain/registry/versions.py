@@ -28,7 +28,8 @@ from retrain.registry.ledger import Ledger
 from retrain.registry.pages import note_move
 from retrain.registry.runs import TRAINED_IN, StoredModel, fetch_model_file, read_features
 from retrain.registry.store import Store, exists_already, is_missing
-from retrain.types import RECORD_TAG, ModelRecord
+from retrain.registry.version_tags import RECORD_TAG, read_tags, to_tags
+from retrain.types import ModelRecord
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -58,7 +59,7 @@ def register(store: Store, stored: StoredModel, run_id: str, record: ModelRecord
         store.registered_model,
         store.client.get_logged_model(stored.model_id).artifact_location,
         run_id=run_id,
-        tags=record.tags(),
+        tags=to_tags(record),
         model_id=stored.model_id,
     )
     # As MLflow's own way to register does: the page of models then links the version.
@@ -83,7 +84,7 @@ def training_run(store: Store, version: ModelVersion) -> str | None:
 
 def model_record(version: ModelVersion) -> ModelRecord:
     """What a version's tags say about it."""
-    return ModelRecord.from_tags(int(version.version), version.tags)
+    return read_tags(int(version.version), version.tags)
 
 
 def checked_record(version: ModelVersion, entries: Sequence[Entry]) -> ModelRecord:
