@@ -16,7 +16,9 @@ import pytest
 from conftest import flights
 
 from retrain.commands import predict as command
-from retrain.commands.predict import MOST_FAILED, Outputs, read_input, score
+from retrain.commands import rows_to_score
+from retrain.commands.predict import MOST_FAILED, Outputs, score
+from retrain.commands.rows_to_score import read_in_parts, read_input
 from retrain.commands.scored_files import with_one_format
 from retrain.config import ColumnType, Config, feature_types
 from retrain.data.reading.dialect import Dialect
@@ -283,7 +285,7 @@ def test_a_file_is_scored_part_by_part_as_it_would_be_at_once(
     table = pl.concat([rows] * 3).with_columns(put("temp", 9, math.inf), put("carrier", 2, None))
     whole = score(config, table, "in", 7, model, Outputs())
     table.write_parquet(tmp_path / "in.parquet")
-    monkeypatch.setattr(command, "PART", 4)
+    monkeypatch.setattr(rows_to_score, "PART", 4)
     monkeypatch.setattr(command, "load_champion", lambda config: (7, model))
     scored = tmp_path / f"scored{suffix}"
     options = argparse.Namespace(input=tmp_path / "in.parquet", output=scored, prefix="")
@@ -306,10 +308,10 @@ def test_a_parquet_file_without_rows_or_damaged_is_told(
 ) -> None:
     path = tmp_path / "in.parquet"
     rows.head(0).write_parquet(path)
-    assert [len(part) for part in command.read_in_parts(config, path, model.features)] == [0]
+    assert [len(part) for part in read_in_parts(config, path, model.features)] == [0]
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match=r"in\.parquet can't be read"):
-        list(command.read_in_parts(config, path, model.features))
+        list(read_in_parts(config, path, model.features))
 
 
 def test_a_separator_inside_quotes_hides_no_row_that_is_cut_off(

@@ -18,7 +18,8 @@ from retrain.commands import status
 from retrain.config import Config
 from retrain.gate.comparison import Comparison
 from retrain.report import html
-from retrain.types import ChallengerRecord, DecisionRecord, PromotionRecord, gate_refused
+from retrain.results import gate_refused
+from retrain.types import ChallengerRecord, DecisionRecord, PromotionRecord
 
 
 def plain(text: str) -> str:

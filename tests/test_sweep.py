@@ -23,7 +23,7 @@ from conftest import REPOSITORY, Project, make_project
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 
-from retrain.commands import adopt, candidate, sweep, sweep_progress, sweep_summary
+from retrain.commands import adopt, candidate, sweep, sweep_progress, sweep_ranking, sweep_summary
 from retrain.commands.candidate import Candidate, CandidateRecord
 from retrain.commands.sweep_runs import FRESH, GIVEN, JOB_TAG, PARENT, job_name
 from retrain.config import compose, compose_raw, parse_overrides, to_yaml
@@ -316,8 +316,8 @@ def ranked_by(
         data = SimpleNamespace(metrics={f"{metric}/validation": means[0]}, tags={})
         info = SimpleNamespace(status="FINISHED", run_name=str(number), run_id=str(number))
         runs.append(SimpleNamespace(data=data, info=info, record=record))
-    monkeypatch.setattr(sweep_summary, "read_record", lambda run: run.record)
-    return [one.behind for one in sweep_summary.rank(runs, metric)]
+    monkeypatch.setattr(sweep_ranking, "read_record", lambda run: run.record)
+    return [one.behind for one in sweep_ranking.rank(runs, metric)]
 
 
 def test_the_distance_from_the_first_is_that_of_pairs_by_block(
@@ -341,9 +341,9 @@ def test_more_is_better_is_ranked_the_other_way_and_other_rows_have_no_distance(
     assert first is None and second is not None and second.value == pytest.approx(2.0 / 3)
     one = CandidateRecord([], "mae", "rows", [1.0, 1.0, 1.0])
     other = CandidateRecord([], "mae", "other rows", [1.0, 1.0, 1.0])
-    assert sweep_summary._behind(one, other, "mae") is None
+    assert sweep_ranking._behind(one, other, "mae") is None
     assert (
-        sweep_summary._behind(one, CandidateRecord([], "mae", "rows", [1.0, None, 1.0]), "mae")
+        sweep_ranking._behind(one, CandidateRecord([], "mae", "rows", [1.0, None, 1.0]), "mae")
         is None
     )
 
@@ -509,7 +509,7 @@ def test_only_a_finished_candidate_of_this_project_is_adopted(
 )
 def test_long_numbers_of_a_search_are_shown_short(name: str, shown: str) -> None:
     run = SimpleNamespace(info=SimpleNamespace(run_name=name))
-    assert sweep_summary.Ranked(run, 0.5).shown == shown
+    assert sweep_ranking.Ranked(run, 0.5).shown == shown
 
 
 @pytest.mark.parametrize(
@@ -524,7 +524,7 @@ def test_what_all_jobs_share_is_not_shown_of_each(
     shared: tuple[str, ...], name: str, shown: str
 ) -> None:
     run = SimpleNamespace(info=SimpleNamespace(run_name=name))
-    assert sweep_summary.Ranked(run, 0.5, shared=shared).shown == shown
+    assert sweep_ranking.Ranked(run, 0.5, shared=shared).shown == shown
 
 
 def test_ranks_beside_each_other_are_named_together() -> None:

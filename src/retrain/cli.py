@@ -20,7 +20,8 @@ from retrain.errors import ConfigError, RetrainError
 from retrain.masking import MaskingFormatter, mask
 from retrain.renamed import current_command_line, current_overrides
 from retrain.user_errors import as_user_error, typeset
-from retrain.verbs import DEBUG, OVERRIDES, SHOWN, VERBS, VERSION, Option
+from retrain.verb_options import DEBUG, OVERRIDES, SHOWN, VERSION, Option
+from retrain.verbs import VERBS
 from retrain.workspace import find_root, project_lock, running_stage
 
 if TYPE_CHECKING:

@@ -10,10 +10,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from retrain.errors import RetrainError
 from retrain.lazy import pydantic
 from retrain.record import Record
-from retrain.workspace import PROMOTION
 
 
 @dataclass(frozen=True)
@@ -233,19 +231,3 @@ class LedgerPointer(Record):
 
     registered_model: str
     run_id: str
-
-
-def promoted_champion(registered_model: str) -> int | None:
-    """The champion that the last pipeline run here saw in the ledger; None where there was none."""
-    try:
-        promoted = PromotionRecord.load(PROMOTION, "promote")
-    except RetrainError:
-        return None
-    return promoted.champion if promoted.registered_model == registered_model else None
-
-
-def gate_refused() -> bool:
-    """Whether the newest comparison ended without a promotion. Where nothing was compared, nothing
-    was refused."""
-    verdict = PromotionRecord.load(PROMOTION, "promote").verdict
-    return verdict not in (None, "promote")

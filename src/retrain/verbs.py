@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-
-class Option(NamedTuple):
-    """An argument, as argparse takes it."""
-
-    flags: tuple[str, ...]
-    settings: dict[str, Any]
+from retrain.verb_options import (
+    FRESH,
+    INIT,
+    REASON,
+    SWEEP,
+    VERSION,
+    Option,
+    at_least_one,
+    option,
+)
 
 
 class Verb(NamedTuple):
@@ -31,86 +35,6 @@ class Verb(NamedTuple):
     locks: bool = False
 
 
-def option(*flags: str, **settings: Any) -> Option:
-    return Option(flags, settings)
-
-
-def _at_least_one(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError(text)
-    return number
-
-
-DEBUG = option("--debug", action="store_true", help="show the traceback of an error")
-OVERRIDES = "Hydra overrides, as in conf/"
-VERSION = "VERSION key=value"  # the first argument may be the number of a registered version
-# What Hydra's own command line offers for looking at a configuration.
-SHOWN = (
-    option(
-        "--cfg",
-        "-c",
-        choices=("job", "hydra", "all"),
-        help="print the configuration that would be used, and stop",
-    ),
-    option("--resolve", action="store_true", help="with --cfg: without ${...}"),
-    option("--package", "-p", metavar="KEY", help="with --cfg: this part of it"),
-    option(
-        "--info",
-        "-i",
-        nargs="?",
-        const="all",
-        metavar="WHAT",
-        help="print where it comes from, and stop: all, defaults, defaults-tree, config, plugins, "
-        "searchpath",
-    ),
-)
-_SWEEP = option(
-    "-m",
-    "--multirun",
-    action="store_true",
-    help="sweep: values separated by commas, one job each",
-)
-_FRESH = option(
-    "--fresh",
-    action="store_true",
-    help="with -m: run every job, also those that this or another sweep has done",
-)
-_REASON = option("--reason", help="goes into the ledger")
-_INIT = (
-    option(
-        "files",
-        nargs="+",
-        metavar="FILE",
-        help="CSV, Parquet or JSON Lines: a path, a glob in quotes, or a URL; with --query, a "
-        "database",
-    ),
-    option("--target", required=True, metavar="COLUMN", help="what to predict"),
-    option("--time", required=True, metavar="COLUMN", help="when each row happened"),
-    option(
-        "--period",
-        choices=("hour", "day", "week", "month", "quarter", "rows"),
-        help="length of a batch (default: guessed)",
-    ),
-    option("--rows-per-batch", type=int, metavar="N", help="with --period rows (default: guessed)"),
-    option(
-        "--time-format",
-        metavar="FORMAT",
-        action="append",
-        help="a strptime format, epoch_s, epoch_ms or epoch_us; COLUMN=FORMAT for another column "
-        "of dates, as often as needed",
-    ),
-    option(
-        "--separator",
-        metavar="SIGN",
-        help="of the columns in text files: `;`, `|`, tab, ... (default: found out)",
-    ),
-    option("--decimal", choices=(".", ","), help="sign before the decimals (default: found out)"),
-    option("--encoding", help="of text files: utf-8, cp1252, utf-16, ... (default: found out)"),
-    option("--name", help="of the data set (default: from the file)"),
-    option("--query", metavar="SQL", help="read what this query returns, from the database FILE"),
-    option("--force", action="store_true", help="overwrite conf/data/<name>.yaml"),
-)
-
 VERBS = {
     "new": Verb(
         "retrain.commands.new",
@@ -127,7 +51,7 @@ VERBS = {
         "  retrain init 'data/incoming/*.parquet' --target churned --time day --period week\n"
         '  retrain init DATABASE_URL --query "select * from orders" --target late '
         "--time ordered_at",
-        _INIT,
+        INIT,
         overrides="",
         alone=True,
     ),
@@ -157,7 +81,7 @@ VERBS = {
         "train a candidate (in the pipeline: ask the policy, train the challenger)",
         "retrain train model=logistic_regression\n  retrain train -m "
         "model=hist_gradient_boosting,logistic_regression strategy=full,sliding_window",
-        (_SWEEP, _FRESH),
+        (SWEEP, FRESH),
         hydra=True,
         locks=True,
     ),
@@ -174,7 +98,7 @@ VERBS = {
         "carry out the verdict, finish a half-done move; with a version: let it serve although "
         "the gate has not chosen it",
         'retrain promote\n  retrain promote 7 --reason "the gate was wrong about the strike"',
-        (_REASON,),
+        (REASON,),
         overrides=VERSION,
         hydra=True,
         locks=True,
@@ -184,7 +108,7 @@ VERBS = {
         "retrain.commands.manual_promotion",
         "let the candidate serve that waits for approval",
         'retrain approve --reason "looked at the slices"',
-        (_REASON,),
+        (REASON,),
         overrides=VERSION,
         locks=True,
     ),
@@ -214,7 +138,7 @@ VERBS = {
                 help="also replay with broken batches: who notices?",
             ),
             option("--adopt", action="store_true", help="write the recommendation into conf/"),
-            _SWEEP,
+            SWEEP,
         ),
         hydra=True,
         alone=True,
@@ -301,21 +225,21 @@ VERBS = {
             option("--yes", action="store_true", help="delete them"),
             option(
                 "--keep",
-                type=_at_least_one,
+                type=at_least_one,
                 default=10,
                 metavar="N",
                 help="the last N versions that served stay whole (default: 10)",
             ),
             option(
                 "--days",
-                type=_at_least_one,
+                type=at_least_one,
                 default=30,
                 metavar="D",
                 help="nothing younger than D days goes (default: 30)",
             ),
             option(
                 "--commits",
-                type=_at_least_one,
+                type=at_least_one,
                 metavar="N",
                 help="DVC's cache keeps what the last N commits of each branch name (default: all)",
             ),

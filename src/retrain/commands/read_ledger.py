@@ -11,9 +11,7 @@ from retrain.registry.entries import Entry
 from retrain.registry.ledger import Ledger
 from retrain.registry.store import open_store, store_exists
 from retrain.registry.versions import follow_ledger
-from retrain.types import (
-    promoted_champion,
-)
+from retrain.results import promoted_champion
 from retrain.workspace import PROMOTION
 
 log = logging.getLogger("retrain")

@@ -20,13 +20,12 @@ from retrain.registry.ledger import Ledger
 from retrain.registry.store import open_store, store_exists
 from retrain.registry.versions import model_record
 from retrain.report.terminal import printable
+from retrain.results import gate_refused, promoted_champion
 from retrain.types import (
     DecisionRecord,
     LedgerPointer,
     PromotionRecord,
     RefusalRecord,
-    gate_refused,
-    promoted_champion,
 )
 from retrain.workspace import DECISION, LEDGER_POINTER, PROMOTION, REFUSED, SNAPSHOT
 from retrain.yaml_text import load

@@ -47,11 +47,12 @@ log = logging.getLogger("retrain")
 CONF = Path("conf")
 STOPPED = "Stopped. What is finished stays, and the same command goes on from there:"
 AGAIN = "the same command runs them again, and only them"
-# Hydra's own messages, which show overrides and the address of a study.
+# Of Hydra's own messages, which show overrides and the address of a study, those that warn.
 FORMATTER = "retrain.masking.MaskingFormatter"
-MASKED = (f"++hydra.hydra_logging.formatters.simple.class={FORMATTER}",)
-# It says of each job that it begins, which progress and the job's own line say.
-QUIET = ("++hydra.hydra_logging.root.level=WARNING",)
+LOGS = (
+    f"++hydra.hydra_logging.formatters.simple.class={FORMATTER}",
+    "++hydra.hydra_logging.root.level=WARNING",
+)
 MOST_SHOWN = 5  # failures in the message; the summary in MLflow has all
 
 
@@ -239,7 +240,7 @@ def _multirun(overrides: Sequence[str], settings: omegaconf.DictConfig) -> Excep
     of a job, after all jobs of its batch have run."""
     # Hydra reads its arguments from the command line only, and without this ends the process
     # itself, with a traceback.
-    own = [*MASKED, *QUIET, *launcher_settings(settings.launcher)]
+    own = [*LOGS, *launcher_settings(settings.launcher)]
     sys.argv = ["retrain train", "--multirun", *own, *overrides]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     logs = omegaconf.OmegaConf.to_container(settings.job_logging)
@@ -247,10 +248,7 @@ def _multirun(overrides: Sequence[str], settings: omegaconf.DictConfig) -> Excep
         hydra.main(
             config_path=str(CONF.resolve()),
             config_name="config",
-            execution_whitelist=[
-                FORMATTER,
-                *named_code(logs, LOGGING),
-            ],
+            execution_whitelist=[FORMATTER, *named_code(logs, LOGGING)],
         )(job)()
     except Exception as error:
         return error

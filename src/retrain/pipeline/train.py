@@ -40,12 +40,12 @@ from retrain.registry.ledger import Ledger
 from retrain.registry.monitoring_run import log_monitoring
 from retrain.registry.names import LONGEST_TAG, log_figures
 from retrain.registry.store import Store, open_store
+from retrain.results import promoted_champion
 from retrain.types import (
     ChallengerRecord,
     DecisionRecord,
     LedgerPointer,
     ModelRecord,
-    promoted_champion,
 )
 
 LATENCY_ROWS = 1000
