@@ -18,6 +18,8 @@ from retrain.commands import status
 from retrain.config import Config
 from retrain.gate.comparison import Comparison
 from retrain.report import html
+from retrain.report.evidence import Evidence
+from retrain.report.outcome import Outcome
 from retrain.results import gate_refused
 from retrain.types import ChallengerRecord, DecisionRecord, PromotionRecord
 
@@ -145,9 +147,9 @@ def page(champion_project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable
         trained = ChallengerRecord.load(folder / "challenger.json", "train")
         compared = Comparison.load(folder / "comparison.json", "evaluate")
         promotion = PromotionRecord.load(folder / "promotion.json", "promote")
-        return plain(
-            html.render(decision, trained, dataclasses.replace(compared, **changes), promotion, {})
-        )
+        compared = dataclasses.replace(compared, **changes)
+        outcome = Outcome(decision, trained, compared, promotion)
+        return plain(html.render(outcome, Evidence()))
 
     return rendered
 
