@@ -117,7 +117,8 @@ def test_the_champions_recipe_is_a_row_of_a_sweep_once_and_is_only_marked_where_
     assert "seed=20130101 (champion)" in capsys.readouterr().out
 
     version = grown.client().get_model_version("slice", "2")
-    grown.client().log_text(version.run_id, "model: {}", "config.yaml")
+    trained_in = grown.client().get_run(version.run_id).data.tags["retrained_in"]
+    grown.client().log_text(trained_in, "model: {}", "config.yaml")
     sweep.run(["model=dummy", "seed=7"])
     said = capsys.readouterr().out
     assert "config.yaml of version 2 is not known to the ledger" in said and "recipe of" not in said
