@@ -228,6 +228,7 @@ def test_the_run_in_mlflow_says_what_a_reviewer_asks(champion_project: Project) 
         assert run.info.run_id in (made.info.run_id, made.data.tags.get("retrained_in"))
         assert made.data.params == run.data.params
         text = (Path(made.info.artifact_uri) / "model_card.md").read_text()
+        assert "Predicts late (binary) for rows" in text
         assert text.startswith(f"# slice, version {number}\n") and "| Log loss" in text
         shown = {tag for tag in version.tags if not tag.startswith("mlflow.")}
         assert shown <= {"role", "batches", "training_rows", "refit_of", "verdict"}

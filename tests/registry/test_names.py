@@ -81,7 +81,7 @@ def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixt
 
 
 def test_markdown_shows_names_as_they_are() -> None:
-    assert escape_markdown("a|b <b> `c`\n[d](e)") == "a\\|b \\<b\\> \\`c\\` \\[d\\](e)"
+    assert escape_markdown("a|b <b> `c`\n[d](e)") == "a\\|b &lt;b&gt; \\`c\\` \\[d\\](e)"
     assert markdown_table(["x|y"], [["1\n2"]]) == ["| x\\|y |", "| --- |", "| 1 2 |"]
 
 

@@ -103,4 +103,4 @@ def test_files_of_a_diff_are_counted_by_line() -> None:
 def test_what_a_reason_puts_between_backticks_is_code_on_one_line() -> None:
     decision = replace(OUTCOME.decision, reason="policy `always`, `a\n\n# <b>` and <b>")
     text = markdown.render(replace(OUTCOME, decision=decision))
-    assert "policy `always`, `a # <b>` and \\<b\\>" in text
+    assert "policy `always`, `a # <b>` and &lt;b&gt;" in text

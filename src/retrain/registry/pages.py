@@ -35,7 +35,7 @@ def describe_model(store: Store, config: Config) -> None:
     runs = client.get_experiment_by_name(store.experiment)
     target = escape_markdown(config.data.target_column)
     text = (
-        f"Predicts {target} ({config.data.task}), retrained as labelled data arrives.\n\n"
+        f"Predicts {target} ({config.data.task.value}), retrained as labelled data arrives.\n\n"
         "The alias `champion` is the version that serves, `previous` the one before, `challenger` "
         "the newest that was trained, `candidate` one that waits for approval. A challenger that "
         "passes the gate is refitted with the evaluation rows included: that refit serves. Each "

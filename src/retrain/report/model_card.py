@@ -30,9 +30,9 @@ def render(
         f"# {escape_markdown(promotion.registered_model)}, version {model.version}",
         escape_markdown(formatting.headline(trained, promotion)),
         "## Intended use",
-        f"Predicts {escape_markdown(data.target_column)} ({data.task}) for rows as in the data set "
-        f"{escape_markdown(data.name)}, from {len(data.features)} features that are known at "
-        "prediction time. It was compared on the rows below and on no others.",
+        f"Predicts {escape_markdown(data.target_column)} ({data.task.value}) for rows as in the "
+        f"data set {escape_markdown(data.name)}, from {len(data.features)} features that are known "
+        "at prediction time. It was compared on the rows below and on no others.",
         "## Data",
         f"Trained on {escape_markdown(formatting.trained_on(model))}: {model.rows:,} rows.",
         "## Figures",
