@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Project
 
 BUSY = 75
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lasting_machine() -> Iterator[None]:
+    """One that keeps its local store, as those that set CI don't."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CI", raising=False)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +60,11 @@ def test_results_and_data_are_pushed_and_a_second_clone_has_nothing_to_do(
     assert "Nothing has changed." in second.run(".ci/retrain").stdout
 
 
+def test_a_machine_that_is_gone_after_the_run_needs_a_shared_store(team: Project) -> None:
+    result = team.run(".ci/retrain", check=False, CI="true")
+    assert result.returncode == 1 and 'choose "tracking: server"' in result.stderr
+
+
 def test_of_two_at_once_one_is_told_that_the_other_is_at_work(team: Project) -> None:
     lock = "refs/retrain/lock"
     commit = ("commit-tree", "-m", "elsewhere", "HEAD^{tree}")
@@ -66,7 +80,10 @@ def test_of_two_at_once_one_is_told_that_the_other_is_at_work(team: Project) -> 
     assert lock not in refs(team)
 
 
-def test_what_waits_for_approval_goes_to_a_branch_of_its_own(team: Project) -> None:
+def test_what_waits_for_approval_goes_to_a_branch_of_its_own(team: Project, tmp_path: Path) -> None:
+    origin = shutil.copytree(team.root.parent / "origin.git", tmp_path / "origin.git")
+    team = team.copy(tmp_path / "a clone")  # the others' clone stays as it is
+    team.run("git", "remote", "set-url", "origin", str(origin))
     branch = team.run("git", "symbolic-ref", "HEAD").stdout.strip()
     team.edit("conf/gate/shared/guardrails.yaml", "approval: automatic", "approval: required")
     team.edit("conf/data/slice.yaml", "2013-03", "2013-04")
