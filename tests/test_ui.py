@@ -48,11 +48,9 @@ def address(champion_project: Project) -> Iterator[str]:
     """The server that `retrain ui` starts."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     port = free_port()
-    environment = os.environ | {
-        "PATH": path,
-    }
+    environment = os.environ | {"PATH": path}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    log = (champion_project.root / "ui.log").open("w")
+    log = (champion_project.root.parent / "ui.log").open("w")
     server = subprocess.Popen(
         ["retrain", "ui", "--port", str(port)],
         cwd=champion_project.root,
@@ -64,7 +62,7 @@ def address(champion_project: Project) -> Iterator[str]:
     try:
         said = ""
         while "Ctrl-C ends it" not in said:
-            said = (champion_project.root / "ui.log").read_text()
+            said = (champion_project.root.parent / "ui.log").read_text()
             assert server.poll() is None, said
             time.sleep(0.5)
         yield f"http://127.0.0.1:{port}"
@@ -85,7 +83,7 @@ def test_the_champion_says_what_it_is_and_how_it_came_to_serve(
 def test_the_view_of_the_retrainings_shows_verdicts_and_scores(
     address: str, champion_project: Project, tmp_path: Path
 ) -> None:
-    log = (champion_project.root / "ui.log").read_text()
+    log = (champion_project.root.parent / "ui.log").read_text()
     (page,) = re.findall(r"retrainings +(http\S+)", log)
     assert page.startswith(address)
     text = text_of(page, tmp_path)
