@@ -168,8 +168,8 @@ def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is, on one line; GitHub takes no name in it for a person or an
     issue."""
     # MLflow's pages show a backslash before these, so they are named.
-    names = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&dollar;"}
-    line = " ".join(text.split()).translate(str.maketrans(names))
+    line = " ".join(text.split()).replace("&", "&amp;").replace("$", "&dollar;")
+    line = line.replace("<", "&lt;").replace(">", "&gt;")
     line = re.sub(r"([\\`*\[\]|~#])", r"\\\1", line)
     line = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", line)
     return re.sub(r"@(?=\w)|#(?=\d)", "\\g<0>\u200b", line)
