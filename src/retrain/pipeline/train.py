@@ -167,7 +167,7 @@ def _train(
         compared |= {INCUMBENT: incumbent.model} if incumbent else {}
         scored = score_rows(compared, rows, config)
         predictions = _to_predictions(config, rows, scored, fitted)
-        judged = rows.filter(pl.col(WINDOW) == EVALUATION)
+        evaluated = rows.filter(pl.col(WINDOW) == EVALUATION)
         facts = measure_latency(fitted.pipeline, rows.head(LATENCY_ROWS), config)
         runs.log_dataset(config, manifest, "training")
         name = f"challenger {decision.newest_batch}"
@@ -197,11 +197,11 @@ def _train(
         task=config.data.task.name,
         classes=scored.classes,
         unknown_classes={name: found for name, found in scored.unknown_classes.items() if found},
-        new_levels=fitted.new_levels(judged),
+        new_levels=fitted.new_levels(evaluated),
         facts=facts,
         recipe=challenger.recipe,
         code=runs.code_record(config),
-        importance=sampled_importance(compared, judged, config),
+        importance=sampled_importance(compared, evaluated, config),
         decay=decision.decay,
         ledger_length=len(models.entries),
         predictions=_write_predictions(predictions),

@@ -31,7 +31,6 @@ HEADER = (
     *("policy", "strategy", "gate", "cost", "loss", "retrained", "promoted", "wrongly"),
     *("missed", "fit s", "age", "regret", "to never", "to always"),
 )
-SHOWN_LINES = 5
 
 
 def rows_of(result: Result, outcomes: Sequence[Outcome]) -> list[list[str]]:

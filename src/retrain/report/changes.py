@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from retrain.config import Config
@@ -69,7 +69,6 @@ class Changes:
     code: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     against: int | None = None  # the version
-    batches_before: int = field(default=0)
 
     @property
     def files(self) -> list[tuple[str, int, int]]:
@@ -103,7 +102,7 @@ def data_changes(decision: DecisionRecord, trained: ChallengerRecord) -> Changes
     if newest is not None and reference is not None:
         columns = column_changes(snapshot.profile(newest), snapshot.profile(reference))
     against = trained.incumbent.version if trained.incumbent else None
-    return Changes(batches, columns, against=against, batches_before=len(seen))
+    return Changes(batches, columns, against=against)
 
 
 def column_changes(newest: BatchProfile, reference: BatchProfile) -> tuple[ColumnChange, ...]:

@@ -1,4 +1,4 @@
-"""One way to draw with Matplotlib, as SVG: backtests, sweeps and the pictures that DVC compares."""
+"""One way to draw with Matplotlib, as SVG: backtests and sweeps."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from retrain.gate.estimates import CHALLENGER, INCUMBENT
 from retrain.lazy import matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-COLORS = {CHALLENGER: "#0072b2", INCUMBENT: "#d55e00"}  # those of the report's charts
 
 
 def svg(paint: Callable[[Axes], None], legend: bool = True, width: float = 5.2) -> str:
