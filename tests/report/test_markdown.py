@@ -11,7 +11,8 @@ from report_cases import COMPARED, OUTCOME, refused
 from retrain.gate.check import CheckResult
 from retrain.gate.check import Outcome as Found
 from retrain.gate.comparison import Comparison, Verdict
-from retrain.report import markdown
+from retrain.gate.estimates import Estimate
+from retrain.report import formatting, markdown
 from retrain.report.changes import Changes, ColumnChange, config_changes
 from retrain.report.formatting import escape_markdown
 from retrain.report.outcome import Outcome
@@ -104,3 +105,7 @@ def test_what_a_reason_puts_between_backticks_is_code_on_one_line() -> None:
     decision = replace(OUTCOME.decision, reason="policy `always`, `a\n\n# <b>` and <b>")
     text = markdown.render(replace(OUTCOME, decision=decision))
     assert "policy `always`, `a # <b>` and &lt;b&gt;" in text
+
+
+def test_a_zero_has_no_sign() -> None:
+    assert formatting.score(Estimate(-1e-9, 0.0, 5)).startswith("0.0000")

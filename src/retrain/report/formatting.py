@@ -131,7 +131,7 @@ def score(estimate: Estimate) -> str:
         return "not known"
     low, high = estimate.interval()
     half = f" \u00b1{(high - low) / 2:.3f}" if math.isfinite(high - low) else ""
-    return f"{estimate.value:.4f}{half}"
+    return f"{estimate.value:z.4f}{half}"
 
 
 def difference(estimate: Estimate) -> str:
